@@ -1,0 +1,11 @@
+"""sparseq's kernels: quantized and sparse matrix products for training and inference, as `torch.ops.sparseq.*`.
+
+Knows nothing of models or training; `sparseq` is built on it.
+"""
+
+from .backends import backend, set_backend, use_backend
+from .errors import InputError
+from .patterns import Pattern
+from .transforms import call
+
+__all__ = ["InputError", "Pattern", "backend", "call", "set_backend", "use_backend"]

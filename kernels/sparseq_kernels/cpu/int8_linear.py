@@ -1,0 +1,52 @@
+import torch
+from torch import Tensor
+
+from ..reference.int8_linear import ACTIVATIONS, check_depth, result_dtype
+from ..reference.int8_linear import quantize_input as check_input
+from .quantize_rows import quantize, quantize_rows
+
+
+def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
+    """int8 [M, K] times int8 [N, K] transposed: int32 [M, N]."""
+    check_depth(x.shape[1])
+    if 0 in (*x.shape, weight.shape[0]):
+        return torch.zeros(x.shape[0], weight.shape[0], dtype=torch.int32)
+    if x.shape[1] == 1:
+        # oneDNN cannot tell a [1, N] operand's layout and returns uninitialized memory (torch 2.13).
+        return x.to(torch.int32) * weight.to(torch.int32).t()
+    return torch._int_mm(_row_major(x), _row_major(weight).t())
+
+
+def _row_major(matrix: Tensor) -> Tensor:
+    """Contiguous, with the strides that say so: where a dimension is 1 others would pass, and oneDNN misreads them."""
+    return matrix.contiguous().view(-1).view(matrix.shape)
+
+
+def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
+    if x.dtype == torch.int8:
+        return check_input(x, input_scale, bits)
+    if input_scale is None:
+        return quantize_rows(x, bits)
+    return quantize(x, input_scale, bits), input_scale.reshape(-1)
+
+
+def epilogue(
+    acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, activation: str, out_dtype: torch.dtype
+) -> Tensor:
+    y = acc.to(input_scale.dtype).mul_(input_scale.unsqueeze(-1))
+    y = y.mul_(weight_scale) if bias is None else torch.addcmul(bias.to(y.dtype), y, weight_scale)
+    return ACTIVATIONS[activation](y).to(out_dtype)
+
+
+def int8_linear(
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype | None,
+) -> Tensor:
+    q, scale = quantize_input(x.reshape(-1, x.shape[-1]), input_scale, 8)
+    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, result_dtype(x, out_dtype))
+    return y.reshape(*x.shape[:-1], weight.shape[0])

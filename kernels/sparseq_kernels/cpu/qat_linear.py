@@ -1,0 +1,87 @@
+"""The QAT linear layer on the CPU: int8 products forward, and a backward from the integers that the forward kept."""
+
+import torch
+from torch import Tensor
+
+from ..reference import qat_linear as reference
+from ..reference.int8_linear import result_dtype
+from ..reference.qat_linear import channel_scale, masked, uses_integers
+from .int8_linear import epilogue, int8_matmul, quantize_input
+from .quantize_rows import quantize
+
+
+def qat_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    weight_bits: int,
+    input_bits: int,
+    out_dtype: torch.dtype | None,
+    regrow: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if not uses_integers(weight_bits, input_bits):
+        return reference.qat_linear(
+            x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow
+        )
+    kept = masked(weight, mask)
+    channels = channel_scale(kept, weight_scale, weight_bits)
+    q, scale = quantize_input(x.reshape(-1, x.shape[-1]), input_scale, input_bits)
+    w = quantize(kept, channels.unsqueeze(-1), weight_bits, clamp=weight_scale is not None)
+    y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", result_dtype(x, out_dtype))
+    y = y.reshape(*x.shape[:-1], weight.shape[0])
+    if weight_scale is not None or input_scale is not None:
+        return y, *reference.no_residuals(x)  # Clip masks and LSQ's gradient need the unrounded operands.
+    return y, q, scale, w, channels
+
+
+def qat_linear_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    residuals: list[Tensor],
+    weight_bits: int,
+    input_bits: int,
+    input_dtype: torch.dtype,
+    regrow: bool,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    if x is not None:
+        return reference.qat_linear_backward(
+            grad,
+            x,
+            weight,
+            mask,
+            weight_scale,
+            input_scale,
+            residuals,
+            weight_bits,
+            input_bits,
+            input_dtype,
+            regrow,
+            needs,
+        )
+    x_levels, x_scale, w_levels, w_scale = residuals
+    # With scales from the maximum nothing is clipped, so straight-through is the identity: two plain products.
+    g = grad.reshape(-1, weight.shape[0])
+    absent = grad.new_empty(0)
+    grad_x = grad_w = grad_bias = absent
+    if needs[0]:
+        grad_x = (g @ dequantize(w_levels, w_scale, g.dtype)).to(input_dtype).reshape(*grad.shape[:-1], weight.shape[1])
+    if needs[1]:
+        grad_w = (g.t() @ dequantize(x_levels, x_scale, g.dtype)).to(weight.dtype)
+        if mask is not None and not regrow:
+            grad_w.masked_fill_(~mask, 0)
+    if needs[2]:
+        grad_bias = g.sum(0, dtype=w_scale.dtype)
+    return grad_x, grad_w, grad_bias, absent, absent
+
+
+def dequantize(levels: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """levels * scale, by row: int8 [M, K], fp32 [M] -> [M, K]."""
+    return levels.to(scale.dtype).mul_(scale.unsqueeze(-1)).to(dtype)

@@ -1,0 +1,194 @@
+"""How a weight matrix is stored for inference: the values that are kept, and which those are.
+
+A format holds *levels*: integers of `bits` bits (int4 two to a byte, int8, int16), or floats where nothing was
+quantized. Scales and biases belong to the layer. `from_dense` and `to_dense` are exact inverses for any matrix whose
+dropped weights are zero.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+FLOAT_BITS = 32
+
+
+def pack_int4(levels: Tensor) -> Tensor:
+    """int8 in [-8, 7], [..., n] -> uint8 [..., ceil(n / 2)]: two's complement nibbles, the lower one first."""
+    if levels.shape[-1] % 2:
+        levels = torch.nn.functional.pad(levels, (0, 1))
+    nibbles = levels.view(torch.uint8) & 15
+    return nibbles[..., ::2] | (nibbles[..., 1::2] << 4)
+
+
+def unpack_int4(packed: Tensor, count: int) -> Tensor:
+    """The inverse of `pack_int4`: uint8 [..., ceil(n / 2)] -> int8 [..., n], n = count."""
+    nibbles = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)[..., :count]
+    return (nibbles ^ 8).view(torch.int8) - 8
+
+
+def pack_bits(flags: Tensor) -> Tensor:
+    """bool [n] -> uint8 [ceil(n / 8)], the first flag in the lowest bit."""
+    padded = torch.nn.functional.pad(flags.to(torch.uint8), (0, -flags.numel() % 8)).reshape(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(1, dtype=torch.uint8)
+
+
+def unpack_bits(packed: Tensor, count: int) -> Tensor:
+    """The inverse of `pack_bits`: uint8 [ceil(n / 8)] -> bool [n], n = count."""
+    bits = (packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)) & 1
+    return bits.flatten()[:count].bool()
+
+
+@dataclass(frozen=True)
+class DenseWeight:
+    """Every value stored. values: [N, K] int8, int16 or float; for 4 bits uint8 [N, ceil(K / 2)].
+
+    kept_weights: how many of them no mask removed; the others are stored as zeros.
+    """
+
+    values: Tensor
+    shape: tuple[int, int]
+    bits: int
+    kept_weights: int
+    name = "dense"
+
+    @classmethod
+    def from_dense(cls, levels: Tensor, bits: int, mask: Tensor | None = None) -> "DenseWeight":
+        values = pack_int4(levels) if bits == 4 else levels.contiguous()
+        kept = levels.numel() if mask is None else int(mask.sum())
+        return cls(values, (levels.shape[0], levels.shape[1]), bits, kept)
+
+    @classmethod
+    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "DenseWeight":
+        rows, columns = layout["shape"]
+        bits = layout["bits"]
+        shape = (rows, -(-columns // 2)) if bits == 4 else (rows, columns)
+        values = torch.empty(shape, dtype=_value_dtype(bits, dtype))
+        return cls(values, (rows, columns), bits, layout["kept_weights"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"values": self.values}
+
+    def layout(self) -> dict[str, Any]:
+        return {
+            "format": self.name,
+            "shape": list(self.shape),
+            "bits": self.bits,
+            "kept_weights": self.kept_weights,
+        }
+
+    def to_dense(self) -> Tensor:
+        return unpack_int4(self.values, self.shape[1]) if self.bits == 4 else self.values
+
+    def kept(self) -> int:
+        return self.kept_weights
+
+    def validate(self) -> None:
+        """Nothing to contradict: the values' shape is checked where they are loaded."""
+
+
+@dataclass(frozen=True)
+class BlockBitmapWeight:
+    """Only the kept R x C blocks, and one bit a block that says which those are; 1 x 1 is the unstructured bitmask.
+
+    bitmap: uint8 [ceil(blocks / 8)], row by row of blocks. values: the kept blocks in that order, [kept * R * C] flat,
+    each block row by row; for 4 bits uint8 [ceil(kept * R * C / 2)].
+    """
+
+    values: Tensor
+    bitmap: Tensor
+    shape: tuple[int, int]
+    block: tuple[int, int]
+    kept_blocks: int
+    bits: int
+
+    @property
+    def name(self) -> str:
+        return "bitmask" if self.block == (1, 1) else "block_sparse"
+
+    @classmethod
+    def from_dense(cls, levels: Tensor, mask: Tensor, block: tuple[int, int], bits: int) -> "BlockBitmapWeight":
+        """Keeps each block in which `mask` [N, K] keeps anything."""
+        grid, keep = _blocks(levels, block), _blocks(mask, block).any(dim=1)
+        values = grid[keep].flatten()
+        shape = (levels.shape[0], levels.shape[1])
+        packed = pack_int4(values) if bits == 4 else values
+        return cls(packed, pack_bits(keep), shape, block, int(keep.sum()), bits)
+
+    @classmethod
+    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "BlockBitmapWeight":
+        (rows, columns), (r, c), bits = layout["shape"], layout["block"], layout["bits"]
+        count = layout["kept_blocks"] * r * c
+        values = torch.empty(-(-count // 2) if bits == 4 else count, dtype=_value_dtype(bits, dtype))
+        bitmap = torch.zeros(-(-(rows * columns // (r * c)) // 8), dtype=torch.uint8)
+        return cls(values, bitmap, (rows, columns), (r, c), layout["kept_blocks"], bits)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"values": self.values, "bitmap": self.bitmap}
+
+    def layout(self) -> dict[str, Any]:
+        return {
+            "format": self.name,
+            "shape": list(self.shape),
+            "bits": self.bits,
+            "block": list(self.block),
+            "kept_blocks": self.kept_blocks,
+        }
+
+    def to_dense(self) -> Tensor:
+        (rows, columns), (r, c) = self.shape, self.block
+        values = unpack_int4(self.values, self.kept()) if self.bits == 4 else self.values
+        grid = torch.zeros(rows * columns // (r * c), r * c, dtype=values.dtype, device=values.device)
+        grid[unpack_bits(self.bitmap, grid.shape[0])] = values.reshape(-1, r * c)
+        return grid.reshape(rows // r, columns // c, r, c).transpose(1, 2).reshape(rows, columns)
+
+    def kept(self) -> int:
+        return self.kept_blocks * self.block[0] * self.block[1]
+
+    def validate(self) -> None:
+        """Raises InputError unless the bitmap marks exactly as many blocks as there are values for."""
+        marked = int(unpack_bits(self.bitmap, self.bitmap.numel() * 8).sum())
+        inside = int(unpack_bits(self.bitmap, self.shape[0] * self.shape[1] // (self.block[0] * self.block[1])).sum())
+        if marked != self.kept_blocks or inside != marked:
+            raise InputError(
+                f"a {self.name} weight is inconsistent: its bitmap marks {inside} blocks inside the matrix and "
+                f"{marked - inside} beyond it, where {self.kept_blocks} are stored"
+            )
+
+
+PackedWeight = DenseWeight | BlockBitmapWeight
+
+
+def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
+    """The weight that `layout` describes, with its tensors' contents still to be loaded."""
+    kind = DenseWeight if layout["format"] == "dense" else BlockBitmapWeight
+    return kind.empty(layout, dtype)
+
+
+def smallest(levels: Tensor, mask: Tensor | None, block: tuple[int, int], bits: int) -> PackedWeight:
+    """The format that stores `levels` in the fewest bytes, among dense, one bit a weight and one bit a block."""
+    dense: PackedWeight = DenseWeight.from_dense(levels, bits, mask)
+    if mask is None:
+        return dense
+    blocks = {(1, 1), block} if levels.shape[0] % block[0] == 0 and levels.shape[1] % block[1] == 0 else {(1, 1)}
+    sparse = [BlockBitmapWeight.from_dense(levels, mask, b, bits) for b in sorted(blocks)]
+    candidates: list[PackedWeight] = [dense, *sparse]
+    return min(candidates, key=stored_bytes)
+
+
+def stored_bytes(weight: PackedWeight) -> int:
+    """Bytes of the format's tensors."""
+    return sum(t.numel() * t.element_size() for t in weight.tensors().values())
+
+
+def _value_dtype(bits: int, float_dtype: torch.dtype) -> torch.dtype:
+    return {4: torch.uint8, 8: torch.int8, 16: torch.int16, FLOAT_BITS: float_dtype}[bits]
+
+
+def _blocks(matrix: Tensor, block: tuple[int, int]) -> Tensor:
+    """[N, K] -> [N / R * K / C, R * C], row by row of blocks."""
+    (rows, columns), (r, c) = matrix.shape, block
+    return matrix.reshape(rows // r, r, columns // c, c).transpose(1, 2).reshape(-1, r * c)

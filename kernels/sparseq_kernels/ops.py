@@ -1,0 +1,211 @@
+"""Every op once: schema, what it computes, and its fake (shape-only) version. Importing this module registers
+`torch.ops.sparseq.*`; autograd, autocast and vmap are in `transforms`.
+
+Shapes: x [..., K] activations, weight [N, K], mask [N, K] bool (True is kept), y [..., N]. Optional scales: given, they
+are used; absent, they come from the maximum (`numerics`).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends import implementation, keeps_residuals
+from .numerics import compute_dtype, storage_dtype
+from .reference.int8_linear import result_dtype
+
+LIBRARY = torch.library.Library("sparseq", "DEF")
+SCHEMAS = {
+    # q = round(x / s) in [-qmax, qmax], s = max|x| / qmax for each row: (q int8 or int16 [..., K], s fp32 [...]).
+    "quantize_rows": "(Tensor x, int bits=8) -> (Tensor, Tensor)",
+    # clamp(round(x / s), -qmax, qmax) * s; `scale` is a scalar or broadcasts against x. Gradient: straight-through
+    # inside the clip range for x, LSQ's for the scale.
+    "fake_quant": "(Tensor x, Tensor scale, int bits=8) -> Tensor",
+    "fake_quant_backward": "(Tensor grad, Tensor x, Tensor scale, int bits) -> (Tensor, Tensor)",
+    # y = Q(x) Q(weight o mask)^T + bias with Q = quantize, then dequantize; up to 8 bits on both sides the product is
+    # of integers. `input_scale` is per tensor, `weight_scale` [N]. regrow: masked weights receive the dense gradient.
+    # Returns y and what the backward may use instead of quantizing anew (integers and scales of x and of the weight; a
+    # backend that prefers to recompute returns them empty), a quarter of the bytes of x.
+    "qat_linear": (
+        "(Tensor x, Tensor weight, Tensor? bias=None, Tensor? mask=None, Tensor? weight_scale=None, "
+        "Tensor? input_scale=None, int weight_bits=8, int input_bits=8, ScalarType? out_dtype=None, bool regrow=False)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "qat_linear_backward": (
+        "(Tensor grad, Tensor? x, Tensor weight, Tensor? mask, Tensor? weight_scale, Tensor? input_scale, "
+        "Tensor[] residuals, int weight_bits, int input_bits, ScalarType input_dtype, bool regrow, bool[] needs)"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    # y = act((q_x q_w^T) s_x s_w + bias), weight int8 [N, K] and its scale fp32 [N]; x is quantized by row, or by the
+    # static `input_scale`, or is int8 already (then `input_scale` is its scale: a row each, or one).
+    "int8_linear": (
+        "(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias=None, Tensor? input_scale=None, "
+        "str activation='none', ScalarType? out_dtype=None) -> Tensor"
+    ),
+    # weight[indices] * scale[indices]: int8 or int16 [V, D], fp32 [V] -> [..., D].
+    "int8_embedding": "(Tensor indices, Tensor weight, Tensor scale, ScalarType? out_dtype=None) -> Tensor",
+    # y = x (weight o mask)^T + bias, with dW = (dY^T X) o mask (dense under `regrow`).
+    "masked_linear": "(Tensor x, Tensor weight, Tensor mask, Tensor? bias=None, bool regrow=False) -> Tensor",
+    "masked_linear_backward": (
+        "(Tensor grad, Tensor x, Tensor weight, Tensor mask, bool regrow, bool[] needs) -> (Tensor, Tensor, Tensor)"
+    ),
+    # The boolean masks that keep the largest magnitudes of the weights together: exactly round(sparsity * units) units
+    # (weights, or blocks by mean magnitude) are dropped over all of them, the lower index first among equals.
+    "magnitude_mask": "(Tensor[] weights, float sparsity, str pattern='unstructured') -> Tensor[]",
+}
+
+
+def _device_of(args: tuple[Any, ...]) -> str:
+    first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
+    return str(first.device.type)
+
+
+def complete(op: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with their defaults, which the dispatcher leaves out of a Python kernel's call."""
+    declared = _ARGUMENTS[op]
+    return args if len(args) == len(declared) else (*args, *(a.default_value for a in declared[len(args) :]))
+
+
+def _dispatcher(op: str) -> Callable[..., Any]:
+    def run(*args: Any) -> Any:
+        return implementation(op, _device_of(args))(*complete(op, args))
+
+    return run
+
+
+def _fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return torch.library.register_fake(f"sparseq::{op}", lib=LIBRARY)
+
+
+_ARGUMENTS: dict[str, list[Any]] = {}
+for _op, _schema in SCHEMAS.items():
+    LIBRARY.define(_op + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _ARGUMENTS[_op] = getattr(torch.ops.sparseq, _op).default._schema.arguments
+    for _key in ("CPU", "CUDA"):
+        LIBRARY.impl(_op, _dispatcher(_op), _key)
+
+
+@_fake("quantize_rows")
+def _(x: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    scale = torch.empty(x.shape[:-1], dtype=compute_dtype(x), device=x.device)
+    return torch.empty(x.shape, dtype=storage_dtype(bits), device=x.device), scale
+
+
+@_fake("fake_quant")
+def _(x: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
+    return torch.empty(torch.broadcast_shapes(x.shape, scale.shape), dtype=x.dtype, device=x.device)
+
+
+@_fake("fake_quant_backward")
+def _(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    return torch.empty(x.shape, dtype=grad.dtype, device=x.device), torch.empty_like(scale)
+
+
+def _linear_shape(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=dtype, device=x.device)
+
+
+@_fake("qat_linear")
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    weight_scale: Tensor | None = None,
+    input_scale: Tensor | None = None,
+    weight_bits: int = 8,
+    input_bits: int = 8,
+    out_dtype: torch.dtype | None = None,
+    regrow: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    kept = keeps_residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
+    rows, outputs = (math.prod(x.shape[:-1]), weight.shape[0]) if kept else (0, 0)
+
+    def new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape if kept else 0, dtype=dtype, device=x.device)
+
+    return (
+        _linear_shape(x, weight, result_dtype(x, out_dtype)),
+        new((rows, x.shape[-1]), torch.int8),
+        new((rows,), compute_dtype(x)),
+        new((outputs, x.shape[-1]), torch.int8),
+        new((outputs,), compute_dtype(weight)),
+    )
+
+
+def _needed(like: Tensor, shape: Any, needed: bool, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(
+        shape if needed else 0, dtype=(dtype or like.dtype) if needed else like.dtype, device=like.device
+    )
+
+
+@_fake("qat_linear_backward")
+def _(
+    grad: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    residuals: list[Tensor],
+    weight_bits: int,
+    input_bits: int,
+    input_dtype: torch.dtype,
+    regrow: bool,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    learned_weight = weight_scale is not None and (needs[1] or needs[3])
+    learned_input = input_scale is not None and (needs[0] or needs[4])
+    return (
+        _needed(grad, (*grad.shape[:-1], weight.shape[1]), needs[0] or needs[4], input_dtype),
+        _needed(grad, weight.shape, needs[1] or needs[3], weight.dtype),
+        _needed(grad, weight.shape[:1], needs[2], compute_dtype(grad)),
+        _needed(grad, weight.shape[:1], learned_weight, None if weight_scale is None else weight_scale.dtype),
+        _needed(
+            grad,
+            () if input_scale is None else input_scale.shape,
+            learned_input,
+            None if input_scale is None else input_scale.dtype,
+        ),
+    )
+
+
+@_fake("int8_linear")
+def _(
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None = None,
+    input_scale: Tensor | None = None,
+    activation: str = "none",
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    return _linear_shape(x, weight, result_dtype(x, out_dtype))
+
+
+@_fake("int8_embedding")
+def _(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty((*indices.shape, weight.shape[1]), dtype=out_dtype or scale.dtype, device=weight.device)
+
+
+@_fake("masked_linear")
+def _(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, regrow: bool = False) -> Tensor:
+    return _linear_shape(x, weight, x.dtype)
+
+
+@_fake("masked_linear_backward")
+def _(
+    grad: Tensor, x: Tensor, weight: Tensor, mask: Tensor, regrow: bool, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        _needed(grad, x.shape, needs[0]),
+        _needed(grad, weight.shape, needs[1]),
+        _needed(grad, weight.shape[:1], needs[2]),
+    )
+
+
+@_fake("magnitude_mask")
+def _(weights: list[Tensor], sparsity: float, pattern: str = "unstructured") -> list[Tensor]:
+    return [torch.empty(w.shape, dtype=torch.bool, device=w.device) for w in weights]

@@ -1,0 +1,9 @@
+import torch
+from torch import Tensor
+
+from ..numerics import compute_dtype
+
+
+def int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | None) -> Tensor:
+    rows = weight[indices].to(compute_dtype(scale)) * scale[indices].unsqueeze(-1)
+    return rows.to(out_dtype or scale.dtype)

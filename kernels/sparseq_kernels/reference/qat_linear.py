@@ -1,0 +1,117 @@
+import torch
+from torch import Tensor
+
+from ..numerics import compute_dtype, row_max, scale_from_max
+from .fake_quant import clip_and_slope, fake_quant, lsq_gradient_scale
+from .int8_linear import epilogue, int8_matmul, quantize_input, result_dtype
+from .quantize_rows import quantize
+
+
+def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+    return weight if mask is None else weight.masked_fill(~mask, 0)
+
+
+def channel_scale(weight: Tensor, scale: Tensor | None, bits: int) -> Tensor:
+    """[N]: the learned scale if there is one, else max|w| / qmax of each output channel."""
+    return scale_from_max(row_max(weight), bits) if scale is None else scale
+
+
+def uses_integers(weight_bits: int, input_bits: int) -> bool:
+    """int8 arithmetic serves up to 8 bits on both sides; wider integers are fake-quantized."""
+    return weight_bits <= 8 and input_bits <= 8
+
+
+def fake_quant_operands(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    weight_bits: int,
+    input_bits: int,
+) -> tuple[Tensor, Tensor]:
+    """x [M, K] and the masked weight [N, K], both quantized and dequantized, in compute_dtype."""
+    x, weight = x.to(compute_dtype(x)), masked(weight, mask).to(compute_dtype(weight))
+    rows = scale_from_max(row_max(x), input_bits).unsqueeze(-1) if input_scale is None else input_scale
+    channels = channel_scale(weight, weight_scale, weight_bits).unsqueeze(-1)
+    return fake_quant(x, rows, input_bits), fake_quant(weight, channels, weight_bits)
+
+
+def qat_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    weight_bits: int,
+    input_bits: int,
+    out_dtype: torch.dtype | None,
+    regrow: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows = x.reshape(-1, x.shape[-1])
+    out = result_dtype(x, out_dtype)
+    if uses_integers(weight_bits, input_bits):
+        kept = masked(weight, mask)
+        channels = channel_scale(kept, weight_scale, weight_bits)
+        q, scale = quantize_input(rows, input_scale, input_bits)
+        acc = int8_matmul(q, quantize(kept, channels.unsqueeze(-1), weight_bits))
+        y = epilogue(acc, scale, channels, bias, "none", out)
+    else:
+        xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
+        y = float_linear(xq, wq, bias, out)
+    return y.reshape(*x.shape[:-1], weight.shape[0]), *no_residuals(x)
+
+
+def no_residuals(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a forward returns that leaves nothing for its backward: that quantizes anew."""
+    empty = x.new_empty(0, dtype=compute_dtype(x))
+    return x.new_empty(0, dtype=torch.int8), empty, x.new_empty(0, dtype=torch.int8), empty.clone()
+
+
+def float_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
+    y = x @ weight.t()
+    return (y if bias is None else y + bias.to(y.dtype)).to(out_dtype)
+
+
+def qat_linear_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    residuals: list[Tensor],
+    weight_bits: int,
+    input_bits: int,
+    input_dtype: torch.dtype,
+    regrow: bool,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    assert x is not None, "only a forward that left its integers may forget its input"
+    g = grad.reshape(-1, weight.shape[0])
+    rows = x.reshape(-1, x.shape[-1])
+    xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
+    # The two products run in the gradient's own precision, as autograd of a plain linear layer would.
+    g_dtype = torch.promote_types(g.dtype, torch.float32) if g.dtype == torch.float64 else g.dtype
+    absent = grad.new_empty(0)
+    grad_x = grad_w = grad_bias = grad_weight_scale = grad_input_scale = absent
+    if needs[0] or needs[4]:
+        product = (g @ wq.to(g_dtype)).to(compute_dtype(x))
+        if input_scale is not None:
+            inside, slope = clip_and_slope(rows, input_scale, input_bits)
+            factor = lsq_gradient_scale(x.shape[-1], 1, input_bits)
+            grad_input_scale = ((product * slope).sum() * factor).to(input_scale.dtype).reshape(input_scale.shape)
+            product = product * inside
+        grad_x = product.to(input_dtype).reshape(x.shape)
+    if needs[1] or needs[3]:
+        product = (g.t() @ xq.to(g_dtype)).to(compute_dtype(weight))
+        if weight_scale is not None:
+            inside, slope = clip_and_slope(masked(weight, mask), weight_scale.unsqueeze(-1), weight_bits)
+            factor = lsq_gradient_scale(weight.shape[-1], 1, weight_bits)
+            grad_weight_scale = ((product * slope).sum(-1) * factor).to(weight_scale.dtype)
+            product = product * inside
+        grad_w = (product if regrow else masked(product, mask)).to(weight.dtype)
+    if needs[2]:
+        grad_bias = g.sum(0, dtype=compute_dtype(g))
+    return grad_x, grad_w, grad_bias, grad_weight_scale, grad_input_scale

@@ -1,0 +1,154 @@
+"""Autograd, autocast and vmap of the ops that `ops` defines.
+
+Each differentiable op is also an `autograd.Function` here: torch.func's transforms need one, for the autograd that
+torch.library registers does not pass through them. Layers call `call`, which takes the plain op otherwise.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends import keeps_residuals
+from .ops import LIBRARY, SCHEMAS, complete
+
+OPS = torch.ops.sparseq
+_DIFFERENTIABLE: dict[str, type[torch.autograd.Function]] = {}
+
+
+def _setup_fake_quant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, scale, *rest = inputs
+    ctx.save_for_backward(x, scale)
+    ctx.bits = rest[0] if rest else 8
+
+
+def _fake_quant_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, scale = ctx.saved_tensors
+    grad_x, grad_scale = OPS.fake_quant_backward(grad, x, scale, ctx.bits)
+    return grad_x, grad_scale, None
+
+
+def _needs(ctx: Any, count: int) -> tuple[bool, ...]:
+    """Which of the first `count` inputs want a gradient; inputs left at their defaults are not counted by autograd."""
+    return (*ctx.needs_input_grad, *[False] * count)[:count]
+
+
+def _setup_qat_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow = inputs
+    residuals = output[1:]
+    ctx.mark_non_differentiable(*residuals)
+    ctx.set_materialize_grads(False)
+    # The integers, where the forward left them, take the input's place: a quarter of its bytes.
+    kept = keeps_residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
+    ctx.save_for_backward(None if kept else x, weight, mask, weight_scale, input_scale, *residuals)
+    ctx.settings = (weight_bits, input_bits, x.dtype, regrow)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+
+
+def _qat_linear_backward(ctx: Any, grad: Tensor | None, *unused: Any) -> tuple[Any, ...]:
+    if grad is None:
+        return (None,) * 10
+    need_x, need_w, need_bias, _, need_ws, need_is = _needs(ctx, 6)
+    needs = [need_x, need_w, need_bias and ctx.bias_dtype is not None, need_ws, need_is]
+    inputs, residuals = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
+    grads = OPS.qat_linear_backward(grad, *inputs, residuals, *ctx.settings, needs)
+    grad_x, grad_w, grad_bias, grad_ws, grad_is = (g if need else None for g, need in zip(grads, needs, strict=True))
+    grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias_dtype)
+    return grad_x, grad_w, grad_bias, None, grad_ws, grad_is, *[None] * 4
+
+
+def _setup_masked_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, weight, mask, bias, regrow = inputs
+    ctx.save_for_backward(x, weight, mask)
+    ctx.regrow = regrow
+    ctx.has_bias = bias is not None
+
+
+def _masked_linear_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    need_x, need_w, _, need_bias = _needs(ctx, 4)
+    needs = [need_x, need_w, need_bias and ctx.has_bias]
+    grads = OPS.masked_linear_backward(grad, *ctx.saved_tensors, ctx.regrow, needs)
+    grad_x, grad_w, grad_bias = (g if need else None for g, need in zip(grads, needs, strict=True))
+    return grad_x, grad_w, None, grad_bias, None
+
+
+def _one_by_one(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A vmap rule that runs `run` on each element of the batch: right for every op, and no op here is worth more."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        results = [run(*_element(args, in_dims, i)) for i in range(info.batch_size)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        columns = [torch.stack(column) for column in zip(*results, strict=True)]
+        return type(results[0])(columns), type(results[0])(0 for _ in columns)
+
+    return rule
+
+
+def _element(args: Any, in_dims: Any, index: int) -> list[Any]:
+    picked: list[Any] = []
+    for arg, dim in zip(args, in_dims, strict=True):
+        if isinstance(dim, list | tuple):
+            picked.append(_element(arg, dim, index))
+        else:
+            picked.append(arg if dim is None else arg.select(dim, index))
+    return picked
+
+
+def _register(op: str, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
+    torch.library.register_autograd(f"sparseq::{op}", backward, setup_context=setup, lib=LIBRARY)
+
+    methods = {
+        "forward": staticmethod(getattr(OPS, op)),
+        "setup_context": staticmethod(setup),
+        "backward": staticmethod(backward),
+        "vmap": staticmethod(_one_by_one(lambda *args: _DIFFERENTIABLE[op].apply(*args))),
+    }
+    _DIFFERENTIABLE[op] = type(op, (torch.autograd.Function,), methods)
+
+
+def call(op: str, *args: Any) -> Tensor:
+    """The (first) result of a differentiable op, every argument by position, through which torch.func's transforms pass
+    too."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        result = _DIFFERENTIABLE[op].apply(*args)
+    else:
+        result = getattr(OPS, op)(*args)
+    return result if isinstance(result, Tensor) else result[0]
+
+
+def _autocast_output(op: str, device: str) -> Callable[..., Any]:
+    """Quantizes from the input as it comes: only what leaves the op has autocast's precision."""
+    position = [argument.name for argument in getattr(OPS, op).default._schema.arguments].index("out_dtype")
+
+    def run(*args: Any) -> Any:
+        settings = list(complete(op, args))
+        if settings[position] is None:
+            settings[position] = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return getattr(OPS, op)(*settings)
+
+    return run
+
+
+def _autocast_masked_linear(device: str) -> Callable[..., Tensor]:
+    def run(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, regrow: bool = False) -> Tensor:
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return OPS.masked_linear(
+                x.to(dtype), weight.to(dtype), mask, None if bias is None else bias.to(dtype), regrow
+            )
+
+    return run
+
+
+_register("fake_quant", _setup_fake_quant, _fake_quant_backward)
+_register("qat_linear", _setup_qat_linear, _qat_linear_backward)
+_register("masked_linear", _setup_masked_linear, _masked_linear_backward)
+for _op in SCHEMAS:
+    torch.library.register_vmap(f"sparseq::{_op}", _one_by_one(getattr(OPS, _op)), lib=LIBRARY)
+for _device, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
+    LIBRARY.impl("qat_linear", _autocast_output("qat_linear", _device), _key)
+    LIBRARY.impl("int8_linear", _autocast_output("int8_linear", _device), _key)
+    LIBRARY.impl("masked_linear", _autocast_masked_linear(_device), _key)

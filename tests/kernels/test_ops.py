@@ -1,0 +1,99 @@
+"""What holds for every op: PyTorch's own check of schema, fake version, autograd and compiled dispatch; backends."""
+
+import pytest
+import torch
+
+from sparseq_kernels import InputError, backend, set_backend, use_backend
+from sparseq_kernels.backends import CPU, REFERENCE
+from sparseq_kernels.ops import SCHEMAS
+
+OPS = torch.ops.sparseq
+
+
+def leaf(*shape, dtype=torch.float32):
+    return torch.randn(shape).to(dtype).requires_grad_()
+
+
+def levels(*shape):
+    return torch.randint(-127, 128, shape, dtype=torch.int8)
+
+
+def positive(*shape):
+    return (torch.rand(shape) + 0.1).requires_grad_()
+
+
+MASK = torch.rand(4, 6) > 0.5
+SAMPLES = {
+    "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
+    "fake_quant": lambda dtype: [
+        (leaf(3, 6, dtype=dtype), positive(), 8),
+        (leaf(3, 6, dtype=dtype), positive(3, 1), 4),
+    ],
+    "fake_quant_backward": lambda dtype: [
+        (torch.randn(3, 6).to(dtype), torch.randn(3, 6).to(dtype), torch.rand(3, 1) + 0.1, 8)
+    ],
+    "qat_linear": lambda dtype: [
+        (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype)),
+        (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), leaf(4, dtype=dtype), MASK),
+        (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, None, positive(4), positive(1), 4, 8),
+        (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, MASK, None, None, 16, 16),
+    ],
+    "qat_linear_backward": lambda dtype: [
+        (
+            torch.randn(3, 4).to(dtype),
+            torch.randn(3, 6).to(dtype),
+            torch.randn(4, 6).to(dtype),
+            MASK,
+            torch.rand(4) + 0.1,
+            torch.rand(1) + 0.1,
+            [],
+            8,
+            8,
+            dtype,
+            False,
+            [True] * 5,
+        )
+    ],
+    "int8_linear": lambda dtype: [
+        (torch.randn(2, 3, 6).to(dtype), levels(4, 6), torch.rand(4), torch.randn(4), None, "gelu"),
+        (torch.randn(3, 6).to(dtype), levels(4, 6), torch.rand(4), None, torch.rand(1), "none", torch.float32),
+    ],
+    "int8_embedding": lambda dtype: [(torch.tensor([[1, 0]]), levels(4, 6), torch.rand(4), dtype)],
+    "masked_linear": lambda dtype: [
+        (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, leaf(4, dtype=dtype)),
+        (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, None, True),
+    ],
+    "masked_linear_backward": lambda dtype: [
+        (torch.randn(3, 4).to(dtype), torch.randn(3, 6).to(dtype), torch.randn(4, 6).to(dtype), MASK, False, [True] * 3)
+    ],
+    "magnitude_mask": lambda dtype: [([torch.randn(4, 8).to(dtype), torch.randn(8, 8).to(dtype)], 0.5, "2:4")],
+}
+
+
+@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_opcheck(op, dtype, name):
+    with use_backend(name):
+        for args in SAMPLES[op](dtype):
+            torch.library.opcheck(getattr(OPS, op).default, args, atol=1e-2, rtol=1e-2)
+
+
+def test_every_op_has_every_backend():
+    assert set(REFERENCE) == set(CPU) == set(SCHEMAS) == set(SAMPLES)
+
+
+def test_the_backend_is_visible_and_forceable():
+    assert backend() == "cpu" and backend("cuda") == "reference"
+    with use_backend("reference"):
+        assert backend() == "reference"
+    assert backend() == "cpu"
+    with pytest.raises(InputError, match="unknown backend 'fast': available are reference, cpu"):
+        set_backend("fast")
+
+
+def test_a_forced_backend_that_cannot_run_says_why():
+    from sparseq_kernels.backends import implementation
+
+    with use_backend("cpu"), pytest.raises(InputError, match="forced but runs on cpu tensors only"):
+        implementation("int8_linear", "cuda")
