@@ -1,0 +1,95 @@
+"""`QuantEmbedding`: a drop-in `nn.Embedding` whose rows are quantized in training."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels.numerics import row_max, scale_from_max
+
+from .masking import MaskedWeight
+from .settings import QuantSettings
+
+
+class QuantEmbedding(MaskedWeight, nn.Embedding):
+    """Looks rows up and quantizes them, each with the scale max|row| / qmax; a drop-in for `nn.Embedding`.
+
+    indices [...] -> [..., embedding_dim] in the weight's dtype. The gradient is straight-through. Scales are always
+    the rows' own maxima: a learned scale would be updated only where its token occurs. bits and pattern as in
+    `QuantSparseLinear`; `nn.Embedding`'s arguments, attributes and state-dict keys hold (`max_norm` and `sparse` too).
+    """
+
+    def __init__(
+        self, *args: Any, bits: int | None = 8, pattern: str | Pattern = "unstructured", **kwargs: Any
+    ) -> None:
+        settings = QuantSettings(bits)
+        super().__init__(*args, **kwargs)
+        self.settings_ = settings
+        self._init_mask(pattern)
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, **settings: Any) -> "QuantEmbedding":
+        """The layer with the rows of `embedding`: the same Parameter object, so ties and optimizers hold."""
+        quant, pattern = QuantSettings(settings.pop("bits", 8)), settings.pop("pattern", "unstructured")
+        if settings:
+            raise InputError(f"unknown setting {next(iter(settings))!r}: use bits or pattern")
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        for name in _ARGUMENTS:
+            setattr(layer, name, getattr(embedding, name))
+        layer.weight = embedding.weight
+        layer.settings_ = quant
+        layer._init_mask(pattern)
+        return layer.train(embedding.training)
+
+    def to_embedding(self) -> nn.Embedding:
+        """A plain `nn.Embedding` with this layer's masked rows, not quantized."""
+        options = {name: getattr(self, name) for name in _ARGUMENTS}
+        return nn.Embedding(**options, _weight=self.masked_weight().detach().clone()).train(self.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = super().forward(input)
+        if self.mask is not None:
+            kept = rows.masked_fill(~self.mask[input], 0)
+            rows = rows + (kept - rows).detach() if self.regrow else kept
+        if not self.quantizing:
+            return rows
+        bits = self.settings_.bits or 8
+        scale = scale_from_max(row_max(rows.detach()), bits).unsqueeze(-1)
+        return call("fake_quant", rows, scale, bits)
+
+    def channel_scale(self) -> Tensor:
+        """fp32 [num_embeddings]: the scale of each row's integers."""
+        return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON; `from_settings` makes the layer again, to load a state dict into."""
+        return {name: getattr(self, name) for name in _ARGUMENTS} | self._quant_settings()
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "QuantEmbedding":
+        """The layer that `settings()` described, with its rows still to be loaded."""
+        layer = cls(
+            **{name: settings[name] for name in (*_ARGUMENTS, "bits", "pattern")},
+            dtype=getattr(torch, settings["dtype"]),
+        )
+        layer._restore(settings)
+        return layer
+
+    def pack(self, format: str | None = None) -> nn.Module:
+        """The inference layer; formats as in `QuantSparseLinear.pack`."""
+        from .packed import PackedEmbedding
+
+        return PackedEmbedding.from_layer(self, format)
+
+
+_ARGUMENTS = (
+    "num_embeddings",
+    "embedding_dim",
+    "padding_idx",
+    "max_norm",
+    "norm_type",
+    "scale_grad_by_freq",
+    "sparse",
+)

@@ -1,0 +1,190 @@
+"""`QuantSparseLinear`: a drop-in `nn.Linear` that trains quantized and pruned."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels.numerics import positive, qmax, row_max, scale_from_max
+
+from .masking import MaskedWeight
+from .settings import QuantSettings
+
+
+class QuantSparseLinear(MaskedWeight, nn.Linear):
+    """y = Q(x) Q(weight o mask)^T + bias, where Q quantizes to integers and back; a drop-in for `nn.Linear`.
+
+    x [..., in_features] in fp32, fp16 or bf16 -> [..., out_features] in the same dtype, or autocast's. Up to 8 bits the
+    product is one of int8 matrices, in training as in inference, so that `pack()` changes outputs by rounding only. The
+    gradient is straight-through inside the clip range and zero outside (Bengio et al. 2013), LSQ's for learned scales
+    (Esser et al. 2020), and zero for masked weights. Loads an `nn.Linear`'s state dict, and saves the same keys:
+    `mask`, `weight_scale` and `input_scale` are beside them only where they are in use.
+
+    bits: 4, 8 or 16, or None for floating point (a masked layer that is not quantized).
+    activation: "dynamic" (a scale for each row) or "static" (one in all: see `calibrate`).
+    scale: "max", max|w| / qmax of each output channel, or "lsq", learned.
+    pattern: what its mask may look like ("unstructured", "2:4", "4x4"); masks come from `set_mask`.
+
+    While `quantizing` is False the layer computes in floating point, masked: so QAT can start late.
+    """
+
+    weight_scale: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bits: int | None = 8,
+        activation: str = "dynamic",
+        scale: str = "max",
+        pattern: str | Pattern = "unstructured",
+    ) -> None:
+        settings = QuantSettings(bits, activation, scale)
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self._init_quantization(settings, pattern)
+
+    def _init_quantization(self, settings: QuantSettings, pattern: str | Pattern) -> None:
+        self.settings_ = settings
+        self._init_mask(pattern)
+        learned = settings.scale == "lsq" and settings.bits is not None
+        self.register_parameter("weight_scale", nn.Parameter(self._max_scale()) if learned else None)
+        self.calibrated = settings.activation == "dynamic"
+        # Not a 0-dim tensor, which FSDP cannot shard; 0 until it is calibrated.
+        unset = None if self.calibrated or settings.bits is None else torch.zeros(1, device=self.weight.device)
+        if learned and unset is not None:
+            self.input_scale: Tensor | None = nn.Parameter(unset)
+        else:
+            self.register_buffer("input_scale", unset)
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, **settings: Any) -> "QuantSparseLinear":
+        """The layer with the weights of `linear`: the same Parameter objects, so ties and optimizers hold."""
+        quant = QuantSettings(
+            *(settings.pop(k, d) for k, d in (("bits", 8), ("activation", "dynamic"), ("scale", "max")))
+        )
+        pattern = settings.pop("pattern", "unstructured")
+        if settings:
+            raise InputError(f"unknown setting {next(iter(settings))!r}: use bits, activation, scale or pattern")
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.in_features, layer.out_features = linear.in_features, linear.out_features
+        layer.weight, layer.bias = linear.weight, linear.bias
+        layer._init_quantization(quant, pattern)
+        return layer.train(linear.training)
+
+    def to_linear(self) -> nn.Linear:
+        """A plain `nn.Linear` with this layer's masked weights, not quantized."""
+        linear = nn.Linear(
+            self.in_features, self.out_features, self.bias is not None, self.weight.device, self.weight.dtype
+        )
+        with torch.no_grad():
+            linear.weight.copy_(self.masked_weight())
+            if self.bias is not None:
+                linear.bias.copy_(self.bias)
+        return linear.train(self.training)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if getattr(self, "weight_scale", None) is not None:
+            self._reset_weight_scale()
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.quantizing:
+            if self.mask is None:
+                return F.linear(input, self.weight, self.bias)
+            return call("masked_linear", input, self.weight, self.mask, self.bias, self.regrow)
+        return call(
+            "qat_linear",
+            input,
+            self.weight,
+            self.bias,
+            self.mask,
+            None if self.weight_scale is None else positive(self.weight_scale),
+            self._static_scale(input),
+            self.settings_.bits,
+            self.settings_.input_bits,
+            None,
+            self.regrow,
+        )
+
+    def channel_scale(self) -> Tensor:
+        """fp32 [out_features]: the scale of each output channel's integers, learned or from the maximum."""
+        return self._max_scale() if self.weight_scale is None else positive(self.weight_scale.detach())
+
+    def _max_scale(self) -> Tensor:
+        return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)
+
+    @torch.no_grad()
+    def _reset_weight_scale(self) -> None:
+        if self.weight_scale is not None:
+            self.weight_scale.copy_(self._max_scale())
+
+    def _static_scale(self, x: Tensor) -> Tensor | None:
+        scale = self.input_scale
+        if scale is None:
+            return None
+        if self.training and (self.settings_.scale == "max" or not self.calibrated) and x.numel():
+            self._observe(x)
+        elif not self.calibrated:
+            raise InputError(
+                "a layer with static activations has no scale yet: train it for a step or call "
+                "sparseq.calibrate(model, batches) first"
+            )
+        return positive(scale)
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor) -> None:
+        """Raises the static scale to what the largest |x| seen so far needs."""
+        assert self.input_scale is not None
+        needed = x.detach().abs().amax().to(self.input_scale.dtype) / qmax(self.settings_.input_bits)
+        self.input_scale.copy_(torch.maximum(self.input_scale, needed))
+        self.calibrated = True
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON; `from_settings` makes the layer again, to load a state dict into."""
+        shape = {"in_features": self.in_features, "out_features": self.out_features, "bias": self.bias is not None}
+        return shape | self._quant_settings()
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "QuantSparseLinear":
+        """The layer that `settings()` described, with its weights still to be loaded."""
+        keys = ("in_features", "out_features", "bias", "bits", "activation", "scale", "pattern")
+        layer = cls(**{k: settings[k] for k in keys}, dtype=getattr(torch, settings["dtype"]))
+        layer._restore(settings)
+        return layer
+
+    def pack(self, format: str | None = None) -> nn.Module:
+        """The inference layer: only what is stored. `format`: "dense", "bitmask" or "block_sparse"; None takes the
+        smallest."""
+        from .packed import PackedLinear
+
+        return PackedLinear.from_layer(self, format)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        missing = [name for name in ("weight_scale", "input_scale") if prefix + name not in state_dict]
+        loading = prefix + "weight" in state_dict
+        if loading:  # An nn.Linear's state has no scales: the weights' follow from them, the inputs' stays as it is.
+            for name in missing:
+                if (own := getattr(self, name)) is not None:
+                    state_dict[prefix + name] = own.detach()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if loading and "weight_scale" in missing:
+            self._reset_weight_scale()
+        for name in missing if loading else ():
+            state_dict.pop(prefix + name, None)
+        if self.input_scale is not None and not self.input_scale.is_meta:
+            self.calibrated = bool(self.input_scale > 0)
+
+    def extra_repr(self) -> str:
+        s = self.settings_
+        kept = "" if self.mask is None or self.mask.is_meta else f", kept={self.mask.float().mean().item():.1%}"
+        return (
+            f"{super().extra_repr()}, bits={s.bits}, activation={s.activation}, scale={s.scale}, "
+            f"pattern={self.pattern}{kept}"
+        )

@@ -1,0 +1,100 @@
+"""What a weight that can be masked has in common, whether of a linear layer or of an embedding."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparseq_kernels import InputError, Pattern
+from sparseq_kernels.formats import FLOAT_BITS
+
+from .settings import QuantSettings
+
+
+class WeightCounts(NamedTuple):
+    """Of a weight matrix alone: all its weights, those that no mask removes, the bits of each (32: float)."""
+
+    total: int
+    kept: int
+    bits: int
+
+
+class MaskedWeight(nn.Module):
+    """A module with a `weight`, quantization settings, and a mask that is part of its state only when it has one."""
+
+    weight: Tensor
+    mask: Tensor | None
+    settings_: QuantSettings
+
+    def channel_scale(self) -> Tensor:
+        """fp32 [rows of the weight]: the scale of each row's integers."""
+        raise NotImplementedError
+
+    def _init_mask(self, pattern: str | Pattern) -> None:
+        self.pattern = Pattern.parse(pattern)
+        self.quantizing = self.settings_.bits is not None
+        self.regrow = False
+        self.register_buffer("mask", None)
+
+    @property
+    def bits(self) -> int | None:
+        return self.settings_.bits
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Keeps the weights where `mask` (bool, of the weight's shape) is True; None keeps them all.
+
+        Masked weights are set to zero, unless the layer's `regrow` is on: then they keep their values and receive the
+        dense gradient, so that a later selection can bring them back.
+        """
+        if mask is None:
+            self.mask = None
+            return
+        if mask.dtype != torch.bool or mask.shape != self.weight.shape:
+            raise InputError(
+                f"a mask must be bool of the weight's shape {tuple(self.weight.shape)}, "
+                f"not {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        self.mask = mask.to(self.weight.device)
+        self.apply_mask()
+
+    @torch.no_grad()
+    def apply_mask(self) -> None:
+        """Sets masked weights to zero again: an optimizer's momentum moves them even where their gradient is zero."""
+        if self.mask is not None and not self.regrow:
+            self.weight.masked_fill_(~self.mask, 0)
+
+    def masked_weight(self) -> Tensor:
+        """The weight with exact zeros where it is masked."""
+        return self.weight if self.mask is None else self.weight.masked_fill(~self.mask, 0)
+
+    def weight_counts(self) -> WeightCounts:
+        total = self.weight.numel()
+        kept = total if self.mask is None or self.mask.is_meta else int(self.mask.sum())
+        return WeightCounts(total, kept, self.bits or FLOAT_BITS)
+
+    def _quant_settings(self) -> dict[str, Any]:
+        """The keyword settings, as JSON."""
+        return {
+            "bits": self.bits,
+            "activation": self.settings_.activation,
+            "scale": self.settings_.scale,
+            "pattern": str(self.pattern),
+            "mask": self.mask is not None,
+            "regrow": self.regrow,
+            "quantizing": self.quantizing,
+            "dtype": str(self.weight.dtype).removeprefix("torch."),
+        }
+
+    def _restore(self, settings: dict[str, Any]) -> None:
+        if settings["mask"]:
+            self.mask = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        self.regrow, self.quantizing = settings["regrow"], settings["quantizing"]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The state of a plain layer has no mask, that of a pruned one has: follow what comes.
+        mask = state_dict.get(prefix + "mask")
+        if mask is not None and self.mask is None:
+            self.mask = torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
+        elif mask is None and prefix + "weight" in state_dict:
+            self.mask = None
+        super()._load_from_state_dict(state_dict, prefix, *args)

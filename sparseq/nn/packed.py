@@ -1,0 +1,247 @@
+"""The inference layers: they hold what is stored and nothing else, and have no backward."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparseq_kernels import InputError, call
+from sparseq_kernels.formats import (
+    FLOAT_BITS,
+    BlockBitmapWeight,
+    DenseWeight,
+    PackedWeight,
+    empty_weight,
+    smallest,
+    unpack_int4,
+)
+from sparseq_kernels.numerics import compute_dtype
+from sparseq_kernels.reference.quantize_rows import quantize
+
+from .embedding import QuantEmbedding
+from .linear import QuantSparseLinear
+from .masking import MaskedWeight, WeightCounts
+
+FORMATS = ("dense", "bitmask", "block_sparse")
+
+
+Stored = tuple[PackedWeight, Tensor | None]
+
+
+def pack_weight(layer: MaskedWeight, format: str | None) -> Stored:
+    """(the layer's weight as stored, its scale fp32 [rows] or None for floats); `format` None takes the smallest.
+
+    The tensors are new: a packed model shares nothing with the one it was made from.
+    """
+    bits = layer.bits or FLOAT_BITS
+    weight, scale = layer.masked_weight().detach().clone(), None
+    if layer.bits is not None:
+        scale = layer.channel_scale().clone()
+        weight = quantize(weight, scale.unsqueeze(-1), bits)
+    block, mask = layer.pattern.block if layer.pattern.kind == "block" else (1, 1), layer.mask
+    if format is None:
+        return smallest(weight, mask, block, bits), scale
+    if format == "dense":
+        return DenseWeight.from_dense(weight, bits, mask), scale
+    kept = mask if mask is not None else torch.ones_like(weight, dtype=torch.bool)
+    if format == "bitmask":
+        return BlockBitmapWeight.from_dense(weight, kept, (1, 1), bits), scale
+    if format == "block_sparse" and block != (1, 1):
+        return BlockBitmapWeight.from_dense(weight, kept, block, bits), scale
+    why = "needs a block pattern such as '4x4'" if format == "block_sparse" else f"is not one of {', '.join(FORMATS)}"
+    raise InputError(f"format {format!r} {why}, and this layer's pattern is {layer.pattern}")
+
+
+class Packed(nn.Module):
+    """A weight as stored, in buffers `values`, `bitmap` (if sparse) and `scale` (if quantized).
+
+    A sparse or 4-bit weight is expanded to one integer a weight when it is packed or loaded, and the expanded copy,
+    which is not saved, is what the CPU multiplies by.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+    _expanded: Tensor | None
+
+    def _hold(self, weight: PackedWeight, scale: Tensor | None) -> None:
+        self._layout = weight.layout()
+        for name, tensor in weight.tensors().items():
+            self.register_buffer(name, tensor)
+        self.register_buffer("scale", scale)
+        self.register_buffer("_expanded", None, persistent=False)
+
+    def stored_weight(self) -> PackedWeight:
+        """The weight's format, around this module's own buffers."""
+        tensors = {name: getattr(self, name) for name in ("values", "bitmap") if hasattr(self, name)}
+        layout = self._layout
+        if layout["format"] == "dense":
+            return DenseWeight(tensors["values"], tuple(layout["shape"]), layout["bits"], layout["kept_weights"])
+        shape, block = tuple(layout["shape"]), tuple(layout["block"])
+        return BlockBitmapWeight(
+            tensors["values"], tensors["bitmap"], shape, block, layout["kept_blocks"], layout["bits"]
+        )
+
+    @property
+    def bits(self) -> int:
+        return int(self._layout["bits"])
+
+    @property
+    def format(self) -> str:
+        return str(self._layout["format"])
+
+    @property
+    def weight(self) -> Tensor:
+        """The dequantized matrix, made anew each time: for inspection, not for arithmetic."""
+        levels = self.levels()
+        return levels if self.scale is None else levels.to(self.scale.dtype) * self.scale.unsqueeze(-1)
+
+    def levels(self) -> Tensor:
+        """One value for each weight, [rows, columns]: int8, int16 or floats, zeros where masked."""
+        if self._layout["format"] == "dense" and self.bits != 4:
+            values: Tensor = self.values
+            return values
+        if self._expanded is None:
+            self.expand()
+        assert self._expanded is not None
+        return self._expanded
+
+    def expand(self) -> None:
+        """Checks the stored weight and makes the copy that arithmetic runs on. InputError if it is inconsistent."""
+        weight = self.stored_weight()
+        if not weight.values.is_meta:
+            weight.validate()
+            if weight.name != "dense" or weight.bits == 4:
+                self._expanded = weight.to_dense()
+
+    def weight_counts(self) -> WeightCounts:
+        rows, columns = self._layout["shape"]
+        return WeightCounts(rows * columns, self.stored_weight().kept(), self.bits)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._expanded = None
+        if prefix + "values" in state_dict:
+            self.expand()
+
+    @staticmethod
+    def _empty(settings: dict[str, Any]) -> tuple[PackedWeight, Tensor | None]:
+        weight = empty_weight(settings["weight"], getattr(torch, settings["dtype"]))
+        rows = settings["weight"]["shape"][0]
+        return weight, None if weight.bits == FLOAT_BITS else torch.empty(rows, dtype=torch.float32)
+
+
+class PackedLinear(Packed):
+    """The inference form of a `QuantSparseLinear`: x [..., in_features] -> [..., out_features], in x's dtype."""
+
+    bias: Tensor | None
+    input_scale: Tensor | None
+
+    def __init__(
+        self, weight: PackedWeight, scale: Tensor | None, bias: Tensor | None, input_scale: Tensor | None
+    ) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self._hold(weight, scale)
+        self.register_buffer("bias", bias)
+        self.register_buffer("input_scale", input_scale)
+
+    @classmethod
+    def from_layer(
+        cls, layer: QuantSparseLinear, format: str | None = None, stored: Stored | None = None
+    ) -> "PackedLinear":
+        """`stored`: the weight as packed already for a layer that this one is tied to."""
+        weight, scale = stored or pack_weight(layer, format)
+        input_scale = None
+        if layer.input_scale is not None:
+            if not layer.calibrated:
+                raise InputError("a layer with static activations has no scale yet: call sparseq.calibrate first")
+            input_scale = layer.input_scale.detach().abs().clone()
+        bias = None if layer.bias is None else layer.bias.detach().clone()
+        packed = cls(weight, scale, bias, input_scale)
+        packed.expand()
+        return packed.eval()
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.bits <= 8:
+            return torch.ops.sparseq.int8_linear(input, self.levels(), self.scale, self.bias, self.input_scale)
+        if self.bits == FLOAT_BITS:
+            return F.linear(input, self.levels(), self.bias)
+        return call(
+            "qat_linear", input, self.weight, self.bias, None, self.scale, self.input_scale, self.bits, 16, None, False
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs to make the empty layer, as JSON."""
+        dtype = self.values.dtype if self.bits == FLOAT_BITS else torch.float32
+        return {
+            "weight": self._layout,
+            "bias": None if self.bias is None else _name(self.bias.dtype),
+            "static": self.input_scale is not None,
+            "dtype": _name(dtype),
+        }
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "PackedLinear":
+        weight, scale = cls._empty(settings)
+        bias = None
+        if settings["bias"] is not None:
+            bias = torch.empty(weight.shape[0], dtype=getattr(torch, settings["bias"]))
+        return cls(weight, scale, bias, torch.ones(1) if settings["static"] else None).eval()
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bits={self.bits}, format={self.format}"
+
+
+class PackedEmbedding(Packed):
+    """The inference form of a `QuantEmbedding`: indices [...] -> [..., embedding_dim]."""
+
+    def __init__(self, weight: PackedWeight, scale: Tensor | None, padding_idx: int | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.padding_idx = padding_idx
+        self.dtype = dtype
+        self._hold(weight, scale)
+
+    @classmethod
+    def from_layer(
+        cls, layer: QuantEmbedding, format: str | None = None, stored: Stored | None = None
+    ) -> "PackedEmbedding":
+        """`stored`: the rows as packed already for a layer that this one is tied to."""
+        weight, scale = stored or pack_weight(layer, format)
+        packed = cls(weight, scale, layer.padding_idx, layer.weight.dtype)
+        packed.expand()
+        return packed.eval()
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.scale is None:
+            return F.embedding(input, self.levels())
+        if self.bits == 4 and self.format == "dense":
+            packed: Tensor = self.values
+            rows = unpack_int4(packed[input], self.embedding_dim).to(compute_dtype(self.scale))
+            return (rows * self.scale[input].unsqueeze(-1)).to(self.dtype)
+        return torch.ops.sparseq.int8_embedding(input, self.levels(), self.scale, self.dtype)
+
+    def expand(self) -> None:
+        # Rows of a dense 4-bit table are unpacked as they are looked up: expanding the table would double it.
+        if not (self.bits == 4 and self.format == "dense"):
+            super().expand()
+
+    def levels(self) -> Tensor:
+        return self.stored_weight().to_dense() if self.bits == 4 and self.format == "dense" else super().levels()
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs to make the empty layer, as JSON."""
+        return {"weight": self._layout, "padding_idx": self.padding_idx, "dtype": _name(self.dtype)}
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> "PackedEmbedding":
+        weight, scale = cls._empty(settings)
+        return cls(weight, scale, settings["padding_idx"], getattr(torch, settings["dtype"])).eval()
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, format={self.format}"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,34 @@
+"""What a quantized layer is told: bits, how activations are scaled, where scales come from."""
+
+from dataclasses import dataclass
+
+from sparseq_kernels import InputError
+
+BITS = (4, 8, 16, None)
+ACTIVATIONS = ("dynamic", "static")
+SCALES = ("max", "lsq")
+
+
+@dataclass(frozen=True)
+class QuantSettings:
+    """bits: of the weights; None leaves them in floating point. Activations have 8 bits beside 4- and 8-bit weights,
+    and 16 beside 16-bit ones. activation: `dynamic`, a scale per row found as it comes, or `static`, one per tensor.
+    scale: from the `max`imum, or learned (`lsq`, Esser et al. 2020): the weights' and the static activations'.
+    """
+
+    bits: int | None = 8
+    activation: str = "dynamic"
+    scale: str = "max"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("bits", self.bits, BITS),
+            ("activation", self.activation, ACTIVATIONS),
+            ("scale", self.scale, SCALES),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}: it must be one of {', '.join(map(repr, choices))}")
+
+    @property
+    def input_bits(self) -> int:
+        return 16 if self.bits == 16 else 8

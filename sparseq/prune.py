@@ -1,0 +1,91 @@
+"""Magnitude pruning: which weights go, and when."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparseq_kernels import InputError, Pattern
+
+from .nn.masking import MaskedWeight
+from .nn.selection import dividing, select_masks
+
+__all__ = ["SHAPES", "MagnitudePruner", "SparsitySchedule", "dividing", "select_masks"]
+SHAPES = ("linear", "cubic")
+
+
+@dataclass(frozen=True)
+class SparsitySchedule:
+    """The sparsity at each step: 0 for `warmup_steps`, then rising to `final` at `end_step`.
+
+    shape: "linear", as Movva et al. 2022, or "cubic", final x (1 - (1 - t)^3), fast first (Zhu and Gupta 2017).
+    """
+
+    final: float
+    warmup_steps: int
+    end_step: int
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise InputError(f"sparsity schedule {self.shape!r} is unknown: use {' or '.join(map(repr, SHAPES))}")
+        if not 0 <= self.warmup_steps <= self.end_step:
+            raise InputError(
+                f"the sparsity schedule must warm up before it ends, not for {self.warmup_steps} steps "
+                f"of {self.end_step}"
+            )
+
+    def at(self, step: int) -> float:
+        """The sparsity asked for after `step` optimizer steps."""
+        if step >= self.end_step:
+            return self.final
+        if step <= self.warmup_steps:
+            return 0.0
+        t = (step - self.warmup_steps) / (self.end_step - self.warmup_steps)
+        return self.final * (t if self.shape == "linear" else 1 - (1 - t) ** 3)
+
+
+class MagnitudePruner:
+    """Re-selects the masks of `layers` as the schedule rises.
+
+    `step(n)` after the n-th optimizer step: masks are selected anew every `every` steps while the sparsity rises, and
+    at the schedule's end; in between, masked weights are held at zero. With `regrow` they keep their values and the
+    dense gradient instead, and may come back at a later selection.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, MaskedWeight],
+        schedule: SparsitySchedule,
+        pattern: str | Pattern = "unstructured",
+        scope: str = "global",
+        every: int = 10,
+        regrow: bool = False,
+    ) -> None:
+        self.layers = dict(layers)
+        self.schedule = schedule
+        self.pattern = Pattern.parse(pattern)
+        self.scope = scope
+        self.every = max(1, every)
+        if not self.layers:
+            raise InputError("there is nothing to prune: no layer of the model is prunable with this pattern")
+        self.pattern.check_sparsity(schedule.final)
+        for name, layer in self.layers.items():
+            self.pattern.check(layer.weight.shape, name)
+            layer.regrow = regrow
+
+    def step(self, step: int) -> float:
+        """Brings the masks to where they belong after `step` optimizer steps; returns the sparsity asked for there."""
+        sparsity, end = self.schedule.at(step), self.schedule.end_step
+        due = step == end or (self.schedule.warmup_steps < step < end and step % self.every == 0)
+        if due or (step > end and any(layer.mask is None for layer in self.layers.values())):
+            weights = {name: layer.weight for name, layer in self.layers.items()}
+            for name, mask in select_masks(weights, sparsity, self.pattern, self.scope).items():
+                self.layers[name].set_mask(mask)
+        else:
+            for layer in self.layers.values():
+                layer.apply_mask()
+        return sparsity
+
+    def reached(self) -> float:
+        """The share of the layers' weights that is masked now."""
+        counts = [layer.weight_counts() for layer in self.layers.values()]
+        return 1 - sum(c.kept for c in counts) / sum(c.total for c in counts)

@@ -1,0 +1,238 @@
+"""How big a model is: parameters, nonzeros, bytes as the paper counts them, and bytes as `sparseq.save` stores them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparseq_kernels.formats import FLOAT_BITS
+from torch import Tensor, nn
+
+from sparseq import checkpoint
+from sparseq.nn import LAYERS
+
+__all__ = ["LayerSize", "SizeReport", "paper_bytes", "size_report"]
+
+HEADER_ROW = "(file header)"
+TABLE_ROWS = 40
+
+
+def paper_bytes(parameters: int, prunable: int = 0, sparsity: float = 0.0, bits: int = FLOAT_BITS) -> int:
+    """Size as the paper counts it (Movva et al. 2022): 4 bytes a kept parameter, times bits/32; masks, scales are free.
+
+    Of `prunable` among the `parameters`, the fraction `sparsity` is removed (rounded to whole weights). The paper has
+    40 % and 60 % of the encoder's linear weights, and 8 bits for every parameter under QAT.
+    """
+    kept = parameters - round(prunable * sparsity)
+    return -(-kept * 4 * bits // FLOAT_BITS)
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """One module's own state. `bits` is the width that its weights count with in `paper_bytes`."""
+
+    name: str
+    kind: str
+    parameters: int
+    nonzero: int
+    bits: int
+    paper_bytes: int
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class SizeReport:
+    """Sizes of a whole model (the sums over `layers`) and of each of its layers; `str()` gives a table."""
+
+    layers: list[LayerSize]
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def nonzero(self) -> int:
+        return sum(layer.nonzero for layer in self.layers)
+
+    @property
+    def paper_bytes(self) -> int:
+        return sum(layer.paper_bytes for layer in self.layers)
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(layer.stored_bytes for layer in self.layers)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: the four totals and "layers", a list of dicts."""
+        return {
+            "parameters": self.parameters,
+            "nonzero": self.nonzero,
+            "paper_bytes": self.paper_bytes,
+            "stored_bytes": self.stored_bytes,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+    def __str__(self) -> str:
+        folded = _fold(self.layers)
+        shown = folded if len(folded) <= TABLE_ROWS else [*folded[: TABLE_ROWS - 1], _rest(folded[TABLE_ROWS - 1 :])]
+        rows = [_cells(layer, str(times)) for layer, times in shown]
+        total = LayerSize("total", "", self.parameters, self.nonzero, 0, self.paper_bytes, self.stored_bytes)
+        return _table(
+            ("layer", "kind", "count", "parameters", "nonzero", "kept", "bits", "paper bytes", "stored bytes"),
+            [*rows, _cells(total, "")],
+        )
+
+
+def size_report(model: nn.Module) -> SizeReport:
+    """Counts a plain, training or packed model; tied tensors count once, where they come first.
+
+    parameters: weights and biases, whatever form they are kept in; a quantizer's scales and masks are not parameters.
+    nonzero: parameters that no mask removed (a kept weight that happens to be zero counts).
+    paper_bytes: in a quantized model every parameter counts `bits`/8 bytes, biases and LayerNorm too (at the width that
+    most quantized weights have), except the matrices of layers left unquantized: 4 bytes, as everything in an
+    unquantized model, whatever its dtype. stored_bytes: `model.safetensors` as `save` writes it, header included. A
+    model on the meta device will do where it has no masks.
+    """
+    held = checkpoint.contents(model)
+    vector_bits = _vector_bits(model)
+    state = model.state_dict(keep_vars=True)
+    own: dict[str, list[str]] = {}
+    for key in state:
+        own.setdefault(key.rpartition(".")[0], []).append(key)
+    rows = []
+    for name, keys in own.items():
+        module = model.get_submodule(name)
+        fresh = {key: state[key] for key in keys if key in held.tensors}
+        stored = sum(tensor.nbytes for tensor in fresh.values())
+        if isinstance(module, tuple(LAYERS.values())):
+            row = _sparseq_layer(name, module, fresh, [state[key] for key in keys], vector_bits, stored)
+        else:
+            row = _plain_layer(name, module, fresh, vector_bits, stored)
+        rows.append(row)
+    rows.append(LayerSize(HEADER_ROW, "", 0, 0, FLOAT_BITS, 0, _header_bytes(held)))
+    return SizeReport(rows)
+
+
+def _sparseq_layer(
+    name: str, module: Any, fresh: Mapping[str, Tensor], state: Sequence[Tensor], vector_bits: int, stored: int
+) -> LayerSize:
+    counts = module.weight_counts()
+    # A weight tied to an earlier layer's counts there. In a packed layer it goes by other names than `weight`, but is
+    # always the largest tensor.
+    largest = max(state, key=lambda tensor: tensor.nbytes)
+    total, kept = (counts.total, counts.kept) if any(tensor is largest for tensor in fresh.values()) else (0, 0)
+    bias = next((tensor.numel() for key, tensor in fresh.items() if key.rpartition(".")[2] == "bias"), 0)
+    size = paper_bytes(kept, bits=counts.bits) + paper_bytes(bias, bits=vector_bits)
+    return LayerSize(name, type(module).__name__, total + bias, kept + bias, counts.bits, size, stored)
+
+
+def _plain_layer(name: str, module: nn.Module, fresh: Mapping[str, Tensor], vector_bits: int, stored: int) -> LayerSize:
+    parameters = [tensor for tensor in fresh.values() if isinstance(tensor, nn.Parameter)]
+    matrices = sum(tensor.numel() for tensor in parameters if tensor.dim() > 1)
+    vectors = sum(tensor.numel() for tensor in parameters if tensor.dim() <= 1)
+    bits = FLOAT_BITS if matrices or not vectors else vector_bits
+    size = paper_bytes(matrices) + paper_bytes(vectors, bits=vector_bits)
+    return LayerSize(name, type(module).__name__, matrices + vectors, matrices + vectors, bits, size, stored)
+
+
+def _vector_bits(model: nn.Module) -> int:
+    """The width that most quantized weights have; 32 where none is quantized."""
+    weights: Counter[int] = Counter()
+    for module in model.modules():
+        if isinstance(module, tuple(LAYERS.values())):
+            counts = module.weight_counts()  # type: ignore[operator]
+            weights[counts.bits] += counts.total
+    del weights[FLOAT_BITS]
+    return weights.most_common(1)[0][0] if weights else FLOAT_BITS
+
+
+# The safetensors format orders tensors by its dtype enumeration, widest first, then by name; the order decides how many
+# digits the offsets take. Name in the file -> torch's name.
+_DTYPES = {
+    "I64": "int64", "U64": "uint64", "F64": "float64", "C64": "complex64", "F32": "float32", "U32": "uint32",
+    "I32": "int32", "BF16": "bfloat16", "F16": "float16", "U16": "uint16", "I16": "int16", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+def _header_bytes(held: checkpoint.Contents) -> int:
+    """Bytes before the first tensor: an 8-byte length, then JSON padded with blanks to a multiple of 8."""
+    order = {name: (rank, code) for rank, (code, name) in enumerate(_DTYPES.items())}
+    ranked = {name: order[str(tensor.dtype).removeprefix("torch.")] for name, tensor in held.tensors.items()}
+    header: dict[str, Any] = {"__metadata__": {**held.metadata(), checkpoint.CHECKSUM: "0" * 64}}
+    start = 0
+    for name in sorted(held.tensors, key=lambda key: (ranked[key][0], key)):
+        tensor = held.tensors[name]
+        header[name] = {
+            "dtype": ranked[name][1],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, start + tensor.nbytes],
+        }
+        start += tensor.nbytes
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8
+
+
+def _fold(layers: Sequence[LayerSize]) -> list[tuple[LayerSize, int]]:
+    """Layers alike but for the number of their block become one row: the sums, and how many they are."""
+    groups: dict[tuple[str, str, int], list[LayerSize]] = {}
+    for layer in layers:
+        name = re.sub(r"(?<![^.])\d+(?=\.)", "*", layer.name)
+        groups.setdefault((name, layer.kind, layer.bits), []).append(layer)
+    return [
+        (_sum(name if len(group) > 1 else group[0].name, kind, bits, group), len(group))
+        for (name, kind, bits), group in groups.items()
+    ]
+
+
+def _rest(rows: Sequence[tuple[LayerSize, int]]) -> tuple[LayerSize, int]:
+    """One row for those that the table has no room for."""
+    return _sum("(others)", "", 0, [layer for layer, _ in rows]), sum(times for _, times in rows)
+
+
+def _sum(name: str, kind: str, bits: int, group: Sequence[LayerSize]) -> LayerSize:
+    return LayerSize(
+        name,
+        kind,
+        sum(layer.parameters for layer in group),
+        sum(layer.nonzero for layer in group),
+        bits,
+        sum(layer.paper_bytes for layer in group),
+        sum(layer.stored_bytes for layer in group),
+    )
+
+
+def _cells(layer: LayerSize, times: str) -> tuple[str, ...]:
+    if layer.name == HEADER_ROW:
+        return (layer.name, "", "", "", "", "", "", "", f"{layer.stored_bytes:,}")
+    kept = f"{layer.nonzero / layer.parameters:.1%}" if layer.parameters else ""
+    return (
+        layer.name,
+        layer.kind,
+        times,
+        f"{layer.parameters:,}",
+        f"{layer.nonzero:,}",
+        kept,
+        str(layer.bits) if layer.bits else "",
+        f"{layer.paper_bytes:,}",
+        f"{layer.stored_bytes:,}",
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text: two left-aligned columns, then right-aligned ones; a rule under the head and above the last row."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    rule = "  ".join("-" * width for width in widths)
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(head), rule, *(line(row) for row in rows[:-1]), rule, line(rows[-1])])

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from sparseq.nn import PackedEmbedding, PackedLinear, QuantEmbedding, QuantSparseLinear
+from sparseq_kernels import InputError
+
+
+def pruned(pattern, bits, sparsity=0.5):
+    layer = QuantSparseLinear(32, 16, bits=bits, pattern=pattern)
+    layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight], sparsity, pattern)[0])
+    return layer
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16, None])
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x4", "16x32"])
+def test_trained_and_packed_agree_and_reload(pattern, bits):
+    layer = pruned(pattern, bits) if pattern != "16x32" else pruned(pattern, bits, 0.0)
+    packed, x = layer.pack(), torch.randn(2, 5, 32)
+    torch.testing.assert_close(packed(x), layer(x), rtol=1e-6, atol=1e-6)
+    again = PackedLinear.from_settings(packed.settings())
+    again.load_state_dict(packed.state_dict())
+    assert torch.equal(again(x), packed(x)) and again.settings() == packed.settings()
+    assert packed.weight_counts().kept == int(layer.mask.sum()) and packed.weight_counts().total == 512
+
+
+@pytest.mark.parametrize("format", ["dense", "bitmask", "block_sparse"])
+def test_a_format_can_be_asked_for(format):
+    layer = pruned("4x4", 8)
+    packed, x = layer.pack(format), torch.randn(3, 32)
+    assert packed.format == format and torch.equal(packed(x), layer(x))
+
+
+def test_formats_that_cannot_be():
+    with pytest.raises(InputError, match=r"'block_sparse' needs a block pattern such as '4x4', and .* unstructured"):
+        pruned("unstructured", 8).pack("block_sparse")
+    with pytest.raises(InputError, match="'csr' is not one of dense, bitmask, block_sparse"):
+        pruned("unstructured", 8).pack("csr")
+
+
+def test_only_what_is_stored_is_in_the_state():
+    packed = pruned("4x4", 8).pack()
+    state = packed.state_dict()
+    assert list(state) == ["values", "bitmap", "scale", "bias"]
+    assert state["values"].numel() == 256 and state["bitmap"].numel() == 4 and state["values"].dtype == torch.int8
+    assert not list(packed.parameters())
+
+
+def test_an_inconsistent_bitmap_is_refused_on_load():
+    packed = pruned("unstructured", 8).pack()
+    state = packed.state_dict()
+    state["bitmap"] = torch.zeros_like(state["bitmap"])
+    with pytest.raises(InputError, match="bitmap marks 0 blocks"):
+        PackedLinear.from_settings(packed.settings()).load_state_dict(state)
+
+
+def test_the_dequantized_weight_can_be_read():
+    layer = QuantSparseLinear(32, 16)
+    assert (layer.pack().weight - layer.weight).abs().max() <= layer.weight.abs().max() / 254 + 1e-6
+    embedding = QuantEmbedding(9, 6, bits=4)
+    assert (embedding.pack().weight - embedding.weight).abs().max() <= embedding.weight.abs().max() / 14 + 1e-6
+
+
+def test_four_bit_embeddings_are_not_expanded():
+    packed = QuantEmbedding(100, 8, bits=4).pack()
+    packed(torch.tensor([1]))
+    assert isinstance(packed, PackedEmbedding) and packed._expanded is None and packed.values.shape == (100, 4)
