@@ -1,0 +1,7 @@
+"""Tasks: GLUE's eight and the user's own; where their rows come from, and how a model is scored on them."""
+
+from sparseq.tasks.load import Data, load_data
+from sparseq.tasks.metrics import compute_metrics, merge_splits, score
+from sparseq.tasks.spec import CUSTOM, GLUE, Task, get_task
+
+__all__ = ["CUSTOM", "GLUE", "Data", "Task", "compute_metrics", "get_task", "load_data", "merge_splits", "score"]

@@ -1,0 +1,126 @@
+"""GLUE's classic folder layout: one folder a task, with the original files and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.tasks.files import Rows, open_glue_tsv, read_text
+from sparseq.tasks.spec import Task, plain_name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one task's folder looks: its name, the columns of its files, and the file of each validation split."""
+
+    folder: str
+    text_columns: tuple[str, ...]
+    label_column: str = "label"
+    headerless: tuple[str, ...] | None = None
+    skip_bad: bool = False
+    validation_files: tuple[str, ...] = ("dev.tsv",)
+
+
+TRAIN_FILE = "train.tsv"
+
+LAYOUTS: dict[str, Layout] = {
+    "cola": Layout("CoLA", ("sentence",), headerless=("source", "label", "mark", "sentence")),
+    "sst2": Layout("SST-2", ("sentence",)),
+    "mrpc": Layout("MRPC", ("#1 String", "#2 String"), "Quality"),
+    "qqp": Layout("QQP", ("question1", "question2"), "is_duplicate", skip_bad=True),
+    "stsb": Layout("STS-B", ("sentence1", "sentence2"), "score"),
+    "mnli": Layout(
+        "MNLI",
+        ("sentence1", "sentence2"),
+        "gold_label",
+        validation_files=("dev_matched.tsv", "dev_mismatched.tsv"),
+    ),
+    "qnli": Layout("QNLI", ("question", "sentence")),
+    "rte": Layout("RTE", ("sentence1", "sentence2")),
+}
+
+# Microsoft's own download of MRPC, from which GLUE's train.tsv and dev.tsv are cut: its training file holds the
+# development rows too, and dev_ids.tsv says which they are.
+_MRPC_ORIGINAL = "msr_paraphrase_train.txt"
+_MRPC_DEV_IDS = "dev_ids.tsv"
+_MRPC_IDS = ("#1 ID", "#2 ID")
+
+
+def find_folder(task: Task, data_dir: Path) -> Path:
+    """The task's folder: inside `data_dir` under its usual name in any spelling, or `data_dir` itself.
+
+    Raises:
+        InputError: no such folder, or it holds neither the task's folder nor the task's files.
+    """
+    if not data_dir.is_dir():
+        raise InputError(f"there is no data folder {data_dir}: give the folder that holds GLUE's task folders")
+    layout = LAYOUTS[task.name]
+    folders = sorted(child for child in data_dir.iterdir() if child.is_dir())
+    named = [child for child in folders if plain_name(child.name) == task.name]
+    if named:
+        return next((child for child in named if child.name == layout.folder), named[0])
+    if any((data_dir / name).is_file() for name in (TRAIN_FILE, _MRPC_ORIGINAL, *layout.validation_files)):
+        return data_dir
+    found = ", ".join(child.name for child in folders[:12]) or "no folders"
+    raise InputError(
+        f"{data_dir} holds neither a folder {layout.folder!r} nor the files {TRAIN_FILE} and "
+        f"{', '.join(layout.validation_files)} of task {task.name!r}: found {found}"
+    )
+
+
+def read_folder(task: Task, data_dir: Path, *, with_train: bool) -> dict[str, Rows]:
+    """The task's splits by name: "train" (when asked for) and each of `task.validation_splits`.
+
+    Raises:
+        InputError: a missing folder, file or column, or a bad row.
+    """
+    layout, folder = LAYOUTS[task.name], find_folder(task, data_dir)
+    sources: dict[str, Callable[[], Rows]] = {}
+    if with_train:
+        sources["train"] = partial(_read, layout, folder / TRAIN_FILE)
+    for split, name in zip(task.validation_splits, layout.validation_files, strict=True):
+        sources[split] = partial(_read, layout, folder / name)
+    if task.name == "mrpc" and (folder / _MRPC_ORIGINAL).is_file():
+        if not (folder / TRAIN_FILE).is_file() and with_train:
+            sources["train"] = partial(_read_original_mrpc, layout, folder, dev=False)
+        if not (folder / layout.validation_files[0]).is_file():
+            sources[task.validation_splits[0]] = partial(_read_original_mrpc, layout, folder, dev=True)
+    return {split: read() for split, read in sources.items()}
+
+
+def _read(layout: Layout, path: Path) -> Rows:
+    if not path.is_file():
+        raise InputError(f"{path.name} is missing in {path.parent}: expected GLUE's own {layout.folder} files there")
+    table = open_glue_tsv(path, layout.headerless, skip_bad=layout.skip_bad)
+    return table.select(layout.text_columns, layout.label_column)
+
+
+def _read_original_mrpc(layout: Layout, folder: Path, *, dev: bool) -> Rows:
+    """The rows of the original MRPC file that are GLUE's development rows, or those that are not."""
+    dev_ids = _mrpc_dev_ids(folder, layout.validation_files[0])
+    table = open_glue_tsv(folder / _MRPC_ORIGINAL)
+    first, second = (table.index(column) for column in _MRPC_IDS)
+    return table.select(
+        layout.text_columns,
+        layout.label_column,
+        keep=lambda record: ((record[first], record[second]) in dev_ids) == dev,
+    )
+
+
+def _mrpc_dev_ids(folder: Path, dev_file: str) -> set[tuple[Any, ...]]:
+    """The pairs of sentence ids of GLUE's development rows, from dev_ids.tsv or from dev.tsv itself."""
+    if (folder / _MRPC_DEV_IDS).is_file():
+        lines = read_text(folder / _MRPC_DEV_IDS).split("\n")
+        return {tuple(line.strip().split("\t")) for line in lines if line.strip()}
+    if not (folder / dev_file).is_file():
+        raise InputError(
+            f"{dev_file} is missing in {folder}: beside {_MRPC_ORIGINAL} give GLUE's {dev_file} or {_MRPC_DEV_IDS}, "
+            "which tells the development rows from the training rows"
+        )
+    table = open_glue_tsv(folder / dev_file)
+    first, second = (table.index(column) for column in _MRPC_IDS)
+    return {(record[first], record[second]) for _, record in table.records}

@@ -1,0 +1,141 @@
+"""GLUE's metrics and the mean that it makes of them.
+
+All values are fractions, not percent: accuracy and F1 lie in 0..1, the correlations in -1..1. A correlation with a
+constant (all predictions alike) is undefined; it counts as 0.0 here, as Matthews' does in scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseq.errors import InputError
+from sparseq.tasks.spec import Task
+
+Array = NDArray[Any]
+
+
+def _accuracy(predictions: Array, labels: Array) -> float:
+    return float(np.mean(predictions == labels))
+
+
+def _f1(predictions: Array, labels: Array) -> float:
+    """F1 of class 1, GLUE's definition; 0.0 when that class is neither predicted nor present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, zero_division=0.0))
+
+
+def _matthews(predictions: Array, labels: Array) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def _correlation(predictions: Array, labels: Array, method: str) -> float:
+    from scipy import stats
+
+    if np.ptp(predictions) == 0.0 or np.ptp(labels) == 0.0:
+        return 0.0
+    value = float(getattr(stats, method)(predictions, labels)[0])
+    return value if np.isfinite(value) else 0.0
+
+
+def _pearson(predictions: Array, labels: Array) -> float:
+    return _correlation(predictions, labels, "pearsonr")
+
+
+def _spearman(predictions: Array, labels: Array) -> float:
+    return _correlation(predictions, labels, "spearmanr")
+
+
+METRICS: dict[str, Callable[[Array, Array], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews": _matthews,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}
+
+
+def compute_metrics(task: Task, predictions: Array, labels: Array) -> dict[str, float]:
+    """The task's metrics on one validation split, by name, in the order of `task.metrics`.
+
+    Args:
+        task: says which metrics.
+        predictions: logits `(rows, num_labels)`, or class numbers `(rows,)`; for regression `(rows, 1)` or `(rows,)`.
+        labels: class numbers, or real numbers for regression, `(rows,)`.
+
+    Raises:
+        InputError: no rows, shapes that do not fit, or NaN or infinite values.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    rows = labels.shape[0] if labels.ndim else 0
+    if labels.shape != (rows,) or predictions.shape not in ((rows,), (rows, task.num_labels)):
+        raise InputError(
+            f"predictions of shape {predictions.shape} do not fit labels of shape {labels.shape}: "
+            f"task {task.name!r} needs (rows, {task.num_labels}) or (rows,), and (rows,)"
+        )
+    if rows == 0:
+        raise InputError(f"there is nothing to score for task {task.name!r}: the split has no rows")
+    for what, values in (("prediction", predictions), ("label", labels)):
+        bad = np.flatnonzero(~np.isfinite(values.reshape(rows, -1)).all(axis=1))
+        if bad.size:
+            raise InputError(
+                f"{bad.size} of {rows} {what}s for task {task.name!r} are NaN or infinite, the first in row {bad[0]}: "
+                "finite numbers are needed to score them"
+            )
+    if task.is_regression:
+        predictions, labels = predictions.reshape(rows).astype(np.float64), labels.astype(np.float64)
+    elif predictions.ndim == 2:
+        predictions = predictions.argmax(axis=1)
+    return {name: METRICS[name](predictions, labels) for name in task.metrics}
+
+
+def _merged_name(task: Task, metric: str, split: str) -> str:
+    """`metric` itself where there is one split, otherwise with the split's own word: accuracy_mismatched."""
+    return metric if len(task.validation_splits) == 1 else f"{metric}_{split.removeprefix('validation_')}"
+
+
+def merge_splits(task: Task, per_split: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of all validation splits in one dict: MNLI's are `accuracy_matched` and `accuracy_mismatched`.
+
+    Args:
+        task: names the splits.
+        per_split: what `compute_metrics` gave, by split name.
+
+    Raises:
+        InputError: a split is missing or unknown.
+    """
+    if set(per_split) != set(task.validation_splits):
+        raise InputError(
+            f"task {task.name!r} needs results for {', '.join(task.validation_splits)}: got {', '.join(per_split)}"
+        )
+    return {
+        _merged_name(task, metric, split): per_split[split][metric]
+        for split in task.validation_splits
+        for metric in task.metrics
+    }
+
+
+def score(task: Task, metrics: Mapping[str, float]) -> float:
+    """GLUE's one number for the task: the mean of its score metrics over its validation splits.
+
+    CoLA: Matthews alone. MRPC, QQP: mean of accuracy and F1. STS-B: mean of Pearson and Spearman. MNLI: mean of the
+    matched and the mismatched accuracy. The others: accuracy. At most 1; below 0 only where a correlation is.
+
+    Args:
+        task: says which metrics count.
+        metrics: from `merge_splits`.
+
+    Raises:
+        InputError: a metric that counts is missing.
+    """
+    names = [_merged_name(task, metric, split) for metric in task.score_metrics for split in task.validation_splits]
+    missing = [name for name in names if name not in metrics]
+    if missing:
+        raise InputError(f"the score of task {task.name!r} needs {', '.join(missing)}: got {', '.join(metrics)}")
+    return float(np.mean([metrics[name] for name in names]))

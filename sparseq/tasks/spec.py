@@ -1,0 +1,139 @@
+"""What a task is: its columns, its labels, its metrics, and how GLUE averages them into one score.
+
+GLUE's definitions are those of Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language
+Understanding" (2019), table 1: Matthews correlation for CoLA, accuracy and F1 for MRPC and QQP, Pearson and Spearman
+correlation for STS-B, accuracy elsewhere, and the plain mean where a task has two.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparseq.errors import InputError
+
+CUSTOM = "custom"
+"""The name of a task whose columns and labels are inferred from the user's own files."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One text classification or regression task.
+
+    Attributes:
+        name: one of `GLUE`'s keys, or `CUSTOM`.
+        columns: the one or two text columns, as the hub's dataset and the user's own files name them.
+        label_column: the column of labels there.
+        num_labels: number of classes; 1 means regression.
+        label_names: the classes' names in the order of their numbers, None where they have none.
+        metrics: names of the metrics that `compute_metrics` gives for one validation split.
+        score_metrics: those of them whose mean is the task's score.
+        validation_splits: names of the validation splits; MNLI has two.
+        label_range: smallest and largest legal label of a regression task, None where any finite number is one.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    label_column: str = "label"
+    num_labels: int = 2
+    label_names: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] = ("accuracy",)
+    score_metrics: tuple[str, ...] = ("accuracy",)
+    validation_splits: tuple[str, ...] = ("validation",)
+    label_range: tuple[float, float] | None = None
+
+    @property
+    def is_regression(self) -> bool:
+        """True where labels are numbers to predict, not classes."""
+        return self.num_labels == 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The task as JSON-able values; `from_dict` reads it back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+        """The task that `as_dict` wrote, also after a trip through JSON.
+
+        Raises:
+            InputError: a field is missing or unknown.
+        """
+        try:
+            fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+            return cls(**fields)
+        except TypeError as error:
+            raise InputError(f"these are not the fields of a task ({error}): got {', '.join(values)}") from error
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+
+GLUE: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "cola",
+            ("sentence",),
+            label_names=("unacceptable", "acceptable"),
+            metrics=("matthews", "accuracy"),
+            score_metrics=("matthews",),
+        ),
+        Task("sst2", ("sentence",), label_names=("negative", "positive")),
+        Task(
+            "mrpc",
+            ("sentence1", "sentence2"),
+            label_names=("not_equivalent", "equivalent"),
+            metrics=("accuracy", "f1"),
+            score_metrics=("accuracy", "f1"),
+        ),
+        Task(
+            "qqp",
+            ("question1", "question2"),
+            label_names=("not_duplicate", "duplicate"),
+            metrics=("accuracy", "f1"),
+            score_metrics=("accuracy", "f1"),
+        ),
+        Task(
+            "stsb",
+            ("sentence1", "sentence2"),
+            num_labels=1,
+            metrics=("pearson", "spearman"),
+            score_metrics=("pearson", "spearman"),
+            label_range=(0.0, 5.0),
+        ),
+        Task(
+            "mnli",
+            ("premise", "hypothesis"),
+            num_labels=3,
+            label_names=("entailment", "neutral", "contradiction"),
+            validation_splits=("validation_matched", "validation_mismatched"),
+        ),
+        Task("qnli", ("question", "sentence"), label_names=_ENTAILMENT),
+        Task("rte", ("sentence1", "sentence2"), label_names=_ENTAILMENT),
+    )
+}
+"""GLUE's eight tasks of the paper by name; names, columns and label order are those of the hub's `nyu-mll/glue`."""
+
+
+def plain_name(name: str) -> str:
+    """`name` in lower case without punctuation: "SST-2" and "sst_2" are both "sst2"."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def get_task(name: str) -> Task:
+    """The GLUE task called `name`, however it is spelled ("SST-2", "sst-2", "sst2").
+
+    Raises:
+        InputError: GLUE has no such task; the sentence lists the eight.
+    """
+    task = GLUE.get(plain_name(name))
+    if task is None:
+        close = difflib.get_close_matches(plain_name(name), GLUE, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise InputError(
+            f"unknown task {name!r}{hint}: expected one of {', '.join(GLUE)}, "
+            f"or {CUSTOM!r} with your own --train-file and --validation-file"
+        )
+    return task
