@@ -1,0 +1,260 @@
+"""WordNet from its own text files (the WNDB format), read lazily.
+
+Source of the format: the manual pages wndb(5WN) and senseidx(5WN) of WordNet 3.0. Used are, for each part of speech,
+`index.*` (lemma -> its synsets, most frequent first), `data.*` (the synsets, addressed by byte offset), `*.exc`
+(irregular inflections), and `cntlist.rev` (how often people tagged each sense in running text).
+"""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from sparseq import assets
+from sparseq.errors import InputError
+
+Pos = Literal["noun", "verb", "adj", "adv"]
+POS: tuple[Pos, ...] = ("noun", "verb", "adj", "adv")
+FILES: tuple[str, ...] = (*(f"{kind}.{pos}" for kind in ("index", "data") for pos in POS), "cntlist.rev")
+
+_SENSE_KEY_POS: dict[str, Pos] = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a synset.
+
+    Attributes:
+        lemma: as written in WordNet, with spaces for underscores ("motion picture", "Paris").
+        marker: where an adjective may stand: "a" before its noun only, "p" in the predicate only, "ip" after its
+            noun only, "" anywhere.
+        frames: numbers of the sentence frames that this verb takes in this sense; empty for other parts of speech.
+    """
+
+    lemma: str
+    marker: str = ""
+    frames: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One meaning: the words that share it, and whether it is an instance ("Paris" is an instance of "city")."""
+
+    words: tuple[Word, ...]
+    instance: bool
+
+
+class WordNet:
+    """The synsets of a WNDB folder.
+
+    Only the indexes are read at once (about 0.3 s); a synset is parsed when it is asked for.
+
+    Args:
+        path: folder with `index.*`, `data.*` and `cntlist.rev`; `*.exc` are used where present.
+
+    Raises:
+        InputError: no such folder, a file missing, or a file that is not in the format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        _check_folder(self.path)
+        self._index: dict[Pos, dict[str, str]] = {pos: self._read_index(pos) for pos in POS}
+        self._data: dict[Pos, bytes] = {pos: self._read_data(pos) for pos in POS}
+        self._counts = self._read_counts()
+        self._bases: dict[Pos, dict[str, tuple[str, ...]]] = {pos: self._read_exceptions(pos) for pos in POS}
+        self._irregular = {pos: _inverted(bases) for pos, bases in self._bases.items()}
+
+    def __contains__(self, lemma: object) -> bool:
+        """Whether `lemma` (lower case, spaces between words) is in WordNet as any part of speech."""
+        return isinstance(lemma, str) and any(lemma.replace(" ", "_") in self._index[pos] for pos in POS)
+
+    def __reduce__(self) -> tuple[type["WordNet"], tuple[Path]]:
+        return type(self), (self.path,)  # another process reads the files itself rather than receive 30 MB
+
+    def offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
+        """Byte offsets of the synsets of `lemma`, most frequent sense first; empty when WordNet lacks it."""
+        entry = self._index[pos].get(_key(lemma))
+        if entry is None:
+            return ()
+        fields = entry.split()
+        try:
+            return tuple(int(field) for field in fields[len(fields) - int(fields[1]) :])
+        except (IndexError, ValueError) as error:
+            raise self._malformed(f"index.{pos}", f"the line of {lemma!r}") from error
+
+    def counts(self, lemma: str, pos: Pos) -> tuple[int, ...]:
+        """How often each sense of `offsets(lemma, pos)` was tagged in WordNet's annotated texts, in that order."""
+        tagged = self._counts[pos].get(_key(lemma), {})
+        return tuple(tagged.get(number, 0) for number in range(1, len(self.offsets(lemma, pos)) + 1))
+
+    def synset(self, pos: Pos, offset: int) -> Synset:
+        """The synset at `offset` of `data.<pos>`, as `offsets` gives it."""
+        data = self._data[pos]
+        end = data.find(b"\n", offset)
+        fields = data[offset : end if end >= 0 else len(data)].decode("utf-8").partition(" | ")[0].split()
+        try:
+            if int(fields[0]) != offset:
+                raise ValueError
+            return _parse_synset(fields)
+        except (IndexError, ValueError) as error:
+            raise self._malformed(f"data.{pos}", f"byte {offset}") from error
+
+    def synonyms(self, lemma: str, pos: Pos, *, multiword: bool = False) -> tuple[str, ...]:
+        """Words that share a synset with `lemma`, each once, those of its most frequent sense first.
+
+        Args:
+            lemma: base form; case does not matter.
+            pos: "noun", "verb", "adj" or "adv".
+            multiword: whether to give synonyms of more than one word ("motion picture") too.
+
+        Returns:
+            Base forms in WordNet's own case; empty when WordNet lacks the lemma or it stands alone.
+
+        Raises:
+            InputError: unknown part of speech.
+        """
+        if pos not in POS:
+            raise InputError(f"pos must be one of {', '.join(POS)}, not {pos!r}")
+        found: dict[str, None] = {}
+        for offset in self.offsets(lemma, pos):
+            for word in self.synset(pos, offset).words:
+                if _key(word.lemma) != _key(lemma) and (multiword or " " not in word.lemma):
+                    found[word.lemma] = None
+        return tuple(found)
+
+    def bases(self, form: str, pos: Pos) -> tuple[str, ...]:
+        """Base forms of an irregular `form` ("went" -> "go") by `<pos>.exc`; empty when it is not listed."""
+        return self._bases[pos].get(form, ())
+
+    def irregular(self, lemma: str, pos: Pos) -> tuple[str, ...]:
+        """Irregular inflected forms of `lemma` ("go" -> "gone", "went") by `<pos>.exc`."""
+        return self._irregular[pos].get(lemma, ())
+
+    def _read_index(self, pos: Pos) -> dict[str, str]:
+        lines = (self.path / f"index.{pos}").read_text(encoding="utf-8").splitlines()
+        entries = dict(line.split(" ", 1) for line in lines if line[:1] != " " and " " in line)
+        if not entries:
+            raise self._malformed(f"index.{pos}", "no entries")
+        return entries
+
+    def _read_data(self, pos: Pos) -> bytes:
+        # Some copies (the one on PyPI) have CRLF line ends, while the offsets count one byte a line end.
+        return (self.path / f"data.{pos}").read_bytes().replace(b"\r\n", b"\n")
+
+    def _read_counts(self) -> dict[Pos, dict[str, dict[int, int]]]:
+        """Counts by part of speech, lemma and sense number (from 1), from lines `sense_key sense_number count`."""
+        counts: dict[Pos, dict[str, dict[int, int]]] = {pos: {} for pos in POS}
+        for line in (self.path / "cntlist.rev").read_text(encoding="utf-8").splitlines():
+            try:
+                key, number, count = line.split()
+                lemma, _, rest = key.partition("%")
+                counts[_SENSE_KEY_POS[rest[0]]].setdefault(lemma, {})[int(number)] = int(count)
+            except (ValueError, KeyError, IndexError) as error:
+                raise self._malformed("cntlist.rev", f"the line {line!r}") from error
+        return counts
+
+    def _read_exceptions(self, pos: Pos) -> dict[str, tuple[str, ...]]:
+        path = self.path / f"{pos}.exc"
+        if not path.is_file():
+            return {}
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        return {form: tuple(bases) for form, *bases in filter(None, lines)}
+
+    def _malformed(self, name: str, where: str) -> InputError:
+        return InputError(f"{self.path / name} is not in WordNet's text format ({where}); fetch the folder afresh")
+
+
+def find_wordnet(path: str | os.PathLike[str] | None = None) -> Path | None:
+    """Look for a WordNet folder on this machine; nothing is fetched.
+
+    Looked at in turn: `path`; the environment variable SPARSEQ_WORDNET; the cache folder of `sparseq.assets`;
+    Debian's `/usr/share/wordnet`; `corpora/wordnet` in the data folders of NLTK.
+
+    Returns:
+        The first folder that holds the files, or None.
+
+    Raises:
+        InputError: `path` or SPARSEQ_WORDNET names a folder without the files.
+    """
+    for named in (path, os.environ.get("SPARSEQ_WORDNET")):
+        if named:
+            folder = Path(named).expanduser()
+            _check_folder(folder)
+            return folder
+    nltk = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
+    nltk += [Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
+    folders = [assets.wordnet_folder(), Path("/usr/share/wordnet"), *(base / "corpora" / "wordnet" for base in nltk)]
+    return next((folder for folder in folders if not _missing(folder)), None)
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path) -> WordNet:
+    return WordNet(path)
+
+
+def load_wordnet(path: str | os.PathLike[str] | None = None, *, download: bool = False) -> WordNet:
+    """Open the WordNet that `find_wordnet(path)` finds; kept open, so a second call costs nothing.
+
+    Args:
+        path: folder to use instead of looking for one.
+        download: whether to fetch WordNet 3.0 into the cache when none is found.
+
+    Raises:
+        InputError: none was found and `download` is False, or the folder is not right.
+    """
+    found = find_wordnet(path)
+    if found is None and download:
+        found = assets.wordnet_dir()
+    if found is None:
+        raise InputError(
+            "synonym augmentation needs WordNet and none was found: name its folder (the one with index.noun and "
+            "data.noun) by path or by the environment variable SPARSEQ_WORDNET, install the system's wordnet-base "
+            'package, or let it be fetched with python -c "import sparseq.assets; sparseq.assets.wordnet_dir()"'
+        )
+    return _opened(found.resolve())
+
+
+def _missing(folder: Path) -> list[str]:
+    return [name for name in FILES if not (folder / name).is_file()]
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"there is no WordNet folder {folder}; it should hold {', '.join(FILES)}")
+    if missing := _missing(folder):
+        raise InputError(f"the WordNet folder {folder} lacks {', '.join(missing)}")
+
+
+def _key(lemma: str) -> str:
+    return lemma.lower().replace(" ", "_")
+
+
+def _inverted(bases: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    forms: dict[str, tuple[str, ...]] = {}
+    for form, lemmas in bases.items():
+        for lemma in lemmas:
+            forms[lemma] = (*forms.get(lemma, ()), form)
+    return forms
+
+
+def _parse_synset(fields: list[str]) -> Synset:
+    """Parse `offset lex_filenum ss_type w_cnt (word lex_id)* p_cnt (symbol offset pos src/tgt)* [f_cnt (+ f w)*]`."""
+    size = int(fields[3], 16)
+    texts = [fields[4 + 2 * i] for i in range(size)]
+    at = 4 + 2 * size
+    pointers = int(fields[at])
+    instance = any(fields[at + 1 + 4 * i] == "@i" for i in range(pointers))
+    at += 1 + 4 * pointers
+    frames: list[set[int]] = [set() for _ in texts]
+    if fields[2] == "v":
+        for i in range(int(fields[at])):
+            frame, number = int(fields[at + 2 + 3 * i]), int(fields[at + 3 + 3 * i], 16)
+            for own in frames if number == 0 else [frames[number - 1]]:
+                own.add(frame)
+    words = []
+    for text, own in zip(texts, frames, strict=True):
+        lemma, _, marker = text.partition("(")
+        words.append(Word(lemma.replace("_", " "), marker.rstrip(")"), frozenset(own)))
+    return Synset(tuple(words), instance)

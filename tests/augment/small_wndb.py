@@ -1,0 +1,81 @@
+"""A small WordNet, written in the true text format."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_TYPES = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
+_KEY_TYPES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
+_LICENCE = "  1 This stands where WordNet has its licence: lines that start with two spaces.  \n"
+
+
+@dataclass
+class Meaning:
+    """A synset to write: part of speech, words (markers as "asleep(p)"), tagged uses a word, verb frames."""
+
+    pos: str
+    words: list[str]
+    uses: list[int]
+    frames: tuple[int, ...] = (8,)
+    instance: bool = False
+
+
+MEANINGS = [
+    Meaning("noun", ["movie", "film", "motion_picture"], [26, 38, 2]),
+    Meaning("noun", ["film"], [5]),
+    Meaning("noun", ["story", "tale"], [60, 9]),
+    Meaning("noun", ["child", "kid", "minor"], [100, 12, 8]),
+    Meaning("noun", ["school"], [80]),
+    Meaning("noun", ["high_school"], [9]),
+    Meaning("noun", ["city", "metropolis"], [70, 10]),
+    Meaning("noun", ["Paris", "City_of_Light"], [5, 0], instance=True),
+    Meaning("noun", ["beryllium", "be"], [1, 0]),
+    Meaning("noun", ["answer", "response"], [30, 12]),
+    Meaning("verb", ["be", "exist"], [9000, 40]),
+    Meaning("verb", ["buy", "purchase"], [50, 20]),
+    Meaning("verb", ["hate", "detest"], [20, 6]),
+    Meaning("verb", ["stop", "cease"], [40, 12], (1, 2)),
+    Meaning("verb", ["answer", "reply"], [30, 14], (1, 2)),
+    Meaning("adj", ["big", "large"], [60, 50]),
+    Meaning("adj", ["awake(p)", "alert"], [9, 0]),
+    Meaning("adj", ["honest", "upright"], [9, 7]),
+    Meaning("adj", ["eager", "keen"], [9, 7]),
+    Meaning("adv", ["quickly", "rapidly"], [30, 15]),
+    Meaning("adv", ["not", "non"], [900, 1]),
+]
+EXCEPTIONS = {
+    "noun": "children child\n",
+    "verb": "bought buy\nstopped stop\nstopping stop\nwas be\nwent go\ngone go\n",
+    "adj": "",
+    "adv": "",
+}
+
+
+def write_wndb(folder: Path, meanings: list[Meaning], line_end: str = "\n") -> Path:
+    """Write `index.*`, `data.*`, `*.exc` and `cntlist.rev`. Offsets count one byte a line end, as in real copies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tagged: list[str] = []
+    for pos, kind in _TYPES.items():
+        data = _LICENCE
+        senses: dict[str, list[tuple[int, int]]] = {}
+        for meaning in (m for m in meanings if m.pos == pos):
+            offset = len(data)
+            words = " ".join(f"{word} 0" for word in meaning.words)
+            pointers = "001 @i 00000000 n 0000" if meaning.instance else "000"
+            frames = "".join(f" + {frame:02d} 00" for frame in meaning.frames)
+            tail = f" {len(meaning.frames):02d}{frames}" if pos == "verb" else ""
+            data += f"{offset:08d} 00 {kind} {len(meaning.words):02x} {words} {pointers}{tail} | a gloss  \n"
+            for word, uses in zip(meaning.words, meaning.uses, strict=True):
+                senses.setdefault(word.partition("(")[0].lower(), []).append((uses, offset))
+        index = _LICENCE
+        for lemma, found in sorted(senses.items()):
+            found.sort(reverse=True)
+            offsets = " ".join(f"{offset:08d}" for _, offset in found)
+            some = sum(uses > 0 for uses, _ in found)
+            index += f"{lemma} {kind} {len(found)} 1 @ {len(found)} {some} {offsets}  \n"
+            for number, (uses, _) in enumerate(found, start=1):
+                if uses:
+                    tagged.append(f"{lemma}%{_KEY_TYPES[pos]}:00:00:: {number} {uses}\n")
+        for name, text in ((f"data.{pos}", data), (f"index.{pos}", index), (f"{pos}.exc", EXCEPTIONS[pos])):
+            (folder / name).write_bytes(text.replace("\n", line_end).encode())
+    (folder / "cntlist.rev").write_text("".join(tagged), encoding="utf-8")
+    return folder
