@@ -1,31 +1,36 @@
 # `make demo` and `make test` set up .venv first; both are safe to repeat.
 PYTHON ?= python3
 VENV := .venv
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-SIZE ?= demo
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+SIZE ?= full
 
-.PHONY: demo test lint bench clean
-demo: $(VENV)/.installed
-	$(VENV)/bin/python -m sparseq.demo --size $(SIZE)
+.PHONY: demo test test-slow lint clean
+demo: $(VENV)/.train
+	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
-test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
 
-bench: $(VENV)/.installed
-	$(VENV)/bin/python -m bench.bench_qat_step
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-# Made anew when what it is made from changes. torch first, by itself: so that its CPU build is taken where there is one.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (once; torch is large)"
-	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+$(VENV)/.train: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing sparseq[train] into $(VENV): once, and torch is large"
+	@$(PIP) torch
+	@$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	@echo "Installing sparseq[dev] into $(VENV): once"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sparseq.errors import InputError
+from sparseq_kernels.cache import cache_dir
 
 # From this release on setuptools builds metadata without the separate `wheel` package.
 _SETUPTOOLS_ALONE = (70, 1)
@@ -49,12 +50,6 @@ class Asset:
 
     def keeps(self, name: str) -> bool:
         return any(name.startswith(path) if path.endswith("/") else name == path for path in self.keep)
-
-
-def cache_dir() -> Path:
-    """The cache folder: SPARSEQ_CACHE, else `~/.cache/sparseq`. It need not exist yet."""
-    named = os.environ.get("SPARSEQ_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "sparseq"
 
 
 def asset_dir(asset: Asset) -> Path:

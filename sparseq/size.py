@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparseq_kernels.formats import FLOAT_BITS
 from torch import Tensor, nn
 
 from sparseq import checkpoint
 from sparseq.nn import LAYERS
+from sparseq_kernels.formats import FLOAT_BITS
 
 __all__ = ["LayerSize", "SizeReport", "paper_bytes", "size_report"]
 

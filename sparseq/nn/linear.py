@@ -92,7 +92,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         if getattr(self, "weight_scale", None) is not None:
-            self._reset_weight_scale()
+            self.reset_weight_scale()
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.quantizing:
@@ -121,7 +121,8 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)
 
     @torch.no_grad()
-    def _reset_weight_scale(self) -> None:
+    def reset_weight_scale(self) -> None:
+        """Sets learned weight scales from the weights as they are now; does nothing where scales are not learned."""
         if self.weight_scale is not None:
             self.weight_scale.copy_(self._max_scale())
 
@@ -175,7 +176,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
                     state_dict[prefix + name] = own.detach()
         super()._load_from_state_dict(state_dict, prefix, *args)
         if loading and "weight_scale" in missing:
-            self._reset_weight_scale()
+            self.reset_weight_scale()
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)
         if self.input_scale is not None and not self.input_scale.is_meta:

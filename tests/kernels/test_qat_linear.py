@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sparseq_kernels import call, use_backend
+from sparseq_kernels.backends import TABLES
 
 OPS = torch.ops.sparseq
 
@@ -32,7 +33,7 @@ def expected(x, w, b, mask, ws, xs, bits, input_bits):
 CASES = list(itertools.product([(4, 8), (8, 8), (16, 16)], [False, True], [False, True], [False, True]))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", TABLES)
 @pytest.mark.parametrize("bits,masked,learned,static", CASES)
 def test_forward_and_every_gradient_against_fp64(backend, bits, masked, learned, static):
     torch.manual_seed(0)
@@ -73,6 +74,15 @@ def test_the_forward_runs_on_the_packed_layers_integers():
     x, w, b = torch.randn(9, 31), torch.randn(11, 31), torch.randn(11)
     q, scale = OPS.quantize_rows(w)
     assert torch.equal(qat(x, w, b), OPS.int8_linear(x, q, scale, b))
+
+
+def test_backends_agree_bit_for_bit():
+    x, w, b, mask = torch.randn(37, 63), torch.randn(41, 63), torch.randn(41), torch.rand(41, 63) > 0.5
+    results = []
+    for name in TABLES:
+        with use_backend(name):
+            results.append(qat(x, w, b, mask))
+    assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 def test_regrow_gives_masked_weights_the_dense_gradient():

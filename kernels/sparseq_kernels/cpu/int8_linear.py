@@ -3,6 +3,7 @@ from torch import Tensor
 
 from ..reference.int8_linear import ACTIVATIONS, check_depth, result_dtype
 from ..reference.int8_linear import quantize_input as check_input
+from . import native as compiled
 from .quantize_rows import quantize, quantize_rows
 
 
@@ -22,19 +23,30 @@ def _row_major(matrix: Tensor) -> Tensor:
     return matrix.contiguous().view(-1).view(matrix.shape)
 
 
-def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
+def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int, *, native: bool) -> tuple[Tensor, Tensor]:
     if x.dtype == torch.int8:
         return check_input(x, input_scale, bits)
     if input_scale is None:
-        return quantize_rows(x, bits)
+        return quantize_rows(x, bits, native=native)
     return quantize(x, input_scale, bits), input_scale.reshape(-1)
 
 
 def epilogue(
-    acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, activation: str, out_dtype: torch.dtype
+    acc: Tensor,
+    input_scale: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype,
+    *,
+    native: bool,
 ) -> Tensor:
-    y = acc.to(input_scale.dtype).mul_(input_scale.unsqueeze(-1))
-    y = y.mul_(weight_scale) if bias is None else torch.addcmul(bias.to(y.dtype), y, weight_scale)
+    if native and input_scale.dtype == weight_scale.dtype == torch.float32:
+        y = compiled.scale_sums(acc, input_scale, weight_scale, None if bias is None else bias.float())
+    else:
+        y = acc.to(input_scale.dtype).mul_(input_scale.unsqueeze(-1)).mul_(weight_scale)
+        if bias is not None:
+            y.add_(bias)
     return ACTIVATIONS[activation](y).to(out_dtype)
 
 
@@ -46,7 +58,10 @@ def int8_linear(
     input_scale: Tensor | None,
     activation: str,
     out_dtype: torch.dtype | None,
+    *,
+    native: bool,
 ) -> Tensor:
-    q, scale = quantize_input(x.reshape(-1, x.shape[-1]), input_scale, 8)
-    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, result_dtype(x, out_dtype))
+    q, scale = quantize_input(x.reshape(x.shape[:-1].numel(), x.shape[-1]), input_scale, 8, native=native)
+    out = result_dtype(x, out_dtype)
+    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, out, native=native)
     return y.reshape(*x.shape[:-1], weight.shape[0])

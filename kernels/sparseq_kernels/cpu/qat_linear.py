@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ..reference import qat_linear as reference
 from ..reference.int8_linear import result_dtype
-from ..reference.qat_linear import channel_scale, masked, uses_integers
+from ..reference.qat_linear import masked, uses_integers
+from . import native as compiled
 from .int8_linear import epilogue, int8_matmul, quantize_input
-from .quantize_rows import quantize
+from .quantize_rows import quantize, quantize_rows
 
 
 def qat_linear(
@@ -21,16 +22,22 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
+    *,
+    native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if not uses_integers(weight_bits, input_bits):
         return reference.qat_linear(
             x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow
         )
-    kept = masked(weight, mask)
-    channels = channel_scale(kept, weight_scale, weight_bits)
-    q, scale = quantize_input(x.reshape(-1, x.shape[-1]), input_scale, input_bits)
-    w = quantize(kept, channels.unsqueeze(-1), weight_bits, clamp=weight_scale is not None)
-    y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", result_dtype(x, out_dtype))
+    rows, out = x.reshape(x.shape[:-1].numel(), x.shape[-1]), result_dtype(x, out_dtype)
+    q, scale = quantize_input(rows, input_scale, input_bits, native=native)
+    if weight_scale is not None:
+        w, channels = quantize(masked(weight, mask), weight_scale.unsqueeze(-1), weight_bits), weight_scale
+    elif native and weight.dtype == torch.float32:
+        w, channels = compiled.quantize_rows(weight, weight_bits, mask)
+    else:
+        w, channels = quantize_rows(masked(weight, mask), weight_bits, native=native)
+    y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", out, native=native)
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if weight_scale is not None or input_scale is not None:
         return y, *reference.no_residuals(x)  # Clip masks and LSQ's gradient need the unrounded operands.
@@ -50,6 +57,8 @@ def qat_linear_backward(
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
+    *,
+    native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if x is not None:
         return reference.qat_linear_backward(
@@ -72,16 +81,22 @@ def qat_linear_backward(
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = absent
     if needs[0]:
-        grad_x = (g @ dequantize(w_levels, w_scale, g.dtype)).to(input_dtype).reshape(*grad.shape[:-1], weight.shape[1])
+        grad_x = (
+            (g @ dequantize(w_levels, w_scale, g.dtype, native))
+            .to(input_dtype)
+            .reshape(*grad.shape[:-1], weight.shape[1])
+        )
     if needs[1]:
-        grad_w = (g.t() @ dequantize(x_levels, x_scale, g.dtype)).to(weight.dtype)
+        grad_w = (g.t() @ dequantize(x_levels, x_scale, g.dtype, native)).to(weight.dtype).contiguous()
         if mask is not None and not regrow:
-            grad_w.masked_fill_(~mask, 0)
+            grad_w = compiled.mask_(grad_w, mask) if native and grad_w.dtype == torch.float32 else masked(grad_w, mask)
     if needs[2]:
         grad_bias = g.sum(0, dtype=w_scale.dtype)
     return grad_x, grad_w, grad_bias, absent, absent
 
 
-def dequantize(levels: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def dequantize(levels: Tensor, scale: Tensor, dtype: torch.dtype, native: bool) -> Tensor:
     """levels * scale, by row: int8 [M, K], fp32 [M] -> [M, K]."""
+    if native and scale.dtype == torch.float32:
+        return compiled.dequantize_rows(levels, scale).to(dtype)
     return levels.to(scale.dtype).mul_(scale.unsqueeze(-1)).to(dtype)

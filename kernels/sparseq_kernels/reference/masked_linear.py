@@ -11,11 +11,15 @@ def masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, 
 def masked_linear_backward(
     grad: Tensor, x: Tensor, weight: Tensor, mask: Tensor, regrow: bool, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    g = grad.reshape(-1, weight.shape[0])
-    absent = grad.new_empty(0)
-    grad_x = (g @ masked(weight, mask)).reshape(x.shape) if needs[0] else absent
-    grad_w = absent
-    if needs[1]:
-        product = g.t() @ x.reshape(-1, x.shape[-1])
-        grad_w = product if regrow else masked(product, mask)
-    return grad_x, grad_w, g.sum(0) if needs[2] else absent
+    grad_x, grad_w, grad_bias = products(grad, x, masked(weight, mask), needs)
+    return grad_x, masked(grad_w, mask) if needs[1] and not regrow else grad_w, grad_bias
+
+
+def products(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias of a linear layer, each computed if needed and otherwise empty."""
+    g, absent = grad.reshape(-1, weight.shape[0]), grad.new_empty(0)
+    return (
+        (g @ weight).reshape(x.shape) if needs[0] else absent,
+        (g.t() @ x.reshape(-1, x.shape[-1])).contiguous() if needs[1] else absent,
+        g.sum(0) if needs[2] else absent,
+    )

@@ -8,7 +8,7 @@ from .quantize_rows import quantize
 
 
 def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
-    return weight if mask is None else weight.masked_fill(~mask, 0)
+    return weight if mask is None else torch.where(mask, weight, weight.new_zeros(()))
 
 
 def channel_scale(weight: Tensor, scale: Tensor | None, bits: int) -> Tensor:

@@ -1,0 +1,160 @@
+"""What every benchmark shares: the machine, the files that results go to, the programs' command line."""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparseq.timing import alternate
+
+__all__ = [
+    "RESULTS",
+    "alternate",
+    "arguments",
+    "commit",
+    "finish",
+    "machine",
+    "read_results",
+    "smallest_asked",
+    "write_result",
+]
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+# What decides which int8, fp32 and bf16 arithmetic a processor has.
+FLAGS = (
+    "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd",
+    "asimddp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+PACKAGES = ("torch", "numpy", "transformers", "pytest-benchmark")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, threads that torch uses, flags of FLAGS, memory, system, load."""
+    information = _cpuinfo()
+    flags = set((information.get("flags") or information.get("Features") or "").split())
+    return {
+        "cpu": information.get("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "system": platform.platform(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; empty where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that timings depend on, as installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The git commit, with "+changes" where tracked files differ from it; "unknown" outside a repository."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def slug(described: Mapping[str, Any]) -> str:
+    """A machine's part of a file name: its processor and the threads, which decide what a time means."""
+    words = re.sub(r"\((R|TM|C)\)", "", str(described["cpu"]), flags=re.IGNORECASE)
+    words = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    return f"{words}-{described['threads']}t"
+
+
+def write_result(
+    name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], folder: Path | None = None
+) -> Path:
+    """Writes `<folder>/<name>-<cpu slug>.json`, whole or not at all; returns its path.
+
+    rows: the measurements, each a `case` (what was measured) beside `Comparison.as_dict`'s keys and others.
+    """
+    folder = folder or RESULTS
+    described = machine()
+    path = folder / f"{name}-{slug(described)}.json"
+    content = {
+        "name": name,
+        "machine": described,
+        "versions": versions(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "settings": dict(settings),
+        "rows": list(rows),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+def read_results(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
+    """The results of that name, of all machines, in the order of their file names."""
+    files = sorted((folder or RESULTS).glob(f"{name}-*.json"))
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return [result for result in found if result["name"] == name]
+
+
+def smallest_asked() -> bool:
+    """Whether the environment asks for one run of the smallest case, for correctness alone (SPARSEQ_BENCH=ci)."""
+    return os.environ.get("SPARSEQ_BENCH") == "ci"
+
+
+def arguments(description: str, rounds: int, argv: Sequence[str] | None, *add: Any) -> argparse.Namespace:
+    """The switches of a benchmark that runs as a program; `add` functions bring the benchmark's own."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help="alternating rounds a case")
+    parser.add_argument("--threads", type=int, help="threads of torch; as torch chooses if not given")
+    parser.add_argument(
+        "--smallest", action="store_true", help="the smallest case once, for correctness; writes only where --out says"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the result file goes, if not results/")
+    for extend in add:
+        extend(parser)
+    given = parser.parse_args(argv)
+    given.smallest = given.smallest or smallest_asked()
+    if given.smallest:
+        given.rounds = 1
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    return given
+
+
+def finish(
+    name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], given: argparse.Namespace
+) -> None:
+    """Writes a program's result file, unless it only ran the smallest case."""
+    if not given.smallest or given.out:
+        print(f"written: {write_result(name, rows, settings, given.out)}")

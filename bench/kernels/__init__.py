@@ -1,0 +1,1 @@
+"""One benchmark an op, of the op's own name."""

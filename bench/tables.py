@@ -1,0 +1,123 @@
+"""Renders result files as Markdown tables into docs/benchmarks.md, between their markers.
+
+    python -m bench.tables            rewrites the tables
+    python -m bench.tables --check    exits with 1 if the page is not what the results say
+
+A marker names a result: `<!-- table: qat_step -->` ... `<!-- end -->`. What is between them is the renderer's.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.common import RESULTS, ROOT, read_results
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+_MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
+_OPENING = re.compile(r"<!-- table:")
+NO_RESULTS = "No results yet.\n"
+Row = Mapping[str, Any]
+
+
+def caption(result: Mapping[str, Any]) -> str:
+    """Where and with what a result was taken."""
+    machine, versions = result["machine"], result["versions"]
+    units = [flag for flag in machine["flags"] if flag not in ("fma", "avx2")] or ["no AVX-512"]
+    commit, _, changed = result["commit"].partition("+")
+    return (
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores ({', '.join(units)}); "
+        f"torch {versions['torch']}; commit {commit[:10]}{' with changes' if changed else ''}, {result['date']}\n"
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def interval(value: Mapping[str, float], scale: float = 1.0) -> str:
+    return f"{scale * value['median']:.3g} [{scale * value['low']:.3g}, {scale * value['high']:.3g}]"
+
+
+def case_text(case: Mapping[str, Any]) -> str:
+    return ", ".join(value if isinstance(value, str) else f"{key} {value}" for key, value in case.items())
+
+
+def render_programs(rows: Sequence[Row]) -> str:
+    """A line for each case and candidate: time, ratio, and what it keeps for the backward if that is known."""
+    units = "a sentence" if "step" not in rows[0]["case"] else "a step"
+    saves = "saved_bytes" in rows[0]
+    head = ["case", "variant", f"ms {units}", "time ratio"] + (["MB kept for the backward"] if saves else [])
+    lines = []
+    for row in rows:
+        ratios = {ratio["of"]: f"{interval(ratio)} of {ratio['to']}" for ratio in row["ratios"]}
+        for name, seconds in row["seconds"].items():
+            cells = [case_text(row["case"]), name, interval(seconds, 1e3), ratios.get(name, "1")]
+            lines.append(cells + ([f"{row['saved_bytes'][name] / 1e6:.1f}"] if saves else []))
+    return table(head, lines)
+
+
+def render_kernel(rows: Sequence[Row]) -> str:
+    """For each peer a table: a line a layer, a column for each number of rows (or pattern), the ratio to the peer; and
+    before them one with the op's own times."""
+    across = "M" if "M" in rows[0]["case"] else "pattern"
+    columns = list(dict.fromkeys(row["case"][across] for row in rows))
+    layers = list(dict.fromkeys((row["case"]["size"], row["case"]["layer"]) for row in rows))
+    ours = rows[0]["ratios"][0]["of"]
+    head = ["size", "layer", *(f"{across} = {column}" for column in columns)]
+
+    def pivot(cell: Callable[[Row], str]) -> str:
+        cells = {(row["case"]["size"], row["case"]["layer"], row["case"][across]): cell(row) for row in rows}
+        return table(head, ([*layer, *(cells.get((*layer, column), "") for column in columns)] for layer in layers))
+
+    def to_peer(peer: str) -> Callable[[Row], str]:
+        return lambda row: next((interval(ratio) for ratio in row["ratios"] if ratio["to"] == peer), "")
+
+    parts = [f"ms, {rows[0]['case']['step']}\n\n" + pivot(lambda row: interval(row["seconds"][ours], 1e3))]
+    for peer in dict.fromkeys(ratio["to"] for row in rows for ratio in row["ratios"]):
+        parts.append(f"time / time of {peer}\n\n" + pivot(to_peer(peer)))
+    return "\n".join(parts)
+
+
+def render(name: str, folder: Path | None = None) -> str:
+    """All results of that name, a machine after the other."""
+    parts = []
+    for result in read_results(name, folder):
+        rows = result["rows"]
+        body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
+        parts.append(f"{caption(result)}\n{body}")
+    return "\n".join(parts) or NO_RESULTS
+
+
+def filled(page: str, folder: Path | None = None) -> str:
+    """The page with every marked table as the results say. ValueError for a marker that is not closed."""
+    if len(_OPENING.findall(page)) != len(_MARKED.findall(page)):
+        raise ValueError("a '<!-- table: name -->' marker has no '<!-- end -->' after it, or no plain name in it")
+    return _MARKED.sub(lambda m: f"{m['open']}\n{render(m['name'], folder)}\n{m['close']}", page)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Renders bench/results into the tables of docs/benchmarks.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the page is stale")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the Markdown file")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of result files")
+    given = parser.parse_args(argv)
+    try:
+        before = given.page.read_text(encoding="utf-8")
+        after = filled(before, given.results)
+    except (OSError, ValueError) as error:
+        print(f"{given.page}: {error}", file=sys.stderr)
+        return 2
+    if given.check:
+        if before != after:
+            print(f"{given.page} is not what {given.results} says: run python -m bench.tables", file=sys.stderr)
+        return int(before != after)
+    given.page.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,161 @@
+"""The main job on real input, by a fixed recipe: `python -m sparseq.demo`, which is what `make demo` runs.
+
+MiniLM-L6 is fine-tuned on rated movie-review snippets as the teacher; a student of three of its layers is trained twice
+from the same start, plainly, and with QAT + KD (with synonym augmentation) + MP; the compressed one is packed, saved,
+loaded back and evaluated. Broken off at any moment, the same command goes on; run again, it shows its results.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sparseq import assets
+from sparseq.checkpoint import load
+from sparseq.errors import InputError
+from sparseq.models import load_tokenizer
+from sparseq.report import ModelRow, bars, comparison_table, save_figure
+from sparseq.timing import time_sentences
+from sparseq.train import METHODS, Recipe, RunResult, compress
+from sparseq.train.console import Reporter
+
+ALLOWED_LOSS = 0.01
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """rows: to train on; heldout: rows to score on; sentences: to time on, in so many alternating rounds."""
+
+    rows: int
+    heldout: int
+    epochs: float
+    sentences: int
+    rounds: int
+
+
+SIZES = {
+    "full": DemoSize(rows=2400, heldout=1000, epochs=2, sentences=64, rounds=7),
+    "ci": DemoSize(rows=96, heldout=64, epochs=1, sentences=32, rounds=3),
+}
+
+
+def recipes(size: DemoSize, folder: Path) -> dict[str, Recipe]:
+    """The three runs, in order: teacher, plain student, compressed student."""
+    train, validation = assets.write_movie_task(folder / "data", heldout=1000)
+    common = Recipe(
+        train_file=str(train),
+        validation_file=str(validation),
+        text_columns=("sentence",),
+        label_column="label",
+        max_train_rows=size.rows,
+        max_validation_rows=size.heldout,
+        max_length=48,
+        epochs=size.epochs,
+        batch_size=32,
+        lr=1e-4,
+        save_steps=50,
+    )
+    teacher = common.replace(model=str(assets.minilm_path()), methods=(), out=str(folder / "teacher"))
+    student = common.replace(model=str(folder / "teacher"), layers=3)
+    return {
+        "teacher": teacher,
+        "plain student": student.replace(methods=(), out=str(folder / "plain")),
+        "compressed student": student.replace(
+            methods=METHODS,
+            teacher=str(folder / "teacher"),
+            wordnet=str(assets.wordnet_dir()),
+            augment_copies=1,
+            sparsity=0.6,
+            pattern="4x4",
+            out=str(folder / "compressed"),
+        ),
+    }
+
+
+def run(size_name: str, folder: Path, reporter: Reporter) -> list[ModelRow]:
+    """Trains the three, times them side by side, and leaves `results.json` and `demo.png` in the folder."""
+    size = SIZES[size_name]
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, RunResult] = {}
+    planned = recipes(size, folder)
+    for number, (name, recipe) in enumerate(planned.items(), 1):
+        methods = " + ".join(recipe.methods).upper() or "plain fine-tuning"
+        reporter.say(f"\n[{number}/{len(planned)}] {name}: {methods}")
+        results[name] = compress(recipe, reporter=reporter)
+    reporter.say("\nTiming the saved models, alternately")
+    models = {name: load(recipe.out) for name, recipe in planned.items() if recipe.out}
+    sentences = [text for _, text in assets.movie_snippets()[: size.sentences]]
+    tokenizer = load_tokenizer(folder / "teacher")
+    timed = time_sentences(models, tokenizer, sentences, rounds=size.rounds)
+    rows = [
+        ModelRow(
+            name,
+            result.score,
+            result.parameters,
+            result.paper_bytes,
+            result.stored_bytes,
+            {batch: 1e3 * comparison.time(name).median for batch, comparison in timed.items()},
+        )
+        for name, result in results.items()
+    ]
+    content = {
+        "size": size_name,
+        "rows": [row.as_dict() for row in rows],
+        "seconds": {name: result.seconds for name, result in results.items()},
+        "versions": results["teacher"].versions,
+    }
+    (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    save_figure(rows, folder / "demo.png", TITLE)
+    return rows
+
+
+TITLE = "MiniLM-L6 on movie-review snippets, measured on this machine"
+
+
+def verdict(rows: Sequence[ModelRow]) -> str:
+    """One sentence: whether the compressed student kept the plain one's accuracy."""
+    teacher, plain, compressed = rows
+    points = 100 * (plain.accuracy - compressed.accuracy)
+    smaller = teacher.stored_bytes / compressed.stored_bytes
+    kept = "loses nothing to" if points <= 0 else f"loses {points:.1f} points to"
+    judgement = "" if points <= 100 * ALLOWED_LOSS else f", MORE than the {100 * ALLOWED_LOSS:.0f} point allowed,"
+    return (
+        f"The compressed student {kept} the plain one{judgement} and takes {smaller:.1f} times less storage than the "
+        "teacher."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="sparseq.demo", description="Compress a real BERT on this machine.")
+    parser.add_argument("--size", choices=SIZES, default="full", help="full (the default), or ci: the same in small")
+    parser.add_argument("--out", type=Path, help="folder for the runs (default: runs/demo-SIZE)")
+    arguments = parser.parse_args(argv)
+    folder = (arguments.out or Path("runs") / f"demo-{arguments.size}").resolve()
+    reporter = Reporter()
+    try:
+        rows = run(arguments.size, folder, reporter)
+    except InputError as error:
+        print(f"sparseq: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nsparseq: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    shown = os.path.relpath(folder)
+    program = os.path.relpath(Path(sys.executable).with_name("sparseq"))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("")
+    console.print(comparison_table(rows, TITLE))
+    console.print(bars(rows))
+    console.print(f"\n{verdict(rows)}")
+    console.print(f"Figure: {shown}/demo.png   Numbers: {shown}/results.json")
+    console.print(f'Try it: {program} predict {shown}/compressed "a charming, funny film"')
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

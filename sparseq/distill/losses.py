@@ -1,0 +1,58 @@
+"""The losses on logits."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparseq.errors import InputError
+
+
+def label_loss(logits: Tensor, labels: Tensor, *, regression: bool) -> Tensor:
+    """Mean cross-entropy of the logits [N, C] against class numbers [N]; mean squared error for regression (C = 1)."""
+    if regression:
+        return F.mse_loss(logits.float().squeeze(-1), labels.float())
+    return F.cross_entropy(logits.float(), labels)
+
+
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    kind: str = "ce",
+    temperature: float = 2.0,
+    alpha: float = 0.5,
+    regression: bool = False,
+) -> Tensor:
+    """alpha * KD + (1 - alpha) * label loss, a scalar in fp32.
+
+    KD is, for teacher logits t and student logits s [N, C]:
+    - `ce`: T^2 * KL(softmax(t / T) || softmax(s / T)), the mean over rows. It differs from the soft cross-entropy of
+      Hinton et al. 2015 ("Distilling the Knowledge in a Neural Network", section 2) by the teacher's entropy, which
+      is constant: the gradients are the same, and the T^2 keeps their size as T varies;
+    - `mse`: the mean of (s - t)^2 over rows and classes (Ba and Caruana 2014, "Do Deep Nets Really Need to be
+      Deep?"), for regression too.
+
+    Raises InputError for another kind, for `ce` with regression, and where the two logits' shapes differ.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise InputError(
+            f"the teacher's logits are {tuple(teacher_logits.shape)} and the student's {tuple(student_logits.shape)}: "
+            "both need the same rows and the same number of labels"
+        )
+    student, teacher = student_logits.float(), teacher_logits.float()
+    if kind == "mse":
+        soft = F.mse_loss(student, teacher)
+    elif kind == "ce" and not regression:
+        soft = temperature**2 * F.kl_div(
+            F.log_softmax(student / temperature, dim=-1),
+            F.log_softmax(teacher / temperature, dim=-1),
+            reduction="batchmean",
+            log_target=True,
+        )
+    elif kind == "ce":
+        raise InputError("kd loss 'ce' needs classes, and a regression task has none: use mse (--kd-loss mse)")
+    else:
+        raise InputError(f"unknown kd loss {kind!r}: use ce or mse")
+    if alpha == 1:  # spares rows without a usable label
+        return soft
+    return alpha * soft + (1 - alpha) * label_loss(student_logits, labels, regression=regression)

@@ -1,0 +1,169 @@
+"""Times taken so that their ratios mean something: alternately, in one process.
+
+On a shared or throttled machine the same code takes several times as long a minute later, so times taken one after the
+other do not compare. `alternate` runs every candidate once a round, in turning order, and compares them within rounds.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseq.errors import InputError
+
+CONFIDENCE = 0.95
+# A sample shorter than this is mostly the clock's and the interpreter's own noise.
+SHORTEST_SAMPLE = 2e-3
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median with an interval that holds the true one with probability `confidence`, whatever the distribution."""
+
+    median: float
+    low: float
+    high: float
+    confidence: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> "Interval":
+        """From order statistics: the narrowest pair, symmetric by rank, that reaches CONFIDENCE.
+
+        With fewer than 6 samples none does: then from the least to the greatest, with the confidence that this has.
+        """
+        ordered, n = sorted(samples), len(samples)
+        if not n:
+            raise InputError("there are no samples to take a median of: time at least one round")
+
+        def covered(rank: int) -> float:
+            return 1 - 2 * sum(comb(n, i) for i in range(rank + 1)) / 2**n
+
+        rank = max((r for r in range((n + 1) // 2) if covered(r) >= CONFIDENCE), default=0)
+        return cls(median(ordered), ordered[rank], ordered[n - 1 - rank], max(covered(rank), 0.0))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Samples of several candidates, in seconds a unit of work; the i-th of each were taken side by side."""
+
+    samples: Mapping[str, tuple[float, ...]]
+
+    def time(self, name: str) -> Interval:
+        """Seconds a unit of work."""
+        return Interval.of(self.samples[name])
+
+    def ratio(self, name: str, baseline: str) -> Interval:
+        """time(name) / time(baseline), the median of the rounds' own ratios: below 1, `name` is the faster."""
+        pairs = zip(self.samples[name], self.samples[baseline], strict=True)
+        return Interval.of([ours / theirs for ours, theirs in pairs])
+
+    def as_dict(self, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+        """JSON: rounds, each candidate's seconds, and for each pair (name, baseline) the ratio of their times."""
+        ratios = [{"of": name, "to": baseline, **asdict(self.ratio(name, baseline))} for name, baseline in pairs]
+        return {
+            "rounds": len(next(iter(self.samples.values()))),
+            "seconds": {name: asdict(self.time(name)) for name in self.samples},
+            "ratios": ratios,
+        }
+
+
+def alternate(
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    units: float = 1.0,
+    warmup: int = 1,
+    shortest: float = SHORTEST_SAMPLE,
+) -> Comparison:
+    """Times each candidate once a round, the order turning by one each round; after `warmup` rounds that do not count.
+
+    units: what one call does (sentences, say), so that times are of one unit. A call that takes less than `shortest`
+    seconds is repeated within its sample, and the sample is the mean.
+    """
+    if rounds < 1 or not candidates:
+        raise InputError(f"timing needs a candidate and a round, not {len(candidates)} and {rounds}")
+    names = list(candidates)
+    repeats = dict.fromkeys(names, 1)
+    for _ in range(warmup):
+        for name in names:
+            seconds = _run(candidates[name], repeats[name])
+            # The last warm-up decides: the first call may build or load something.
+            repeats[name] = max(1, round(shortest / max(seconds, 1e-9)))
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(rounds):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                samples[name].append(_run(candidates[name], repeats[name]) / units)
+    finally:
+        if collecting:
+            gc.enable()
+    return Comparison({name: tuple(taken) for name, taken in samples.items()})
+
+
+def _run(candidate: Callable[[], object], repeats: int) -> float:
+    """Mean seconds of a call."""
+    start = time.perf_counter()
+    for _ in range(repeats):
+        candidate()
+    return (time.perf_counter() - start) / repeats
+
+
+def time_batches(
+    models: Mapping[str, nn.Module], batches: Iterable[Mapping[str, Tensor]], rounds: int, *, warmup: int = 1
+) -> Comparison:
+    """Seconds a sentence of each model over the same `batches` (keyword arguments of forward, `input_ids` [B, T] among
+    them), alternately. A sample is one pass over all batches. Models are timed in eval mode and left as they were."""
+    held = list(batches)
+    if not held:
+        raise InputError("there are no sentences to time models on: give at least one")
+    modes = {name: model.training for name, model in models.items()}
+
+    def passing(model: nn.Module) -> Callable[[], None]:
+        def run() -> None:
+            for batch in held:
+                model(**batch)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+
+        return run
+
+    try:
+        with torch.inference_mode():
+            candidates = {name: passing(model.eval()) for name, model in models.items()}
+            return alternate(candidates, rounds, units=sum(len(b["input_ids"]) for b in held), warmup=warmup)
+    finally:
+        for name, model in models.items():
+            model.train(modes[name])
+
+
+def time_sentences(
+    models: Mapping[str, nn.Module],
+    tokenizer: Callable[..., Mapping[str, Tensor]],
+    sentences: Sequence[str],
+    *,
+    batch_sizes: Sequence[int] = (1, 32),
+    rounds: int = 11,
+    warmup: int = 1,
+) -> dict[int, Comparison]:
+    """Seconds a sentence of each model by batch size; tokenizing is done before and not counted.
+
+    Every sample passes over all `sentences`, in batches padded to their own longest. All models share the tokenizer.
+    """
+    found = {}
+    for size in batch_sizes:
+        parts = [list(sentences[i : i + size]) for i in range(0, len(sentences), size)]
+        encoded = [dict(tokenizer(part, padding=True, truncation=True, return_tensors="pt")) for part in parts]
+        found[size] = time_batches(models, encoded, rounds, warmup=warmup)
+    return found

@@ -1,0 +1,21 @@
+"""Compression runs: `compress(Recipe(...))`, and what to do with the folder that one leaves behind."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .recipe import METHODS, Recipe
+
+if TYPE_CHECKING:
+    from .run import RunResult, compress
+    from .scoring import Prediction, evaluate, predict
+
+__all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "evaluate", "predict"]
+
+# Imported when first used: recipes and `sparseq --help` need neither transformers nor datasets.
+_LATER = {"Prediction": "scoring", "evaluate": "scoring", "predict": "scoring", "RunResult": "run", "compress": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

@@ -1,0 +1,80 @@
+"""What a run shows: a progress bar for each phase on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Phase:
+    """One phase with a number of steps, shown until its `with` block ends."""
+
+    def __init__(self, reporter: "Reporter", name: str, total: int, done: int) -> None:
+        self.reporter, self.name, self.total, self.done = reporter, name, total, done
+        self.started = self.shown = time.monotonic()
+        self.note = ""
+
+    def update(self, done: int | None = None, note: str | None = None) -> None:
+        """Sets how many steps are done (one more by default), and what is said beside them."""
+        self.done = self.done + 1 if done is None else done
+        self.note = self.note if note is None else note
+        bar = self.reporter.bar
+        if bar is not None:
+            bar.update(bar.task_ids[-1], completed=self.done, total=self.total or None, note=self.note)
+        elif time.monotonic() - self.shown >= SECONDS_BETWEEN_LINES:
+            self.shown = time.monotonic()
+            self.reporter.say(f"{self.name}: {self.done}/{self.total}  {self.note}".rstrip())
+
+    def finish(self) -> None:
+        """Leaves one line behind: the phase, its last note, and the seconds it took."""
+        seconds = time.monotonic() - self.started
+        self.reporter.say(f"{self.name}: done in {seconds:.1f} s  {self.note}".rstrip())
+
+
+class Reporter:
+    """Writes progress to stderr, and leaves stdout to results; a silent one writes nothing."""
+
+    def __init__(self, silent: bool = False) -> None:
+        self.errors = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+        self.silent = silent
+        self.bar: Progress | None = None
+
+    def say(self, message: str) -> None:
+        """One line of progress."""
+        self.errors.print(message, markup=False)
+
+    @contextmanager
+    def phase(self, name: str, total: int = 0, done: int = 0) -> Iterator[Phase]:
+        """Shows the phase called `name` while the block runs; its last state stays as one line.
+
+        total: its number of steps; 0 where it has none to show, or they become known later.
+        """
+        phase = Phase(self, name, total, done)
+        if self.errors.is_terminal and not self.silent:
+            columns = (
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            )  # fmt: skip
+            with Progress(*columns, console=self.errors, transient=True) as bar:
+                bar.add_task(name, total=total or None, completed=done, note="")
+                self.bar = bar
+                try:
+                    yield phase
+                finally:
+                    self.bar = None
+        else:
+            self.say(f"{name} ...")
+            yield phase
+        phase.finish()

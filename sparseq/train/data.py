@@ -1,0 +1,91 @@
+"""Rows to batches: tokenised once, batches of similar length in an order fixed by seed and epoch, padded as needed."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import Sampler
+
+from sparseq.errors import InputError
+
+
+def check_length(max_length: int, tokenizer: Any, model: Any, name: str) -> None:
+    """Raises InputError when the model has no positions for texts of `max_length` tokens."""
+    positions = getattr(model.config, "max_position_embeddings", max_length)
+    if "roberta" in model.config.model_type:  # counts positions from behind the padding's
+        positions -= model.config.pad_token_id + 1
+    positions = min(positions, tokenizer.model_max_length)
+    if max_length > positions:
+        raise InputError(f"--max-length {max_length} is more than the {positions} tokens that {name} can read")
+
+
+def inputs_of(model: nn.Module) -> frozenset[str]:
+    """The names of what a model's forward takes; a tokenizer may give more (DistilBERT takes no `token_type_ids`)."""
+    return frozenset(inspect.signature(model.forward).parameters)
+
+
+def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -> Dataset:
+    """The rows as the model reads them: `input_ids` and so on, cut to `max_length` tokens, and `labels` if there are.
+
+    rows has text columns `text_a` and, for pairs, `text_b`, and a `label`.
+    """
+
+    taken = inputs_of(model)
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pair = (batch["text_b"],) if "text_b" in batch else ()
+        tokens = tokenizer(batch["text_a"], *pair, truncation=True, max_length=max_length)
+        encoded = {name: values for name, values in tokens.items() if name in taken}
+        if "label" in batch:
+            encoded["labels"] = batch["label"]
+        return encoded
+
+    return rows.map(
+        encode, batched=True, remove_columns=rows.column_names, keep_in_memory=True, load_from_cache_file=False
+    )
+
+
+def lengths(rows: Dataset) -> list[int]:
+    """Tokens of each tokenised row."""
+    return [len(ids) for ids in rows["input_ids"]]
+
+
+class SimilarLengths(Sampler[int]):
+    """Every row once an epoch, so that consecutive runs of `batch_size` rows have similar lengths.
+
+    Rows are shuffled, sorted by length within pools of 50 batches, and the batches shuffled. The order depends on the
+    seed and the epoch alone, never on what ran before: a resumed epoch sees the rows that the broken one would have.
+    """
+
+    pool = 50
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        size = self.batch_size * self.pool
+        pools = [sorted(order[i : i + size], key=lambda row: -self.lengths[row]) for i in range(0, len(self), size)]
+        batches = [pool[i : i + self.batch_size] for pool in pools for i in range(0, len(pool), self.batch_size)]
+        # a short batch, if any, is the last one made; anywhere but at the end it would shift all that follow
+        whole = len(self) // self.batch_size
+        for index in [*torch.randperm(whole, generator=generator).tolist(), *range(whole, len(batches))]:
+            yield from batches[index]
+
+
+def by_length(rows: Dataset, batch_size: int) -> Iterator[list[int]]:
+    """Row numbers in batches, longest rows first: prediction pads little, and runs out of memory at once or never."""
+    found = lengths(rows)
+    order = sorted(range(len(found)), key=lambda row: -found[row])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,85 @@
+"""What the run finds under it: processes, device, arithmetic, and the libraries' chatter."""
+
+import logging
+import os
+import warnings
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from sparseq.errors import InputError
+
+
+def start_processes() -> None:
+    """Joins the process group that torchrun announces, if any; once.
+
+    Started here and not by accelerate because there the CPU's group has a limit of 30 minutes on any wait, which
+    computing a teacher's logits in one process can exceed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(days=1))
+
+
+def rank() -> int:
+    """This process's number; 0 writes files and talks."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Waits for the other processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def device() -> torch.device:
+    """Where models run: this process's GPU if there is one, otherwise the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() else 0)
+    return torch.device("cpu")
+
+
+def computes_bf16() -> bool:
+    """Whether bf16 products run in hardware here: a GPU that has them, or a CPU with avx512_bf16 or amx_bf16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line.split() for line in file if line.startswith("flags")), [])
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def pick_precision(wanted: str) -> str:
+    """'fp32' or 'bf16' for a recipe's precision. Raises InputError for bf16 on a GPU without it.
+
+    On a CPU without bf16 units bf16 is emulated, several times slower than fp32: auto never takes it.
+    """
+    if wanted == "bf16" and torch.cuda.is_available() and not computes_bf16():
+        raise InputError("this GPU does not compute bf16: use --precision fp32 (or auto)")
+    if wanted == "auto":
+        return "bf16" if computes_bf16() else "fp32"
+    return wanted
+
+
+def quiet_libraries() -> None:
+    """Leaves errors as transformers', datasets' and torch's only messages: the run reports its own progress."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    for name in ("accelerate", "torch.distributed", "torch.nn.parallel.distributed", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|accelerate|torch|datasets)\b")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(transformers|accelerate|torch)\b")

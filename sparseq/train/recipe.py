@@ -1,0 +1,231 @@
+"""`Recipe`: every setting of a compression run, its default and what it means; reads and writes TOML and YAML."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq_kernels.patterns import Pattern
+
+from .settings import Setting, layers, names, number, optional, setting, text, whole, yes_no
+
+METHODS = ("qat", "kd", "mp")
+DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
+    "data", "models", "quantization-aware training (qat)", "magnitude pruning (mp)", "knowledge distillation (kd)",
+    "augmentation (with or without kd)", "training", "run",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One compression run. These defaults are the only ones: the command line and recipe files start from them.
+
+    The paper (Movva et al. 2022) gives int8 QAT, a linear sparsity schedule after a warm-up on the encoder's linear
+    layers, and KD over 3 epochs; it leaves the losses, temperatures and rates open, so those here are our own choice.
+    """
+
+    # A setting a line or two, as a table; the formatter would make six of each.
+    # fmt: off
+    model: str = setting(None, text, MODEL, "the model to compress: tiny, mini, small, medium, base or large, any hub "
+                         "id, or a local folder (the teacher's own is fine)", metavar="M")
+    teacher: str | None = setting(None, text, MODEL, "the fine-tuned model that kd learns from: a hub id or a local "
+                                  "folder", metavar="T")
+    layers: int | tuple[int, ...] | None = setting(None, layers, MODEL, "keep only N of the model's layers, evenly "
+                                                   "spaced (3 of 6: 0,2,4), or exactly the layers listed", metavar="N")
+    methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd and mp, separated by commas; none is "
+                                       "plain fine-tuning, which also makes teachers", metavar="LIST")
+
+    task: str | None = setting(None, text, DATA, "a GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli or rte")
+    data_dir: str | None = setting(None, text, DATA, "folder with the task in the classic GLUE layout; without it the "
+                                   "data comes from the hub's nyu-mll/glue", metavar="DIR")
+    train_file: str | None = setting(None, text, DATA, "your own training rows: .csv, .tsv or .jsonl", metavar="FILE")
+    validation_file: str | None = setting(None, text, DATA, "your own validation rows", metavar="FILE")
+    text_columns: tuple[str, ...] = setting((), names, DATA, "your files' text column, or two for sentence pairs",
+                                            metavar="A[,B]")
+    label_column: str | None = setting(None, text, DATA, "your files' label column", metavar="NAME")
+    max_train_rows: int | None = setting(None, optional(whole(1)), DATA, "train on a random subset of this many rows",
+                                         metavar="N")
+    max_validation_rows: int | None = setting(None, optional(whole(1)), DATA, "validate on a random subset of this "
+                                              "many rows", metavar="N")
+    max_length: int = setting(128, whole(4), DATA, "tokens kept of each text or pair", metavar="N")
+
+    bits: int = setting(8, whole(), QAT, "bits of a weight", choices=(4, 8, 16))
+    activation: str = setting("dynamic", text, QAT, "activation scales: one a token, or one a tensor, calibrated",
+                              choices=("dynamic", "static"))
+    scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
+                         choices=("max", "lsq"))
+    qat_start: int = setting(0, whole(), QAT, "quantize from this step on; one past the last step is post-training "
+                             "quantization", metavar="STEP")
+
+    sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
+    pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
+    scope: str = setting("global", text, MP, "rank weights over all layers together, or in each layer",
+                         choices=("global", "layer"))
+    schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
+    prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
+    prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
+                               metavar="SHARE")
+    prune_updates: int = setting(50, whole(1), MP, "how many times the masks are chosen anew on the way", metavar="N")
+    regrow: bool = setting(False, yes_no, MP, "let removed weights be updated, and come back")
+    prune_embeddings: bool = setting(False, yes_no, MP, "prune the embeddings as well (costs accuracy)")
+    on_mismatch: str = setting("error", text, MP, "what to do with a layer that the pattern does not divide",
+                               choices=("error", "skip"))
+
+    kd_loss: str = setting("auto", text, KD, "soft cross-entropy (ce), or squared error on the logits (mse); auto is "
+                           "ce for classes and mse for regression", choices=("auto", "ce", "mse"))
+    temperature: float = setting(2.0, number(0, open_low=True), KD, "softens both models' classes in ce")
+    kd_alpha: float = setting(0.5, number(0, 1), KD, "weight of the teacher's loss; the labels' loss gets the rest",
+                              metavar="SHARE")
+    hidden_loss: float = setting(0.0, number(0), KD, "weight of the squared error between hidden states; above 0 the "
+                                 "teacher runs along", metavar="WEIGHT")
+
+    augment_copies: int = setting(0, whole(), AUGMENT, "copies of each training row with synonyms put in", metavar="N")
+    augment_rate: float = setting(0.15, number(0, 1, open_low=True), AUGMENT, "share of a text's words replaced",
+                                  metavar="SHARE")
+    pos_aware: bool = setting(True, yes_no, AUGMENT, "replace a word only by synonyms of its likely part of speech")
+    protected_words: tuple[str, ...] = setting((), names, AUGMENT, "words never replaced", metavar="A,B,...")
+    wordnet: str | None = setting(None, text, AUGMENT, "folder with WordNet's index.* and data.* files; searched for "
+                                  "when not given", metavar="DIR")
+
+    epochs: float = setting(3.0, number(0, open_low=True), TRAIN, "passes over the training rows, copies included",
+                            metavar="N")
+    batch_size: int = setting(32, whole(1), TRAIN, "rows a step, over all processes together", metavar="N")
+    lr: float = setting(5e-5, number(0, open_low=True), TRAIN, "peak learning rate of AdamW")
+    lr_warmup: float = setting(0.1, number(0, 1, open_high=True), TRAIN, "share of training in which the rate rises; "
+                               "then it falls to 0 linearly", metavar="SHARE")
+    weight_decay: float = setting(0.01, number(0), TRAIN, "AdamW's weight decay", metavar="W")
+    precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto takes bf16 only "
+                             "where the GPU or CPU computes it natively", choices=("auto", "fp32", "bf16"))
+    seed: int = setting(0, whole(0, 2**32 - 1), RUN, "seeds the new head, the order of rows, dropout and augmentation")
+    save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, from which a broken run goes on",
+                              metavar="N", resumable=True)
+    eval_batch_size: int = setting(64, whole(1), RUN, "rows a step when only predicting", metavar="N", resumable=True)
+    out: str | None = setting(None, text, RUN, "folder the compressed model is written to", metavar="DIR",
+                              resumable=True)
+    # fmt: on
+
+    @classmethod
+    def settings(cls) -> dict[str, Setting]:
+        """Every setting's description, by field name, in order."""
+        return {f.name: f.metadata["setting"] for f in fields(cls)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "the recipe") -> "Recipe":
+        """A recipe of `values`, the rest defaults. Raises InputError for unknown names and wrong types."""
+        known = cls.settings()
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"the settings are {', '.join(known)}"
+                raise InputError(f"{where} has an unknown setting {name!r}: {hint}")
+        return cls(**{name: known[name].value(name, raw) for name, raw in values.items()})
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Recipe":
+        """Reads a .toml, .yaml or .yml file of settings. Raises InputError when it cannot be read as such."""
+        return cls.from_dict(read_settings(path), str(path))
+
+    def to_toml(self) -> str:
+        """This recipe as a TOML document, without `out` and what is None; `from_file` reads it back."""
+        import tomli_w
+
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
+        return tomli_w.dumps(
+            {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in values.items()
+                if value is not None
+            }
+        )
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """A copy with some settings changed, each parsed as in a file."""
+        known = self.settings()
+        return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
+
+    def resolved(self) -> "Recipe":
+        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere."""
+        changes: dict[str, Any] = {}
+        for name in ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out"):
+            value = getattr(self, name)
+            if value is not None and (name == "out" or Path(value).expanduser().exists()):
+                changes[name] = str(Path(value).expanduser().resolve())
+        return dataclasses.replace(self, **changes)
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """The settings, by name, in which `other` is another run."""
+        return [
+            name
+            for name, described in self.settings().items()
+            if not described.resumable and getattr(self, name) != getattr(other, name)
+        ]
+
+    def uses(self, method: str) -> bool:
+        """Whether the run uses 'qat', 'kd' or 'mp'."""
+        return method in self.methods
+
+    def validate(self) -> "Recipe":
+        """This recipe, checked and with its methods in order. Raises InputError for what cannot run."""
+        parsed = self.from_dict({f.name: getattr(self, f.name) for f in fields(self)})
+        for name, example in (("model", "--model small"), ("out", "--out runs/first")):
+            if getattr(parsed, name) is None:
+                raise InputError(f"no {name} given: say for example {example}")
+        for method in parsed.methods:
+            if method not in METHODS:
+                raise InputError(
+                    f"unknown method {method!r}: --methods takes any of {', '.join(METHODS)} by commas, or none"
+                )
+        if parsed.task is None and parsed.train_file is None:
+            raise InputError(
+                "no task given: name a GLUE task (--task sst2) or your own files (--train-file, --validation-file)"
+            )
+        if parsed.uses("kd") and parsed.teacher is None:
+            raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")
+        if parsed.uses("mp"):
+            Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
+            if parsed.prune_warmup > parsed.prune_end:
+                raise InputError(
+                    f"pruning cannot end (--prune-end {parsed.prune_end:g}) before it starts "
+                    f"(--prune-warmup {parsed.prune_warmup:g})"
+                )
+        return dataclasses.replace(parsed, methods=tuple(m for m in METHODS if m in parsed.methods))
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in a .toml, .yaml or .yml file, as written. Raises InputError when it cannot be read as such."""
+    path = Path(path)
+    if path.suffix not in (".toml", ".yaml", ".yml"):
+        raise InputError(f"recipe {path} is neither .toml nor .yaml")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        values = _parse_toml(content) if path.suffix == ".toml" else _parse_yaml(content)
+    except ValueError as error:
+        raise InputError(f"recipe {path} is not valid {path.suffix[1:]}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {path} is not a table of settings such as 'sparsity = 0.6'")
+    return values
+
+
+def _parse_toml(content: str) -> Any:
+    import importlib
+
+    try:
+        tomllib = importlib.import_module("tomllib")
+    except ModuleNotFoundError:  # Python 3.10
+        tomllib = importlib.import_module("tomli")
+    return tomllib.loads(content)
+
+
+def _parse_yaml(content: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(content) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None

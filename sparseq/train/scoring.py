@@ -1,0 +1,174 @@
+"""Scores and predictions: of a model in hand, and of a finished run's folder alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import DataCollatorWithPadding
+
+from sparseq import checkpoint
+from sparseq.errors import InputError
+from sparseq.models import load_tokenizer
+from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
+
+from . import machine
+from .console import Phase, Reporter
+from .data import by_length, tokenise
+from .folder import RECIPE, RunFolder
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one text or pair.
+
+    label: the class's name, or for regression the number as text.
+    value: the class's probability, or the number.
+    """
+
+    text: tuple[str, ...]
+    label: str
+    value: float
+
+
+def predict_logits(
+    model: nn.Module,
+    rows: Dataset,
+    tokenizer: Any,
+    *,
+    batch_size: int,
+    precision: str = "fp32",
+    phase: Phase | None = None,
+) -> Tensor:
+    """Logits [rows, labels] of tokenised rows in fp32 on the CPU, in the rows' order; the model is left in eval mode.
+
+    It runs where its parameters are. Evaluation is always in fp32, so a score never depends on how a model was trained.
+    """
+    model.eval()
+    place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    collate = DataCollatorWithPadding(tokenizer)
+    inputs = rows.select_columns([name for name in rows.column_names if name in tokenizer.model_input_names])
+    parts, order = [], []
+    with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+        for numbers in by_length(rows, batch_size):
+            fields = inputs[numbers]
+            batch = collate([dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)])
+            parts.append(model(**batch.to(place)).logits.float().cpu())
+            order.extend(numbers)
+            if phase is not None:
+                phase.update(len(order))
+    logits = torch.cat(parts)
+    return torch.empty_like(logits).index_copy_(0, torch.tensor(order), logits)
+
+
+def evaluate_model(
+    model: nn.Module,
+    task: Task,
+    splits: Mapping[str, Dataset],
+    tokenizer: Any,
+    *,
+    batch_size: int,
+    reporter: Reporter,
+    name: str = "evaluating",
+) -> dict[str, float]:
+    """The task's metrics over its tokenised validation splits, by name. `sparseq.tasks.score` makes one number of them.
+
+    Raises InputError when logits are not finite.
+    """
+    per_split = {}
+    with reporter.phase(name, sum(len(rows) for rows in splits.values())) as phase:
+        for split, rows in splits.items():
+            before = phase.done
+            logits = predict_logits(model, rows, tokenizer, batch_size=batch_size)
+            phase.update(before + len(rows))
+            if not torch.isfinite(logits).all():
+                raise InputError(f"the model's predictions on {split} hold NaN or infinity: train it with a lower --lr")
+            per_split[split] = compute_metrics(task, logits.numpy(), rows.with_format("numpy")["labels"])
+        metrics = merge_splits(task, per_split)
+        phase.update(phase.total, "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+    return metrics
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    data_dir: str | None = None,
+    validation_file: str | None = None,
+    text_columns: Sequence[str] = (),
+    label_column: str | None = None,
+    max_validation_rows: int | None = None,
+    batch_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Scores a finished run's folder on its own validation data, or on other data for the same labels.
+
+    Returns task, rows (per split), metrics and score. Raises InputError for an unfinished or damaged folder, and for
+    data that cannot be had.
+    """
+    run = RunFolder(folder)
+    task = Task.from_dict(run.metrics()["task_definition"])
+    recipe = Recipe.from_file(run.path / RECIPE)
+    own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
+    source = {"data_dir": data_dir, "validation_file": validation_file} if data_dir or validation_file else own
+    if source["validation_file"]:
+        source["text_columns"] = tuple(text_columns) or recipe.text_columns or None  # type: ignore[assignment]
+        source["label_column"] = label_column or recipe.label_column
+    elif text_columns or label_column:
+        raise InputError("--text-columns and --label-column go with --validation-file: give that too")
+    rows = recipe.max_validation_rows if max_validation_rows is None else max_validation_rows
+    data = load_data(task, **source, max_validation_rows=rows, with_train=False)  # type: ignore[arg-type]
+    model, tokenizer = load_folder(folder)
+    splits = {split: tokenise(part, tokenizer, recipe.max_length, model) for split, part in data.validations.items()}
+    metrics = evaluate_model(
+        model, data.task, splits, tokenizer,
+        batch_size=batch_size or recipe.eval_batch_size, reporter=reporter or Reporter(),
+    )  # fmt: skip
+    return {
+        "task": data.task.name,
+        "rows": {split: len(part) for split, part in splits.items()},
+        "metrics": metrics,
+        "score": score(data.task, metrics),
+    }
+
+
+def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size: int | None = None) -> list[Prediction]:
+    """What a finished run's model says of texts, each a tuple of the one or two that its task reads.
+
+    Raises InputError where a tuple's length is not the task's.
+    """
+    run = RunFolder(folder)
+    task = Task.from_dict(run.metrics()["task_definition"])
+    recipe = Recipe.from_file(run.path / RECIPE)
+    wanted = len(task.columns)
+    for text in texts:
+        if len(text) != wanted:
+            raise InputError(
+                f"task {task.name!r} reads {'a pair of texts' if wanted == 2 else 'one text'}, not {len(text)}"
+                + (": give the second with --text-pair, or after a tab on stdin" if wanted == 2 else "")
+            )
+    if not texts:
+        return []
+    model, tokenizer = load_folder(folder)
+    columns = {name: list(part) for name, part in zip(("text_a", "text_b"), zip(*texts, strict=True), strict=False)}
+    rows = tokenise(Dataset.from_dict(columns), tokenizer, recipe.max_length, model)
+    logits = predict_logits(model, rows, tokenizer, batch_size=batch_size or recipe.eval_batch_size)
+    if task.is_regression:
+        return [
+            Prediction(text, f"{value:.4f}", value) for text, value in zip(texts, logits[:, 0].tolist(), strict=True)
+        ]
+    names = task.label_names or tuple(map(str, range(task.num_labels)))
+    shares, classes = logits.softmax(-1).max(-1)
+    return [
+        Prediction(text, names[number], share)
+        for text, number, share in zip(texts, classes.tolist(), shares.tolist(), strict=True)
+    ]
+
+
+def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:
+    """(model in eval mode where this machine runs models, tokenizer) of a finished run's folder."""
+    machine.quiet_libraries()
+    return checkpoint.load(folder).to(machine.device()), load_tokenizer(folder)

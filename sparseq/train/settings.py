@@ -1,0 +1,144 @@
+"""What one setting of a recipe is: its help, what it accepts, and how text or a file's value becomes its value."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparseq.errors import InputError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, kept in the dataclass field's metadata; the command line and the recipe file both read it.
+
+    parse: turns command-line text, or a TOML/YAML value, into the field's value; its ValueError says what it wants.
+    group: the heading it stands under in `--help`.
+    choices: the values allowed, where they can be listed.
+    resumable: False when a run started with another value is another run.
+    """
+
+    parse: Callable[[Any], Any]
+    group: str
+    help: str
+    metavar: str | None = None
+    choices: tuple[Any, ...] = ()
+    resumable: bool = False
+
+    def value(self, name: str, raw: Any) -> Any:
+        """`raw` as this setting's value. Raises InputError, naming the setting and what it accepts."""
+        try:
+            value = self.parse(raw)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{flag(name)} wants {error}, not {raw!r}") from None
+        if self.choices and value not in self.choices:
+            raise InputError(f"{flag(name)} wants one of {', '.join(map(str, self.choices))}, not {str(raw)!r}")
+        return value
+
+
+def flag(name: str) -> str:
+    """A setting's name on the command line; in a recipe file and in Python it has underscores and no leading dashes."""
+    return "--" + name.replace("_", "-")
+
+
+def setting(default: Any, parse: Callable[[Any], Any], group: str, help: str, **rest: Any) -> Any:
+    """A dataclass field that carries its `Setting`."""
+    return field(default=default, metadata={"setting": Setting(parse, group, help, **rest)})
+
+
+def text(raw: Any) -> str | None:
+    """A non-empty string, or None for none given."""
+    if raw is None:
+        return None
+    if not isinstance(raw, str) or not raw.strip():
+        raise ValueError("text")
+    return raw
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = False, open_high: bool = False) -> Any:
+    """A parser of finite numbers between `low` and `high` (an open end is excluded)."""
+
+    def parse(raw: Any) -> float:
+        wanted = ValueError(f"a number {_range(low, high, open_low, open_high)}".rstrip())
+        if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+            raise wanted
+        try:
+            value = float(raw)
+        except ValueError:
+            raise wanted from None
+        inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
+        if not math.isfinite(value) or not inside:
+            raise wanted
+        return value
+
+    return parse
+
+
+def whole(low: int = 0, high: int | None = None) -> Any:
+    """A parser of whole numbers from `low` up to `high`; text such as '8' and floats such as 8.0 count."""
+
+    def parse(raw: Any) -> int:
+        wanted = ValueError(f"a whole number of at least {low}" + ("" if high is None else f" and at most {high}"))
+        if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+            raise wanted
+        try:
+            value = int(raw)
+        except (ValueError, OverflowError):
+            raise wanted from None
+        if value != float(raw) or value < low or (high is not None and value > high):
+            raise wanted
+        return value
+
+    return parse
+
+
+def optional(parse: Callable[[Any], Any]) -> Any:
+    """The same parser, letting None (not given) through."""
+    return lambda raw: None if raw is None else parse(raw)
+
+
+def yes_no(raw: Any) -> bool:
+    """True or False, from a file or from the words true and false."""
+    if isinstance(raw, str) and raw.lower() in ("true", "false"):
+        return raw.lower() == "true"
+    if not isinstance(raw, bool):
+        raise ValueError("true or false")
+    return raw
+
+
+def names(raw: Any) -> tuple[str, ...]:
+    """Names as a tuple: 'a,b', ['a', 'b'], or 'none' and '' for the empty one."""
+    if raw is None or raw == "none":
+        return ()
+    if isinstance(raw, str):
+        return tuple(part.strip() for part in raw.split(",") if part.strip())
+    if not isinstance(raw, (list, tuple)) or not all(isinstance(part, str) for part in raw):
+        raise ValueError("names separated by commas, or a list of names")
+    return tuple(raw)
+
+
+def layers(raw: Any) -> int | tuple[int, ...] | None:
+    """A number of layers to keep, or the kept layers' numbers: 3, '3', '0,2,4' or [0, 2, 4]."""
+    wanted = ValueError("a number of layers such as 3, or layer numbers such as 0,2,4")
+    if raw is None:
+        return None
+    if isinstance(raw, str) and "," in raw:
+        raw = [part for part in raw.split(",") if part.strip()]
+    try:
+        if isinstance(raw, (list, tuple)):
+            chosen = tuple(whole(0)(part) for part in raw)
+            if not chosen:
+                raise wanted
+            return chosen
+        return int(whole(1)(raw))
+    except ValueError:
+        raise wanted from None
+
+
+def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    parts = []
+    if low > -math.inf:
+        parts.append(f"{'above' if open_low else 'of at least'} {low:g}")
+    if high < math.inf:
+        parts.append(f"{'below' if open_high else 'at most'} {high:g}")
+    return " and ".join(parts)

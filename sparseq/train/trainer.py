@@ -1,0 +1,177 @@
+"""`CompressTrainer`: transformers' Trainer with our losses, order of rows, and checkpoints that resume exactly."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from sparseq.checkpoint import WEIGHTS, contents
+from sparseq.distill import distillation_loss, hidden_state_loss, label_loss
+from sparseq.errors import InputError
+from sparseq.nn import find_nonfinite
+
+from . import machine
+from .data import SimilarLengths, inputs_of
+from .folder import Marker, RunFolder
+from .recipe import Recipe
+
+LEARNED_SCALES = ("weight_scale", "input_scale")
+
+
+@dataclass
+class Losses:
+    """What a training step minimises.
+
+    kind: of the loss on the teacher's logits, 'ce' or 'mse'; None trains on the labels alone.
+    teacher: the live teacher of the hidden-state loss; its hidden states numbered `teacher_layers` are compared.
+    """
+
+    regression: bool
+    kind: str | None = None
+    temperature: float = 1.0
+    alpha: float = 0.0
+    teacher: nn.Module | None = None
+    teacher_layers: tuple[int, ...] = ()
+    hidden_weight: float = 0.0
+
+
+class CompressTrainer(Trainer):
+    """Differs from Trainer in the loss, the order of the rows, and the checkpoints.
+
+    A checkpoint counts from the moment its marker is there (see `folder`), and the order of rows depends on seed and
+    epoch alone (see `SimilarLengths`): so a resumed run takes the very steps that an unbroken one would.
+    """
+
+    loss_is_scaled_for_ga = False  # `compute_loss` gives the mean over its batch
+
+    def __init__(
+        self, *args: Any, losses: Losses, lengths: list[int], folder: RunFolder, seconds_before: float, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.losses, self.lengths, self.folder = losses, lengths, folder
+        self.last_loss = float("nan")
+        self.started = time.monotonic() - seconds_before
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, counting what earlier processes spent up to the checkpoint resumed from."""
+        return time.monotonic() - self.started
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The losses' sum on one batch. Raises InputError, naming the layer, when it is not finite."""
+        losses = self.losses
+        batch = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
+        hidden = {"output_hidden_states": True} if losses.teacher is not None else {}
+        outputs = model(**batch, **hidden)
+        if losses.kind is None:
+            loss = label_loss(outputs.logits, inputs["labels"], regression=losses.regression)
+        else:
+            loss = distillation_loss(
+                outputs.logits,
+                inputs["teacher_logits"],
+                inputs["labels"],
+                kind=losses.kind,
+                temperature=losses.temperature,
+                alpha=losses.alpha,
+                regression=losses.regression,
+            )
+        if losses.teacher is not None:
+            taken = inputs_of(losses.teacher)
+            with torch.no_grad(), self.accelerator.autocast():
+                shared = {name: value for name, value in batch.items() if name in taken}
+                states = losses.teacher(**shared, output_hidden_states=True).hidden_states
+            taught = [states[i] for i in losses.teacher_layers]
+            loss = loss + losses.hidden_weight * hidden_state_loss(
+                outputs.hidden_states, taught, batch["attention_mask"]
+            )
+        self.last_loss = loss.item()
+        if not torch.isfinite(loss):
+            self._say_where(batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _say_where(self, batch: dict[str, Tensor]) -> None:
+        where = find_nonfinite(self.model, batch)
+        place = f"layer {where} is the first to give none" if where else "every layer's output is finite"
+        raise InputError(
+            f"the loss at step {self.state.global_step + 1} is not a finite number: {place}; "
+            "train with a lower --lr, or with --precision fp32"
+        )
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Learned quantization scales are not decayed: that would shrink the range that they were learned for."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith(LEARNED_SCALES)]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
+        # the rows of all processes' batches at one step are neighbours here, and so of similar length
+        self.sampler = SimilarLengths(self.lengths, self.args.train_batch_size * machine.world_size(), self.args.seed)
+        return self.sampler
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save and output_dir is not None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            tensors = contents(self.model).tensors
+            save_file(
+                {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()},
+                Path(output_dir) / WEIGHTS,
+            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        state = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        for name, first in contents(model).aliases.items():
+            state[name] = state[first]
+        model.load_state_dict(state)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        machine.barrier()  # every process has written its random state
+        if self.args.should_save:
+            step = self.state.global_step
+            marker = Marker(step, self.state.max_steps, self.seconds, machine.world_size())
+            self.folder.complete(Path(self.args.output_dir) / f"checkpoint-{step}", marker)
+
+
+def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
+    """The recipe as transformers' TrainingArguments. Raises InputError for a batch that the processes cannot share."""
+    processes = machine.world_size()
+    if recipe.batch_size % processes:
+        raise InputError(
+            f"--batch-size {recipe.batch_size} cannot be shared evenly by {processes} processes: "
+            f"give a multiple of {processes}"
+        )
+    arguments = TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size // processes,
+        learning_rate=recipe.lr,
+        warmup_steps=recipe.lr_warmup,
+        weight_decay=recipe.weight_decay,
+        bf16=machine.pick_precision(recipe.precision) == "bf16",
+        use_cpu=machine.device().type == "cpu",
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        logging_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        log_level="error",
+        log_level_replica="error",
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        # masks are chosen alike by every process, from weights that are alike
+        ddp_broadcast_buffers=False,
+        disable_tqdm=True,
+    )
+    arguments._n_gpu = min(arguments._n_gpu, 1)  # several GPUs are used by torchrun, never by DataParallel
+    return arguments

@@ -1,0 +1,76 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparseq_kernels import InputError, set_backend
+from sparseq_kernels.cpu import native
+
+
+def in_a_new_process(code, tmp_path, **environment):
+    paths = os.pathsep.join(p for p in sys.path if p)
+    env = {**os.environ, "PYTHONPATH": paths, "SPARSEQ_CACHE": str(tmp_path), **environment}
+    return subprocess.run(
+        [sys.executable, "-W", "always", "-c", code], env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_is_built_once_and_then_taken_from_the_cache(tmp_path):
+    code = "import torch, sparseq_kernels; torch.ops.sparseq.quantize_rows(torch.ones(2, 2)); "
+    code += "print(sparseq_kernels.backend())"
+    for _ in range(2):
+        assert in_a_new_process(code, tmp_path).stdout == "native\n"
+        (built,) = (tmp_path / "native").glob("*.so")
+        times = built.stat().st_mtime_ns
+    assert built.stat().st_mtime_ns == times and not [p for p in built.parent.iterdir() if p != built]
+
+
+def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path):
+    code = "import torch, sparseq_kernels; print(torch.ops.sparseq.quantize_rows(torch.ones(1, 2))[0].tolist()); "
+    code += "print(sparseq_kernels.backend())"
+    done = in_a_new_process(code, tmp_path, PATH="", CC="")
+    assert done.stdout.split("\n")[:2] == ["[[127, 127]]", "cpu"]
+    assert "slower than its native code: no C compiler was found" in done.stderr
+    forced = in_a_new_process("import sparseq_kernels", tmp_path, PATH="", CC="", SPARSEQ_BACKEND="native")
+    assert "backend 'native' cannot run here: no C compiler was found" in forced.stderr
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "FLAGS", ("-no-such-flag",))
+    with pytest.raises(native.UnavailableError, match=r"could not build it: .*no-such-flag"):
+        native._build(native._compiler(), tmp_path / "x.so")
+    assert not list(tmp_path.iterdir())
+
+
+def test_forcing_it_where_it_is_not_available(monkeypatch):
+    monkeypatch.setattr("sparseq_kernels.backends.why_not", lambda: "no C compiler was found")
+    with pytest.raises(InputError, match="'native' cannot run here: no C compiler"):
+        set_backend("native")
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (1, 1), (577, 63), (64, 1024)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_scaling_sums_and_dequantizing(shape, bias):
+    acc, rows, columns = (
+        torch.randint(-(2**20), 2**20, shape, dtype=torch.int32),
+        torch.rand(shape[0]),
+        torch.rand(shape[1]),
+    )
+    added = torch.randn(shape[1]) if bias else None
+    expected = acc.float() * rows.unsqueeze(1) * columns + (0 if added is None else added)
+    assert torch.equal(native.scale_sums(acc, rows, columns, added), expected)
+    one = torch.rand(1)
+    assert torch.equal(native.scale_sums(acc, one, columns, None), acc.float() * one * columns)
+    q = torch.randint(-127, 128, shape, dtype=torch.int8)
+    assert torch.equal(native.dequantize_rows(q, rows), q.float() * rows.unsqueeze(1))
+
+
+def test_one_openmp_runtime_serves_torch_and_the_native_code():
+    native.quantize_rows(torch.randn(256, 256), 8)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("needs /proc to see which libraries are loaded")
+    assert len({line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line}) <= 1

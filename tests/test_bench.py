@@ -1,0 +1,134 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import bench_model, bench_qat_step, common, tables
+from bench.check import WrongResultError, require_close, require_equal
+from sparseq import InputError, backend, convert, pack, save
+from sparseq.timing import alternate
+
+ROOT = Path(__file__).parent.parent
+OPS = ("fake_quant", "int8_embedding", "int8_linear", "magnitude_mask", "masked_linear", "qat_linear", "quantize_rows")
+
+
+# Runs pytest with the repository importable, after any preparation given as code.
+RUN = "import sys, pytest; sys.path[:0] = sys.argv[1].split(':'); {before}; sys.exit(pytest.main(sys.argv[2:]))"
+
+
+def run_kernels(*arguments, before="pass"):
+    environment = os.environ | {"SPARSEQ_BENCH": "ci", "OMP_NUM_THREADS": "1"}
+    paths = f"{ROOT}:{ROOT / 'kernels'}"
+    command = [sys.executable, "-c", RUN.format(before=before), paths, "-q", "-p", "no:cacheprovider"]
+    command += map(str, arguments)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_each_op_has_its_benchmark_and_each_runs(tmp_path):
+    files = sorted((ROOT / "bench" / "kernels").glob("bench_*.py"))
+    assert [file.stem for file in files] == [f"bench_{op}" for op in OPS]
+    done = run_kernels(*files, "--benchmark-json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
+    assert {entry["group"] for entry in found} == set(OPS)
+    assert all(entry["extra_info"] for entry in found)
+
+
+def test_a_wrong_result_is_not_timed(tmp_path):
+    zeros = "lambda x, w, *rest: x.new_zeros(len(x), len(w))"
+    broken = f"import sparseq_kernels.backends as b; b.CPU['int8_linear'] = {zeros}"
+    found = tmp_path / "found.json"
+    done = run_kernels("bench/kernels/bench_int8_linear.py", "--benchmark-json", found, before=broken)
+    assert done.returncode == 1 and "nothing is reported of it" in done.stdout, done.stdout + done.stderr
+    assert not found.exists() or not json.loads(found.read_text() or "{}").get("benchmarks")
+
+
+def test_the_checks_refuse():
+    x = torch.randn(4)
+    require_close("same", x, x.double(), 1e-6)
+    for found in (x * 1.1, torch.full((4,), float("nan")), x[:2]):
+        with pytest.raises(WrongResultError, match="nothing is reported"):
+            require_close("other", found, x, 1e-2)
+    with pytest.raises(WrongResultError):
+        require_equal("other dtype", x.int(), x.int().long())
+
+
+def test_qat_step_keeps_less_for_the_backward(tmp_path):
+    assert bench_qat_step.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("qat_step", tmp_path)
+    assert [row["case"]["step"] for row in result["rows"]] == ["forward + backward", "with AdamW"]
+    assert {r["of"] for r in result["rows"][0]["ratios"]} == {bench_qat_step.QAT, bench_qat_step.MASKED}
+    assert {"cpu", "cores", "threads", "flags", "system"} <= set(result["machine"])
+    blocks = bench_qat_step.make_blocks(0.0)
+    hidden = torch.randn(8, 64, bench_qat_step.HIDDEN, requires_grad=True)
+    saved = {name: bench_qat_step.saved_bytes(block, hidden) for name, block in blocks.items()}
+    assert saved[bench_qat_step.QAT] < saved["fp32"] and saved[bench_qat_step.QAT] == saved[bench_qat_step.MASKED]
+
+
+def test_qat_step_refuses_a_wrong_layer():
+    blocks = bench_qat_step.make_blocks(0.0)
+    block = blocks[bench_qat_step.QAT]
+    hidden, grad = torch.randn(2, 4, 384, requires_grad=True), torch.randn(2, 4, 384)
+    bench_qat_step.check("QAT", block, hidden, grad)
+    layer = block.layer[0].output.dense
+    layer.register_forward_hook(lambda module, inputs, out: out * 1.5 if backend() == "cpu" else out)
+    with pytest.raises(WrongResultError):
+        bench_qat_step.check("QAT", block, hidden, grad)
+
+
+def test_models_of_folders_are_timed(tmp_path, tiny_model_dir):
+    [model] = bench_model.folder_models([tiny_model_dir]).values()
+    save(pack(convert(model)), tmp_path / "packed")
+    folders = [str(tiny_model_dir), str(tmp_path / "packed")]
+    assert bench_model.main([*folders, "--smallest", "--out", str(tmp_path), "--name", "pair"]) == 0
+    [result] = common.read_results("pair", tmp_path)
+    assert result["settings"]["models"]["packed"]["packed_layers"] > 0
+    assert list(result["rows"][0]["seconds"]) == [tiny_model_dir.name, "packed"]
+    with pytest.raises(InputError, match="there is no folder"):
+        bench_model.main([str(tmp_path / "absent")])
+
+
+def test_smallest_writes_nothing_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert bench_model.main(["--smallest"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def kernel_rows():
+    times = alternate({"sparseq": lambda: None, "peer": lambda: None}, 2, shortest=0)
+    return [
+        {"case": {"size": "tiny", "layer": "8 -> 8", "M": M, "step": "forward"}, **times.as_dict([("sparseq", "peer")])}
+        for M in (1, 16)
+    ]
+
+
+def test_tables_are_rendered_checked_and_stable(tmp_path):
+    results, page = tmp_path / "results", tmp_path / "page.md"
+    common.write_result("int8_linear", kernel_rows(), {}, results)
+    assert bench_model.main(["--smallest", "--out", str(results)]) == 0
+    marked = "<!-- table: {} -->\n{}<!-- end -->\n"
+    page.write_text("# Page\n" + marked.format("int8_linear", "") + "text\n" + marked.format("model", "old\n"))
+    switches = ["--page", str(page), "--results", str(results)]
+    assert tables.main([*switches, "--check"]) == 1
+    assert tables.main(switches) == 0 and tables.main([*switches, "--check"]) == 0
+    text = page.read_text()
+    assert "| size | layer | M = 1 | M = 16 |" in text and "time / time of peer" in text and "packed int8" in text
+    assert "old" not in text and "\ntext\n" in text
+    common.write_result("int8_linear", kernel_rows()[:1], {}, results)
+    assert tables.main([*switches, "--check"]) == 1
+
+
+def test_a_table_without_results_says_so_and_an_open_marker_is_refused(tmp_path):
+    assert tables.filled("<!-- table: none -->\n<!-- end -->", tmp_path).count(tables.NO_RESULTS) == 1
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: none -->\n")
+    assert tables.main(["--page", str(page), "--check"]) == 2
+
+
+def test_a_result_is_named_after_the_machine():
+    described = {"cpu": "Intel(R) Xeon(R) Processor @ 2.50GHz", "threads": 2}
+    assert common.slug(described) == "intel-xeon-processor-2-50ghz-2t"

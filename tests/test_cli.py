@@ -1,0 +1,133 @@
+"""The command line, from arguments to what is printed."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparseq
+from sparseq.cli import main
+from sparseq.train import Recipe, RunResult
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tiny_model_dir: Path, tiny_csv: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[str], Path]:
+    """(the command, the folder) of a small finished run."""
+    out = tmp_path_factory.mktemp("runs") / "out"
+    recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    recipe.write_text("methods: [qat, mp]\nepochs: 5\nbatch_size: 8\nmax_length: 32\nsparsity: 0.3\n")
+    command = [
+        "compress", "--recipe", str(recipe), "--epochs", "1", "--model", str(tiny_model_dir), "--seed", "3",
+        "--train-file", str(tiny_csv[0]), "--validation-file", str(tiny_csv[1]), "--no-regrow", "--out", str(out),
+    ]  # fmt: skip
+    assert main(command) == 0
+    return command, out
+
+
+def test_compress_prints_its_result_and_what_to_do_next(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, out = finished
+    assert main(command) == 0  # again: finished before, so that only the result is printed
+    said = capsys.readouterr()
+    result = RunResult.from_folder(out)
+    assert f"{result.score:.4f}" in said.out
+    assert f"{result.stored_bytes / 1e6:.2f} MB" in said.out
+    assert said.out.splitlines()[-1] == f'try it: sparseq predict {out} "..."'
+    assert said.err == ""
+
+
+def test_flags_override_the_file_and_defaults_fill_the_rest(finished: tuple[list[str], Path]) -> None:
+    recipe = Recipe.from_file(finished[1] / "recipe.toml")
+    assert recipe.epochs == 1 and recipe.sparsity == 0.3 and recipe.seed == 3 and recipe.methods == ("qat", "mp")
+    assert recipe.lr == Recipe().lr
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command, _ = finished
+    assert main([*command[:-1], str(tmp_path / "other")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for phase in ("preparing data", "training", "evaluating before packing", "packing and saving"):
+        assert any(line.startswith(f"{phase}: done") for line in lines), phase
+    assert any("loss" in line and "sparsity 0.30" in line for line in lines)
+    assert len(lines) < 20
+
+
+def test_predict_from_arguments_and_from_stdin(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(finished[1])
+    assert main(["predict", out, "the film was good", "awful"]) == 0
+    given = capsys.readouterr().out
+    label, share, text = given.splitlines()[0].split("\t")
+    assert label in ("0", "1") and 0 <= float(share) <= 1 and text == "the film was good"
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\n\nawful\n"))
+    assert main(["predict", out]) == 0
+    assert capsys.readouterr().out == given
+
+
+def test_evaluate_and_size(finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    result = RunResult.from_folder(finished[1])
+    assert main(["evaluate", str(finished[1])]) == 0
+    assert f"score\t{result.score:.4f}" in capsys.readouterr().out.splitlines()
+    assert main(["size", str(finished[1])]) == 0
+    assert f"{result.stored_bytes:,}" in capsys.readouterr().out
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["--version"], ["--help"], ["compress", "--help"], ["predict", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(argv)
+        assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert f"sparseq {sparseq.__version__}" in said
+    assert "examples:" in said
+    for name, setting in Recipe.settings().items():
+        assert f"--{name.replace('_', '-')}" in said, setting
+
+
+def test_no_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "command" in capsys.readouterr().err
+
+
+def test_interrupted(
+    finished: tuple[list[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    from sparseq.train import trainer
+
+    def interrupt(self: trainer.CompressTrainer, *args: object, **kwargs: object) -> None:
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)  # type: ignore[arg-type, return-value]
+
+    step = trainer.CompressTrainer.training_step
+    command = [*finished[0][:-1], str(tmp_path / "other"), "--save-steps", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.CompressTrainer, "training_step", interrupt)
+        assert main(command) == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "sparseq: interrupted; the same command goes on from step 4"
+    assert main(command) == 0
+
+
+@pytest.mark.parametrize("argv", [["--version"], ["compress", "--help"], ["compress", "--model", "tiny"]], ids=str)
+def test_help_and_first_checks_need_no_transformers(argv: list[str]) -> None:
+    code = (
+        "import sys; sys.modules.update(transformers=None, datasets=None, rich=None)\n"
+        f"from sparseq.cli import main\nsys.exit(main({argv!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert process.returncode == (2 if "--model" in argv else 0), process.stderr
+    assert "transformers" not in process.stderr

@@ -1,0 +1,148 @@
+"""The distillation losses against their formulas, and the cache of the teacher's logits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sparseq.distill import (
+    HiddenStates,
+    TeacherLogits,
+    digest_model,
+    digest_texts,
+    distillation_loss,
+    hidden_state_loss,
+    label_loss,
+    layer_map,
+)
+from sparseq.errors import InputError
+
+STUDENT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], dtype=torch.float64)
+TEACHER = torch.tensor([[1.0, 1.0, -2.0], [4.0, 0.0, 1.0]], dtype=torch.float64)
+LABELS = torch.tensor([0, 2])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_ce_is_hintons_loss(temperature: float, alpha: float) -> None:
+    """T^2 times the soft cross-entropy, less the teacher's entropy; the same gradient as with it."""
+    student = STUDENT.clone().requires_grad_()
+    found = distillation_loss(student, TEACHER, LABELS, temperature=temperature, alpha=alpha)
+    p, q = (TEACHER / temperature).softmax(-1), (student / temperature).log_softmax(-1)
+    cross_entropy = temperature**2 * -(p * q).sum(-1).mean()
+    entropy = temperature**2 * -(p * p.log()).sum(-1).mean()
+    hard = F.cross_entropy(student, LABELS)
+    torch.testing.assert_close(
+        found.double(), alpha * (cross_entropy - entropy) + (1 - alpha) * hard, rtol=1e-5, atol=1e-6
+    )
+    [gradient] = torch.autograd.grad(found, student)
+    [wanted] = torch.autograd.grad(alpha * cross_entropy + (1 - alpha) * hard, student)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_ce_is_zero_where_the_logits_agree() -> None:
+    assert distillation_loss(TEACHER, TEACHER, LABELS, alpha=1.0).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(TEACHER + 5, TEACHER, LABELS, alpha=1.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_mse_with_classes_and_with_numbers() -> None:
+    found = distillation_loss(STUDENT, TEACHER, LABELS, kind="mse", alpha=0.25)
+    wanted = 0.25 * (STUDENT - TEACHER).square().mean() + 0.75 * F.cross_entropy(STUDENT, LABELS)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    student, teacher, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]]), torch.tensor([0.0, 2.5])
+    found = distillation_loss(student, teacher, labels, kind="mse", alpha=0.5, regression=True)
+    assert found.item() == pytest.approx(0.5 * 2.0 + 0.5 * (1 + 0.25) / 2)
+    assert label_loss(student, labels, regression=True).item() == pytest.approx(0.625)
+
+
+def test_half_precision_logits_are_computed_in_fp32() -> None:
+    found = distillation_loss(STUDENT.bfloat16(), TEACHER.bfloat16(), LABELS)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, distillation_loss(STUDENT, TEACHER, LABELS), rtol=1e-2, atol=1e-2)
+
+
+def test_bad_losses() -> None:
+    with pytest.raises(InputError, match="unknown kd loss 'kl'"):
+        distillation_loss(STUDENT, TEACHER, LABELS, kind="kl")
+    with pytest.raises(InputError, match="use mse"):
+        distillation_loss(STUDENT[:, :1], TEACHER[:, :1], LABELS, regression=True)
+    with pytest.raises(InputError, match="same number of labels"):
+        distillation_loss(STUDENT, TEACHER[:, :2], LABELS)
+
+
+def test_layer_map() -> None:
+    assert layer_map(3, 6) == ((1, 2), (2, 4), (3, 6))
+    assert layer_map(4, 12) == ((1, 3), (2, 6), (3, 9), (4, 12))
+    assert layer_map(2, 2) == ((1, 1), (2, 2))
+    assert layer_map(3, 4) == ((1, 1), (2, 3), (3, 4))
+    with pytest.raises(InputError, match="4 student layers cannot be mapped to 2"):
+        layer_map(4, 2)
+
+
+def test_hidden_state_loss_ignores_padding() -> None:
+    student, teacher = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    wanted = torch.cat([(student - teacher)[0, :2], (student - teacher)[1, :1]]).square().mean()
+    torch.testing.assert_close(hidden_state_loss([student], [teacher], mask), wanted)
+    student[0, 2] = torch.inf
+    torch.testing.assert_close(hidden_state_loss([student], [teacher], mask), wanted)
+
+
+class Outputs:
+    def __init__(self, hidden_states: tuple[torch.Tensor, ...]) -> None:
+        self.hidden_states = hidden_states
+
+
+class Encoder(nn.Module):
+    def forward(self, x: torch.Tensor) -> Outputs:
+        return Outputs((x, x + 1, x + 2))
+
+
+def test_hidden_states_projects_only_where_widths_differ_and_detaches() -> None:
+    student, x = Encoder(), torch.randn(2, 3, 4)
+    hidden = HiddenStates([1, 2], 4, 4)
+    hidden.attach(student)
+    assert all(torch.equal(a, b) for a, b in zip(student(x).hidden_states, (x + 1, x + 2), strict=True))
+    hidden.detach(student)
+    assert len(student(x).hidden_states) == 3 and not list(student.children())
+    wider = HiddenStates([2], 4, 6)
+    wider.attach(student)
+    [state] = student(x).hidden_states
+    assert state.shape == (2, 3, 6)
+    assert {name for name, _ in student.named_parameters()} == {
+        "hidden_projection.projections.0.weight", "hidden_projection.projections.0.bias",
+    }  # fmt: skip
+
+
+def test_logits_are_computed_once_and_survive_damage(tmp_path: Path) -> None:
+    calls = []
+
+    def compute() -> torch.Tensor:
+        calls.append(1)
+        return TEACHER
+
+    cache = TeacherLogits(tmp_path / "logits", ("rows", "teacher"))
+    for _ in range(2):
+        found = cache.get(2, compute)
+        assert found.dtype == torch.float32 and torch.equal(found, TEACHER.float())
+    assert len(calls) == 1
+    assert [path.suffix for path in cache.folder.iterdir()] == [".safetensors"]
+    cache.path.write_bytes(cache.path.read_bytes()[:-4])
+    assert torch.equal(cache.get(2, compute), TEACHER.float()) and len(calls) == 2
+    assert cache.load(3) is None
+    assert TeacherLogits(cache.folder, ("rows", "other teacher")).load(2) is None
+
+
+def test_digests_tell_rows_and_models_apart() -> None:
+    assert digest_texts([["a", "b"]]) == digest_texts([["a", "b"]])
+    different = [[["a", "b"]], [["b", "a"]], [["ab"]], [["a"], ["b"]], [["a", "b"], ["", ""]], [['a", "b']]]
+    assert len({digest_texts(columns) for columns in different}) == len(different)
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    before = digest_model(model)
+    assert digest_model(model) == before
+    with torch.no_grad():
+        model.weight[0, 0] += 1e-6
+    assert digest_model(model) != before

@@ -1,0 +1,60 @@
+"""Two processes under torchrun with gloo: they train one model, and go on where they were broken off."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparseq.checkpoint import read_metadata
+from sparseq.train import Recipe, RunResult, compress
+
+WORKER = Path(__file__).parent / "worker.py"
+
+
+def run_two(recipe: Recipe, folder: Path, name: str, die_at: int = 0) -> tuple[int, set[str]]:
+    """(exit code, the digests of what the two processes hold after training)."""
+    digests = folder / f"{name}-digests"
+    digests.mkdir(exist_ok=True)
+    (folder / "recipe.toml").write_text(recipe.to_toml())
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [folder / "recipe.toml", folder / name, digests, die_at]
+    process = subprocess.run([*launcher, WORKER, *map(str, arguments)], check=False, timeout=300)
+    return process.returncode, {path.read_text() for path in digests.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prune_updates": 3},
+        {"activation": "static", "scale": "lsq", "qat_start": 4, "hidden_loss": 1.0},
+        {"activation": "static"},
+    ],
+    ids=str,
+)
+def test_two_processes(changes: dict[str, Any], make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe(save_steps=4, **changes)
+    code, digests = run_two(recipe, tmp_path, "whole")
+    assert code == 0
+    assert len(digests) == 1, "the processes hold different weights, masks or scales"
+    whole = RunResult.from_folder(tmp_path / "whole")
+    assert whole.steps == 2 * 9  # the batch is shared, so there are as many steps as with one process
+    code, _ = run_two(recipe, tmp_path, "broken", die_at=12)
+    assert code != 0
+    assert (tmp_path / "broken" / "checkpoints" / "checkpoint-8" / "complete").exists()
+    assert run_two(recipe, tmp_path, "broken") == (0, digests)
+    broken = RunResult.from_folder(tmp_path / "broken")
+    assert broken.metrics == whole.metrics
+    assert read_metadata(broken.out)["sha256"] == read_metadata(whole.out)["sha256"]
+    alone = compress(recipe.replace(out=str(tmp_path / "alone")))
+    assert abs(alone.score - whole.score) <= 0.2
+
+
+@pytest.mark.slow
+def test_a_batch_that_two_cannot_share(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    code, digests = run_two(make_recipe(batch_size=7), tmp_path, "odd")
+    assert code != 0 and not digests
+    assert not (tmp_path / "odd").exists()

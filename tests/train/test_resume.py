@@ -1,0 +1,184 @@
+"""A run that is broken off, wherever, and given again ends with the very weights and metrics of an unbroken one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparseq.checkpoint import read_metadata
+from sparseq.errors import InputError
+from sparseq.train import Recipe, RunResult, compress, folder, run, trainer
+from sparseq.train.folder import RunFolder
+
+
+class Killed(BaseException):
+    """Stands for the process's end: nothing in the code under test catches it."""
+
+
+def fingerprint(result: RunResult) -> tuple[Any, ...]:
+    """Everything that must not depend on interruptions."""
+    return result.metrics, result.score, result.score_before_packing, result.steps, read_metadata(result.out)["sha256"]
+
+
+def breaking(function: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """The function, which raises `Killed` on its `at`-th call (counted from 1)."""
+    calls = 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Killed
+        return function(*args, **kwargs)
+
+    return call
+
+
+def run_broken(recipe: Recipe, owner: Any, name: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, breaking(getattr(owner, name), at))
+        with pytest.raises(Killed):
+            compress(recipe)
+
+
+# Nine steps an epoch. Each life ends at its so-many-th step; the last one resumes from the checkpoint named last.
+VARIANTS: list[tuple[dict[str, Any], tuple[int, ...], int]] = [
+    ({"save_steps": 4}, (3, 7, 11), 12),
+    ({"save_steps": 4, "qat_start": 6, "scale": "lsq", "activation": "static"}, (6, 4), 4),
+    ({"save_steps": 7, "qat_start": 6, "activation": "static", "pattern": "2:4", "sparsity": 0.5}, (8, 3), 7),
+    ({"save_steps": 4, "hidden_loss": 1.0, "regrow": True, "pattern": "unstructured", "prune_updates": 4}, (6, 8), 8),
+    ({"save_steps": 5, "methods": "mp"}, (12,), 10),
+    ({"save_steps": 9}, (10,), 9),
+    ({"save_steps": 5, "epochs": 1.5}, (13,), 10),
+]
+
+
+@pytest.mark.parametrize(("changes", "lives", "resumed"), VARIANTS, ids=str)
+def test_broken_in_training(
+    changes: dict[str, Any],
+    lives: tuple[int, ...],
+    resumed: int,
+    make_recipe: Callable[..., Recipe],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = compress(make_recipe(**changes, out=str(tmp_path / "whole")))
+    recipe = make_recipe(**changes, out=str(tmp_path / "broken"))
+    for step in lives:
+        run_broken(recipe, trainer.CompressTrainer, "training_step", step, monkeypatch)
+    last = RunFolder(tmp_path / "broken").last_checkpoint()
+    assert last is not None and last[1].step == resumed
+    assert fingerprint(compress(recipe)) == fingerprint(whole)
+    assert not RunFolder(tmp_path / "broken").checkpoints.exists()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "at"),
+    [
+        (folder.RunFolder, "begin", 1),
+        (trainer.CompressTrainer, "_save_optimizer_and_scheduler", 2),
+        (trainer.CompressTrainer, "_save_rng_state", 2),
+        (folder.RunFolder, "complete", 2),
+        (folder.shutil, "rmtree", 1),
+        (run, "evaluate_model", 1),
+        (run, "pack", 1),
+        (run.checkpoint, "save_file", 1),
+        (run.checkpoint, "load", 1),
+        (run, "evaluate_model", 2),
+        (folder.RunFolder, "finish", 1),
+        (folder.RunFolder, "tidy", 1),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_broken_elsewhere(
+    owner: Any, name: str, at: int, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compress(make_recipe(save_steps=5, epochs=1, out=str(tmp_path / "whole")))
+    recipe = make_recipe(save_steps=5, epochs=1, out=str(tmp_path / "broken"))
+    run_broken(recipe, owner, name, at, monkeypatch)
+    assert fingerprint(compress(recipe)) == fingerprint(whole)
+    assert not RunFolder(tmp_path / "broken").checkpoints.exists()
+
+
+def test_half_written_files_do_not_count(make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(save_steps=4)
+    run_broken(recipe, trainer.CompressTrainer, "training_step", 7, monkeypatch)
+    kept = RunFolder(str(recipe.out))
+    unmarked = kept.checkpoints / "checkpoint-6"
+    unmarked.mkdir()
+    (unmarked / "model.safetensors").write_bytes(b"half")
+    (kept.path / "metrics.json.partial").write_text("{")
+    last = kept.last_checkpoint()
+    assert last is not None and last[1].step == 4
+    kept.clear_incomplete()
+    assert not unmarked.exists()
+    first = compress(recipe)
+    assert first.steps == 18 and first.seconds > last[1].seconds
+
+
+def test_another_number_of_processes_cannot_go_on(
+    make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(save_steps=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.Marker, "__init__", _two_processes(folder.Marker.__init__))
+        run_broken(recipe, trainer.CompressTrainer, "training_step", 7, monkeypatch)
+    with pytest.raises(InputError, match=r"begun by 2 process\(es\)"):
+        compress(recipe)
+
+
+def _two_processes(init: Callable[..., None]) -> Callable[..., None]:
+    return lambda self, step, max_steps, seconds, world_size: init(self, step, max_steps, seconds, 2)
+
+
+def command(recipe: Recipe) -> list[str]:
+    settings = {
+        "model": recipe.model, "teacher": recipe.teacher, "train-file": recipe.train_file,
+        "validation-file": recipe.validation_file, "max-length": 32, "batch-size": 8, "epochs": 12, "lr": 1e-3,
+        "save-steps": 5, "out": recipe.out,
+    }  # fmt: skip
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "sparseq.cli", "compress", *flags]
+
+
+@pytest.mark.slow
+def test_kill_9(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    """Three real kills: while it starts or early in training, in the middle, and near the end."""
+    whole = make_recipe(out=str(tmp_path / "whole"))
+    assert subprocess.run(command(whole), check=False).returncode == 0
+    broken = make_recipe(out=str(tmp_path / "broken"))
+    markers = RunFolder(tmp_path / "broken").checkpoints
+    for after in (0, 30, 80):
+        process = subprocess.Popen(command(broken))
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            steps = [int(path.name.rpartition("-")[2]) for path in markers.glob("checkpoint-*")]
+            if max(steps, default=-1) >= after:
+                break
+            time.sleep(0.005)
+        assert process.poll() is None, "the run ended before it was killed"
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert subprocess.run(command(broken), check=False).returncode == 0
+    results = RunResult.from_folder(tmp_path / "whole"), RunResult.from_folder(tmp_path / "broken")
+    assert fingerprint(results[0]) == fingerprint(results[1])
+
+
+@pytest.mark.slow
+def test_ctrl_c(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe(out=str(tmp_path / "out"))
+    process = subprocess.Popen(command(recipe), stderr=subprocess.PIPE, text=True)
+    while not list(RunFolder(tmp_path / "out").checkpoints.glob("*/complete")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted; the same command goes on from step " in errors.splitlines()[-1]
