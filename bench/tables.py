@@ -1,4 +1,4 @@
-"""Renders result files as Markdown tables into docs/benchmarks.md, between their markers.
+"""Renders result files as Markdown tables into docs/benchmarks.md and README.md, between their markers.
 
     python -m bench.tables            rewrites the tables
     python -m bench.tables --check    exits with 1 if the page is not what the results say
@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.common import RESULTS, ROOT, read_results
 
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- table:")
 NO_RESULTS = "No results yet.\n"
@@ -87,7 +87,10 @@ def render(name: str, folder: Path | None = None) -> str:
     parts = []
     for result in read_results(name, folder):
         rows = result["rows"]
-        body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
+        if "cells" in rows[0]:
+            body = table(list(rows[0]["cells"]), (list(row["cells"].values()) for row in rows))
+        else:
+            body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
         parts.append(f"{caption(result)}\n{body}")
     return "\n".join(parts) or NO_RESULTS
 
@@ -100,22 +103,26 @@ def filled(page: str, folder: Path | None = None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Renders bench/results into the tables of docs/benchmarks.md.")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the page is stale")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the Markdown file")
+    parser = argparse.ArgumentParser(description="Renders bench/results into the tables of the docs.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a page is stale")
+    parser.add_argument("--page", type=Path, action="append", help="a Markdown file (default: all that have tables)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of result files")
     given = parser.parse_args(argv)
+    return max(_update(page, given.results, given.check) for page in given.page or PAGES)
+
+
+def _update(page: Path, results: Path, check: bool) -> int:
     try:
-        before = given.page.read_text(encoding="utf-8")
-        after = filled(before, given.results)
+        before = page.read_text(encoding="utf-8")
+        after = filled(before, results)
     except (OSError, ValueError) as error:
-        print(f"{given.page}: {error}", file=sys.stderr)
+        print(f"{page}: {error}", file=sys.stderr)
         return 2
-    if given.check:
+    if check:
         if before != after:
-            print(f"{given.page} is not what {given.results} says: run python -m bench.tables", file=sys.stderr)
+            print(f"{page} is not what {results} says: run python -m bench.tables", file=sys.stderr)
         return int(before != after)
-    given.page.write_text(after, encoding="utf-8")
+    page.write_text(after, encoding="utf-8")
     return 0
 
 

@@ -1,12 +1,17 @@
 """A model, a tokenizer and data small enough to train in a second."""
 
 import csv
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+# Nothing in a test is large enough for a second thread, and two processes of tests share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 GOOD = ["good", "great", "fine", "lovely", "superb", "happy"]
 BAD = ["bad", "poor", "awful", "sad", "dull", "boring"]

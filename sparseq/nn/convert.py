@@ -103,7 +103,7 @@ def pack(model: nn.Module) -> nn.Module:
             memo[id(layer)] = packed
             if isinstance(layer, QuantSparseLinear) and layer.bias is not None:
                 assert isinstance(packed.bias, Tensor)
-                memo[id(layer.bias)] = nn.Parameter(packed.bias, requires_grad=False)
+                memo[id(layer.bias)] = nn.Parameter(packed.bias, layer.bias.requires_grad)
     return copy.deepcopy(model, memo).eval()
 
 

@@ -1,0 +1,100 @@
+"""Imports run one way, and importing the library costs no more than it must."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Lower layers first; a module may import its own layer and those below.
+LAYERS = [
+    {"sparseq_kernels"},
+    {"sparseq.errors"},
+    {"sparseq.nn"},
+    {"sparseq.pinned", "sparseq.prune", "sparseq.timing"},
+    {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
+    {"sparseq.models", "sparseq.size"},
+    {"sparseq"},
+    {"sparseq.train"},
+    {"sparseq.report"},
+    {"sparseq.demo", "sparseq.cli"},
+]
+
+
+def place(module: str) -> int | None:
+    """The layer of the longest listed prefix of a module's name."""
+    if module.split(".")[0] not in ("sparseq", "sparseq_kernels"):
+        return None
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        for number, names in enumerate(LAYERS):
+            if ".".join(parts[:end]) in names and (end > 1 or parts[0] == "sparseq_kernels" or len(parts) == 1):
+                return number
+    raise AssertionError(f"{module} is in no layer of tests/test_architecture.py")
+
+
+def imports(path: Path, module: str, package: bool) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: len(module.split(".")) - node.level + package] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            # `from sparseq import checkpoint` imports the module and not what the package's own __init__ offers.
+            submodules = {f"{name}.{alias.name}" for alias in node.names if is_module(f"{name}.{alias.name}")}
+            found |= submodules or {name}
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / ("kernels/" if name.startswith("sparseq_kernels") else "") / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+FILES = sorted([*ROOT.glob("sparseq/**/*.py"), *ROOT.glob("kernels/sparseq_kernels/**/*.py")])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    relative = path.relative_to(ROOT / "kernels" if "kernels" in path.relative_to(ROOT).parts[:1] else ROOT)
+    package = path.name == "__init__.py"
+    module = ".".join((relative.parent if package else relative.with_suffix("")).parts)
+    own = place(module)
+    for imported in imports(path, module, package):
+        other = place(imported)
+        assert other is None or own is None or other <= own, f"{module} imports {imported}, which is built on it"
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", ["sparseq", "sparseq.nn", "sparseq_kernels", "sparseq.cli", "sparseq.models"])
+def test_importing_brings_in_no_training_library(module):
+    heavy = "{'transformers', 'datasets', 'triton', 'sklearn', 'scipy', 'matplotlib'}"
+    done = run(f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))")
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_works_where_triton_and_the_training_libraries_are_absent_or_broken():
+    code = """
+import sys
+for name in ("triton", "transformers", "datasets", "rich", "sklearn", "scipy", "matplotlib", "accelerate"):
+    sys.modules[name] = None  # importing it raises ImportError
+import torch, sparseq
+from torch import nn
+model = sparseq.convert(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)), sparsity=0.5)
+model(torch.randn(3, 8)).sum().backward()
+packed = sparseq.pack(model)
+import tempfile
+with tempfile.TemporaryDirectory() as folder:
+    sparseq.save(packed, folder)
+    again = sparseq.load(folder, nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)))
+x = torch.randn(3, 8)
+print(torch.equal(again(x), packed(x)), "total" in str(sparseq.size_report(packed)).lower())
+"""
+    done = run(code)
+    assert done.stdout.strip() == "True True", done.stdout + done.stderr
