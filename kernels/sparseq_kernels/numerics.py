@@ -50,6 +50,11 @@ def row_max(x: Tensor) -> Tensor:
     return x.abs().amax(dim=-1).to(compute_dtype(x))
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """[..., K] -> [M, K], also where M or K is 0."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
 def positive(scale: Tensor) -> Tensor:
     """A learned scale made safe to divide by: its absolute value, at least ZERO_BELOW (differentiable)."""
     return scale.abs().clamp_min(ZERO_BELOW)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .backends import implementation, keeps_residuals
+from .checks import CHECKS
 from .numerics import compute_dtype, storage_dtype
 from .reference.int8_linear import result_dtype
 
@@ -69,8 +70,13 @@ def complete(op: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _dispatcher(op: str) -> Callable[..., Any]:
+    check = CHECKS.get(op)
+
     def run(*args: Any) -> Any:
-        return implementation(op, _device_of(args))(*complete(op, args))
+        args = complete(op, args)
+        if check is not None:
+            check(*args)
+        return implementation(op, _device_of(args))(*args)
 
     return run
 

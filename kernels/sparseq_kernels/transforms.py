@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .backends import keeps_residuals
 from .ops import LIBRARY, SCHEMAS, complete
@@ -23,6 +24,7 @@ def _setup_fake_quant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.bits = rest[0] if rest else 8
 
 
+@once_differentiable
 def _fake_quant_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, scale = ctx.saved_tensors
     grad_x, grad_scale = OPS.fake_quant_backward(grad, x, scale, ctx.bits)
@@ -46,6 +48,7 @@ def _setup_qat_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, .
     ctx.bias_dtype = None if bias is None else bias.dtype
 
 
+@once_differentiable
 def _qat_linear_backward(ctx: Any, grad: Tensor | None, *unused: Any) -> tuple[Any, ...]:
     if grad is None:
         return (None,) * 10
@@ -65,6 +68,7 @@ def _setup_masked_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None
     ctx.has_bias = bias is not None
 
 
+@once_differentiable
 def _masked_linear_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     need_x, need_w, _, need_bias = _needs(ctx, 4)
     needs = [need_x, need_w, need_bias and ctx.has_bias]

@@ -55,25 +55,28 @@ def convert(
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
     include, exclude = tuple(include), tuple(exclude)
     check_finite(model)
+    fused = _inside_fused_attention(model)
     chosen = [
         name
         for name, module in model.named_modules(remove_duplicate=False)
-        if _swappable(module) and _chosen(name, module, include, exclude)
+        if _swappable(module) and _chosen(name, module, include, exclude) and name not in fused
     ]
     if not chosen:
+        if any(named_layers(model)):
+            raise InputError("the model is converted already, and has nothing left to convert")
         raise InputError(
             f"no nn.Linear or nn.Embedding of the model matches include={_shown(include)}, exclude={_shown(exclude)}: "
             "see the names with model.named_modules()"
         )
-    inside_attention = _inside_fused_attention(model)
+    if sparsity:
+        _check_prunable(model, chosen, pattern, prune_embeddings, on_mismatch)
     made: dict[int, nn.Module] = {}
     for name in chosen:
-        if name not in inside_attention:
-            old = model.get_submodule(name)
-            new = made[id(old)] = made.get(id(old)) or _quantized(old, settings, pattern)
-            if name == "":
-                return _prune(new, sparsity, pattern, scope, prune_embeddings, on_mismatch)
-            _replace(model, name, new)
+        old = model.get_submodule(name)
+        new = made[id(old)] = made.get(id(old)) or _quantized(old, settings, pattern)
+        if name == "":
+            return _prune(new, sparsity, pattern, scope, prune_embeddings, on_mismatch)
+        _replace(model, name, new)
     return _prune(model, sparsity, pattern, scope, prune_embeddings, on_mismatch)
 
 
@@ -112,7 +115,12 @@ def calibrate(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> nn.Modu
     forward) bring to each layer; returns the model. Scales that were set before are forgotten."""
     layers = [m for m in model.modules() if isinstance(m, QuantSparseLinear) and m.input_scale is not None]
     modes = [m.training for m in layers]
-    hooks = [m.register_forward_pre_hook(lambda m, args: m._observe(args[0])) for m in layers]
+
+    def observe(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        assert isinstance(layer, QuantSparseLinear)
+        layer._observe(args[0] if args else kwargs["input"])
+
+    hooks = [m.register_forward_pre_hook(observe, with_kwargs=True) for m in layers]
     with torch.no_grad():
         for layer in layers:
             layer.input_scale.zero_()  # type: ignore[union-attr]
@@ -142,13 +150,34 @@ def prunable(
     blocks; and the embeddings if asked for, which the paper found to harm accuracy significantly (Movva et al.
     2022)."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, MaskedWeight)}
-    linear = {name: module for name, module in layers.items() if isinstance(module, QuantSparseLinear)}
-    numbered = {name: module for name, module in linear.items() if any(part.isdecimal() for part in name.split("."))}
-    picked: dict[str, MaskedWeight] = dict(numbered or linear)
-    if embeddings:
-        picked |= {name: module for name, module in layers.items() if isinstance(module, QuantEmbedding)}
+    picked = _prunable_names(
+        {name: isinstance(module, QuantSparseLinear) for name, module in layers.items()}, embeddings
+    )
     include, exclude = tuple(include), tuple(exclude)
-    return {n: m for n, m in picked.items() if _chosen(n, m, include, exclude)}
+    return {n: layers[n] for n in picked if _chosen(n, layers[n], include, exclude)}
+
+
+def _prunable_names(is_linear: Mapping[str, bool], embeddings: bool) -> list[str]:
+    """Of the layers named (True for a linear one, False for an embedding) those that pruning acts on."""
+    linear = [name for name, yes in is_linear.items() if yes]
+    numbered = [name for name in linear if any(part.isdecimal() for part in name.split("."))]
+    tables = [name for name, yes in is_linear.items() if not yes] if embeddings else []
+    return (numbered or linear) + tables
+
+
+def _check_prunable(model: nn.Module, chosen: list[str], pattern: Pattern, embeddings: bool, on_mismatch: str) -> None:
+    """Raises InputError, before anything is swapped, where pruning could not act as asked."""
+    modules = {name: model.get_submodule(name) for name in chosen}
+    names = _prunable_names({name: isinstance(module, nn.Linear) for name, module in modules.items()}, embeddings)
+    shapes = {name: tuple(modules[name].weight.shape) for name in names}  # type: ignore[arg-type]
+    if on_mismatch == "error":
+        for name, shape in shapes.items():
+            pattern.check(shape, name)
+    if not any(pattern.divides(shape) for shape in shapes.values()):
+        raise InputError(
+            f"there is nothing to prune: pattern {pattern} divides none of the {len(shapes)} prunable layers among "
+            "those converted"
+        )
 
 
 def _prune(

@@ -59,6 +59,13 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         scale = scale_from_max(row_max(rows.detach()), bits).unsqueeze(-1)
         return call("fake_quant", rows, scale, bits)
 
+    def masked_weight(self) -> Tensor:
+        """The rows with exact zeros where they are masked, renormalized as `max_norm` does at look-up."""
+        if self.max_norm is None:
+            return super().masked_weight()
+        rows = self.weight.renorm(self.norm_type, 0, self.max_norm)
+        return rows if self.mask is None else rows.masked_fill(~self.mask, 0)
+
     def channel_scale(self) -> Tensor:
         """fp32 [num_embeddings]: the scale of each row's integers."""
         return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
-from sparseq_kernels.numerics import positive, qmax, row_max, scale_from_max
+from sparseq_kernels.numerics import ZERO_BELOW, positive, qmax, row_max, scale_from_max
 
 from .masking import MaskedWeight
 from .settings import QuantSettings
@@ -144,7 +144,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         """Raises the static scale to what the largest |x| seen so far needs."""
         assert self.input_scale is not None
         needed = x.detach().abs().amax().to(self.input_scale.dtype) / qmax(self.settings_.input_bits)
-        self.input_scale.copy_(torch.maximum(self.input_scale, needed))
+        self.input_scale.copy_(torch.maximum(self.input_scale, needed).clamp_min(ZERO_BELOW))
         self.calibrated = True
 
     def settings(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)
         if self.input_scale is not None and not self.input_scale.is_meta:
-            self.calibrated = bool(self.input_scale > 0)
+            self.calibrated = bool(self.input_scale != 0)
 
     def extra_repr(self) -> str:
         s = self.settings_

@@ -54,7 +54,7 @@ class MaskedWeight(nn.Module):
                 f"a mask must be bool of the weight's shape {tuple(self.weight.shape)}, "
                 f"not {mask.dtype} of shape {tuple(mask.shape)}"
             )
-        self.mask = mask.to(self.weight.device)
+        self.mask = mask.to(self.weight.device, copy=True)
         self.apply_mask()
 
     @torch.no_grad()

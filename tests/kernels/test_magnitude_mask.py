@@ -82,3 +82,8 @@ def test_deterministic():
 def test_bad_input(sparsity, pattern, sentence):
     with pytest.raises(InputError, match=sentence):
         MASK([torch.randn(8, 8)], sparsity, pattern)
+
+
+def test_masks_do_not_share_memory():
+    masks = MASK([torch.randn(8, 8), torch.randn(8, 8)], 0.5, "unstructured")
+    assert all(m.untyped_storage().nbytes() == 64 for m in masks)

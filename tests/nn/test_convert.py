@@ -199,3 +199,40 @@ def test_bad_settings_leave_the_model_alone(settings, sentence):
     with pytest.raises(InputError, match=sentence):
         convert(model, **settings)
     assert not list(named_layers(model))
+
+
+def test_a_refusal_leaves_the_model_as_it_was_and_its_remedy_works():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 6))
+    with pytest.raises(InputError, match="--on-mismatch skip"):
+        convert(model, sparsity=0.5, pattern="4x4")
+    assert not list(named_layers(model))
+    convert(model, sparsity=0.5, pattern="4x4", on_mismatch="skip")
+    with pytest.raises(InputError, match="converted already"):
+        convert(model)
+
+
+@pytest.mark.parametrize(
+    "make,settings,sentence",
+    [
+        (lambda: nn.TransformerEncoderLayer(16, 2, 32), {}, "no nn.Linear or nn.Embedding"),
+        (lambda: bert(), {"include": (nn.Embedding,), "sparsity": 0.5}, "nothing to prune"),
+        (lambda: nn.Linear(6, 6), {"sparsity": 0.5, "pattern": "4x4", "on_mismatch": "skip"}, "nothing to prune"),
+    ],
+)
+def test_nothing_is_done_silently(make, settings, sentence):
+    with pytest.raises(InputError, match=sentence):
+        convert(make(), **settings)
+
+
+def test_calibrate_reads_inputs_given_by_name():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    model = convert(ByName(), activation="static")
+    calibrate(model, [{"x": torch.full((1, 4), 3.0)}])
+    assert model.layer.input_scale.item() == pytest.approx(3 / 127)

@@ -57,3 +57,12 @@ def test_compile_and_export():
     torch.compile(ours, fullgraph=True, backend="aot_eager")(indices).sum().backward()
     for module in (ours, ours.pack(), QuantEmbedding(11, 7, bits=4).pack()):
         assert torch.equal(torch.export.export(module, (indices,)).module()(indices), module(indices))
+
+
+def test_max_norm_packs_to_what_was_looked_up():
+    ours = QuantEmbedding(11, 7, max_norm=1.0)
+    rows = ours(torch.arange(11))
+    again = QuantEmbedding(11, 7, max_norm=1.0)
+    packed = again.pack()
+    assert rows.norm(dim=1).max() < 1.02
+    torch.testing.assert_close(packed(torch.arange(11)), again(torch.arange(11)), rtol=1e-5, atol=1e-5)

@@ -256,3 +256,21 @@ def test_learned_scales_learn():
 def test_bad_input(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+def test_a_learned_scale_that_went_negative_survives_reloading():
+    first = ready(layer(activation="static", scale="lsq")).eval()
+    with torch.no_grad():
+        first.input_scale.neg_()
+    second = layer(activation="static", scale="lsq").eval()
+    second.load_state_dict(first.state_dict())
+    x = torch.randn(3, 12)
+    assert torch.equal(first(x), second(x)) and second.calibrated
+
+
+def test_a_mask_is_the_layers_own():
+    ours, mask = layer(), torch.rand(8, 12) > 0.5
+    ours.set_mask(mask)
+    kept = mask.sum()
+    mask.zero_()
+    assert ours.mask.sum() == kept

@@ -1,6 +1,7 @@
 import torch
 from torch import Tensor
 
+from ..numerics import as_rows
 from ..reference.int8_linear import ACTIVATIONS, check_depth, result_dtype
 from ..reference.int8_linear import quantize_input as check_input
 from . import native as compiled
@@ -20,6 +21,8 @@ def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
 
 def _row_major(matrix: Tensor) -> Tensor:
     """Contiguous, with the strides that say so: where a dimension is 1 others would pass, and oneDNN misreads them."""
+    if matrix.stride() == (matrix.shape[1], 1):
+        return matrix
     return matrix.contiguous().view(-1).view(matrix.shape)
 
 
@@ -61,7 +64,7 @@ def int8_linear(
     *,
     native: bool,
 ) -> Tensor:
-    q, scale = quantize_input(x.reshape(x.shape[:-1].numel(), x.shape[-1]), input_scale, 8, native=native)
+    q, scale = quantize_input(as_rows(x), input_scale, 8, native=native)
     out = result_dtype(x, out_dtype)
     y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, out, native=native)
     return y.reshape(*x.shape[:-1], weight.shape[0])

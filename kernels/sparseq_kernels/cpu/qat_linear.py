@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..numerics import as_rows
 from ..reference import qat_linear as reference
 from ..reference.int8_linear import result_dtype
 from ..reference.qat_linear import masked, uses_integers
@@ -29,7 +30,7 @@ def qat_linear(
         return reference.qat_linear(
             x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow
         )
-    rows, out = x.reshape(x.shape[:-1].numel(), x.shape[-1]), result_dtype(x, out_dtype)
+    rows, out = as_rows(x), result_dtype(x, out_dtype)
     q, scale = quantize_input(rows, input_scale, input_bits, native=native)
     if weight_scale is not None:
         w, channels = quantize(masked(weight, mask), weight_scale.unsqueeze(-1), weight_bits), weight_scale
@@ -77,7 +78,7 @@ def qat_linear_backward(
         )
     x_levels, x_scale, w_levels, w_scale = residuals
     # With scales from the maximum nothing is clipped, so straight-through is the identity: two plain products.
-    g = grad.reshape(-1, weight.shape[0])
+    g = as_rows(grad)
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = absent
     if needs[0]:

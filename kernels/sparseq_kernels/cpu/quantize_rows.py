@@ -1,14 +1,14 @@
 import torch
 from torch import Tensor
 
-from ..numerics import compute_dtype, qmax, row_max, scale_from_max, storage_dtype
+from ..numerics import as_rows, compute_dtype, qmax, row_max, scale_from_max, storage_dtype
 from ..reference import quantize_rows as reference
 from . import native as compiled
 
 
 def quantize_rows(x: Tensor, bits: int, *, native: bool) -> tuple[Tensor, Tensor]:
     if native and x.dtype == torch.float32 and bits <= 8 and x.dim():
-        q, scale = compiled.quantize_rows(x.reshape(x.shape[:-1].numel(), x.shape[-1]), bits)
+        q, scale = compiled.quantize_rows(as_rows(x), bits)
         return q.reshape(x.shape), scale.reshape(x.shape[:-1])
     scale = scale_from_max(row_max(x), bits)
     return quantize(x, scale.unsqueeze(-1), bits, clamp=False), scale

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
-from ..numerics import MAX_INT8_DEPTH, compute_dtype
+from ..numerics import MAX_INT8_DEPTH, as_rows, compute_dtype
 from .quantize_rows import quantize, quantize_rows
 
 ACTIVATIONS = {
@@ -57,7 +57,7 @@ def int8_linear(
     activation: str,
     out_dtype: torch.dtype | None,
 ) -> Tensor:
-    q, scale = quantize_input(x.reshape(-1, x.shape[-1]), input_scale, 8)
+    q, scale = quantize_input(as_rows(x), input_scale, 8)
     y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, result_dtype(x, out_dtype))
     return y.reshape(*x.shape[:-1], weight.shape[0])
 

@@ -58,4 +58,5 @@ def _expand(units: Tensor, partial: Tensor | None, weight: Tensor, p: Pattern) -
         return (partial | units.unsqueeze(1)).reshape(weight.shape)
     rows, columns = p.block
     grid = units.reshape(weight.shape[0] // rows, 1, weight.shape[1] // columns, 1)
-    return grid.expand(-1, rows, -1, columns).reshape(weight.shape)
+    # Memory of its own: an op's results may not be views of one another.
+    return grid.expand(-1, rows, -1, columns).clone().reshape(weight.shape)

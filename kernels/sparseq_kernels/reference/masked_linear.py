@@ -1,6 +1,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..numerics import as_rows
 from .qat_linear import masked
 
 
@@ -17,9 +18,9 @@ def masked_linear_backward(
 
 def products(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias of a linear layer, each computed if needed and otherwise empty."""
-    g, absent = grad.reshape(-1, weight.shape[0]), grad.new_empty(0)
+    g, absent = as_rows(grad), grad.new_empty(0)
     return (
         (g @ weight).reshape(x.shape) if needs[0] else absent,
-        (g.t() @ x.reshape(-1, x.shape[-1])).contiguous() if needs[1] else absent,
+        (g.t() @ as_rows(x)).contiguous() if needs[1] else absent,
         g.sum(0) if needs[2] else absent,
     )

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from ..numerics import compute_dtype, row_max, scale_from_max
+from ..numerics import as_rows, compute_dtype, row_max, scale_from_max
 from .fake_quant import clip_and_slope, fake_quant, lsq_gradient_scale
 from .int8_linear import epilogue, int8_matmul, quantize_input, result_dtype
 from .quantize_rows import quantize
@@ -49,7 +49,7 @@ def qat_linear(
     out_dtype: torch.dtype | None,
     regrow: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    rows = x.reshape(-1, x.shape[-1])
+    rows = as_rows(x)
     out = result_dtype(x, out_dtype)
     if uses_integers(weight_bits, input_bits):
         kept = masked(weight, mask)
@@ -88,22 +88,26 @@ def qat_linear_backward(
     regrow: bool,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    assert x is not None, "only a forward that left its integers may forget its input"
-    g = grad.reshape(-1, weight.shape[0])
-    rows = x.reshape(-1, x.shape[-1])
-    xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
+    g = as_rows(grad)
+    rows = None
+    if x is None:  # The forward of another backend left its integers.
+        x_levels, x_scale, w_levels, w_scale = residuals
+        xq, wq = x_levels * x_scale.unsqueeze(-1), w_levels * w_scale.unsqueeze(-1)
+    else:
+        rows = as_rows(x)
+        xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
     # The two products run in the gradient's own precision, as autograd of a plain linear layer would.
     g_dtype = torch.promote_types(g.dtype, torch.float32) if g.dtype == torch.float64 else g.dtype
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = grad_weight_scale = grad_input_scale = absent
     if needs[0] or needs[4]:
-        product = (g @ wq.to(g_dtype)).to(compute_dtype(x))
-        if input_scale is not None:
+        product = (g @ wq.to(g_dtype)).to(xq.dtype)
+        if input_scale is not None and rows is not None:
             inside, slope = clip_and_slope(rows, input_scale, input_bits)
-            factor = lsq_gradient_scale(x.shape[-1], 1, input_bits)
+            factor = lsq_gradient_scale(weight.shape[-1], 1, input_bits)
             grad_input_scale = ((product * slope).sum() * factor).to(input_scale.dtype).reshape(input_scale.shape)
             product = product * inside
-        grad_x = product.to(input_dtype).reshape(x.shape)
+        grad_x = product.to(input_dtype).reshape(*grad.shape[:-1], weight.shape[1])
     if needs[1] or needs[3]:
         product = (g.t() @ xq.to(g_dtype)).to(compute_dtype(weight))
         if weight_scale is not None:

@@ -1,0 +1,73 @@
+"""What an op's arguments must be to one another, checked once for every backend: native code trusts its pointers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+def _same_device(op: str, tensors: Sequence[Tensor | None]) -> None:
+    places = {t.device for t in tensors if t is not None}
+    if len(places) > 1:
+        raise InputError(f"{op} got tensors on {' and '.join(sorted(map(str, places)))}: move them to one device")
+
+
+def _shape(op: str, name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
+    if tensor is not None and tensor.shape != expected:
+        raise InputError(f"{op}: {name} must have the shape {expected}, not {tuple(tensor.shape)}")
+
+
+def _matrix(op: str, x: Tensor, weight: Tensor) -> None:
+    if weight.dim() != 2 or x.dim() < 1 or x.shape[-1] != weight.shape[1]:
+        raise InputError(
+            f"{op}: an input of shape {tuple(x.shape)} does not fit a weight of shape {tuple(weight.shape)}: "
+            "the last dimension of the one must be in_features, the second of the other"
+        )
+
+
+def _mask(op: str, mask: Tensor | None, weight: Tensor) -> None:
+    _shape(op, "mask", mask, tuple(weight.shape))
+    if mask is not None and mask.dtype != torch.bool:
+        raise InputError(f"{op}: mask must be bool, not {mask.dtype}")
+
+
+def _qat_linear(x: Tensor, weight: Tensor, bias: Any, mask: Any, weight_scale: Any, input_scale: Any, *_: Any) -> None:
+    op, outputs = "qat_linear", (weight.shape[0],)
+    _same_device(op, (x, weight, bias, mask, weight_scale, input_scale))
+    _matrix(op, x, weight)
+    _mask(op, mask, weight)
+    _shape(op, "bias", bias, outputs)
+    _shape(op, "weight_scale", weight_scale, outputs)
+    if input_scale is not None and input_scale.numel() != 1:
+        raise InputError(f"{op}: input_scale must be one value, not {input_scale.numel()}")
+
+
+def _int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Any, input_scale: Any, *_: Any) -> None:
+    op, outputs = "int8_linear", (weight.shape[0],)
+    _same_device(op, (x, weight, weight_scale, bias, input_scale))
+    _matrix(op, x, weight)
+    _shape(op, "weight_scale", weight_scale, outputs)
+    _shape(op, "bias", bias, outputs)
+    rows = x.shape[:-1].numel() if x.dtype == torch.int8 else 1
+    if weight.dtype != torch.int8:
+        raise InputError(f"{op}: weight must be int8, not {weight.dtype}")
+    if input_scale is not None and input_scale.numel() not in (1, rows):
+        each = f" or one for each of {rows} rows" if rows != 1 else ""
+        raise InputError(f"{op}: input_scale must be one value{each}, not {input_scale.numel()}")
+
+
+def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *_: Any) -> None:
+    _same_device("masked_linear", (x, weight, mask, bias))
+    _matrix("masked_linear", x, weight)
+    _mask("masked_linear", mask, weight)
+    _shape("masked_linear", "bias", bias, (weight.shape[0],))
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "qat_linear": _qat_linear,
+    "int8_linear": _int8_linear,
+    "masked_linear": _masked_linear,
+}

@@ -1,0 +1,61 @@
+"""Arguments that do not fit one another are refused before any backend, native code above all, sees them."""
+
+import pytest
+import torch
+
+from sparseq_kernels import InputError, call, use_backend
+from sparseq_kernels.backends import TABLES
+
+OPS = torch.ops.sparseq
+X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
+
+
+@pytest.mark.parametrize("backend", TABLES)
+@pytest.mark.parametrize(
+    "run,sentence",
+    [
+        (lambda: OPS.int8_linear(X, W8, ONES[:1]), r"weight_scale must have the shape \(64,\), not \(1,\)"),
+        (lambda: OPS.int8_linear(X, W8, ONES, ONES[:1]), r"bias must have the shape \(64,\)"),
+        (lambda: OPS.int8_linear(X[:, :7], W8, ONES), "does not fit a weight"),
+        (lambda: OPS.int8_linear(X, W, ONES), r"weight must be int8, not torch\.float32"),
+        (lambda: OPS.int8_linear(X.to(torch.int8), W8, ONES, None, ONES[:2]), "one value or one for each of 3 rows"),
+        (lambda: OPS.int8_linear(X, W8, ONES, None, ONES[:3]), "input_scale must be one value, not 3"),
+        (lambda: OPS.qat_linear(X, W, None, torch.ones(1, 8, dtype=torch.bool)), r"mask must have the shape \(64, 8\)"),
+        (lambda: OPS.qat_linear(X, W, None, torch.ones(64, 8)), "mask must be bool"),
+        (lambda: OPS.qat_linear(X, W, None, None, ONES[:2]), "weight_scale must have the shape"),
+        (lambda: OPS.masked_linear(X, W, torch.ones(8, dtype=torch.bool)), "mask must have the shape"),
+    ],
+)
+def test_refused(backend, run, sentence):
+    with use_backend(backend), pytest.raises(InputError, match=sentence):
+        run()
+
+
+@pytest.mark.parametrize("first,second", [("native", "reference"), ("reference", "native"), ("cpu", "native")])
+def test_the_backend_may_change_between_forward_and_backward(first, second):
+    w = W.clone().requires_grad_()
+    with use_backend(first):
+        y = call("qat_linear", X, w, None, None, None, None, 8, 8, None, False)
+    with use_backend(second):
+        (got,) = torch.autograd.grad(y.sum(), w)
+    (expected,) = torch.autograd.grad(call("qat_linear", X, w, None, None, None, None, 8, 8, None, False).sum(), w)
+    torch.testing.assert_close(got, expected)
+
+
+def test_second_derivatives_are_refused_and_not_wrong():
+    x, w = X.clone().requires_grad_(), W.clone().requires_grad_()
+    y = call("qat_linear", x, w, None, None, None, None, 8, 8, None, False)
+    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.square().sum().backward()
+
+
+@pytest.mark.parametrize("backend", TABLES)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("shape", [(4, 0), (0, 4)])
+def test_layers_without_inputs_or_outputs(backend, bits, shape):
+    x, w = torch.randn(3, shape[0], requires_grad=True), torch.randn(shape[1], shape[0], requires_grad=True)
+    with use_backend(backend):
+        y = call("qat_linear", x, w, None, None, None, None, bits, bits, None, False)
+        y.sum().backward()
+    assert y.shape == (3, shape[1]) and not y.any() and x.grad.shape == x.shape
