@@ -13,6 +13,7 @@ from transformers import DataCollatorWithPadding
 from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.models import load_tokenizer
+from sparseq.nn import find_nonfinite
 from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
 
 from . import machine
@@ -86,11 +87,22 @@ def evaluate_model(
             logits = predict_logits(model, rows, tokenizer, batch_size=batch_size)
             phase.update(before + len(rows))
             if not torch.isfinite(logits).all():
-                raise InputError(f"the model's predictions on {split} hold NaN or infinity: train it with a lower --lr")
+                raise InputError(
+                    f"the model's predictions on {split} hold NaN or infinity, first in layer "
+                    f"{_where(model, rows, tokenizer, logits)}: train it with a lower --lr"
+                )
             per_split[split] = compute_metrics(task, logits.numpy(), rows.with_format("numpy")["labels"])
         metrics = merge_splits(task, per_split)
         phase.update(phase.total, "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
     return metrics
+
+
+def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> str:
+    """The first layer whose output is not finite on the first row whose logits are not."""
+    number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
+    inputs = {key: rows[number][key] for key in rows.column_names if key in tokenizer.model_input_names}
+    place = next(t.device for t in [*model.parameters(), *model.buffers()])
+    return find_nonfinite(model, dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))) or "unknown"
 
 
 def evaluate(
