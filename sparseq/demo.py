@@ -3,6 +3,9 @@
 MiniLM-L6 is fine-tuned on rated movie-review snippets as the teacher; a student of three of its layers is trained twice
 from the same start, plainly, and with QAT + KD (with synonym augmentation) + MP; the compressed one is packed, saved,
 loaded back and evaluated. Broken off at any moment, the same command goes on; run again, it shows its results.
+
+The plain student is trained by the usual short recipe and the compressed one for longer, since it has to recover from
+pruning; docs/benchmarks.md has the plain student's score after the longer training too.
 """
 
 import argparse
