@@ -21,7 +21,9 @@ RUN = "import sys, pytest; sys.path[:0] = sys.argv[1].split(':'); {before}; sys.
 
 
 def run_kernels(*arguments, before="pass"):
-    environment = os.environ | {"SPARSEQ_BENCH": "ci", "OMP_NUM_THREADS": "1"}
+    # pytest-benchmark switches itself off where it believes to be one of several workers.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    environment = inherited | {"SPARSEQ_BENCH": "ci", "OMP_NUM_THREADS": "1"}
     paths = f"{ROOT}:{ROOT / 'kernels'}"
     command = [sys.executable, "-c", RUN.format(before=before), paths, "-q", "-p", "no:cacheprovider"]
     command += map(str, arguments)
