@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.numerics import row_max, scale_from_max
+from sparseq_kernels.reference.qat_linear import masked
 
 from .masking import MaskedWeight
 from .settings import QuantSettings
@@ -63,8 +64,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         """The rows with exact zeros where they are masked, renormalized as `max_norm` does at look-up."""
         if self.max_norm is None:
             return super().masked_weight()
-        rows = self.weight.renorm(self.norm_type, 0, self.max_norm)
-        return rows if self.mask is None else rows.masked_fill(~self.mask, 0)
+        return masked(self.weight.renorm(self.norm_type, 0, self.max_norm), self.mask)
 
     def channel_scale(self) -> Tensor:
         """fp32 [num_embeddings]: the scale of each row's integers."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.formats import FLOAT_BITS
+from sparseq_kernels.reference.qat_linear import masked
 
 from .settings import QuantSettings
 
@@ -65,7 +66,7 @@ class MaskedWeight(nn.Module):
 
     def masked_weight(self) -> Tensor:
         """The weight with exact zeros where it is masked."""
-        return self.weight if self.mask is None else self.weight.masked_fill(~self.mask, 0)
+        return masked(self.weight, self.mask)
 
     def weight_counts(self) -> WeightCounts:
         total = self.weight.numel()

@@ -1,5 +1,5 @@
-"""Builds `native.c` with the machine's C compiler when it is first needed (about a second), keeps it in the cache
-folder, and calls it through ctypes."""
+"""Builds `native.c` with the machine's C compiler when it is first needed, keeps it in the cache folder, and calls
+it through ctypes."""
 
 import ctypes
 import functools
