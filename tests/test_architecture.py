@@ -68,6 +68,21 @@ def test_imports_run_one_way(path):
         assert other is None or own is None or other <= own, f"{module} imports {imported}, which is built on it"
 
 
+def is_kernel(function: ast.FunctionDef) -> bool:
+    return any("triton.jit" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("kernels/sparseq_kernels/triton/*.py")), ids=lambda p: p.name)
+def test_what_is_no_kernel_has_types(path):
+    functions = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+    ]
+    for function in functions:
+        arguments = [a for a in function.args.args + function.args.kwonlyargs if a.arg not in ("self", "cls")]
+        typed = function.returns is not None and all(a.annotation is not None for a in arguments)
+        assert is_kernel(function) or typed, f"{path.name}: {function.name} has parameters or a result without types"
+
+
 def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

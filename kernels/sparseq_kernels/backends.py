@@ -9,20 +9,37 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from .cpu import int8_linear as cpu_int8_linear
 from .cpu import masked_linear as cpu_masked_linear
 from .cpu import qat_linear as cpu_qat_linear
 from .cpu import quantize_rows as cpu_quantize_rows
-from .cpu.native import why_not
+from .cpu.native import why_not as why_not_native
 from .errors import InputError
-from .reference import fake_quant, int8_embedding, int8_linear, magnitude_mask, masked_linear, qat_linear, quantize_rows
+from .reference import (
+    fake_quant,
+    gelu_quantize_rows,
+    int8_embedding,
+    int8_linear,
+    layer_norm_quantize_rows,
+    magnitude_mask,
+    masked_linear,
+    qat_linear,
+    quantize_rows,
+)
+from .triton.runtime import interpreted
+from .triton.runtime import why_not as why_not_triton
 
 Implementation = Callable[..., Any]
+Table = dict[str, Implementation]
 
-REFERENCE: dict[str, Implementation] = {
+REFERENCE: Table = {
     "quantize_rows": quantize_rows.quantize_rows,
+    "layer_norm_quantize_rows": layer_norm_quantize_rows.layer_norm_quantize_rows,
+    "gelu_quantize_rows": gelu_quantize_rows.gelu_quantize_rows,
     "fake_quant": fake_quant.fake_quant,
     "fake_quant_backward": fake_quant.fake_quant_backward,
     "qat_linear": qat_linear.qat_linear,
@@ -34,7 +51,7 @@ REFERENCE: dict[str, Implementation] = {
     "magnitude_mask": magnitude_mask.magnitude_mask,
 }
 
-_CPU_MODULES: dict[str, Implementation] = {
+_CPU_MODULES: Table = {
     "quantize_rows": cpu_quantize_rows.quantize_rows,
     "qat_linear": cpu_qat_linear.qat_linear,
     "qat_linear_backward": cpu_qat_linear.qat_linear_backward,
@@ -46,27 +63,61 @@ _CPU_MODULES: dict[str, Implementation] = {
 CPU = REFERENCE | {op: functools.partial(function, native=False) for op, function in _CPU_MODULES.items()}
 NATIVE = REFERENCE | {op: functools.partial(function, native=True) for op, function in _CPU_MODULES.items()}
 
-TABLES = {"reference": REFERENCE, "cpu": CPU, "native": NATIVE}
+BACKENDS = ("reference", "cpu", "native", "triton")
 _ON_CPU = ("cpu", "native")
 _forced: str | None = None
+
+
+@functools.cache
+def table(name: str) -> Table:
+    """The backend's function for each op. Triton's are imported here and not before."""
+    if name == "triton":
+        from .triton.table import TRITON
+
+        return REFERENCE | TRITON
+    return {"reference": REFERENCE, "cpu": CPU, "native": NATIVE}[name]
+
+
+def why_not(name: str, device: str) -> str | None:
+    """Why the backend cannot run on tensors of `device` ("cpu", "cuda"); None if it can."""
+    if name == "triton":
+        if device == "cpu" and not interpreted():
+            return "it runs on GPU tensors, and on cpu ones only in Triton's interpreter (TRITON_INTERPRET=1)"
+        return why_not_triton()
+    if name in _ON_CPU and device != "cpu":
+        return "it runs on cpu tensors only"
+    return why_not_native() if name == "native" else None
+
+
+def runnable(device: str = "cpu") -> tuple[str, ...]:
+    """The backends that can run on tensors of `device` here."""
+    return tuple(name for name in BACKENDS if why_not(name, device) is None)
 
 
 def backend(device: str = "cpu") -> str:
     """The backend that runs for tensors on `device` ("cpu", "cuda"): the forced one, otherwise the fastest it has.
 
     On a CPU that is "native" where its code can be built, which the first call does; elsewhere "cpu", with a warning.
+    On a GPU it is "triton"; without a Triton that works "reference", with a warning.
     """
-    if _forced is not None:
-        return _forced
-    return _best_on_cpu() if device == "cpu" else "reference"
+    return _forced if _forced is not None else _best(device)
+
+
+# (the fastest backend, what stands in where it cannot run, and what that is)
+_CHOICES = {
+    "cpu": ("native", "cpu", "torch's operators"),
+    "cuda": ("triton", "reference", "its reference implementation"),
+}
 
 
 @functools.cache
-def _best_on_cpu() -> str:
-    if (reason := why_not()) is None:
-        return "native"
-    warnings.warn(f"sparseq runs on torch's operators, which is slower than its native code: {reason}", stacklevel=2)
-    return "cpu"
+def _best(device: str) -> str:
+    fast, plain, runs_on = _CHOICES.get(device, _CHOICES["cuda"])
+    if (reason := why_not(fast, device)) is None:
+        return fast
+    message = f"on {device} sparseq runs on {runs_on}, which is slower than its backend {fast!r}: {reason}"
+    warnings.warn(message, stacklevel=2)
+    return plain
 
 
 def set_backend(name: str | None) -> None:
@@ -75,10 +126,12 @@ def set_backend(name: str | None) -> None:
     Raises InputError for an unknown backend, and for one that cannot run on this machine, saying why.
     """
     global _forced
-    if name is not None and name not in TABLES:
-        raise InputError(f"unknown backend {name!r}: available are {', '.join(TABLES)}")
-    if name == "native" and (reason := why_not()) is not None:
-        raise InputError(f"backend 'native' cannot run here: {reason}")
+    if name is not None:
+        if name not in BACKENDS:
+            raise InputError(f"unknown backend {name!r}: available are {', '.join(BACKENDS)}")
+        reasons = [why_not(name, device) for device in ("cpu", "cuda") if device == "cpu" or torch.cuda.is_available()]
+        if None not in reasons:
+            raise InputError(f"backend {name!r} cannot run here: {reasons[0]}")
     _forced = name
 
 
@@ -95,16 +148,35 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 def implementation(op: str, device: str) -> Implementation:
     """The function that runs `op` on tensors of `device`; InputError where a forced backend cannot."""
+    if _forced is None:
+        return table(_best(device))[op]
+    if (reason := _refused(_forced, device)) is not None:
+        raise InputError(f"backend {_forced!r} is forced, but {reason}, and {op} got {device} ones")
+    return table(_forced)[op]
+
+
+@functools.cache
+def _refused(name: str, device: str) -> str | None:
+    return why_not(name, device)
+
+
+class Residuals(NamedTuple):
+    """What `qat_linear` hands to its backward."""
+
+    levels: bool
+    x_scale: bool
+    w_scale: bool
+
+
+def residuals(device: str, weight_scale: Any, input_scale: Any, weight_bits: int, input_bits: int) -> Residuals:
+    """What `qat_linear` on this device returns beside y. With the levels, the backward does not quantize again and
+    needs no x; Triton's quantizes again, by the scales that the forward found."""
     name = backend(device)
-    if name in _ON_CPU and device != "cpu":
-        raise InputError(f"backend {name!r} is forced but runs on cpu tensors only, and {op} got {device} ones")
-    return TABLES[name][op]
-
-
-def keeps_residuals(device: str, weight_scale: Any, input_scale: Any, weight_bits: int, input_bits: int) -> bool:
-    """Whether `qat_linear` on this device hands its integers to the backward, which then does not quantize again."""
-    integers = qat_linear.uses_integers(weight_bits, input_bits)
-    return backend(device) in _ON_CPU and integers and weight_scale is None and input_scale is None
+    if name == "triton":
+        return Residuals(False, input_scale is None, weight_scale is None)
+    learned = weight_scale is not None or input_scale is not None
+    kept = name in _ON_CPU and qat_linear.uses_integers(weight_bits, input_bits) and not learned
+    return Residuals(kept, kept, kept)
 
 
 set_backend(os.environ.get("SPARSEQ_BACKEND") or None)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .reference.int8_linear import ACTIVATIONS
 
 
 def _same_device(op: str, tensors: Sequence[Tensor | None]) -> None:
-    places = {t.device for t in tensors if t is not None}
-    if len(places) > 1:
+    first = next(t for t in tensors if t is not None).device
+    if any(t is not None and t.device != first for t in tensors):
+        places = {t.device for t in tensors if t is not None}
         raise InputError(f"{op} got tensors on {' and '.join(sorted(map(str, places)))}: move them to one device")
 
 
@@ -45,9 +47,11 @@ def _qat_linear(x: Tensor, weight: Tensor, bias: Any, mask: Any, weight_scale: A
         raise InputError(f"{op}: input_scale must be one value, not {input_scale.numel()}")
 
 
-def _int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Any, input_scale: Any, *_: Any) -> None:
+def _int8_linear(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Any, input_scale: Any, activation: str, _: Any, to: Any
+) -> None:
     op, outputs = "int8_linear", (weight.shape[0],)
-    _same_device(op, (x, weight, weight_scale, bias, input_scale))
+    _same_device(op, (x, weight, weight_scale, bias, input_scale, to))
     _matrix(op, x, weight)
     _shape(op, "weight_scale", weight_scale, outputs)
     _shape(op, "bias", bias, outputs)
@@ -57,6 +61,33 @@ def _int8_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Any, inp
     if input_scale is not None and input_scale.numel() not in (1, rows):
         each = f" or one for each of {rows} rows" if rows != 1 else ""
         raise InputError(f"{op}: input_scale must be one value{each}, not {input_scale.numel()}")
+    if to is not None and to.numel() != 1:
+        raise InputError(f"{op}: output_scale must be one value, not {to.numel()}")
+    if activation not in ACTIVATIONS:
+        raise InputError(f"{op}: unknown activation {activation!r}: use {', '.join(ACTIVATIONS)}")
+
+
+def _layer_norm(x: Tensor, residual: Any, weight: Tensor, bias: Tensor, *_: Any) -> None:
+    op, width = "layer_norm_quantize_rows", tuple(x.shape[-1:])
+    _same_device(op, (x, residual, weight, bias))
+    _shape(op, "residual", residual, tuple(x.shape))
+    _shape(op, "weight", weight, width)
+    _shape(op, "bias", bias, width)
+
+
+def _gelu(x: Tensor, approximate: str, *_: Any) -> None:
+    if approximate not in ("none", "tanh"):
+        raise InputError(f"gelu_quantize_rows: unknown approximation {approximate!r}: use none or tanh")
+
+
+def _fake_quant(x: Tensor, scale: Tensor, *_: Any) -> None:
+    _same_device("fake_quant", (x, scale))
+    missing = x.dim() - scale.dim()
+    fits = missing >= 0 and all(s in (1, n) for s, n in zip(scale.shape, x.shape[missing:], strict=True))
+    if not fits:
+        raise InputError(
+            f"fake_quant: a scale of shape {tuple(scale.shape)} does not broadcast to x's, {tuple(x.shape)}"
+        )
 
 
 def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *_: Any) -> None:
@@ -67,6 +98,9 @@ def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *_: Any) 
 
 
 CHECKS: dict[str, Callable[..., None]] = {
+    "layer_norm_quantize_rows": _layer_norm,
+    "gelu_quantize_rows": _gelu,
+    "fake_quant": _fake_quant,
     "qat_linear": _qat_linear,
     "int8_linear": _int8_linear,
     "masked_linear": _masked_linear,

@@ -43,6 +43,11 @@ def scale_from_max(largest: Tensor, bits: int) -> Tensor:
     return torch.where(torch.isfinite(largest), scale, torch.full_like(largest, float("nan")))
 
 
+def reciprocal(scale: Tensor) -> Tensor:
+    """1 / scale in compute_dtype: the factor that turns a value into its level."""
+    return 1 / scale.to(compute_dtype(scale))
+
+
 def row_max(x: Tensor) -> Tensor:
     """max|x| over the last dimension, [..., K] -> [...], in compute_dtype; 0 where K is 0."""
     if x.shape[-1] == 0:
@@ -52,6 +57,8 @@ def row_max(x: Tensor) -> Tensor:
 
 def as_rows(x: Tensor) -> Tensor:
     """[..., K] -> [M, K], also where M or K is 0."""
+    if x.dim() == 2:
+        return x
     return x.reshape(x.shape[:-1].numel(), x.shape[-1])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import implementation, keeps_residuals
+from .backends import implementation, residuals
 from .checks import CHECKS
 from .numerics import compute_dtype, storage_dtype
 from .reference.int8_linear import result_dtype
@@ -21,14 +21,21 @@ LIBRARY = torch.library.Library("sparseq", "DEF")
 SCHEMAS = {
     # q = round(x / s) in [-qmax, qmax], s = max|x| / qmax for each row: (q int8 or int16 [..., K], s fp32 [...]).
     "quantize_rows": "(Tensor x, int bits=8) -> (Tensor, Tensor)",
+    # quantize_rows(y) of y = layer_norm(x + residual) over the last dimension, and of y = gelu(x), y rounded to x's
+    # dtype: what feeds a quantized layer in BERT, quantized where it is made. The first returns y too.
+    "layer_norm_quantize_rows": (
+        "(Tensor x, Tensor? residual, Tensor weight, Tensor bias, float eps=1e-12, int bits=8)"
+        " -> (Tensor, Tensor, Tensor)"
+    ),
+    "gelu_quantize_rows": "(Tensor x, str approximate='none', int bits=8) -> (Tensor, Tensor)",
     # clamp(round(x / s), -qmax, qmax) * s; `scale` is a scalar or broadcasts against x. Gradient: straight-through
     # inside the clip range for x, LSQ's for the scale.
     "fake_quant": "(Tensor x, Tensor scale, int bits=8) -> Tensor",
     "fake_quant_backward": "(Tensor grad, Tensor x, Tensor scale, int bits) -> (Tensor, Tensor)",
     # y = Q(x) Q(weight o mask)^T + bias with Q = quantize, then dequantize; up to 8 bits on both sides the product is
     # of integers. `input_scale` is per tensor, `weight_scale` [N]. regrow: masked weights receive the dense gradient.
-    # Returns y and what the backward may use instead of quantizing anew (integers and scales of x and of the weight; a
-    # backend that prefers to recompute returns them empty), a quarter of the bytes of x.
+    # Returns y and what the backward may use: integers and scales of x and of the weight. A backend that keeps the
+    # integers needs no x, which has four times the bytes; one that recomputes them returns none, and scales alone.
     "qat_linear": (
         "(Tensor x, Tensor weight, Tensor? bias=None, Tensor? mask=None, Tensor? weight_scale=None, "
         "Tensor? input_scale=None, int weight_bits=8, int input_bits=8, ScalarType? out_dtype=None, bool regrow=False)"
@@ -40,10 +47,11 @@ SCHEMAS = {
         " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
     # y = act((q_x q_w^T) s_x s_w + bias), weight int8 [N, K] and its scale fp32 [N]; x is quantized by row, or by the
-    # static `input_scale`, or is int8 already (then `input_scale` is its scale: a row each, or one).
+    # static `input_scale`, or is int8 already (then `input_scale` is its scale: a row each, or one). With an
+    # `output_scale` y comes as int8 of that one scale, for the next layer.
     "int8_linear": (
         "(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias=None, Tensor? input_scale=None, "
-        "str activation='none', ScalarType? out_dtype=None) -> Tensor"
+        "str activation='none', ScalarType? out_dtype=None, Tensor? output_scale=None) -> Tensor"
     ),
     # weight[indices] * scale[indices]: int8 or int16 [V, D], fp32 [V] -> [..., D].
     "int8_embedding": "(Tensor indices, Tensor weight, Tensor scale, ScalarType? out_dtype=None) -> Tensor",
@@ -93,10 +101,26 @@ for _op, _schema in SCHEMAS.items():
         LIBRARY.impl(_op, _dispatcher(_op), _key)
 
 
-@_fake("quantize_rows")
-def _(x: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+def _quantized_like(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     scale = torch.empty(x.shape[:-1], dtype=compute_dtype(x), device=x.device)
     return torch.empty(x.shape, dtype=storage_dtype(bits), device=x.device), scale
+
+
+@_fake("quantize_rows")
+def _(x: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    return _quantized_like(x, bits)
+
+
+@_fake("layer_norm_quantize_rows")
+def _(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-12, bits: int = 8
+) -> tuple[Tensor, Tensor, Tensor]:
+    return *_quantized_like(x, bits), torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+@_fake("gelu_quantize_rows")
+def _(x: Tensor, approximate: str = "none", bits: int = 8) -> tuple[Tensor, Tensor]:
+    return _quantized_like(x, bits)
 
 
 @_fake("fake_quant")
@@ -126,18 +150,18 @@ def _(
     out_dtype: torch.dtype | None = None,
     regrow: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    kept = keeps_residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
-    rows, outputs = (math.prod(x.shape[:-1]), weight.shape[0]) if kept else (0, 0)
+    kept = residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
+    rows, outputs = math.prod(x.shape[:-1]), weight.shape[0]
 
-    def new(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def new(shape: tuple[int, ...], dtype: torch.dtype, kept: bool) -> Tensor:
         return torch.empty(shape if kept else 0, dtype=dtype, device=x.device)
 
     return (
         _linear_shape(x, weight, result_dtype(x, out_dtype)),
-        new((rows, x.shape[-1]), torch.int8),
-        new((rows,), compute_dtype(x)),
-        new((outputs, x.shape[-1]), torch.int8),
-        new((outputs,), compute_dtype(weight)),
+        new((rows, x.shape[-1]), torch.int8, kept.levels),
+        new((rows,), compute_dtype(x), kept.x_scale),
+        new((outputs, x.shape[-1]), torch.int8, kept.levels),
+        new((outputs,), compute_dtype(weight), kept.w_scale),
     )
 
 
@@ -187,8 +211,9 @@ def _(
     input_scale: Tensor | None = None,
     activation: str = "none",
     out_dtype: torch.dtype | None = None,
+    output_scale: Tensor | None = None,
 ) -> Tensor:
-    return _linear_shape(x, weight, result_dtype(x, out_dtype))
+    return _linear_shape(x, weight, result_dtype(x, out_dtype, output_scale))
 
 
 @_fake("int8_embedding")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .backends import keeps_residuals
+from .backends import residuals
 from .ops import LIBRARY, SCHEMAS, complete
 
 OPS = torch.ops.sparseq
@@ -38,12 +38,11 @@ def _needs(ctx: Any, count: int) -> tuple[bool, ...]:
 
 def _setup_qat_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow = inputs
-    residuals = output[1:]
-    ctx.mark_non_differentiable(*residuals)
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     # The integers, where the forward left them, take the input's place: a quarter of its bytes.
-    kept = keeps_residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
-    ctx.save_for_backward(None if kept else x, weight, mask, weight_scale, input_scale, *residuals)
+    kept = residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
+    ctx.save_for_backward(None if kept.levels else x, weight, mask, weight_scale, input_scale, *output[1:])
     ctx.settings = (weight_bits, input_bits, x.dtype, regrow)
     ctx.bias_dtype = None if bias is None else bias.dtype
 
@@ -54,8 +53,8 @@ def _qat_linear_backward(ctx: Any, grad: Tensor | None, *unused: Any) -> tuple[A
         return (None,) * 10
     need_x, need_w, need_bias, _, need_ws, need_is = _needs(ctx, 6)
     needs = [need_x, need_w, need_bias and ctx.bias_dtype is not None, need_ws, need_is]
-    inputs, residuals = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
-    grads = OPS.qat_linear_backward(grad, *inputs, residuals, *ctx.settings, needs)
+    inputs, kept = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
+    grads = OPS.qat_linear_backward(grad, *inputs, kept, *ctx.settings, needs)
     grad_x, grad_w, grad_bias, grad_ws, grad_is = (g if need else None for g, need in zip(grads, needs, strict=True))
     grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias_dtype)
     return grad_x, grad_w, grad_bias, None, grad_ws, grad_is, *[None] * 4

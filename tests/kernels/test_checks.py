@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from sparseq_kernels import InputError, call, use_backend
-from sparseq_kernels.backends import TABLES
+from sparseq_kernels.backends import runnable
 
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
 
 
-@pytest.mark.parametrize("backend", TABLES)
+@pytest.mark.parametrize("backend", runnable())
 @pytest.mark.parametrize(
     "run,sentence",
     [
@@ -50,7 +50,7 @@ def test_second_derivatives_are_refused_and_not_wrong():
         grad.square().sum().backward()
 
 
-@pytest.mark.parametrize("backend", TABLES)
+@pytest.mark.parametrize("backend", runnable())
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("shape", [(4, 0), (0, 4)])
 def test_layers_without_inputs_or_outputs(backend, bits, shape):

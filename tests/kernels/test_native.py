@@ -33,7 +33,7 @@ def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path):
     code += "print(sparseq_kernels.backend())"
     done = in_a_new_process(code, tmp_path, PATH="", CC="")
     assert done.stdout.split("\n")[:2] == ["[[127, 127]]", "cpu"]
-    assert "slower than its native code: no C compiler was found" in done.stderr
+    assert "slower than its backend 'native': no C compiler was found" in done.stderr
     forced = in_a_new_process("import sparseq_kernels", tmp_path, PATH="", CC="", SPARSEQ_BACKEND="native")
     assert "backend 'native' cannot run here: no C compiler was found" in forced.stderr
 
@@ -46,7 +46,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
 
 
 def test_forcing_it_where_it_is_not_available(monkeypatch):
-    monkeypatch.setattr("sparseq_kernels.backends.why_not", lambda: "no C compiler was found")
+    monkeypatch.setattr("sparseq_kernels.backends.why_not_native", lambda: "no C compiler was found")
     with pytest.raises(InputError, match="'native' cannot run here: no C compiler"):
         set_backend("native")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparseq_kernels import InputError, backend, set_backend, use_backend
-from sparseq_kernels.backends import TABLES
+from sparseq_kernels.backends import runnable, table
 from sparseq_kernels.ops import SCHEMAS
 
 OPS = torch.ops.sparseq
@@ -25,6 +25,11 @@ def positive(*shape):
 MASK = torch.rand(4, 6) > 0.5
 SAMPLES = {
     "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
+    "layer_norm_quantize_rows": lambda dtype: [
+        (torch.randn(2, 3, 6).to(dtype), torch.randn(2, 3, 6).to(dtype), torch.rand(6), torch.randn(6)),
+        (torch.randn(3, 6).to(dtype), None, torch.rand(6), torch.randn(6), 1e-5, 4),
+    ],
+    "gelu_quantize_rows": lambda dtype: [(torch.randn(2, 3, 6).to(dtype),), (torch.randn(3, 6).to(dtype), "tanh", 16)],
     "fake_quant": lambda dtype: [
         (leaf(3, 6, dtype=dtype), positive(), 8),
         (leaf(3, 6, dtype=dtype), positive(3, 1), 4),
@@ -57,6 +62,7 @@ SAMPLES = {
     "int8_linear": lambda dtype: [
         (torch.randn(2, 3, 6).to(dtype), levels(4, 6), torch.rand(4), torch.randn(4), None, "gelu"),
         (torch.randn(3, 6).to(dtype), levels(4, 6), torch.rand(4), None, torch.rand(1), "none", torch.float32),
+        (levels(3, 6), levels(4, 6), torch.rand(4), None, torch.rand(3), "relu", None, torch.rand(1)),
     ],
     "int8_embedding": lambda dtype: [(torch.tensor([[1, 0]]), levels(4, 6), torch.rand(4), dtype)],
     "masked_linear": lambda dtype: [
@@ -72,7 +78,7 @@ SAMPLES = {
 
 @pytest.mark.parametrize("op", SCHEMAS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", runnable())
 def test_opcheck(op, dtype, name):
     with use_backend(name):
         for args in SAMPLES[op](dtype):
@@ -80,20 +86,21 @@ def test_opcheck(op, dtype, name):
 
 
 def test_every_op_has_every_backend():
-    assert all(set(table) == set(SCHEMAS) == set(SAMPLES) for table in TABLES.values())
+    assert all(set(table(name)) == set(SCHEMAS) == set(SAMPLES) for name in runnable())
 
 
 def test_the_backend_is_visible_and_forceable():
-    assert backend() == "native" and backend("cuda") == "reference"
+    assert backend() == "native" and backend("cuda") == "triton"
     with use_backend("reference"):
         assert backend() == "reference"
     assert backend() == "native"
-    with pytest.raises(InputError, match="unknown backend 'fast': available are reference, cpu, native"):
+    with pytest.raises(InputError, match="unknown backend 'fast': available are reference, cpu, native, triton"):
         set_backend("fast")
 
 
 def test_a_forced_backend_that_cannot_run_says_why():
     from sparseq_kernels.backends import implementation
 
-    with use_backend("cpu"), pytest.raises(InputError, match="forced but runs on cpu tensors only"):
+    sentence = "is forced, but it runs on cpu tensors only, and int8_linear got cuda ones"
+    with use_backend("cpu"), pytest.raises(InputError, match=sentence):
         implementation("int8_linear", "cuda")

@@ -2,7 +2,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import as_rows
-from ..reference.int8_linear import ACTIVATIONS, check_depth, result_dtype
+from ..reference.int8_linear import ACTIVATIONS, check_depth, delivered, flat_scale, result_dtype
 from ..reference.int8_linear import quantize_input as check_input
 from . import native as compiled
 from .quantize_rows import quantize, quantize_rows
@@ -31,7 +31,7 @@ def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int, *, native: 
         return check_input(x, input_scale, bits)
     if input_scale is None:
         return quantize_rows(x, bits, native=native)
-    return quantize(x, input_scale, bits), input_scale.reshape(-1)
+    return quantize(x, input_scale, bits), flat_scale(input_scale)
 
 
 def epilogue(
@@ -40,7 +40,6 @@ def epilogue(
     weight_scale: Tensor,
     bias: Tensor | None,
     activation: str,
-    out_dtype: torch.dtype,
     *,
     native: bool,
 ) -> Tensor:
@@ -50,7 +49,7 @@ def epilogue(
         y = acc.to(input_scale.dtype).mul_(input_scale.unsqueeze(-1)).mul_(weight_scale)
         if bias is not None:
             y.add_(bias)
-    return ACTIVATIONS[activation](y).to(out_dtype)
+    return ACTIVATIONS[activation](y)
 
 
 def int8_linear(
@@ -61,10 +60,11 @@ def int8_linear(
     input_scale: Tensor | None,
     activation: str,
     out_dtype: torch.dtype | None,
+    output_scale: Tensor | None,
     *,
     native: bool,
 ) -> Tensor:
     q, scale = quantize_input(as_rows(x), input_scale, 8, native=native)
-    out = result_dtype(x, out_dtype)
-    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, out, native=native)
+    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, native=native)
+    y = delivered(y, result_dtype(x, out_dtype, output_scale), output_scale)
     return y.reshape(*x.shape[:-1], weight.shape[0])

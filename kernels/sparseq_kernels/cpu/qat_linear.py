@@ -38,7 +38,7 @@ def qat_linear(
         w, channels = compiled.quantize_rows(weight, weight_bits, mask)
     else:
         w, channels = quantize_rows(masked(weight, mask), weight_bits, native=native)
-    y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", out, native=native)
+    y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", native=native).to(out)
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if weight_scale is not None or input_scale is not None:
         return y, *reference.no_residuals(x)  # Clip masks and LSQ's gradient need the unrounded operands.

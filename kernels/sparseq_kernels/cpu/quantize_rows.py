@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from ..numerics import as_rows, compute_dtype, qmax, row_max, scale_from_max, storage_dtype
+from ..numerics import as_rows, compute_dtype, qmax, reciprocal, row_max, scale_from_max, storage_dtype
 from ..reference import quantize_rows as reference
 from . import native as compiled
 
@@ -18,7 +18,7 @@ def quantize(x: Tensor, scale: Tensor, bits: int, *, clamp: bool = True) -> Tens
     """The reference's integers in few passes. `clamp=False` for scales from the maximum, beyond which nothing lies."""
     if not torch.isfinite(scale).all():
         return reference.quantize(x, scale, bits)
-    levels = torch.mul(x.to(compute_dtype(x)), 1 / scale).round_()
+    levels = torch.mul(x.to(compute_dtype(x)), reciprocal(scale)).round_()
     if clamp:
         levels.clamp_(-qmax(bits), qmax(bits)).nan_to_num_(nan=0.0)
     return levels.to(storage_dtype(bits))

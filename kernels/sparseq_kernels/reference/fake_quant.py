@@ -1,12 +1,12 @@
 import torch
 from torch import Tensor
 
-from ..numerics import CLIP_TOLERANCE, compute_dtype, qmax
+from ..numerics import CLIP_TOLERANCE, compute_dtype, qmax, reciprocal
 
 
 def fake_quant(x: Tensor, scale: Tensor, bits: int) -> Tensor:
     limit = qmax(bits)
-    levels = torch.round(x.to(compute_dtype(x)) * (1 / scale)).clamp(-limit, limit)
+    levels = torch.round(x.to(compute_dtype(x)) * reciprocal(scale)).clamp(-limit, limit)
     return (levels * scale).to(x.dtype)
 
 
@@ -21,7 +21,7 @@ def clip_and_slope(x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]
     """Where x is inside the clip range (bool), and d fake_quant / d scale by LSQ: round(v) - v inside, +-qmax outside,
     for v = x / scale (Esser et al. 2020, equation 3)."""
     limit = qmax(bits)
-    v = x.to(compute_dtype(x)) * (1 / scale)
+    v = x.to(compute_dtype(x)) * reciprocal(scale)
     inside = v.abs() <= limit * CLIP_TOLERANCE
     return inside, torch.where(inside, torch.round(v) - v, v.clamp(-limit, limit))
 

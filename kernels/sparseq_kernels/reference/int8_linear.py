@@ -30,22 +30,35 @@ def check_depth(depth: int) -> None:
 def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
     """(integers, scale [M or 1]) of x [M, K]: dynamic per row without `input_scale`, static per tensor with one."""
     if x.dtype == torch.int8:
-        if input_scale is None:
-            raise InputError("int8 activations need their scale: pass input_scale, one value a row or one in all")
-        return x, input_scale.reshape(-1)
+        return x, int8_input_scale(input_scale)
     if input_scale is None:
         return quantize_rows(x, bits)
-    return quantize(x, input_scale, bits), input_scale.reshape(-1)
+    return quantize(x, input_scale, bits), flat_scale(input_scale)
 
 
-def epilogue(
-    acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, activation: str, out_dtype: torch.dtype
-) -> Tensor:
-    """act(acc * input_scale[:, None] * weight_scale[None, :] + bias), computed in fp32 (fp64 if the scales are)."""
+def int8_input_scale(input_scale: Tensor | None) -> Tensor:
+    """The scale [M or 1] that came with int8 activations; InputError if none did."""
+    if input_scale is None:
+        raise InputError("int8 activations need their scale: pass input_scale, one value a row or one in all")
+    return flat_scale(input_scale)
+
+
+def flat_scale(scale: Tensor) -> Tensor:
+    """[n], in the dtype that arithmetic has."""
+    return scale.reshape(-1).to(compute_dtype(scale))
+
+
+def epilogue(acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    """act(acc * input_scale[:, None] * weight_scale[None, :] + bias), in fp32 (fp64 if the scales are)."""
     y = acc.to(input_scale.dtype) * input_scale.unsqueeze(-1) * weight_scale
     if bias is not None:
         y = y + bias.to(y.dtype)
-    return ACTIVATIONS[activation](y).to(out_dtype)
+    return ACTIVATIONS[activation](y)
+
+
+def delivered(y: Tensor, out_dtype: torch.dtype, output_scale: Tensor | None) -> Tensor:
+    """An epilogue's result as it leaves: in `out_dtype`, or as int8 of the one scale `output_scale`."""
+    return y.to(out_dtype) if output_scale is None else quantize(y, output_scale, 8)
 
 
 def int8_linear(
@@ -56,14 +69,19 @@ def int8_linear(
     input_scale: Tensor | None,
     activation: str,
     out_dtype: torch.dtype | None,
+    output_scale: Tensor | None,
 ) -> Tensor:
     q, scale = quantize_input(as_rows(x), input_scale, 8)
-    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, result_dtype(x, out_dtype))
+    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation)
+    y = delivered(y, result_dtype(x, out_dtype, output_scale), output_scale)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def result_dtype(x: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
-    """`out_dtype` if given, else x's own; fp32 for int8 activations, which have no floating dtype of their own."""
+def result_dtype(x: Tensor, out_dtype: torch.dtype | None, output_scale: Tensor | None = None) -> torch.dtype:
+    """int8 if the output is quantized, `out_dtype` if given, else x's own; fp32 for int8 activations, which have no
+    floating dtype of their own."""
+    if output_scale is not None:
+        return torch.int8
     if out_dtype is not None:
         return out_dtype
     return x.dtype if x.is_floating_point() else compute_dtype(x)

@@ -56,7 +56,7 @@ def qat_linear(
         channels = channel_scale(kept, weight_scale, weight_bits)
         q, scale = quantize_input(rows, input_scale, input_bits)
         acc = int8_matmul(q, quantize(kept, channels.unsqueeze(-1), weight_bits))
-        y = epilogue(acc, scale, channels, bias, "none", out)
+        y = epilogue(acc, scale, channels, bias, "none").to(out)
     else:
         xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
         y = float_linear(xq, wq, bias, out)

@@ -1,13 +1,13 @@
 import torch
 from torch import Tensor
 
-from ..numerics import compute_dtype, qmax, row_max, scale_from_max, storage_dtype
+from ..numerics import compute_dtype, qmax, reciprocal, row_max, scale_from_max, storage_dtype
 
 
 def quantize(x: Tensor, scale: Tensor, bits: int) -> Tensor:
     """round(x / scale), clamped, as integers; `scale` broadcasts against x; 0 where the result is not a number."""
     limit = qmax(bits)
-    levels = torch.round(x.to(compute_dtype(x)) * (1 / scale)).clamp(-limit, limit)
+    levels = torch.round(x.to(compute_dtype(x)) * reciprocal(scale)).clamp(-limit, limit)
     return levels.nan_to_num(nan=0.0).to(storage_dtype(bits))
 
 

@@ -1,0 +1,7 @@
+from torch import Tensor
+
+from .quantize_rows import activate_quantize_rows
+
+
+def gelu_quantize_rows(x: Tensor, approximate: str, bits: int) -> tuple[Tensor, Tensor]:
+    return activate_quantize_rows(x, "gelu" if approximate == "none" else "gelu_tanh", bits)

@@ -1,0 +1,220 @@
+"""The int8 matrix product that `int8_linear` and the forward of `qat_linear` are, in two kernels: one of tiles, for
+many rows, and one that shares the depth of few rows among programs.
+
+An operand comes as levels (int8, multiplied as they are), or in floating point and is quantized between its load and
+the product: by scales from the maximum ("max"), which clip nothing, or by given ones ("given"), which do.
+"""
+
+import triton
+import triton.language as tl
+
+from .numerics import activate, inverse, level_bits, level_float, magnitude_bits, scale_from_bits
+
+
+@triton.jit
+def tile_place(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
+    """Row and column of a tile, in an order in which GROUP_M rows of tiles run together."""
+    in_group = GROUP_M * tiles_n
+    first = tile // in_group * GROUP_M
+    rows = tl.minimum(tiles_m - first, GROUP_M)
+    return first + tile % in_group % rows, tile % in_group // rows
+
+
+@triton.jit
+def place(index, count, BLOCK: tl.constexpr):
+    """The rows of a block, those beyond the last as row 0: read and not stored."""
+    rows = index * BLOCK + tl.arange(0, BLOCK)
+    return rows, tl.max_contiguous(tl.multiple_of(tl.where(rows < count, rows, 0), BLOCK), BLOCK)
+
+
+@triton.jit
+def load_operand(pointers, k, K, columns, EVEN_K: tl.constexpr):
+    if EVEN_K:
+        value = tl.load(pointers + k)
+    else:
+        value = tl.load(pointers + k, mask=columns[None, :] < K - k, other=0)
+    return value
+
+
+@triton.jit
+def quantized(value, factor, scale, MODE: tl.constexpr, QMAX: tl.constexpr, INTEGERS: tl.constexpr):
+    """What of an operand goes into the product: its int8 levels, or (wider than 8 bits) its fake-quantized values."""
+    if MODE != "levels":
+        if INTEGERS:
+            value = level_bits(value, factor[:, None], QMAX, MODE == "given").to(tl.int8)
+        else:
+            value = level_float(value, factor[:, None], QMAX, MODE == "given") * scale[:, None]
+    return value
+
+
+@triton.jit
+def store_outputs(
+    acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS: tl.constexpr, ACTIVATION: tl.constexpr
+):
+    """act(acc * xs[:, None] * w_scale[None, :] + bias), stored in the type of `out` [M, N]; as levels of `out_scale` if
+    there is one."""
+    y = acc.to(tl.float32)
+    if INTEGERS:
+        y = y * xs[:, None] * tl.load(w_scale + columns, mask=columns < N, other=1.0)[None, :]
+    if bias is not None:
+        y += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+    y = activate(y, ACTIVATION)
+    if out_scale is not None:
+        y = level_bits(y, inverse(tl.load(out_scale)), 127, True)
+    inside = (rows[:, None] < M) & (columns[None, :] < N)
+    tl.store(out + rows.to(tl.int64)[:, None] * N + columns[None, :], y.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["M"])
+def int8_tile_kernel(
+    x,  # [M, K] int8 or floating
+    x_scale,  # [M], or one
+    w,  # [N, K] int8 or floating
+    w_scale,  # [N]
+    mask,  # [N, K] uint8, or None
+    bias,  # [N], or None
+    out,  # [M, N]
+    out_scale,  # one, or None
+    M,
+    N,
+    K,
+    stride_xm,
+    stride_wn,
+    X_MODE: tl.constexpr,
+    X_STRIDE: tl.constexpr,  # of its scales: 1, or 0 if there is one in all
+    X_QMAX: tl.constexpr,
+    W_MODE: tl.constexpr,
+    W_QMAX: tl.constexpr,
+    INTEGERS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    tiles_n = tl.cdiv(N, BLOCK_N)
+    depth = tl.arange(0, BLOCK_K)
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0)):
+        tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP_M)
+        rows, x_rows = place(tile_m, M, BLOCK_M)
+        columns, w_rows = place(tile_n, N, BLOCK_N)
+        x_at = x + x_rows.to(tl.int64)[:, None] * stride_xm + depth[None, :]
+        w_at = w + w_rows.to(tl.int64)[:, None] * stride_wn + depth[None, :]
+        xs = x_scale
+        x_factor = x_scale
+        ws = w_scale
+        w_factor = w_scale
+        if X_MODE != "levels":
+            xs = tl.load(x_scale + x_rows * X_STRIDE)
+            x_factor = inverse(xs)
+        if W_MODE != "levels":
+            ws = tl.load(w_scale + w_rows)
+            w_factor = inverse(ws)
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32 if INTEGERS else tl.float32)
+        for k in range(0, K, BLOCK_K):
+            a = load_operand(x_at, k, K, depth, EVEN_K)
+            b = load_operand(w_at, k, K, depth, EVEN_K)
+            if mask is not None:
+                kept = load_operand(mask + w_rows.to(tl.int64)[:, None] * K + depth[None, :], k, K, depth, EVEN_K)
+                b = tl.where(kept != 0, b, 0.0)
+            a = quantized(a, x_factor, xs, X_MODE, X_QMAX, INTEGERS)
+            b = quantized(b, w_factor, ws, W_MODE, W_QMAX, INTEGERS)
+            if INTEGERS:
+                acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
+            else:
+                acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
+        xs = tl.load(x_scale + x_rows * X_STRIDE)
+        if PARTS == 2:
+            HALF: tl.constexpr = BLOCK_N // 2
+            left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, HALF)), (0, 2, 1)))
+            first = tile_n * BLOCK_N + tl.arange(0, HALF)
+            store_outputs(left, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION)
+            store_outputs(right, xs, w_scale, bias, out, out_scale, rows, first + HALF, M, N, INTEGERS, ACTIVATION)
+        else:
+            store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS, ACTIVATION)
+
+
+@triton.jit(do_not_specialize=["M"])
+def int8_skinny_kernel(
+    x,  # [M, K] int8 or floating
+    x_scale,  # [M], or one; written here if X_MODE is "max"
+    w,  # [N, K] int8
+    w_scale,  # [N]
+    bias,  # [N], or None
+    out,  # [M, N]; if SPLIT > 1 the sums, int32 [SPLIT, M, N]
+    out_scale,  # one, or None
+    M,
+    N,
+    K,
+    stride_xm,
+    stride_wn,
+    X_MODE: tl.constexpr,
+    X_STRIDE: tl.constexpr,  # of its scales: 1, or 0 if there is one in all
+    ACTIVATION: tl.constexpr,
+    EVEN_K: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    part = tl.program_id(1)
+    rows, x_rows = place(tl.program_id(2), M, BLOCK_M)
+    columns, w_rows = place(tl.program_id(0), N, BLOCK_N)
+    depth = tl.arange(0, BLOCK_K)
+    x_at = x + x_rows.to(tl.int64)[:, None] * stride_xm + depth[None, :]
+    w_at = w + w_rows.to(tl.int64)[:, None] * stride_wn + depth[None, :]
+    xs = tl.full((BLOCK_M,), 1.0, tl.float32)
+    if X_MODE == "max":
+        # Every program finds the maxima itself: few rows are in the cache anyway, and no second launch is needed.
+        largest = tl.zeros((BLOCK_M,), tl.int32)
+        for k in range(0, K, BLOCK_K):
+            largest = tl.maximum(largest, tl.max(magnitude_bits(load_operand(x_at, k, K, depth, EVEN_K)), axis=1))
+        xs = scale_from_bits(largest, 127)
+        if SPLIT > 1:
+            if (tl.program_id(0) == 0) & (part == 0):
+                tl.store(x_scale + rows, xs, mask=rows < M)
+    else:
+        xs = tl.load(x_scale + x_rows * X_STRIDE)
+    x_factor = inverse(xs)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+    share = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLIT) * BLOCK_K
+    for k in range(part * share, tl.minimum(K, (part + 1) * share), BLOCK_K):
+        a = quantized(load_operand(x_at, k, K, depth, EVEN_K), x_factor, xs, X_MODE, 127, True)
+        acc = tl.dot(a, tl.trans(load_operand(w_at, k, K, depth, EVEN_K)), acc, out_dtype=tl.int32)
+    if SPLIT > 1:
+        at = (part.to(tl.int64) * M + rows[:, None]) * N + columns[None, :]
+        tl.store(out + at, acc, mask=(rows[:, None] < M) & (columns[None, :] < N))
+    else:
+        store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, True, ACTIVATION)
+
+
+@triton.jit(do_not_specialize=["M"])
+def int8_sum_kernel(
+    sums,  # [SPLIT, M, N] int32
+    x_scale,  # [M], or one
+    w_scale,  # [N]
+    bias,  # [N], or None
+    out,  # [M, N]
+    out_scale,  # one, or None
+    M,
+    N,
+    X_STRIDE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """What `int8_skinny_kernel` does at its end, where programs share the depth: adds up, scales, stores."""
+    rows, x_rows = place(tl.program_id(1), M, BLOCK_M)
+    columns, w_rows = place(tl.program_id(0), N, BLOCK_N)
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+    at = sums + x_rows.to(tl.int64)[:, None] * N + w_rows[None, :]
+    for _ in range(SPLIT):
+        acc += tl.load(at)
+        at += M.to(tl.int64) * N
+    xs = tl.load(x_scale + x_rows * X_STRIDE)
+    store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, True, ACTIVATION)

@@ -1,0 +1,129 @@
+import torch
+from torch import Tensor
+
+from ..numerics import as_rows, qmax
+from ..reference.int8_linear import check_depth, flat_scale, int8_input_scale, result_dtype
+from .device import current
+from .int8_gemm import int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
+from .launch import launch, on
+from .plans import SKINNY_ROWS, Plan, forced, int8_plan
+from .quantize_rows import quantize_rows, row_scales
+from .runtime import cdiv
+
+
+def int8_linear(
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype | None,
+    output_scale: Tensor | None,
+) -> Tensor:
+    rows = rowwise(as_rows(x))
+    (M, K), N = rows.shape, weight.shape[0]
+    check_depth(K)
+    dtype = result_dtype(x, out_dtype, output_scale)
+    out = torch.empty((M, N), dtype=dtype, device=x.device)
+    if M and N:
+        scale = None if input_scale is None else flat_scale(input_scale)
+        mode = "given" if scale is not None else "max"
+        if x.dtype == torch.int8:
+            scale, mode = int8_input_scale(input_scale), "levels"
+        plan = forced() or int8_plan(M, N, K, x.element_size(), 1, activation, current())
+        operands = (rowwise(weight), weight_scale.float(), bias, out, output_scale)
+        with on(x):
+            if M <= SKINNY_ROWS:
+                _skinny(rows, scale, mode, operands, activation, plan)
+            else:
+                _tiles(rows, scale, mode, operands, activation, plan)
+    return out.reshape(*x.shape[:-1], N)
+
+
+Operands = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
+
+
+def _tiles(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
+    if scale is None:
+        if plan.inside:
+            scale = row_scales(x, 8)
+        else:
+            x, scale = quantize_rows(x, 8)
+            mode = "levels"
+    weight, weight_scale, bias, out, output_scale = operands
+    launch_tiles(x, scale, mode, 8, weight, weight_scale, "levels", 8, None, bias, out, output_scale, activation, plan)
+
+
+def launch_tiles(
+    x: Tensor,
+    x_scale: Tensor,
+    x_mode: str,
+    x_bits: int,
+    weight: Tensor,
+    weight_scale: Tensor,
+    weight_mode: str,
+    weight_bits: int,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    out: Tensor,
+    output_scale: Tensor | None,
+    activation: str,
+    plan: Plan,
+    precision: str = "ieee",
+) -> None:
+    """One `int8_tile_kernel`: x [M, K] and weight [N, K], both with their values side by side in a row."""
+    (M, K), N = x.shape, weight.shape[0]
+    tiles = cdiv(M, plan.block_m) * cdiv(N, plan.block_n)
+    constants = (
+        x_mode,
+        int(x_scale.numel() > 1 or M == 1),
+        qmax(x_bits),
+        weight_mode,
+        qmax(weight_bits),
+        x_bits <= 8 and weight_bits <= 8,
+        precision,
+        activation,
+        K % plan.block_k == 0,
+        plan.block_m,
+        plan.block_n,
+        plan.block_k,
+        plan.group_m,
+        plan.parts,
+    )
+    args = (x, x_scale, weight, weight_scale, mask, bias, out, output_scale, M, N, K, x.stride(0), weight.stride(0))
+    grid = (min(tiles, plan.resident * current().processors), 1, 1)
+    launch(int8_tile_kernel, grid, args, constants, plan.warps, plan.stages)
+
+
+def _skinny(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
+    weight, weight_scale, bias, out, output_scale = operands
+    (M, K), N = x.shape, weight.shape[0]
+    if scale is None:
+        scale = torch.empty(M, dtype=torch.float32, device=x.device)
+    stride = int(scale.numel() > 1 or M == 1)
+    sums = out if plan.split == 1 else torch.empty((plan.split, M, N), dtype=torch.int32, device=x.device)
+    columns, row_blocks = cdiv(N, plan.block_n), cdiv(M, plan.block_m)
+    tile = (plan.split, plan.block_m, plan.block_n)
+    launch(
+        int8_skinny_kernel,
+        (columns, plan.split, row_blocks),
+        (x, scale, weight, weight_scale, bias, sums, output_scale, M, N, K, x.stride(0), weight.stride(0)),
+        (mode, stride, activation, K % plan.block_k == 0, *tile, plan.block_k),
+        plan.warps,
+        plan.stages,
+    )
+    if plan.split > 1:
+        launch(
+            int8_sum_kernel,
+            (columns, row_blocks, 1),
+            (sums, scale, weight_scale, bias, out, output_scale, M, N),
+            (stride, activation, *tile),
+            plan.warps,
+            1,
+        )
+
+
+def rowwise(x: Tensor) -> Tensor:
+    """x [M, K] with each row's values side by side; a copy only if they are not."""
+    return x if x.stride(1) == 1 else x.contiguous()

@@ -1,0 +1,58 @@
+"""How kernels are launched: through Triton's own `kernel[grid](...)` the first time, and from then on from the
+compiled kernel itself, which takes a tenth of the time on the host.
+
+Triton compiles a kernel anew for each type of its arguments and for some facts of them: whether a pointer is aligned to
+16 bytes, and of an integer whether it is 1, divisible by 16, or beyond 32 bits. A compiled kernel is found again here
+by no less than these. On AMD the rule has more to it, and every launch goes Triton's own way.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.runtime import driver
+
+from .device import current
+from .runtime import interpreted
+
+# Rounding needs the product of x and 1 / scale on its own: no multiplication may fuse into the addition after it.
+OPTIONS = {"enable_fp_fusion": False}
+
+Grid = tuple[int, int, int]
+MOST_REMEMBERED = 1 << 14
+_compiled: dict[tuple[Any, ...], Any] = {}
+
+
+def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any, ...], warps: int, stages: int) -> Any:
+    """Runs `kernel` on `grid`, with `args` (tensors, integers, None) and then `constants` (the kernel's constexpr
+    parameters) by position. Returns the compiled kernel; under the interpreter None."""
+    if interpreted():
+        kernel[grid](*args, *constants)
+        return None
+    if current().amd:
+        return kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
+    facts = [(a.dtype, a.data_ptr() & 15) if isinstance(a, Tensor) else a for a in args]
+    key = (id(kernel), driver.active.get_current_device(), warps, stages, constants, *facts)
+    compiled = _compiled.get(key)
+    if compiled is None:
+        compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
+        if len(_compiled) >= MOST_REMEMBERED:  # There is one for each number of rows that was met.
+            _compiled.clear()
+        _compiled[key] = compiled
+    else:
+        compiled[grid](*args, *constants)
+    return compiled
+
+
+def on(tensor: Tensor) -> Any:
+    """A context in which the device of `tensor` is the current one, on which Triton launches."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else _Nothing
+
+
+class _NothingType:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *unused: object) -> None: ...
+
+
+_Nothing = _NothingType()

@@ -1,0 +1,93 @@
+"""The arithmetic of `sparseq_kernels.numerics`, for use inside kernels. It must round as that does, bit for bit.
+
+Scales come as fp32; divisions are `div_rn`, since Triton's `/` is approximate on a GPU. Rounding to even is the
+addition of 1.5 * 2^23: the sum's low bits are the integer. That needs |v| < 2^22 and no fused multiply-add
+(see `launch`).
+"""
+
+import math
+
+import triton
+import triton.language as tl
+
+from .. import numerics as rule
+
+MAGIC = tl.constexpr(1.5 * 2.0**23)
+ZERO_BELOW = tl.constexpr(rule.ZERO_BELOW)
+CLIP_TOLERANCE = tl.constexpr(rule.CLIP_TOLERANCE)
+MAGNITUDE = tl.constexpr(0x7FFFFFFF)
+INF = tl.constexpr(math.inf)
+SQRT_HALF = tl.constexpr(math.sqrt(0.5))
+SQRT_8_OVER_PI = tl.constexpr(math.sqrt(8 / math.pi))
+
+
+@triton.jit
+def magnitude_bits(x):
+    """|x| as the bits of its fp32, an int32: these order as |x| does, with Inf and then NaN above all numbers, so that
+    a maximum of them loses no NaN."""
+    return x.to(tl.float32).to(tl.int32, bitcast=True) & MAGNITUDE
+
+
+@triton.jit
+def scale_from_bits(largest, QMAX: tl.constexpr):
+    """The scale max|x| / qmax, from max|x| as `magnitude_bits`; 1 for zeros, NaN for Inf and NaN."""
+    value = largest.to(tl.float32, bitcast=True)
+    scale = tl.where(value < ZERO_BELOW, 1.0, tl.div_rn(value, QMAX * 1.0))
+    # Inf - Inf and NaN - NaN: Triton refuses a NaN among a kernel's constants.
+    return tl.where(value < INF, scale, value - value)
+
+
+@triton.jit
+def inverse(scale):
+    """1 / scale, rounded correctly."""
+    return tl.div_rn(1.0, scale)
+
+
+@triton.jit
+def clip(v, QMAX: tl.constexpr):
+    """v within [-qmax, qmax], and 0 for NaN."""
+    return tl.where(v == v, tl.minimum(tl.maximum(v, -QMAX * 1.0), QMAX * 1.0), 0.0)
+
+
+@triton.jit
+def level_bits(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
+    """round(x / scale) in the low 16 bits of an int32. CLIP False is for scales from the maximum, beyond which nothing
+    lies; where such a scale is NaN the integers are arbitrary, and whatever they are multiplied into is NaN."""
+    v = x.to(tl.float32) * inverse_scale
+    if CLIP:
+        v = clip(v, QMAX)
+    return (v + MAGIC).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def level_float(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
+    """round(x / scale) as fp32; CLIP as in `level_bits`, except that NaN stays NaN."""
+    v = x.to(tl.float32) * inverse_scale
+    if CLIP:
+        v = tl.where(v == v, tl.minimum(tl.maximum(v, -QMAX * 1.0), QMAX * 1.0), v)
+    return (v + MAGIC) - MAGIC
+
+
+@triton.jit
+def clip_and_slope(x, inverse_scale, QMAX: tl.constexpr):
+    """Whether x is inside the clip range, and d fake_quant / d scale by LSQ: round(v) - v inside, +-qmax outside, for
+    v = x / scale (Esser et al. 2020, equation 3)."""
+    v = x.to(tl.float32) * inverse_scale
+    inside = tl.abs(v) <= QMAX * CLIP_TOLERANCE
+    clipped = tl.where(v == v, tl.minimum(tl.maximum(v, -QMAX * 1.0), QMAX * 1.0), v)
+    rounded = (clipped + MAGIC) - MAGIC
+    return inside, tl.where(inside, rounded - v, clipped)
+
+
+@triton.jit
+def activate(y, ACTIVATION: tl.constexpr):
+    """ "none", "relu", "gelu" (by erf) or "gelu_tanh", by (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u))."""
+    if ACTIVATION == "relu":
+        # NaN stays NaN, as in torch.
+        y = tl.where(y < 0, 0.0, y)
+    elif ACTIVATION == "gelu":
+        y = 0.5 * y * (1.0 + tl.math.erf(y * SQRT_HALF))
+    elif ACTIVATION == "gelu_tanh":
+        # A constexpr must stand to the right of a tensor: the interpreter loses a product that begins with one.
+        y = y / (1.0 + tl.exp((y + 0.044715 * y * y * y) * -SQRT_8_OVER_PI))
+    return y

@@ -1,0 +1,173 @@
+"""With which tile sizes a matrix product runs: rules that can be read, overruled by what was measured (`tuned`).
+
+A product has M rows (tokens), N outputs and K inputs. Little M is bound by reading the weight once, and wants many
+programs to do it; large M by arithmetic, and wants tiles as large as registers and shared memory hold.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import tuned
+from .device import INTERPRETER, Device
+
+SKINNY_ROWS = 32
+# Each tile of columns quantizes its rows of x anew. Beyond so many tokens they are quantized once, in a kernel before.
+INSIDE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tile of block_m x block_n outputs, block_k deep, by `warps` warps with `stages` loads under way.
+
+    group_m: rows of tiles that run together, so that they share the second operand in the cache.
+    split: programs that share one tile's depth; their sums meet in a workspace, which a second kernel adds up.
+    inside: whether a floating x is quantized in the product itself, or by `quantize_rows` before.
+    resident: programs that share a processor, so that one computes while another loads, quantizes or stores.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    warps: int
+    stages: int
+    group_m: int = 8
+    split: int = 1
+    inside: bool = True
+    resident: int = 1
+
+    @property
+    def parts(self) -> int:
+        """In how many parts of its columns a tile is written: in halves where each thread holds 64 sums or more, or
+        registers would not do for what the epilogue computes."""
+        return 2 if self.block_m * self.block_n >= 64 * 32 * self.warps else 1
+
+
+_forced: Plan | None = None
+
+
+@contextmanager
+def use_plan(plan: Plan | None) -> Iterator[None]:
+    """Runs every product by this plan within a `with` block, for tests and tuning."""
+    global _forced
+    before, _forced = _forced, plan
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def forced() -> Plan | None:
+    """The plan of `use_plan`, if one is in force."""
+    return _forced
+
+
+@functools.lru_cache(maxsize=4096)
+def int8_plan(M: int, N: int, K: int, x_bytes: int, w_bytes: int, activation: str, device: Device) -> Plan:
+    """For `int8_linear` and the forward of `qat_linear`. x_bytes, w_bytes: of one value as it comes, 1 if int8."""
+    if (measured := tuned.find("int8", M, N, K, x_bytes, w_bytes, device)) is not None:
+        return measured
+    if M <= SKINNY_ROWS and w_bytes == 1:
+        return _skinny(M, N, K, device)
+    inside = x_bytes > 1 and (M <= INSIDE_ROWS or w_bytes > 1)
+    x_bytes = x_bytes if inside else 1
+    tiles = _int8_tiles(device, busy=inside or activation in ("gelu", "gelu_tanh"), deep=x_bytes + w_bytes <= 3)
+    tile = next((t for t in tiles if _cdiv(M, t.m) * _cdiv(N, t.n) >= device.processors), tiles[-1])
+    room = device.shared_bytes // tile.resident
+    for k in (tile.k, tile.k // 2):
+        # What is quantized inside needs room beside what was loaded.
+        quantized = k * (tile.m * (x_bytes > 1) + tile.n * (w_bytes > 1))
+        stages = (room - 2 * quantized) // (k * (tile.m * x_bytes + tile.n * w_bytes))
+        if stages >= 2:
+            break
+    stages = 2 if device.amd else min(4, stages)
+    return Plan(tile.m, tile.n, k, tile.warps, stages, inside=inside, resident=tile.resident)
+
+
+class Tile(NamedTuple):
+    """Of m x n outputs, k deep; `resident` as in Plan."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    resident: int = 1
+
+
+def _int8_tiles(device: Device, busy: bool, deep: bool) -> list[Tile]:
+    """Tiles of an int8 product, the most efficient first.
+
+    busy: the matrix units would wait for other work of the tile (quantizing, GELU), unless a second program fills the
+    gap. deep: shared memory holds 128 values of depth. Shapes are the largest that the compiler does not spill.
+    """
+    if device.arch == INTERPRETER:
+        return [Tile(32, 32, 64, 4)]
+    k = 128 if deep and device.arch == "sm_90" else 64
+    small = [Tile(64, 128, k, 4), Tile(64, 64, k, 4)]
+    if device.arch == "sm_90" and busy and deep:
+        return [Tile(128, 128, k, 4, resident=2), *small]
+    wide = device.shared_bytes > 128 * 1024 and not busy
+    return [Tile(128, 256, k, 8) if wide else Tile(128, 128, k, 8), *small]
+
+
+@functools.lru_cache(maxsize=4096)
+def gradient_plan(M: int, N: int, K: int, a_bytes: int, b_bytes: int, device: Device, learned: bool = False) -> Plan:
+    """For a floating product [M, K] x [K, N] of the backward, whose second operand is fake-quantized inside.
+
+    a_bytes, b_bytes: of one value of each operand as it comes, of the second with its mask. learned: whether a tile
+    ends with a learned scale's gradient, which needs registers.
+    """
+    if not learned and (measured := tuned.find("gradient", M, N, K, a_bytes, b_bytes, device)) is not None:
+        return measured
+    tiles = _gradient_tiles(device, a_bytes, learned)
+    choices = [(tile, split) for tile in tiles for split in _splits(M, N, K, tile, device)]
+    tile, split = min(choices, key=lambda choice: _gradient_time(M, N, K, choice[0], choice[1], device))
+    # One load fewer of the second operand is under way: it goes through registers to a buffer of its own.
+    first, second, quantized = (tile.k * size for size in (tile.m * a_bytes, tile.n * b_bytes, tile.n * a_bytes))
+    stages = min(4, (device.shared_bytes - quantized + second - 1024) // (first + second))
+    return Plan(tile.m, tile.n, tile.k, tile.warps, 2 if device.amd else stages, split=split)
+
+
+def _gradient_tiles(device: Device, a_bytes: int, learned: bool) -> list[Tile]:
+    """Tiles that the compiler does not spill. The taller they are, the fewer times the second operand is quantized."""
+    if device.arch == INTERPRETER:
+        return [Tile(32, 32, 64, 4)]
+    if a_bytes == 2 and device.arch in ("sm_90", "sm_100"):
+        tiles = [Tile(128, 128, 64, 8), Tile(64, 128, 64, 8), Tile(64, 64, 64, 4)]
+        return tiles if learned else [Tile(256, 128, 64, 8), *tiles]
+    return [Tile(128, 128, 32, 8), Tile(64, 128, 32, 8), Tile(64, 64, 32, 4)]
+
+
+def _splits(M: int, N: int, K: int, tile: Tile, device: Device) -> range:
+    """Among how many programs a tile's depth may be shared: one if there are tiles for all processors, else as many as
+    have four steps each."""
+    busy = _cdiv(M, tile.m) * _cdiv(N, tile.n) >= device.processors
+    return range(1, 2 if busy else max(1, min(16, K // (4 * tile.k))) + 1)
+
+
+def _gradient_time(M: int, N: int, K: int, tile: Tile, split: int, device: Device) -> int:
+    """An estimate of the time that a product takes, in multiplications of one processor.
+
+    The busiest processor runs its programs one after the other. In each step of depth they multiply m * n values and
+    load m + n, for 64 multiplications each. Shared depth costs a second kernel's start, and eight bytes of memory for
+    each sum that is written and read, at one multiplication a byte.
+    """
+    rounds = _cdiv(_cdiv(M, tile.m) * _cdiv(N, tile.n) * split, device.processors)
+    depth = _cdiv(_cdiv(K, tile.k), split) * tile.k
+    time = rounds * depth * (tile.m * tile.n + 64 * (tile.m + tile.n))
+    return time if split == 1 else time + 8 * split * M * N + (1 << 23)
+
+
+def _skinny(M: int, N: int, K: int, device: Device) -> Plan:
+    """Narrow columns, and the depth shared by so many programs that each processor has two."""
+    block_m = 16 if M <= 16 else 32
+    block_n, block_k = (32, 64) if device.arch == INTERPRETER else (64, 128)
+    columns = _cdiv(N, block_n)
+    split = max(1, min(_cdiv(K, 2 * block_k), 2 * device.processors // columns))
+    return Plan(block_m, block_n, block_k, warps=4, stages=2 if device.amd else 4, split=split)
+
+
+def _cdiv(a: int, b: int) -> int:
+    return -(-a // b)

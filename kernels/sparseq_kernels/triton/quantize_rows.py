@@ -1,0 +1,129 @@
+import functools
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..numerics import as_rows, qmax, storage_dtype
+from .launch import launch, on
+from .numerics import activate, inverse, level_bits, magnitude_bits, scale_from_bits
+
+# Values a program of four warps holds: 16 a thread, which is four loads of 16 bytes in fp32. A row up to LONGEST stays
+# in the registers of more warps; a longer one is read again for every pass, from the cache.
+VALUES = 2048
+LONGEST = 8192
+
+
+@functools.lru_cache(maxsize=4096)
+def row_tile(M: int, K: int) -> tuple[int, int, tuple[bool, int, int]]:
+    """(programs, warps, (whether a row is held whole, rows of a program, values of one at a time)) for rows [M, K]."""
+    block_k = min(max(triton.next_power_of_2(K), 16), LONGEST)
+    block_m = max(VALUES // block_k, 1)
+    return triton.cdiv(M, block_m), block_m * block_k * 4 // VALUES, (block_k >= K, block_m, block_k)
+
+
+def rowwise(x: Tensor) -> tuple[Tensor, int, int, int]:
+    """(x, M, K, stride of a row) of x [..., K], as rows with their values side by side; a copy only if they are not."""
+    K = x.shape[-1]
+    if not x.is_contiguous():
+        x = as_rows(x)
+        x = x if x.stride(1) == 1 else x.contiguous()
+        return x, len(x), K, x.stride(0)
+    return x, x.shape[:-1].numel(), K, K
+
+
+@triton.jit
+def row_values(x, mask, columns, inside, ACTIVATION: tl.constexpr):
+    """Some columns of the rows at `x` and `mask` [BLOCK_M, 1], activated, and rounded to x's type as a tensor of them
+    would be; 0 where masked and where not `inside`."""
+    loaded = tl.load(x + columns[None, :], mask=inside, other=0.0)
+    values = loaded.to(tl.float32)
+    if ACTIVATION != "none":
+        values = activate(values, ACTIVATION).to(loaded.dtype).to(tl.float32)
+    if mask is not None:
+        values = tl.where(tl.load(mask + columns[None, :], mask=inside, other=0) != 0, values, 0.0)
+    return values
+
+
+@triton.jit
+def store_levels(levels, values, scale, columns, inside, QMAX: tl.constexpr):
+    """Writes the integers of `values` [BLOCK_M, BLOCK_K], whose rows' scales from the maximum are `scale` [BLOCK_M]; 0
+    for the rows without a usable one."""
+    found = level_bits(values, inverse(scale)[:, None], QMAX, False)
+    found = tl.where((scale == scale)[:, None], found, 0)
+    tl.store(levels + columns[None, :], found.to(levels.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["M"])
+def quantize_rows_kernel(
+    x,  # [M, K]
+    mask,  # [M, K] uint8, or None
+    levels,  # [M, K] int8 or int16, or None
+    scales,  # [M]
+    M,
+    K,
+    stride_xm,
+    QMAX: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.arange(0, BLOCK_K)
+    in_rows = rows[:, None] < M
+    x += rows[:, None] * stride_xm
+    if mask is not None:
+        mask += rows[:, None] * K
+    # A loop that the compiler sees to run once is none.
+    end = BLOCK_K if WHOLE else K
+    largest = tl.zeros((BLOCK_M,), tl.int32)
+    values = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
+    for start in range(0, end, BLOCK_K):
+        inside = in_rows & (columns[None, :] < K - start)
+        values = row_values(x, mask, start + columns, inside, ACTIVATION)
+        largest = tl.maximum(largest, tl.max(magnitude_bits(values), axis=1))
+    scale = scale_from_bits(largest, QMAX)
+    tl.store(scales + rows, scale, mask=rows < M)
+    if levels is not None:
+        levels += rows[:, None] * K
+        for start in range(0, end, BLOCK_K):
+            inside = in_rows & (columns[None, :] < K - start)
+            if not WHOLE:
+                values = row_values(x, mask, start + columns, inside, ACTIVATION)
+            store_levels(levels, values, scale, start + columns, inside, QMAX)
+
+
+def quantize_rows(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    return activate_quantize_rows(x, "none", bits)
+
+
+def activate_quantize_rows(x: Tensor, activation: str, bits: int) -> tuple[Tensor, Tensor]:
+    """quantize_rows(y) of y = activation(x) in x's dtype; `activation` as in `numerics.activate`. y is not stored."""
+    levels = torch.empty(x.shape, dtype=storage_dtype(bits), device=x.device)
+    return levels, _run(x, None, levels, activation, bits)
+
+
+def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
+    """The scales alone, fp32 [M], of rows [M, K], or of the values that a bool `mask` [M, K] keeps."""
+    return _run(rows, mask, None, "none", bits)
+
+
+def _run(x: Tensor, mask: Tensor | None, levels: Tensor | None, activation: str, bits: int) -> Tensor:
+    scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    if scales.numel() == 0:
+        return scales
+    rows, M, K, stride = rowwise(x)
+    programs, warps, tile = row_tile(M, K)
+    kept = None if mask is None else mask.contiguous().view(torch.uint8)
+    with on(x):
+        launch(
+            quantize_rows_kernel,
+            (programs, 1, 1),
+            (rows, kept, levels, scales, M, K, stride),
+            (qmax(bits), activation, *tile),
+            warps=warps,
+            stages=1,
+        )
+    return scales

@@ -1,0 +1,94 @@
+"""Plans that were measured, by GPU and Triton version: JSON files that `python -m bench.tune` writes to `../tuned`.
+
+Nothing is ever measured when an op is called. Files are read once, and what they say is checked before it is used.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import triton
+
+from ..errors import InputError
+from .device import Device
+
+if TYPE_CHECKING:  # plans asks this module before it follows its own rules.
+    from .plans import Plan
+
+FOLDER = Path(__file__).parent.parent / "tuned"
+# "int8" for `plans.int8_plan`, "gradient" for `plans.gradient_plan`.
+KINDS = ("int8", "gradient")
+SIZES = ("M", "N", "K", "x", "w")
+# Of M: more rows go by the plan for so many.
+LARGEST_BUCKET = 16384
+
+# (kind, M's bucket, N, K, bytes of a value of either operand). For a gradient, whose depth is the tokens or the
+# outputs, K is a bucket too.
+Key = tuple[str, int, int, int, int, int]
+
+
+def bucket(count: int) -> int:
+    """The next power of two, at most LARGEST_BUCKET."""
+    return min(1 << max(count - 1, 0).bit_length(), LARGEST_BUCKET)
+
+
+def key(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int) -> Key:
+    return kind, bucket(M), N, bucket(K) if kind == "gradient" else K, x_bytes, w_bytes
+
+
+def find(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int, device: Device) -> "Plan | None":
+    """The measured plan for this product on this device, if there is one. InputError for a file that is malformed.
+
+    kind: one of KINDS. x_bytes, w_bytes: of a value of each operand.
+    """
+    return _plans(device.name).get(key(kind, M, N, K, x_bytes, w_bytes)) if device.name else None
+
+
+@functools.cache
+def _plans(name: str) -> Mapping[Key, "Plan"]:
+    """All plans for the GPU of that name under this version of Triton; of two files the one that sorts last wins."""
+    found: dict[Key, Plan] = {}
+    for path in sorted(FOLDER.glob("*.json")):
+        content = _content(path)
+        if content["device"] == name and _minor(content["triton"]) == _minor(triton.__version__):
+            found.update(_entry(path, number, entry) for number, entry in enumerate(content["plans"], 1))
+    return found
+
+
+def _minor(version: str) -> list[str]:
+    """["3", "6"] of "3.6.0"."""
+    return version.split(".")[:2]
+
+
+def _refused(path: Path, why: str) -> InputError:
+    return InputError(f"{path} {why}: delete it, or write it again with python -m bench.tune")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refused(path, f"cannot be read as JSON ({error})") from error
+    for field, kind in (("device", str), ("triton", str), ("plans", list)):
+        if not isinstance(content, dict) or not isinstance(content.get(field), kind):
+            raise _refused(path, f"has no {field!r}, or one that is no {kind.__name__}")
+    return dict(content)
+
+
+def _entry(path: Path, number: int, entry: Any) -> tuple[Key, "Plan"]:
+    from .plans import Plan
+
+    if not isinstance(entry, dict) or entry.get("kind") not in KINDS:
+        raise _refused(path, f"has a plan, number {number}, that is of neither kind, {' or '.join(KINDS)}")
+    fields = dataclasses.fields(Plan)
+    plan = {field.name: entry.get(field.name, field.default) for field in fields}
+    sizes = {name: entry.get(name) for name in SIZES}
+    for name, value in (sizes | plan).items():
+        expected = bool if any(field.name == name and field.type is bool for field in fields) else int
+        tile = name.startswith("block_") or name == "warps"
+        if type(value) is not expected or (expected is int and (value < 1 or (tile and value & (value - 1)))):
+            raise _refused(path, f"has a plan, number {number}, with the {name} {entry.get(name)!r}")
+    return key(entry["kind"], *(entry[name] for name in SIZES)), Plan(**plan)

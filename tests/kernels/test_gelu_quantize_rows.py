@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sparseq_kernels import InputError, use_backend
+from sparseq_kernels.backends import runnable
+
+OP = torch.ops.sparseq.gelu_quantize_rows
+BACKENDS = [name for name in runnable() if name != "triton"]
+
+
+def draw(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.fixture(params=BACKENDS, autouse=True)
+def _every_backend(request):
+    with use_backend(request.param):
+        yield
+
+
+def formula(x, approximate):
+    if approximate == "none":
+        return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (63, 577), (2, 3, 5), (859,), (0, 4), (4, 0)])
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_against_the_formula_in_fp64(shape, bits, approximate):
+    x = draw(*shape) * 3
+    q, scale = OP(x, approximate, bits)
+    assert q.shape == shape and scale.shape == shape[:-1]
+    assert (q.dtype, scale.dtype) == (torch.int16 if bits == 16 else torch.int8, torch.float32)
+    if x.numel():
+        y, limit = formula(x.double(), approximate), 2 ** (bits - 1) - 1
+        torch.testing.assert_close(scale.double(), y.abs().amax(-1) / limit, rtol=1e-5, atol=0)
+        assert (q * scale.double().unsqueeze(-1) - y).abs().div(scale.unsqueeze(-1)).max() <= 0.5 + 1e-5 * limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_quantizes_gelu_as_it_would_be_stored(dtype, approximate):
+    x = draw(9, 40, dtype=dtype)
+    wide = x if dtype == torch.float64 else x.float()
+    right = torch.ops.sparseq.quantize_rows(F.gelu(wide, approximate=approximate).to(dtype))
+    assert all(torch.equal(a, b) for a, b in zip(OP(x, approximate), right, strict=True))
+
+
+def test_rows_do_not_touch_one_another():
+    x = draw(4, 9)
+    before = OP(x)
+    x[1, 3], x[2] = float("nan"), 0
+    q, scale = OP(x)
+    assert scale.isnan().tolist() == [False, True, False, False] and not q[1:3].any() and scale[2] == 1
+    assert all(torch.equal(a[[0, 3]], b[[0, 3]]) for a, b in zip(before, (q, scale), strict=True))
+
+
+def test_other_layouts():
+    x = draw(7, 10).t()[::2]
+    (q, scale), (right, right_scale) = OP(x), OP(x.contiguous())
+    # torch's erf differs in the last place where the values do not lie side by side.
+    torch.testing.assert_close(scale, right_scale)
+    assert (q.int() - right).abs().max() <= 1 and (q != right).sum() <= 1
+
+
+def test_an_unknown_approximation_is_refused():
+    with pytest.raises(InputError, match="gelu_quantize_rows: unknown approximation 'erf': use none or tanh"):
+        OP(draw(4, 9), "erf")

@@ -1,0 +1,113 @@
+"""The layers on Triton's kernels: trained, compiled, exported, packed; what a step saves and what autocast asks for."""
+
+import pytest
+import torch
+from gpu_or_interpreter import DEVICE, randn, same
+from torch import nn
+
+import sparseq
+from sparseq.nn import QuantEmbedding, QuantSparseLinear
+from sparseq_kernels import backend, use_backend
+
+
+@pytest.fixture(autouse=True)
+def _on_triton():
+    torch.manual_seed(0)
+    with use_backend("triton"):
+        yield
+
+
+SETTINGS = [{}, {"bits": 4}, {"bits": 16}, {"scale": "lsq"}, {"scale": "lsq", "activation": "static"}]
+
+
+def layer_and_input(masked=False, **settings):
+    layer = QuantSparseLinear(24, 12, **settings).to(DEVICE)
+    if masked:
+        layer.set_mask(torch.rand(12, 24, device=DEVICE) > 0.5)
+    return layer, randn(2, 5, 24).requires_grad_()
+
+
+def gradients(layer, x, out):
+    wanted = [x, *(p for p in layer.parameters())]
+    return torch.autograd.grad(out.square().sum(), wanted)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_training_step_is_the_references(settings, masked):
+    layer, x = layer_and_input(masked, **settings)
+    layer(x)  # calibrates a static scale
+    found = layer(x)
+    found_grads = gradients(layer, x, found)
+    with use_backend("reference"):
+        expected = layer(x)
+        expected_grads = gradients(layer, x, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(found_grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_packing_keeps_every_bit(settings):
+    layer, x = layer_and_input(True, **settings)
+    layer(x)
+    layer.eval()
+    packed = sparseq.pack(nn.Sequential(layer))[0]
+    assert same(packed(x.detach()), layer(x).detach())
+
+
+def test_compiled_without_a_break():
+    layer, x = layer_and_input(True)
+    torch._dynamo.reset()
+    out = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    grads = gradients(layer, x, out)
+    eager = layer(x)
+    assert same(out.detach(), eager.detach())
+    for ours, theirs in zip(grads, gradients(layer, x, eager), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
+    assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x.detach()), packed(x.detach()))
+
+
+def test_exported():
+    layer, x = layer_and_input()
+    layer, x = layer.eval(), x.detach()
+    for module in (layer, sparseq.pack(nn.Sequential(layer))[0]):
+        assert same(torch.export.export(module, (x,)).module()(x), module(x))
+
+
+def test_an_embedding_in_training_and_packed():
+    layer = QuantEmbedding(30, 12).to(DEVICE)
+    indices = torch.tensor([[0, 29, 7], [7, 1, 2]], device=DEVICE)
+    out = layer(indices)
+    out.square().sum().backward()
+    with use_backend("reference"):
+        expected = layer(indices)
+    assert same(out.detach(), expected.detach()) and layer.weight.grad is not None
+    packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
+    assert same(packed(indices), out.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_obeyed(dtype):
+    layer, x = layer_and_input()
+    with torch.autocast(DEVICE, dtype=dtype):
+        out = layer(x)
+        packed = sparseq.pack(nn.Sequential(layer.eval()))[0](x.detach())
+    assert out.dtype == packed.dtype == dtype
+    out.sum().backward()
+    assert x.grad.dtype == torch.float32 and layer.weight.grad.dtype == torch.float32
+
+
+def test_a_step_saves_inputs_and_scales_and_nothing_else():
+    layer, x = layer_and_input()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        layer(x)
+    own = {layer.weight.data_ptr(), x.data_ptr()}
+    others = [t for t in saved if t.numel() and t.data_ptr() not in own]
+    assert sorted(t.numel() for t in others) == [10, 12]  # a scale for each row of x and each output
+
+
+def test_the_backend_in_force_is_triton():
+    assert backend(DEVICE) == "triton"
