@@ -5,15 +5,28 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SIZE ?= full
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-kernels test-slow compile-check gpu lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
-test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+test: $(VENV)/.dev test-kernels
+	$(BIN)/python -m pytest -n 2 --ignore tests/triton
+
+# Triton's kernels on the CPU, in a process of their own: Triton reads the switch once.
+test-kernels: $(VENV)/.dev
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/triton
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
+
+# Triton's kernels compiled for GPUs that need not be there, and their machine code checked.
+compile-check: $(VENV)/.dev
+	$(BIN)/python -m bench.compile_check $(if $(filter ci,$(SIZE)),--smallest)
+
+# On a machine with a GPU, with the Python that has its torch: tests, tuning, benchmarks, into the folder OUT.
+OUT ?= runs/gpu
+gpu:
+	PYTHONPATH=.:kernels $(PYTHON) -m bench.gpu --out $(OUT)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """What every benchmark shares: the machine, the files that results go to, the programs' command line."""
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -35,14 +36,15 @@ FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd",
     "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
-PACKAGES = ("torch", "numpy", "transformers", "pytest-benchmark")
+PACKAGES = ("torch", "triton", "numpy", "transformers", "pytest-benchmark", "torchao")
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, threads that torch uses, flags of FLAGS, memory, system, load."""
+def machine(gpu: bool = False) -> dict[str, Any]:
+    """Processor, cores that this process may use, threads that torch uses, flags of FLAGS, memory, system, load; with
+    `gpu` also what `gpu_machine` says."""
     information = _cpuinfo()
     flags = set((information.get("flags") or information.get("Features") or "").split())
-    return {
+    return (gpu_machine() if gpu else {}) | {
         "cpu": information.get("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -52,6 +54,31 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def gpu_machine() -> dict[str, Any]:
+    """The current GPU: name, driver, CUDA's version, architecture, processors, memory, cache."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": _driver(),
+        "cuda": torch.version.cuda or torch.version.hip,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+        "processors": properties.multi_processor_count,
+        "gpu_memory_gb": round(properties.total_memory / 2**30, 1),
+        "cache_mb": round(getattr(properties, "L2_cache_size", 0) / 2**20, 1),
+    }
+
+
+@functools.cache
+def _driver() -> str:
+    """The driver's version, from its own tool; "unknown" without it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return (done.stdout.split() or ["unknown"])[0]
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -75,7 +102,8 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit, with "+changes" where tracked files differ from it; "unknown" outside a repository."""
+    """The git commit, with "+changes" where tracked files differ from it. Outside a repository what SPARSEQ_COMMIT
+    says, for a copy that was taken without its history, or "unknown"."""
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(ROOT), *words]
@@ -84,25 +112,36 @@ def commit() -> str:
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("SPARSEQ_COMMIT", "unknown")
 
 
 def slug(described: Mapping[str, Any]) -> str:
-    """A machine's part of a file name: its processor and the threads, which decide what a time means."""
-    words = re.sub(r"\((R|TM|C)\)", "", str(described["cpu"]), flags=re.IGNORECASE)
-    words = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
-    return f"{words}-{described['threads']}t"
+    """A machine's part of a file name, of what decides what a time means: the GPU, or the processor and the threads."""
+    if "gpu" in described:
+        return words(described["gpu"])
+    return f"{words(described['cpu'])}-{described['threads']}t"
+
+
+def words(name: str) -> str:
+    """A processor's name as a part of a file name."""
+    plain = re.sub(r"\((R|TM|C)\)", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
 
 
 def write_result(
-    name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], folder: Path | None = None
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    folder: Path | None = None,
+    gpu: bool = False,
 ) -> Path:
-    """Writes `<folder>/<name>-<cpu slug>.json`, whole or not at all; returns its path.
+    """Writes `<folder>/<name>-<slug>.json`, whole or not at all; returns its path. The slug is the machine's.
 
-    rows: the measurements, each a `case` (what was measured) beside `Comparison.as_dict`'s keys and others.
+    rows: the measurements, each a `case` (what was measured) beside `Comparison.as_dict`'s keys and others. gpu:
+    whether they were taken on the GPU.
     """
     folder = folder or RESULTS
-    described = machine()
+    described = machine(gpu)
     path = folder / f"{name}-{slug(described)}.json"
     content = {
         "name": name,
@@ -113,11 +152,16 @@ def write_result(
         "settings": dict(settings),
         "rows": list(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, content)
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes the file whole or not at all, and the folder if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(unfinished, path)
-    return path
 
 
 def read_results(name: str, folder: Path | None = None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Renders result files as Markdown tables into docs/benchmarks.md and README.md, between their markers.
+"""Renders result files as Markdown tables into the pages of PAGES, between their markers.
 
     python -m bench.tables            rewrites the tables
     python -m bench.tables --check    exits with 1 if the page is not what the results say
@@ -9,13 +9,14 @@ A marker names a result: `<!-- table: qat_step -->` ... `<!-- end -->`. What is 
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.common import RESULTS, ROOT, read_results
 
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "kernels.md", ROOT / "README.md")
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- table:")
 NO_RESULTS = "No results yet.\n"
@@ -24,13 +25,17 @@ Row = Mapping[str, Any]
 
 def caption(result: Mapping[str, Any]) -> str:
     """Where and with what a result was taken."""
-    machine, versions = result["machine"], result["versions"]
-    units = [flag for flag in machine["flags"] if flag not in ("fma", "avx2")] or ["no AVX-512"]
+    versions = result["versions"]
     commit, _, changed = result["commit"].partition("+")
-    return (
-        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores ({', '.join(units)}); "
-        f"torch {versions['torch']}; commit {commit[:10]}{' with changes' if changed else ''}, {result['date']}\n"
-    )
+    taken = f"commit {commit[:10]}{' with changes' if changed else ''}, {result['date']}\n"
+    if (machine := result.get("machine")) is None:  # of what depends on no machine
+        return f"triton {versions['triton']}, torch {versions['torch']}; {taken}"
+    if "gpu" in machine:
+        software = f"driver {machine['driver']}; torch {versions['torch']}, triton {versions['triton']}"
+        return f"{machine['gpu']}, {software}; {taken}"
+    units = [flag for flag in machine["flags"] if flag not in ("fma", "avx2")] or ["no AVX-512"]
+    cores = f"{machine['threads']} of {machine['cores']} cores"
+    return f"{machine['cpu']}, {cores} ({', '.join(units)}); torch {versions['torch']}; {taken}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -62,24 +67,46 @@ def render_programs(rows: Sequence[Row]) -> str:
 
 def render_kernel(rows: Sequence[Row]) -> str:
     """For each peer a table: a line a layer, a column for each number of rows (or pattern), the ratio to the peer; and
-    before them one with the op's own times."""
+    before them one with the op's own times, and on a GPU with the fraction of their floor."""
     across = "M" if "M" in rows[0]["case"] else "pattern"
     columns = list(dict.fromkeys(row["case"][across] for row in rows))
+    columns = sorted(columns) if across == "M" else columns
     layers = list(dict.fromkeys((row["case"]["size"], row["case"]["layer"]) for row in rows))
-    ours = rows[0]["ratios"][0]["of"]
+    timed = [row for row in rows if "failed" not in row]
     head = ["size", "layer", *(f"{across} = {column}" for column in columns)]
 
     def pivot(cell: Callable[[Row], str]) -> str:
-        cells = {(row["case"]["size"], row["case"]["layer"], row["case"][across]): cell(row) for row in rows}
+        cells = {
+            (row["case"]["size"], row["case"]["layer"], row["case"][across]): "failed" if "failed" in row else cell(row)
+            for row in rows
+        }
         return table(head, ([*layer, *(cells.get((*layer, column), "") for column in columns)] for layer in layers))
 
-    def to_peer(peer: str) -> Callable[[Row], str]:
-        return lambda row: next((interval(ratio) for ratio in row["ratios"] if ratio["to"] == peer), "")
+    def to_peer(pair: tuple[str, str]) -> Callable[[Row], str]:
+        return lambda row: next((interval(r) for r in row["ratios"] if (r["of"], r["to"]) == pair), "")
 
-    parts = [f"ms, {rows[0]['case']['step']}\n\n" + pivot(lambda row: interval(row["seconds"][ours], 1e3))]
-    for peer in dict.fromkeys(ratio["to"] for row in rows for ratio in row["ratios"]):
-        parts.append(f"time / time of {peer}\n\n" + pivot(to_peer(peer)))
-    return "\n".join(parts)
+    if not timed:
+        return pivot(lambda row: "")
+    ours = next(iter(timed[0]["seconds"]))
+    step = timed[0]["case"]["step"].partition(",")[0]
+    parts = [f"ms, {step}\n\n" + pivot(lambda row: interval(row["seconds"][ours], 1e3))]
+    if any("datasheet" in row.get("floor", ()) for row in timed):
+        parts.append("fraction of the floor that the datasheet sets\n\n" + pivot(_fraction))
+    for pair in dict.fromkeys((ratio["of"], ratio["to"]) for row in timed for ratio in row["ratios"]):
+        of = "time" if pair[0] == ours else f"time of {pair[0]}"
+        parts.append(f"{of} / time of {pair[1]}\n\n" + pivot(to_peer(pair)))
+    return "\n".join([*parts, *_absent(timed)])
+
+
+def _absent(rows: Sequence[Row]) -> Iterable[str]:
+    """Why peers are missing from some cases, a line each."""
+    reasons = Counter((name, why) for row in rows for name, why in row.get("absent", {}).items())
+    return [f"Without {name} in {count} of {len(rows)}: {why}\n" for (name, why), count in reasons.items()]
+
+
+def _fraction(row: Row) -> str:
+    sheet = row.get("floor", {}).get("datasheet")
+    return f"{sheet['fraction']:.2f} ({sheet['bound']})" if sheet else ""
 
 
 def render(name: str, folder: Path | None = None) -> str:

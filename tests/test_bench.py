@@ -13,7 +13,10 @@ from sparseq import InputError, backend, convert, pack, save
 from sparseq.timing import alternate
 
 ROOT = Path(__file__).parent.parent
-OPS = ("fake_quant", "int8_embedding", "int8_linear", "magnitude_mask", "masked_linear", "qat_linear", "quantize_rows")
+OPS = (
+    "fake_quant", "gelu_quantize_rows", "int8_embedding", "int8_linear", "layer_norm_quantize_rows", "magnitude_mask",
+    "masked_linear", "qat_linear", "quantize_rows",
+)  # fmt: skip
 
 
 # Runs pytest with the repository importable, after any preparation given as code.
@@ -24,7 +27,7 @@ def run_kernels(*arguments, before="pass"):
     # pytest-benchmark switches itself off where it believes to be one of several workers.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     environment = inherited | {"SPARSEQ_BENCH": "ci", "OMP_NUM_THREADS": "1"}
-    paths = f"{ROOT}:{ROOT / 'kernels'}"
+    paths = f"{ROOT}:{ROOT / 'kernels'}:{ROOT / 'tests'}"
     command = [sys.executable, "-c", RUN.format(before=before), paths, "-q", "-p", "no:cacheprovider"]
     command += map(str, arguments)
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -44,9 +47,62 @@ def test_a_wrong_result_is_not_timed(tmp_path):
     zeros = "lambda x, w, *rest: x.new_zeros(len(x), len(w))"
     broken = f"import sparseq_kernels.backends as b; b.NATIVE['int8_linear'] = {zeros}"
     found = tmp_path / "found.json"
-    done = run_kernels("bench/kernels/bench_int8_linear.py", "--benchmark-json", found, before=broken)
+    options = ("--benchmark-json", found, "--results-to", tmp_path / "results")
+    done = run_kernels("bench/kernels/bench_int8_linear.py", *options, before=broken)
     assert done.returncode == 1 and "nothing is reported of it" in done.stdout, done.stdout + done.stderr
     assert not found.exists() or not json.loads(found.read_text() or "{}").get("benchmarks")
+    [result] = common.read_results("int8_linear", tmp_path / "results")
+    assert [set(row) for row in result["rows"]] == [{"case", "failed"}]
+
+
+def test_a_peer_that_cannot_run_is_reported_and_no_plugin_is_needed(tmp_path):
+    broken = "import bench.kernels.peers as p; p.int_mm_linear = lambda *operands: 1 / 0"
+    options = ("-p", "no:benchmark", "--device", "cpu", "--results-to", tmp_path)
+    done = run_kernels("bench/kernels/bench_int8_linear.py", *options, before=broken)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [result] = common.read_results("int8_linear", tmp_path)
+    assert result["rows"][0]["absent"] == {"torch._int_mm + eager scales": "ZeroDivisionError: division by zero"}
+    assert list(result["rows"][0]["seconds"]) == ["sparseq", "fp32 nn.Linear"]
+    assert result["settings"]["device"] == "cpu" and result["settings"]["backend"] in ("native", "cpu")
+
+
+# A GPU's cases, peers and clock, with everything on the CPU and torch.cuda stood in for.
+PRETENDED = """
+import bench.clock, bench.target, fake_cuda, torch
+cuda = fake_cuda.WallCuda()
+bench.target.CudaClock = lambda: bench.clock.CudaClock(cuda)
+bench.target.Target.device = property(lambda self: torch.device('cpu'))
+for name in ('get_device_properties', 'current_device'):
+    setattr(torch.cuda, name, getattr(cuda, name))
+torch.cuda.is_available, torch.cuda.get_device_name = lambda: True, lambda *unused: 'NVIDIA H100 80GB HBM3'
+torch.cuda.get_device_capability = lambda *unused: (9, 0)
+torch.compile = lambda function, **options: function
+"""
+
+
+def test_a_gpus_benchmarks_run_and_are_recorded_as_such(tmp_path):
+    before = f"exec({PRETENDED!r})"
+    files = [f"bench/kernels/bench_{op}.py" for op in ("int8_linear", "qat_linear")]
+    done = run_kernels(*files, "-p", "no:benchmark", "--results-to", tmp_path, "--seconds", 600, before=before)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{op}-nvidia-h100-80gb-hbm3.json" for op in ("int8_linear", "qat_linear")
+    ]
+    [int8], [qat] = (common.read_results(op, tmp_path) for op in ("int8_linear", "qat_linear"))
+    assert int8["machine"]["gpu"] == "NVIDIA H100 80GB HBM3" and int8["settings"]["ceilings"]["bf16"] > 0
+    many, few = int8["rows"]
+    assert many["case"]["M"] == 32 and few["case"] | {"M": 1, "step": "forward, gelu"} == few["case"]
+    assert {"torch._int_mm", "torch._int_mm + scales, compiled", "fp16 nn.Linear"} < set(many["seconds"])
+    assert "needs more than 16 rows" in few["absent"]["torch._int_mm"] and "torchao" in str(few["absent"])
+    for row in (*int8["rows"], *qat["rows"]):
+        assert row["sets"] > 1 and {"datasheet", "measured"} <= set(row["floor"])
+        assert set(row["how"]) == set(row["seconds"]) and set(row["how"].values()) <= {"graph", "events"}
+    assert set(qat["rows"][0]["peak_bytes"]) == {"sparseq", "bf16 nn.Linear", "torch fake_quantize + nn.Linear"}
+
+
+def test_a_kind_of_device_that_cannot_run_is_refused():
+    done = run_kernels("bench/kernels/bench_quantize_rows.py", "--device", "interpreter")
+    assert done.returncode == 4 and "Triton cannot run so" in done.stderr, done.stdout + done.stderr
 
 
 def test_the_checks_refuse():

@@ -1,11 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from bench.check import require_close
-from bench.kernels.cases import OURS, over_rows, over_widths, width_case
+from bench.clock import Call
+from bench.kernels.cases import OURS, Trial, width_case
 from bench.kernels.conftest import Compare
+from bench.roofline import joined, work
+from bench.target import Target
 from sparseq_kernels import call
 from sparseq_kernels.numerics import CLIP_TOLERANCE
 
@@ -15,24 +18,22 @@ PEER = "torch learnable fake_quantize"
 def peer(x: Tensor, scale: Tensor) -> Tensor:
     """torch's own learnable fake-quant (LSQ), one scale in all. It clips by the rounded value, so that the gradients of
     values between qmax and qmax + 1/2 differ from ours, and with them the scale's."""
-    zero = torch.zeros(1)
+    zero = torch.zeros(1, device=x.device)
     return torch._fake_quantize_learnable_per_tensor_affine(x, scale, zero, -127, 127, (x.numel() * 127) ** -0.5)
-
-
-def forward_backward(
-    quantize: Callable[[Tensor, Tensor], Tensor], x: Tensor, scale: Tensor, grad: Tensor
-) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        x.grad = scale.grad = None
-        out = quantize(x, scale)
-        out.backward(grad)
-        return out
-
-    return run
 
 
 def ours(x: Tensor, scale: Tensor) -> Tensor:
     return call("fake_quant", x, scale, 8)
+
+
+def forward_backward(
+    quantize: Callable[[Tensor, Tensor], Tensor], x: Tensor, scale: Tensor, grad: Tensor
+) -> Callable[[], tuple[Tensor, ...]]:
+    def run() -> tuple[Tensor, ...]:
+        out = quantize(x, scale)
+        return out, *torch.autograd.grad(out, (x, scale), grad)
+
+    return run
 
 
 def expected(x: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,25 +45,26 @@ def expected(x: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Te
     return v.round().clamp(-127, 127) * scale, grad * inside, (grad * slope).sum().reshape(1) * factor
 
 
-@over_rows
-@over_widths
-def test_fake_quant(compare: Compare, width: int, M: int) -> None:
-    # A power of two, so that nothing lies nearer to a tie in fp32 than in fp64; some values are clipped.
-    x, scale = torch.randn(M, width, requires_grad=True), torch.tensor([2.0**-6], requires_grad=True)
-    grad = torch.randn(M, width)
-    candidates = {
-        OURS: forward_backward(ours, x, scale, grad),
-        PEER: forward_backward(peer, x, scale, grad),
-    }
+def make_trial(target: Target, M: int, width: int) -> Trial:
+    # fp32, torch's own has no other type. The scale is a power of two, so that nothing lies nearer to a tie in fp32
+    # than in fp64; some values are clipped.
+    x = torch.randn(M, width, device=target.device, requires_grad=True)
+    scale = torch.tensor([2.0**-6], device=target.device, requires_grad=True)
+    grad = torch.randn(M, width, device=target.device)
+    candidates = {OURS: forward_backward(ours, x, scale, grad), PEER: forward_backward(peer, x, scale, grad)}
 
-    def check() -> None:
+    def check(present: Mapping[str, Call]) -> None:
         wanted = expected(x.detach(), scale.detach(), grad)
         tolerances = {OURS: (1e-6, 1e-6, 1e-3), PEER: (1e-6, 0.1)}
-        for name, run in candidates.items():
-            out = run().detach()
-            assert x.grad is not None and scale.grad is not None
-            results = zip(("output", "gradient", "scale's gradient"), (out, x.grad, scale.grad), wanted, strict=True)
+        for name in present:
+            results = zip(("output", "gradient", "scale's gradient"), candidates[name](), wanted, strict=True)
             for (what, found, right), tolerance in zip(results, tolerances[name], strict=False):
-                require_close(f"{name}, {what}", found, right, tolerance)
+                require_close(f"{name}, {what}", found.detach(), right, tolerance)
 
-    compare(width_case(width, M, "forward + backward"), check, candidates)
+    return Trial(dict(candidates), check)
+
+
+def test_fake_quant(compare: Compare, target: Target, width: int, M: int) -> None:
+    values = (M * width, torch.float32)
+    least = joined(work([values, values]), work([values, values, values]))
+    compare(width_case(width, M, "forward + backward"), lambda: make_trial(target, M, width), least)

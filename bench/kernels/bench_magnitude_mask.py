@@ -1,10 +1,14 @@
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import Tensor
 
 from bench.check import WrongResultError
-from bench.kernels.cases import HIDDEN, OURS, over_hidden
+from bench.clock import Call
+from bench.kernels.cases import OURS, Trial, hidden_case
 from bench.kernels.conftest import Compare
+from bench.target import Target
 from sparseq_kernels import Pattern
 
 OP = torch.ops.sparseq.magnitude_mask
@@ -56,21 +60,24 @@ def require_selection(name: str, weights: list[Tensor], masks: list[Tensor], spa
         raise WrongResultError(f"{name}: not the {sparsity:.0%} of lowest magnitude; nothing is reported of it")
 
 
-@pytest.mark.parametrize("pattern", list(SPARSITY))
-@over_hidden
-def test_magnitude_mask(compare: Compare, hidden: int, pattern: str) -> None:
+def make_trial(target: Target, hidden: int, pattern: str) -> Trial:
     """Selects over the six weights of one encoder block."""
     wide, sparsity, parsed = 4 * hidden, SPARSITY[pattern], Pattern.parse(pattern)
     shapes = [(hidden, hidden)] * 4 + [(wide, hidden), (hidden, wide)]
-    weights = [torch.randn(shape) for shape in shapes]
+    weights = [torch.randn(shape, device=target.device) for shape in shapes]
     candidates = {
         OURS: lambda: OP(weights, sparsity, pattern),
         "torch.topk": lambda: by_topk(weights, sparsity, parsed),
     }
 
-    def check() -> None:
-        for name, select in candidates.items():
-            require_selection(name, weights, select(), sparsity, parsed)
+    def check(present: Mapping[str, Call]) -> None:
+        for name in present:
+            require_selection(name, weights, candidates[name](), sparsity, parsed)
 
-    case = {"size": ", ".join(HIDDEN[hidden]), "layer": f"one block, {hidden}", "pattern": pattern, "step": "select"}
-    compare(case, check, candidates)
+    return Trial(dict(candidates), check)
+
+
+@pytest.mark.parametrize("pattern", list(SPARSITY))
+def test_magnitude_mask(compare: Compare, target: Target, hidden: int, pattern: str) -> None:
+    case = hidden_case(hidden, f"one block, {hidden}", "select", pattern=pattern)
+    compare(case, lambda: make_trial(target, hidden, pattern))

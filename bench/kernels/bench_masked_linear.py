@@ -1,21 +1,26 @@
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.kernels.cases import OURS, layer_case, over_layers, over_rows
+from bench.clock import Call
+from bench.kernels.cases import OURS, Trial, layer_case
 from bench.kernels.conftest import Compare
 from bench.kernels.training import Operands
+from bench.roofline import Work, joined, linear_step, work
+from bench.target import Target
 from sparseq_kernels import call
 
 SPARSITY = 0.6
+DENSE, MULTIPLIED = "dense nn.Linear", "weight * mask, nn.Linear"
 
 
-@over_rows
-@over_layers
-def test_masked_linear(compare: Compare, outputs: int, inputs: int, M: int) -> None:
-    operands = Operands(M, outputs, inputs)
-    mask = torch.rand(outputs, inputs) >= SPARSITY
-    factor = mask.float()
+def make_trial(target: Target, M: int, outputs: int, inputs: int) -> Trial:
+    operands = Operands(target, M, outputs, inputs)
+    dtype = target.dtype
+    mask = torch.rand(outputs, inputs, device=target.device) >= SPARSITY
+    factor = mask.to(dtype)
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return call("masked_linear", x, weight, mask, bias, False)
@@ -23,19 +28,32 @@ def test_masked_linear(compare: Compare, outputs: int, inputs: int, M: int) -> N
     def multiplied(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight * factor, bias)
 
-    masked = {OURS: operands.step(ours), "weight * mask, nn.Linear": operands.step(multiplied)}
+    candidates = {
+        OURS: operands.step(ours, dtype),
+        MULTIPLIED: operands.step(multiplied, dtype),
+        DENSE: operands.step(F.linear, dtype),
+    }
 
-    def check() -> None:
+    def check(present: Mapping[str, Call]) -> None:
         x, grad = operands.x.detach().double(), operands.grad.double()
-        weight = operands.weight.detach().double() * mask
-        expected = {
-            "output": x @ weight.t() + operands.bias.detach(),
-            "input's gradient": grad @ weight,
-            "weight's gradient": grad.t() @ x * mask,
-            "bias's gradient": grad.sum(0),
-        }
-        for name, step in masked.items():
-            operands.require(name, step, expected, 1e-5)
+        weight = operands.weight.detach().to(dtype).double() * mask
+        output = x @ weight.t() + operands.bias.detach().to(dtype)
+        expected = (output, grad @ weight, grad.t() @ x * mask, grad.sum(0))
+        for name in [name for name in present if name != DENSE]:
+            operands.require(name, candidates[name], expected, 1e-2 if target.gpu else 1e-5)
 
-    case = layer_case(outputs, inputs, M, "forward + backward")
-    compare(case, check, masked | {"dense nn.Linear": operands.step(F.linear)})
+    return Trial(dict(candidates), check)
+
+
+def least(target: Target, M: int, outputs: int, inputs: int) -> Work:
+    mask = work([(2 * outputs * inputs, torch.bool)])
+    return joined(linear_step(M, outputs, inputs, target.dtype, target.dtype, target.dtype), mask)
+
+
+def test_masked_linear(compare: Compare, target: Target, outputs: int, inputs: int, M: int) -> None:
+    compare(
+        layer_case(outputs, inputs, M, "forward + backward"),
+        lambda: make_trial(target, M, outputs, inputs),
+        least(target, M, outputs, inputs),
+        memory=True,
+    )

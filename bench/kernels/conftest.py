@@ -1,23 +1,103 @@
-"""The `compare` fixture, by which every kernel benchmark checks, times and records."""
+"""The `compare` fixture, by which every kernel benchmark checks, times and records, and the cases that it runs over."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.common import alternate, smallest_asked, write_result
-from bench.kernels.cases import OURS
+from bench.clock import Call, Clock, CpuClock, first_line
+from bench.common import smallest_asked, write_result
+from bench.kernels.cases import HIDDEN, LAYERS, OURS, WIDTHS, Trial, ordered, with_rows
+from bench.roofline import Work, measured
+from bench.target import KINDS, Target
+from sparseq import InputError, backend, set_backend
 
-SECONDS_A_CASE = 0.6
-ROUNDS = (7, 41)
-Compare = Callable[[Mapping[str, Any], Callable[[], None], Mapping[str, Callable[[], Any]]], None]
+Compare = Callable[..., None]
 
 _recorded: dict[str, list[dict[str, Any]]] = {}
+_TARGET = pytest.StashKey[Target]()
+_DEADLINE = pytest.StashKey["Deadline"]()
+_SETTINGS = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--record", action="store_true", help="write bench/results/<op>-<cpu>.json")
+    parser.addoption(
+        "--record", action="store_true", help="write bench/results/<op>-<cpu or gpu>.json, if all went well"
+    )
+    parser.addoption("--results-to", type=Path, metavar="DIR", help="write them there after each case, failed ones too")
+    parser.addoption(
+        "--device", choices=KINDS, help="cuda if there is a GPU, else cpu; interpreter: a GPU's on the CPU"
+    )
+    parser.addoption("--seconds", type=float, help="leave out what does not begin in this time, shared among the ops")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        target = Target.of(config.getoption("--device"), smallest_asked())
+        if target.kind == "interpreter":
+            set_backend("triton")
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[_TARGET] = target
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    target = metafunc.config.stash[_TARGET]
+    names = [name for name in ("outputs", "inputs", "width", "hidden", "M") if name in metafunc.fixturenames]
+    shapes: dict[Any, list[str]] = LAYERS if "outputs" in names else WIDTHS if "width" in names else HIDDEN
+    if names:
+        metafunc.parametrize(",".join(names), with_rows(shapes, target) if "M" in names else ordered(shapes, target))
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> Target:
+    return request.config.stash[_TARGET]
+
+
+@pytest.fixture(scope="session")
+def clock(request: pytest.FixtureRequest) -> Clock:
+    return request.config.stash[_TARGET].clock()
+
+
+@pytest.fixture(scope="session")
+def ceilings(request: pytest.FixtureRequest, clock: Clock) -> Any:
+    """What a copy and torch's products reach in this run; None on a CPU, where they are no ceiling."""
+    target = request.config.stash[_TARGET]
+    settings = request.config.stash.setdefault(_SETTINGS, {})
+    if not target.gpu:
+        settings["seconds_a_case"] = CpuClock.SECONDS_A_CASE
+        return None
+    peaks, settings["ceilings"] = measured(clock, target.device, target.smallest)
+    return peaks
+
+
+class Deadline:
+    """Shares `seconds` among the ops: each has an equal part of what is left when it begins."""
+
+    def __init__(self, seconds: float | None, ops: int) -> None:
+        self.end = None if seconds is None else time.monotonic() + seconds
+        self.ops = ops
+        self.ends: dict[str, float] = {}
+
+    def over(self, op: str) -> bool:
+        if self.end is None:
+            return False
+        now = time.monotonic()
+        if op not in self.ends:
+            self.ends[op] = now + max(0.0, self.end - now) / max(1, self.ops - len(self.ends))
+        return now > self.ends[op]
+
+
+def _op(module: str) -> str:
+    return module.rpartition(".")[2].removeprefix("bench_")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    ops = {item.path for item in session.items}
+    session.config.stash[_DEADLINE] = Deadline(session.config.getoption("--seconds"), len(ops))
 
 
 @pytest.fixture(autouse=True)
@@ -27,46 +107,109 @@ def _seeded() -> Iterator[None]:
 
 
 @pytest.fixture
-def compare(benchmark: Any, request: pytest.FixtureRequest) -> Compare:
-    """compare(case, check, candidates): runs `check`, which raises if what is to be timed is wrong, and only then times
-    the candidates alternately. `candidates[OURS]` is the op; the others are peers, to which its ratio is taken.
+def compare(request: pytest.FixtureRequest, target: Target, clock: Clock, ceilings: Any) -> Compare:
+    """compare(case, make, work=None, memory=False): makes a `Trial` by `make`, checks it, which raises if what is to be
+    timed is wrong, and only then times its candidates alternately.
 
-    pytest-benchmark's own table shows the op's time; the ratios are in its `extra_info`.
+    On a GPU further trials are made, so many that their inputs together do not fit into its cache. work: what the case
+    must do at least, from which follows the floor of its time. memory: whether the candidates' peak memory is of
+    interest. On a CPU, where pytest-benchmark is installed, its table shows the op's time, with ratios in `extra_info`.
     """
-    op = request.module.__name__.rpartition(".")[2].removeprefix("bench_")
+    op = _op(request.module.__name__)
+    config = request.config
 
-    def run(case: Mapping[str, Any], check: Callable[[], None], candidates: Mapping[str, Callable[[], Any]]) -> None:
-        check()
-        peers = [name for name in candidates if name != OURS]
-        if smallest_asked():
-            times = alternate(candidates, 1, shortest=0.0)
-        else:
-            trial = alternate(candidates, 1)
-            once = sum(max(trial.time(name).median, 2e-3) for name in candidates)
-            times = alternate(candidates, max(ROUNDS[0], min(ROUNDS[1], round(SECONDS_A_CASE / once))))
-        row = {"case": dict(case), **times.as_dict((OURS, peer) for peer in peers)}
-        _recorded.setdefault(op, []).append(row)
-        benchmark.group = op
-        benchmark.extra_info |= {f"time / {ratio['to']}": ratio["median"] for ratio in row["ratios"]}
-        benchmark.pedantic(candidates[OURS], rounds=1 if smallest_asked() else ROUNDS[0], iterations=1)
+    def run(case: Mapping[str, Any], make: Callable[[], Trial], work: Work | None = None, memory: bool = False) -> None:
+        if config.stash[_DEADLINE].over(op):
+            config.stash[_SETTINGS]["left_out"] = config.stash[_SETTINGS].get("left_out", 0) + 1
+            pytest.skip("the time that --seconds gives is used up")
+        rows = _recorded.setdefault(op, [])
+        try:
+            row, ours = _measure(make, target, clock, ceilings, work, memory)
+            rows.append({"case": dict(case), **row})
+        except Exception as error:
+            rows.append({"case": dict(case), "failed": first_line(error)})
+            raise
+        finally:
+            if folder := config.getoption("--results-to"):
+                _write(config, op, folder)
+        if not target.gpu and config.pluginmanager.hasplugin("benchmark"):
+            benchmark = request.getfixturevalue("benchmark")
+            benchmark.group = op
+            benchmark.extra_info |= {f"time / {ratio['to']}": ratio["median"] for ratio in row["ratios"]}
+            rounds = 1 if target.smallest else CpuClock.ROUNDS[0]
+            benchmark.pedantic(ours, rounds=rounds, iterations=1)
 
     return run
 
 
+def _measure(
+    make: Callable[[], Trial], target: Target, clock: Clock, ceilings: Any, work: Work | None, memory: bool
+) -> tuple[dict[str, Any], Call]:
+    """(a row of the results: what `Times.as_dict` has and what else is known of the case, the op's own call)"""
+    if target.gpu:
+        torch.compiler.reset()
+    trial = make()
+    absent = dict(trial.absent)
+    for name, call in list(trial.candidates.items()):
+        try:
+            call()
+            clock.synchronize()
+        except Exception as error:
+            if name == OURS:
+                raise
+            absent[name] = first_line(error)
+            del trial.candidates[name]
+    trial.check(trial.candidates)
+    sets = 1 if work is None else clock.sets(work.bytes)
+    trials = [trial, *(make() for _ in range(sets - 1))]
+    calls = {name: [other.candidates[name] for other in trials] for name in trial.candidates}
+    times = clock.alternate(calls, 1 if target.smallest else None)
+    pairs = [(OURS, name) for name in calls if not name.startswith(OURS)]
+    pairs += [pair for pair in trial.pairs if set(pair) <= set(calls)]
+    row = times.as_dict(pairs)
+    if target.gpu:
+        row["sets"] = sets
+    if absent:
+        row["absent"] = absent
+    if work is not None and target.gpu:
+        name = torch.cuda.get_device_name() if target.kind == "cuda" else ""
+        row["floor"] = work.as_dict(times.comparison.time(OURS).median, name, ceilings)
+    if memory:
+        peaks = {name: clock.peak_bytes(call) for name, call in trial.candidates.items()}
+        row |= {} if None in peaks.values() else {"peak_bytes": peaks}
+    return row, trial.candidates[OURS]
+
+
+def _write(config: pytest.Config, op: str, folder: Path | None) -> Path:
+    target = config.stash[_TARGET]
+    known: dict[str, Any] = config.stash.get(_SETTINGS, {})
+    settings = known | {"device": target.kind, "backend": backend(target.device.type)}
+    return write_result(op, _recorded[op], settings, folder, gpu=target.kind == "cuda")
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Writes the result files that --record asks for; none of an op when anything failed."""
+    """Writes the result files that --record asks for; none of a run in which anything failed."""
     if session.config.getoption("--record") and exitstatus == 0:
-        for op, rows in _recorded.items():
-            print(f"\nwritten: {write_result(op, rows, {'seconds_a_case': SECONDS_A_CASE})}")
+        for op in _recorded:
+            print(f"\nwritten: {_write(session.config, op, None)}")
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The ratios, which pytest-benchmark's table does not show; none of a run that was for correctness alone."""
-    if smallest_asked():
+    if config.stash[_TARGET].smallest:
         return
     for op, rows in _recorded.items():
         terminalreporter.section(f"{op}: time of {OURS} / time of its peers (below 1 is faster)")
         for row in rows:
             case = "  ".join(str(value) for value in row["case"].values())
-            ratios = "   ".join(f"{r['to']} {r['median']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in row["ratios"])
-            terminalreporter.write_line(f"{case:44} {1e3 * row['seconds'][OURS]['median']:9.3f} ms   {ratios}")
+            if "failed" in row:
+                terminalreporter.write_line(f"{case:44} {row['failed']}")
+                continue
+            ratios = "   ".join(
+                f"{r['to']} {r['median']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
+                for r in row["ratios"]
+                if r["of"] == OURS
+            )
+            terminalreporter.write_line(f"{case:44} {1e3 * row['seconds'][OURS]['median']:9.4f} ms   {ratios}")
+            for name, why in row.get("absent", {}).items():
+                terminalreporter.write_line(f"{'':44} without {name}: {why}")

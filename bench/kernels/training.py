@@ -6,37 +6,38 @@ import torch
 from torch import Tensor
 
 from bench.check import require_close
+from bench.target import Target
 
 Linear = Callable[[Tensor, Tensor, Tensor], Tensor]
+NAMES = ("output", "input's gradient", "weight's gradient", "bias's gradient")
 
 
 class Operands:
-    """x [M, inputs], weight [outputs, inputs] and bias with gradients, and the output's gradient."""
+    """x [M, inputs] and the output's gradient in the target's type; weight [outputs, inputs] and bias in fp32."""
 
-    def __init__(self, M: int, outputs: int, inputs: int) -> None:
-        self.x = torch.randn(M, inputs, requires_grad=True)
-        self.weight = (torch.randn(outputs, inputs) * inputs**-0.5).requires_grad_()
-        self.bias = torch.randn(outputs, requires_grad=True)
-        self.grad = torch.randn(M, outputs)
+    def __init__(self, target: Target, M: int, outputs: int, inputs: int) -> None:
+        device, dtype = target.device, target.dtype
+        self.x = torch.randn(M, inputs, device=device, dtype=dtype).requires_grad_()
+        self.weight = (torch.randn(outputs, inputs, device=device) * inputs**-0.5).requires_grad_()
+        self.bias = torch.randn(outputs, device=device).requires_grad_()
+        self.grad = torch.randn(M, outputs, device=device, dtype=dtype)
 
-    def step(self, linear: Linear) -> Callable[[], Tensor]:
-        """Forward and backward, gradients not accumulated; returns the output."""
+    def step(self, linear: Linear, dtype: torch.dtype | None = None) -> Callable[[], tuple[Tensor, ...]]:
+        """Forward and backward: (output, gradients of x, weight and bias), nothing accumulated. dtype: of x and the
+        parameters, where `linear` takes other ones than these."""
+        inputs = [
+            t if dtype is None else t.detach().to(dtype).requires_grad_() for t in (self.x, self.weight, self.bias)
+        ]
+        grad = self.grad if dtype is None else self.grad.to(dtype)
 
-        def run() -> Tensor:
-            self.x.grad = self.weight.grad = self.bias.grad = None
-            out = linear(self.x, self.weight, self.bias)
-            out.backward(self.grad)
-            return out
+        def run() -> tuple[Tensor, ...]:
+            out = linear(*inputs)
+            return out, *torch.autograd.grad(out, inputs, grad)
 
         return run
 
-    def results(self, step: Callable[[], Tensor]) -> dict[str, Tensor]:
-        """Output and gradients of a step."""
-        out = step().detach()
-        gradients = {"input": self.x.grad, "weight": self.weight.grad, "bias": self.bias.grad}
-        return {"output": out} | {f"{name}'s gradient": g.clone() for name, g in gradients.items() if g is not None}
-
-    def require(self, name: str, step: Callable[[], Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-        found = self.results(step)
-        for what, wanted in expected.items():
-            require_close(f"{name}, {what}", found[what], wanted, tolerance)
+    def require(
+        self, name: str, step: Callable[[], tuple[Tensor, ...]], expected: tuple[Tensor, ...], tolerance: float
+    ) -> None:
+        for what, found, wanted in zip(NAMES, step(), expected, strict=True):
+            require_close(f"{name}, {what}", found.detach(), wanted, tolerance)

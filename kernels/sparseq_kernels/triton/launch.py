@@ -15,7 +15,7 @@ from triton.runtime import driver
 from .device import current
 from .runtime import interpreted
 
-# Rounding needs the product of x and 1 / scale on its own: no multiplication may fuse into the addition after it.
+# No multiplication fuses with the addition after it, so that outputs in fp32 are the reference's to the bit.
 OPTIONS = {"enable_fp_fusion": False}
 
 Grid = tuple[int, int, int]

@@ -134,10 +134,14 @@ def _gradient_tiles(device: Device, a_bytes: int, learned: bool) -> list[Tile]:
     """Tiles that the compiler does not spill. The taller they are, the fewer times the second operand is quantized."""
     if device.arch == INTERPRETER:
         return [Tile(32, 32, 64, 4)]
-    if a_bytes == 2 and device.arch in ("sm_90", "sm_100"):
-        tiles = [Tile(128, 128, 64, 8), Tile(64, 128, 64, 8), Tile(64, 64, 64, 4)]
-        return tiles if learned else [Tile(256, 128, 64, 8), *tiles]
-    return [Tile(128, 128, 32, 8), Tile(64, 128, 32, 8), Tile(64, 64, 32, 4)]
+    from_shared_memory = device.arch in ("sm_90", "sm_100")  # Where matrix units need no registers for an operand.
+    if a_bytes == 4:
+        tiles = [Tile(64, 128, 32, 8), Tile(64, 64, 16, 4)]
+        return [Tile(128, 128, 32, 8), *tiles] if from_shared_memory or device.amd else tiles
+    if not from_shared_memory:
+        return [Tile(128, 128, 32, 8), Tile(64, 128, 32, 4), Tile(64, 64, 32, 8)]
+    tiles = [Tile(128, 128, 64, 8), Tile(64, 128, 64, 8), Tile(64, 64, 64, 4)]
+    return tiles if learned else [Tile(256, 128, 64, 8), *tiles]
 
 
 def _splits(M: int, N: int, K: int, tile: Tile, device: Device) -> range:

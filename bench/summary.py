@@ -1,0 +1,108 @@
+"""What a run on a GPU found, beside what was aimed at, in Markdown."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import tables
+from bench.common import read_results
+from bench.kernels.cases import FIRST_SIZES, OURS, ROWS
+
+Row = Mapping[str, Any]
+INT8_INPUT, INT_MM = f"{OURS}, x as int8", "torch._int_mm"
+BF16, FAKE = "bf16 nn.Linear", "torch fake_quantize + nn.Linear"
+
+
+def times_as_fast(of: str, to: str) -> Callable[[Row], float | None]:
+    """time(to) / time(of)"""
+
+    def value(row: Row) -> float | None:
+        return next((1 / ratio["median"] for ratio in row["ratios"] if (ratio["of"], ratio["to"]) == (of, to)), None)
+
+    return value
+
+
+def floor_reached(row: Row) -> float | None:
+    fraction: float | None = row.get("floor", {}).get("datasheet", {}).get("fraction")
+    return fraction
+
+
+def memory_of(peer: str) -> Callable[[Row], float | None]:
+    """peak memory / the peer's"""
+
+    def value(row: Row) -> float | None:
+        peaks = row.get("peak_bytes", {})
+        return peaks[OURS] / peaks[peer] if peaks.get(peer) else None
+
+    return value
+
+
+@dataclass(frozen=True)
+class Goal:
+    """text: what is measured. wanted: at least, at the numbers of rows `at`; None where it is only of interest."""
+
+    text: str
+    op: str
+    value: Callable[[Row], float | None]
+    wanted: float | None
+    at: Callable[[int], bool]
+
+
+def many(M: int) -> bool:
+    return M >= 1024
+
+
+def few(M: int) -> bool:
+    return M <= 16
+
+
+_LIKE_INT_MM = times_as_fast(INT8_INPUT, INT_MM)
+_LIKE_BF16 = times_as_fast(OURS, BF16)
+GOALS = (
+    Goal("int8_linear of int8 x, times as fast as torch._int_mm", "int8_linear", _LIKE_INT_MM, 0.95, many),
+    Goal("int8_linear, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.5, many),
+    Goal("int8_linear of few rows, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.0, few),
+    Goal("int8_linear, fraction of the datasheet's floor", "int8_linear", floor_reached, 0.7, few),
+    Goal("qat_linear forward + backward, times as fast as bf16", "qat_linear", _LIKE_BF16, None, many),
+    Goal("qat_linear, times as fast as torch's fake-quant", "qat_linear", times_as_fast(OURS, FAKE), 2.0, many),
+    Goal("qat_linear, peak memory / bf16 nn.Linear's", "qat_linear", memory_of(BF16), None, many),
+    Goal("qat_linear, peak memory / torch's fake-quant's", "qat_linear", memory_of(FAKE), None, many),
+)
+
+
+def goals(folder: Path) -> str:
+    """A line a goal, a column a number of rows: the median over the layers of base and large, and their range."""
+    head = ["", "wanted", *(f"M = {M}" for M in ROWS[True])]
+    return tables.table(head, (_goal(goal, rows_of(goal.op, folder)) for goal in GOALS))
+
+
+def rows_of(op: str, folder: Path) -> list[Row]:
+    """The rows of the sizes that goals are for; of all sizes where those were not measured."""
+    rows = [row for result in read_results(op, folder) for row in result["rows"] if "failed" not in row]
+    first = [row for row in rows if not set(FIRST_SIZES).isdisjoint(row["case"]["size"].split(", "))]
+    return first or rows
+
+
+def _goal(goal: Goal, rows: Sequence[Row]) -> list[str]:
+    cells = [goal.text, f">= {goal.wanted:g}" if goal.wanted else ""]
+    for M in ROWS[True]:
+        values = [value for row in rows if row["case"]["M"] == M and (value := goal.value(row)) is not None]
+        cells.append(_cell(values, goal.wanted if goal.at(M) else None))
+    return cells
+
+
+def _cell(values: Sequence[float], wanted: float | None) -> str:
+    if not values:
+        return ""
+    text = f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    return text if wanted is None else f"{text} {'met' if median(values) >= wanted else 'missed'}"
+
+
+def page(steps: Iterable[Sequence[str]], notes: Mapping[str, Any], folder: Path) -> str:
+    """The whole summary: how the steps went, the goals, notes, and every op's tables."""
+    ops = sorted({path.name.partition("-")[0] for path in folder.glob("*.json")})
+    listed = "".join(f"- {name}: {value}\n" for name, value in notes.items())
+    parts = ["# A run on a GPU\n", tables.table(["step", "outcome", "seconds"], steps), goals(folder), listed]
+    return "\n".join([*parts, *(f"## {op}\n\n{tables.render(op, folder)}" for op in ops)])
