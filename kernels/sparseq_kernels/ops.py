@@ -67,14 +67,14 @@ SCHEMAS = {
 
 
 def _device_of(args: tuple[Any, ...]) -> str:
-    first = args[0][0] if isinstance(args[0], list | tuple) else args[0]
-    return str(first.device.type)
+    first = args[0]
+    device: str = (first[0] if isinstance(first, list) else first).device.type
+    return device
 
 
 def complete(op: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments with their defaults, which the dispatcher leaves out of a Python kernel's call."""
-    declared = _ARGUMENTS[op]
-    return args if len(args) == len(declared) else (*args, *(a.default_value for a in declared[len(args) :]))
+    return args + _DEFAULTS[op][len(args) :]
 
 
 def _dispatcher(op: str) -> Callable[..., Any]:
@@ -93,10 +93,11 @@ def _fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return torch.library.register_fake(f"sparseq::{op}", lib=LIBRARY)
 
 
-_ARGUMENTS: dict[str, list[Any]] = {}
+# The default of each argument; None for those that have none, which are always given.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {}
 for _op, _schema in SCHEMAS.items():
     LIBRARY.define(_op + _schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _ARGUMENTS[_op] = getattr(torch.ops.sparseq, _op).default._schema.arguments
+    _DEFAULTS[_op] = tuple(a.default_value for a in getattr(torch.ops.sparseq, _op).default._schema.arguments)
     for _key in ("CPU", "CUDA"):
         LIBRARY.impl(_op, _dispatcher(_op), _key)
 

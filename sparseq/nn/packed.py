@@ -23,6 +23,7 @@ from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
 
+_INT8_LINEAR = torch.ops.sparseq.int8_linear.default
 FORMATS = ("dense", "bitmask", "block_sparse")
 
 
@@ -164,7 +165,12 @@ class PackedLinear(Packed):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.bits <= 8:
-            return torch.ops.sparseq.int8_linear(input, self.levels(), self.scale, self.bias, self.input_scale)
+            # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
+            own = self._buffers
+            levels = own["values" if self._layout["format"] == "dense" and self.bits == 8 else "_expanded"]
+            return _INT8_LINEAR(
+                input, self.levels() if levels is None else levels, own["scale"], own["bias"], own["input_scale"]
+            )
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         return call(

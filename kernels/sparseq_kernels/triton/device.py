@@ -11,7 +11,7 @@ from .runtime import interpreted
 INTERPRETER = "interpreter"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # There is one object for each device: comparing and hashing it costs nothing.
 class Device:
     """arch: "sm_90", "gfx942", or "interpreter". processors: how many programs run side by side, at one a processor.
     shared_bytes: shared memory that one program can have. name: as torch has it, empty where there is none."""

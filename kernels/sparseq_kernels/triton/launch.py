@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.runtime import driver
 
 from .device import current
 from .runtime import interpreted
@@ -29,10 +28,11 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
     if interpreted():
         kernel[grid](*args, *constants)
         return None
-    if current().amd:
+    device = current()
+    if device.amd:
         return kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
     facts = [(a.dtype, a.data_ptr() & 15) if isinstance(a, Tensor) else a for a in args]
-    key = (id(kernel), driver.active.get_current_device(), warps, stages, constants, *facts)
+    key = (id(kernel), device, warps, stages, constants, *facts)
     compiled = _compiled.get(key)
     if compiled is None:
         compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
