@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from gpu_or_interpreter import DEVICE, FLOATS, both, randn, same
@@ -32,12 +33,19 @@ def activated(x: torch.Tensor, approximate: str) -> torch.Tensor:
 
 def check(x: torch.Tensor, approximate: str, bits: int) -> None:
     expected, found = both("gelu_quantize_rows", x, approximate, bits)
-    right = quantize_rows(activated(x, approximate), bits) if x.numel() else expected
-    assert same(found[0], right[0]) and same(found[1], right[1])
-    # A unit in the last place of y, which erf, exp and (in the interpreter) bf16 may differ by, turns few ties.
-    ulp = 4 * torch.finfo(x.dtype).eps
-    torch.testing.assert_close(found[1], expected[1], rtol=ulp, atol=0, equal_nan=True)
-    off = (found[0].int() - expected[0].int()).abs()
+    if x.numel() == 0:
+        assert all(same(f, e) for f, e in zip(found, expected, strict=True))
+        return
+    y, right = activated(x, approximate), F.gelu(x.float(), approximate=approximate).to(x.dtype)
+    assert all(same(f, q) for f, q in zip(found, quantize_rows(y, bits), strict=True))
+    # The last places of y, in which erf, exp and (in the interpreter) bf16 may differ, turn few ties.
+    ulp, cancelled = 4 * torch.finfo(x.dtype).eps, 3e-7
+    assert ((y.float() - right.float()).abs() <= ulp * right.abs().float() + cancelled * x.abs().float()).all()
+    # Far below zero little is left of 1 + erf: where a row has nothing else, its scale means little.
+    sound = right.abs().amax(-1) > 0.1 * x.abs().amax(-1)
+    ulp += 10 * cancelled
+    torch.testing.assert_close(found[1][sound], expected[1][sound], rtol=ulp, atol=0)
+    off = (found[0].int() - expected[0].int()).abs()[sound]
     assert off.numel() == 0 or off.max() <= 1 + int(ulp * 2**bits)
 
 
@@ -56,7 +64,7 @@ def test_other_widths(bits):
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_levels_against_fp64(approximate):
     x = randn(4, 300) * 4
-    y = torch.nn.functional.gelu(x.double(), approximate=approximate)
+    y = F.gelu(x.double(), approximate=approximate)
     _, (q, scale) = both("gelu_quantize_rows", x, approximate, 8)
     torch.testing.assert_close(scale.double(), y.abs().amax(1) / 127, rtol=1e-6, atol=0)
     # Half a step, and what fp32 may add to it.

@@ -116,7 +116,7 @@ def test_any_layout_in_memory() -> None:
 
 def test_rows_far_apart() -> None:
     """Offsets of rows beyond 2^31 values."""
-    layer = Layer(3, 3, 40, dtype=torch.float16, weight_dtype=torch.float16)
+    layer = Layer(3, 3, 40, what=(True, True, True), dtype=torch.float16, weight_dtype=torch.float16)
     residuals, expected = OPS.qat_linear(*layer.forward()), layer.backward()
     for name in ("x", "weight", "grad"):
         value = getattr(layer, name)

@@ -108,6 +108,8 @@ def _int8_tiles(device: Device, busy: bool, deep: bool) -> list[Tile]:
     small = [Tile(64, 128, k, 4), Tile(64, 64, k, 4)]
     if device.arch == "sm_90" and busy and deep:
         return [Tile(128, 128, k, 4, resident=2), *small]
+    if device.arch == "sm_100" and not deep:
+        return small
     wide = device.shared_bytes > 128 * 1024 and not busy
     return [Tile(128, 256, k, 8) if wide else Tile(128, 128, k, 8), *small]
 

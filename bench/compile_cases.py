@@ -1,0 +1,177 @@
+"""The calls whose kernels are compiled in advance: every op of the Triton backend, at the layer sizes of the six BERTs.
+
+Activations are bf16 and master weights fp32, as in training under autocast. Other types and rarer options come at the
+width of BERT-base alone. Tensors are never written: of the largest, only addresses are taken.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from bench.absent_gpu import ARCHITECTURES
+from sparseq.models import SIZES
+from sparseq_kernels.triton import tuned
+
+ROWS = (1, 16, 128, 1024, 8192)
+BASE = SIZES["base"].hidden
+HIDDEN = sorted({spec.hidden for spec in SIZES.values()})
+FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+BF16 = torch.bfloat16
+
+ops = torch.ops.sparseq
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of torch.ops.sparseq.<op>, and what of it to print. device: the GPU's name, for a plan measured on it."""
+
+    op: str
+    text: str
+    run: Callable[[], Any]
+    device: str = ""
+
+
+def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
+
+
+def layers(hidden: int) -> tuple[tuple[int, int], ...]:
+    """(outputs, inputs) of a block's layers; the first of them feeds a GELU."""
+    return (4 * hidden, hidden), (hidden, hidden), (hidden, 4 * hidden)
+
+
+def cases() -> Iterator[Case]:
+    for hidden, M in product(HIDDEN, ROWS):
+        rich = hidden == BASE
+        for outputs, inputs in layers(hidden):
+            yield from int8_linear(M, outputs, inputs, rich)
+            yield from qat_linear(M, outputs, inputs, rich)
+        yield from row_ops(M, hidden, rich)
+    yield from fake_quant()
+
+
+def tuned_cases(arch: str) -> Iterator[Case]:
+    """Calls that run by the plans measured on GPUs of that architecture under this version of Triton."""
+    sizes = {1: torch.int8, 2: BF16, 4: torch.float32}
+    for path in sorted(tuned.FOLDER.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        same = content["triton"].split(".")[:2] == triton.__version__.split(".")[:2]
+        if not same or not any(board in content["device"] for board in ARCHITECTURES[arch].boards):
+            continue
+        for plan in content["plans"]:
+            M, N, K = plan["M"], plan["N"], plan["K"]
+            if plan["kind"] == "gradient":
+                # Of the weight's gradient the depth is the tokens, of the input's the outputs: the sizes do not say.
+                found = [*qat_linear(M, K, N, False), *qat_linear(K, M, N, False)]
+            elif plan["w"] == 1:
+                found = [case for case in int8_linear(M, N, K, False) if f"x {_name(sizes[plan['x']])} " in case.text]
+            else:
+                found = [*qat_linear(M, N, K, False)]
+            yield from (replace(case, device=content["device"]) for case in found)
+
+
+def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
+    def case(dtype: torch.dtype, activation: str, text: str = "", **options: Any) -> Case:
+        def run() -> Any:
+            x, bias = new(M, K, dtype=dtype), new(N, dtype=BF16 if dtype == torch.int8 else dtype)
+            weight, scale = new(N, K, dtype=torch.int8), new(N)
+            given = {name: value() for name, value in options.items()}
+            return ops.int8_linear(x, weight, scale, bias, activation=activation, **given)
+
+        return Case("int8_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}], {activation}{text}", run)
+
+    activation = "gelu" if N > K else "none"
+    rows = {"input_scale": lambda: new(M), "out_dtype": lambda: BF16}
+    yield case(BF16, activation)
+    yield case(torch.int8, activation, " -> bf16", **rows)
+    if rich:
+        yield from (case(dtype, activation) for dtype in FLOATS[1:])
+        yield from (case(BF16, other) for other in ("relu", "gelu_tanh"))
+        yield case(BF16, activation, ", static", input_scale=lambda: new(1))
+        yield case(BF16, activation, ", requantized", output_scale=lambda: new(1))
+        yield case(torch.int8, activation, ", requantized", input_scale=lambda: new(M), output_scale=lambda: new(1))
+
+
+def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
+    def case(text: str, dtype: torch.dtype, masked: bool, learned: bool, bits: tuple[int, int] = (8, 8)) -> Case:
+        def run() -> Any:
+            x, weight, bias = new(M, K, dtype=dtype), new(N, K), new(N)
+            mask = new(N, K, dtype=torch.bool) if masked else None
+            scales = (new(N), new(1)) if learned else (None, None)
+            y, *kept = ops.qat_linear(x, weight, bias, mask, *scales, *bits)
+            # Of the bias the gradient is a sum of torch's, which would run.
+            needs = [True, True, False, learned, learned]
+            return ops.qat_linear_backward(
+                new(M, N, dtype=y.dtype), x, weight, mask, *scales, kept, *bits, dtype, False, needs
+            )
+
+        return Case("qat_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}]{text}, and backward", run)
+
+    yield case(", masked", BF16, True, False)
+    yield case("", BF16, False, False)
+    if rich:
+        yield from (case(", masked", dtype, True, False) for dtype in FLOATS[1:])
+        yield case(", learned scales", BF16, False, True)
+        yield case(", masked, learned scales", BF16, True, True)
+        yield case(", 16 bits", BF16, False, False, (8, 16))
+
+
+def row_ops(M: int, hidden: int, rich: bool) -> Iterator[Case]:
+    """What quantizes rows, and the embedding."""
+    for dtype in FLOATS if rich else FLOATS[:1]:
+        for width, bits in [(hidden, 8), (4 * hidden, 8), *([(hidden, 16)] if rich else [])]:
+            text = f"{_name(dtype)} [{M}, {width}], {bits} bits"
+            yield Case("quantize_rows", text, _bound(ops.quantize_rows, (M, width), dtype, bits))
+        text = f"{_name(dtype)} [{M}, {4 * hidden}]"
+        yield Case("gelu_quantize_rows", text, _bound(ops.gelu_quantize_rows, (M, 4 * hidden), dtype, "none", 8))
+        if rich:
+            run = _bound(ops.gelu_quantize_rows, (M, 4 * hidden), dtype, "tanh", 8)
+            yield Case("gelu_quantize_rows", f"{text}, tanh", run)
+        yield from layer_norm(M, hidden, dtype, rich)
+        yield embedding(M, hidden, dtype)
+
+
+def _bound(op: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dtype, *rest: Any) -> Callable[[], Any]:
+    return lambda: op(new(*shape, dtype=dtype), *rest)
+
+
+def layer_norm(M: int, hidden: int, dtype: torch.dtype, rich: bool) -> Iterator[Case]:
+    for residual in (True, False) if rich else (True,):
+
+        def run(residual: bool = residual) -> Any:
+            x, weight = new(M, hidden, dtype=dtype), new(hidden, dtype=dtype)
+            return ops.layer_norm_quantize_rows(x, x if residual else None, weight, weight)
+
+        text = f"{_name(dtype)} [{M}, {hidden}]{', residual' if residual else ''}"
+        yield Case("layer_norm_quantize_rows", text, run)
+
+
+def embedding(M: int, hidden: int, dtype: torch.dtype) -> Case:
+    def run() -> Any:
+        indices, rows = new(M, dtype=torch.int64), SIZES["base"].vocabulary
+        return ops.int8_embedding(indices, new(rows, hidden, dtype=torch.int8), new(rows), dtype)
+
+    return Case("int8_embedding", f"{_name(dtype)} [{M}, {hidden}]", run)
+
+
+def fake_quant() -> Iterator[Case]:
+    """Of weights with a scale a row or a column, and of activations with one, at a narrow and at the widest layer."""
+    shapes = [(HIDDEN[0], HIDDEN[0]), (BASE, 4 * BASE), (ROWS[-1], 4 * HIDDEN[-1])]
+    for (R, C), dtype in product(shapes, FLOATS):
+        for by, scale in (("row", (R, 1)), ("column", (C,)), ("tensor", ())):
+
+            def run(R: int = R, C: int = C, dtype: torch.dtype = dtype, scale: tuple[int, ...] = scale) -> Any:
+                x, s = new(R, C, dtype=dtype), new(*scale)
+                return ops.fake_quant(x, s, 8), ops.fake_quant_backward(x, x, s, 8)
+
+            yield Case("fake_quant", f"{_name(dtype)} [{R}, {C}] by {by}, and backward", run)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {BF16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}.get(dtype, str(dtype).removeprefix("torch."))

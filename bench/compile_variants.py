@@ -1,0 +1,81 @@
+"""Which kernels calls need on an architecture, each once, without compiling them."""
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from triton import knobs
+
+from bench.absent_gpu import absent_gpu
+from bench.compile_cases import Case
+
+# Constants that change a few instructions of a kernel, and nothing of its tile or of what its loop does.
+MINOR = frozenset({"ACTIVATION", "QMAX", "X_QMAX", "W_QMAX", "CLIPPED_QMAX", "CLIP", "REGROW", "X_STRIDE", "EVEN_D"})
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel as Triton compiles it once. data: its types, constants, alignments and options, by which Triton can
+    compile it again in another process. text: the same for a reader, and the first call that needs it. plan: of its
+    constants those that a plan sets, and its loads; pointers: how many tensors it gets."""
+
+    arch: str
+    module: str
+    kernel: str
+    data: str
+    text: str
+    plan: str
+    pointers: int
+
+
+def variants(arch: str, calls: Iterable[Case]) -> list[Variant]:
+    """The distinct kernels that the calls need on `arch`."""
+    found: dict[str, Variant] = {}
+    case: Case
+
+    def note(*, fn: Any, compile: Any, **unused: Any) -> bool:
+        data = compile["specialization_data"]
+        if data not in found:
+            found[data] = _variant(arch, fn, data, f"first for {case.op} of {case.text}")
+        return True  # Triton, do not compile.
+
+    before = knobs.runtime.jit_cache_hook
+    knobs.runtime.jit_cache_hook = note
+    try:
+        with torch.inference_mode():
+            for name, group in itertools.groupby(calls, lambda call: call.device):
+                with absent_gpu(arch, name, record=False):
+                    for case in group:
+                        case.run()
+    finally:
+        knobs.runtime.jit_cache_hook = before
+    return list(found.values())
+
+
+def _variant(arch: str, fn: Any, data: str, first: str) -> Variant:
+    content = json.loads(data)
+    values = {key[0]: value for key, value in zip(content["constant_keys"], content["constant_vals"], strict=True)}
+    words, plan = [], []
+    for index, (parameter, kind) in enumerate(zip(fn.jit_function.params, content["signature"].values(), strict=True)):
+        if kind != "constexpr":
+            words.append(f"{parameter.name} {kind}")
+        elif parameter.is_constexpr or values[index] is not None:
+            words.append(f"{parameter.name}={values[index]}")
+        if parameter.is_constexpr and parameter.name not in MINOR:
+            # That programs share the depth changes the code; how many do, a number in it.
+            plan.append("SPLIT>1" if parameter.name == "SPLIT" and values[index] > 1 else words[-1])
+    loop = f"{content['options']['num_warps']} warps, {content['options']['num_stages']} stages"
+    text = f"{', '.join(words)}; {loop}; {first}"
+    pointers = sum(kind.startswith("*") for kind in content["signature"].values())
+    return Variant(arch, fn.module, fn.name, data, text, f"{', '.join(plan)}; {loop}", pointers)
+
+
+def one_a_plan(found: Sequence[Variant]) -> list[Variant]:
+    """Of every kernel's plan the variant that has most to do, by its tensors and then by a GELU."""
+    best: dict[tuple[str, str, str], Variant] = {}
+    for variant in sorted(found, key=lambda v: (v.pointers, "ACTIVATION=gelu" in v.text)):
+        best[variant.arch, variant.kernel, variant.plan] = variant
+    return list(best.values())

@@ -1,0 +1,248 @@
+"""The compile check itself: that it reaches every kernel, and that it refuses what it is there to refuse."""
+
+import importlib
+import json
+import pkgutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sparseq_kernels.triton.runtime import interpreted, why_not
+
+if (reason := why_not()) is not None or interpreted():
+    pytest.skip(f"needs a Triton that compiles: {reason or 'this is its interpreter'}", allow_module_level=True)
+
+import triton
+import triton.language as tl
+
+import sparseq_kernels.triton
+from bench import assembly, compile_check, tables
+from bench.absent_gpu import ARCHITECTURES, absent_gpu
+from bench.compile_cases import Case, cases, tuned_cases
+from bench.compile_variants import Variant, one_a_plan, variants
+from sparseq import InputError, backend
+from sparseq_kernels.triton import plans, tuned
+from sparseq_kernels.triton.device import current
+from sparseq_kernels.triton.launch import launch
+from sparseq_kernels.triton.table import TRITON
+
+
+@pytest.fixture(autouse=True)
+def _own_triton_cache(tmp_path_factory, monkeypatch):
+    """Compiles anew, and leaves nothing in the user's cache."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "triton"))
+
+
+def all_kernels() -> set[str]:
+    """The functions of sparseq_kernels.triton that are launched: those named <something>_kernel."""
+    modules = [
+        importlib.import_module(f"sparseq_kernels.triton.{found.name}")
+        for found in pkgutil.iter_modules(sparseq_kernels.triton.__path__)
+    ]
+    functions = [one for module in modules for one in vars(module).values() if isinstance(one, triton.JITFunction)]
+    return {one.__name__ for one in functions if one.__name__.endswith("_kernel")}
+
+
+def quantizing(width: int) -> Case:
+    return Case("quantize_rows", f"{width} wide", lambda: torch.ops.sparseq.quantize_rows(torch.empty(16, width)))
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_op_and_every_kernel_is_compiled(arch):
+    calls = list(cases())
+    called = {case.op for case in calls} | {f"{case.op}_backward" for case in calls if "backward" in case.text}
+    assert set(TRITON) == called
+    found = variants(arch, calls)
+    assert {one.kernel for one in found} == all_kernels()
+    assert {one.arch for one in found} == {arch}
+    smallest = one_a_plan(found)
+    assert {(one.kernel, one.plan) for one in smallest} == {(one.kernel, one.plan) for one in found}
+    assert len(smallest) < len(found) / 3
+
+
+def test_the_stand_in_is_there_within_its_block_alone():
+    before = backend("cpu")
+    with absent_gpu("gfx942") as gpu:
+        assert backend("cpu") == "triton" and current().amd and current().processors == 304
+        torch.ops.sparseq.quantize_rows(torch.empty(8, 64))
+        with absent_gpu("sm_89"):
+            assert current().arch == "sm_89"
+        assert current().arch == "gfx942"
+    assert backend("cpu") == before
+    [launched] = gpu.launches
+    assert launched.kernel == "quantize_rows_kernel" and launched.args["M"] == 8 and launched.args["mask"] is None
+    with pytest.raises(InputError, match="unknown architecture"), absent_gpu("sm_75"):
+        pass
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "gfx942"])
+def test_a_kernel_passes(arch):
+    [found] = compile_check.examine(variants(arch, [quantizing(64)]))
+    assert found.problems == () and 8 < found.registers < 128 and found.spilled == 0 and not found.matrix
+
+
+def test_a_measured_plan_is_compiled(tmp_path, monkeypatch):
+    plan = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 2, "w": 1}
+    plan |= {"block_m": 32, "block_n": 64, "block_k": 64, "warps": 2, "stages": 3}
+    content = {"device": "NVIDIA H100 80GB HBM3", "triton": triton.__version__, "plans": [plan]}
+    (tmp_path / "h100.json").write_text(json.dumps(content))
+    monkeypatch.setattr(tuned, "FOLDER", tmp_path)
+    for cached in (tuned._plans, plans.int8_plan):
+        cached.cache_clear()
+    assert list(tuned_cases("sm_80")) == []
+    found = variants("sm_90", tuned_cases("sm_90"))
+    tiles = [one for one in found if one.kernel == "int8_tile_kernel"]
+    assert tiles and all("BLOCK_M=32, BLOCK_N=64" in one.plan and "2 warps, 3 stages" in one.plan for one in tiles)
+    tuned._plans.cache_clear()
+    plans.int8_plan.cache_clear()
+
+
+@triton.jit
+def rounding_kernel(x, scale, out, N, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + at, mask=at < N) * tl.load(scale)
+    tl.store(out + at, (value + 12582912.0).to(tl.int32, bitcast=True), mask=at < N)
+
+
+@triton.jit
+def product_kernel(x, w, out, K, BLOCK: tl.constexpr, DEPTH: tl.constexpr):
+    rows, depth = tl.arange(0, BLOCK), tl.arange(0, DEPTH)
+    acc = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for k in range(0, K, DEPTH):
+        a = tl.load(x + rows[:, None] * K + k + depth[None, :])
+        b = tl.load(w + rows[None, :] * K + k + depth[:, None])
+        acc = tl.dot(a, b, acc, input_precision="tf32")
+    tl.store(out + rows[:, None] * BLOCK + rows[None, :], acc)
+
+
+def checked(arch: str, kernel, args, constants, warps: int = 4, stages: int = 1, **options) -> tuple[str, ...]:
+    """What the check says of a kernel."""
+    with absent_gpu(arch):
+        if options:
+            compiled = kernel[(1,)](*args, *constants, num_warps=warps, num_stages=stages, **options)
+        else:
+            compiled = launch(kernel, (1, 1, 1), args, constants, warps, stages)
+    amd = arch.startswith("gfx")
+    [text] = [compiled.asm["amdgcn"]] if amd else assembly.nvidia_assembly([compiled])
+    return compile_check.check(Variant(arch, "", kernel.__name__, "", "", "", 0), compiled, text).problems
+
+
+@pytest.mark.parametrize("arch", ["sm_90", "gfx942"])
+def test_a_fused_rounding_is_refused(arch):
+    args = (torch.empty(64), torch.empty(1), torch.empty(64, dtype=torch.int32), 64)
+    assert checked(arch, rounding_kernel, args, (64,)) == ()
+    [problem] = checked(arch, rounding_kernel, args, (64,), enable_fp_fusion=True)
+    assert "multiply and add at once" in problem
+
+
+def test_spills_and_what_does_not_fit_are_refused():
+    x = torch.empty(256, 256, dtype=torch.bfloat16)
+    args = (x, x, torch.empty(256, 256), 256)
+    assert checked("sm_80", product_kernel, args, (64, 32), 4, 3) == ()
+    assert any("spills" in problem for problem in checked("sm_80", product_kernel, args, (256, 32), 4, 3))
+    with pytest.raises(triton.runtime.errors.OutOfResources):
+        checked("sm_89", product_kernel, args, (128, 128), 8, 3)
+
+
+DOT = "tt.dot %1, %2, %3, inputPrecision = tf32 : tensor<16x16xi8> * tensor<16x16xi8> -> tensor<16x16xi32> loc(#loc1)"
+FINE = {"vgpr_count": 40, "vgpr_spill_count": 0, "sgpr_spill_count": 0, "private_segment_fixed_size": 0}
+
+
+@pytest.mark.parametrize(
+    ("ttir", "code", "changed", "shared", "problem"),
+    [
+        ("", "", {}, 0, None),
+        (DOT, "v_mfma_i32_32x32x16_i8 v[0:15]", {}, 0, None),
+        (DOT, "v_mfma_f32_32x32x8_f16 v[0:15]", {}, 0, "has no int8 matrix instruction"),
+        ("dense<0x4B400000>", "v_add_f32 v1, 0x4b400000, v2", {}, 0, None),
+        ("dense<0x4B400000>", "v_add_f32 v1, v2, v3", {}, 0, "was not found"),
+        ("", "", {"vgpr_spill_count": 3}, 0, "spills 12 bytes"),
+        ("", "", {"private_segment_fixed_size": 64}, 0, "spills 64 bytes"),
+        ("", "", {}, 65 * 1024, "needs 65 KiB of shared memory, where a program has 64 KiB"),
+    ],
+)
+def test_what_the_machine_code_must_have(ttir, code, changed, shared, problem):
+    text = code + "".join(f"\n    .{name}: {value}" for name, value in (FINE | changed).items())
+    kernel = SimpleNamespace(asm={"ttir": ttir, "amdgcn": text}, metadata=SimpleNamespace(shared=shared, num_stages=2))
+    found = compile_check.check(Variant("gfx942", "", "", "", "", "", 0), kernel, text).problems
+    assert (problem is None and found == ()) or (len(found) == 1 and problem in found[0]), found
+
+
+def test_a_product_of_stages_must_copy_asynchronously(monkeypatch):
+    monkeypatch.setattr(assembly, "nvidia_resources", lambda cubin: assembly.Resources(40, 0))
+    asm = {"ttir": DOT, "ptx": "", "cubin": b""}
+    variant = Variant("sm_80", "", "", "", "", "", 0)
+    for stages, code, count in ((2, "IMMA.16832.S8.S8", 1), (1, "IMMA.16832.S8.S8", 0), (2, "IMMA LDGSTS.E", 0)):
+        kernel = SimpleNamespace(asm=asm, metadata=SimpleNamespace(shared=0, num_stages=stages))
+        assert len(compile_check.check(variant, kernel, code).problems) == count
+
+
+def test_what_does_not_compile_is_reported_and_exits_with_1(monkeypatch, capsys):
+    found = variants("sm_80", [quantizing(64), quantizing(128)])
+    broken = Variant("sm_80", found[0].module, "quantize_rows_kernel", "{}", "this one", "", 0)
+    results = compile_check.examine([found[1], broken])
+    assert [bool(one.problems) for one in results] == [True, False]
+    monkeypatch.setattr(compile_check, "variants", lambda arch, calls: found)
+    monkeypatch.setattr(compile_check, "examine_all", lambda wanted, jobs: results)
+    assert compile_check.main(["--arch", "sm_80", "--smallest"]) == 1
+    said = capsys.readouterr().out
+    assert "quantize_rows_kernel for sm_80 does not compile" in said and "(this one)" in said
+
+
+def test_the_result_says_nothing_of_the_machine_and_is_rendered(tmp_path):
+    found = compile_check.examine(variants("sm_80", [quantizing(64)]))
+    path = compile_check.write(compile_check.rows(found), {}, tmp_path)
+    content = json.loads(path.read_text())
+    assert path.name == f"compile-triton{triton.__version__}.json" and "machine" not in content
+    assert content["rows"][0]["architectures"]["sm_80"]["variants"] == 1
+    text = tables.filled("<!-- table: compile -->\n<!-- end -->", tmp_path)
+    assert f"triton {triton.__version__}" in text and "| `quantize_rows_kernel` | 1 |" in text
+
+
+PTX = """
+ mov.b32 %f9, 0f4B400000;
+ fma.rn.f32 %f1, %f2, %f3, %f9;
+ add.rn.f32 %f4, %f1, 0f4B400000;
+ mov.b32 %f9, 0f3F800000;
+ fma.rn.f32 %f1, %f2, %f3, %f9;
+"""
+SASS = """
+        /*0010*/                   IMAD.MOV.U32 R5, RZ, RZ, 0x4b400000 ;
+        /*0020*/              @!P0 FFMA R4, R2, R3, R5 ;
+        /*0030*/                   FFMA.FTZ R4, R2, R3, 12582912 ;
+        /*0040*/                   HFMA2.MMA R6, -RZ, RZ, 14.5, 0 ;
+        /*0050*/                   FFMA R7, R2, R3, R6 ;
+        /*0060*/                   FADD R6, R6, 12582912 ;
+        /*0070*/                   FFMA R7, R2, R3, R6 ;
+"""
+AMD = """
+\ts_mov_b32 s3, 0x4b400000
+\tv_pk_add_f32 v[16:17], v[16:17], s[2:3] op_sel_hi:[1,0]
+\tv_pk_fma_f32 v[16:17], v[14:15], v[12:13], s[2:3] op_sel_hi:[1,1,0]
+\tv_fmac_f32_e32 v20, v22, v20
+\tv_mad_u64_u32 v[18:19], s[2:3], v42, s57, v[44:45]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [(PTX, 1), (SASS, 3), (AMD, 1), ("", 0)], ids=["ptx", "sass", "amd", "none"]
+)
+def test_the_rounding_constant_is_followed_through_registers(text, count):
+    assert assembly.fused_roundings(text) == count
+
+
+@pytest.mark.parametrize(
+    ("precision", "types", "kind"),
+    [
+        ("tf32", ("i8", "i8", "i32"), "int8"),
+        ("tf32", ("bf16", "bf16", "f32"), "float"),
+        ("tf32x3", ("f32", "f32", "f32"), "float"),
+        ("ieee", ("f32", "f32", "f32"), None),
+    ],
+)
+def test_the_kind_of_product_is_read_from_the_source(precision, types, kind):
+    a, b, acc = (f"tensor<16x16x{one}>" for one in types)
+    ttir = f"%5 = tt.dot %1, %2, %3, inputPrecision = {precision} : {a} * {b} -> {acc} loc(#loc1)"
+    assert assembly.product(ttir) == assembly.Product(kind)
+    assert assembly.product("%1 = tt.load %0") is None
