@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparseq_kernels import call, use_backend
 from sparseq_kernels.numerics import CLIP_TOLERANCE
 from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale, sum_to
-from sparseq_kernels.triton.fake_quant import fake_quant
+from sparseq_kernels.triton.fake_quant import _plan, fake_quant
 
 OPS = torch.ops.sparseq
 SHAPES = [
@@ -68,6 +68,11 @@ def check(x, scale, bits, grad=None):
 @pytest.mark.parametrize("shape,scale_shape", SHAPES)
 def test_scales_of_any_shape(shape, scale_shape):
     check(randn(*shape), positive(*scale_shape), 4)
+
+
+def test_rows_without_end_are_not_counted_in_32_bits():
+    assert [_plan((n, 2**12, 2), (2**12, 1), True).by for n in (2**18, 2**19)] == ["cycle", "column"]
+    assert _plan((2**19, 2**12, 2), (2**12, 1), True).expanded and _plan((2**20, 2**12, 2), (), False).B == 1
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

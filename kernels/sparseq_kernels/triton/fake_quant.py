@@ -26,7 +26,7 @@ def tile_scales(scale, rows, columns, R, C, B, BY: tl.constexpr):
     if BY == "column":
         s = tl.load(scale + columns, mask=columns < C, other=1.0).to(tl.float32)[None, :]
     elif BY == "cycle":
-        s = tl.load(scale + rows % B, mask=rows < R, other=1.0).to(tl.float32)[:, None]
+        s = tl.load(scale + rows.to(tl.int32) % B, mask=rows < R, other=1.0).to(tl.float32)[:, None]
     else:
         s = tl.load(scale + rows, mask=rows < R, other=1.0).to(tl.float32)[:, None]
     return s, inverse(s)
@@ -63,8 +63,8 @@ def fake_quant_kernel(
 
 @triton.jit
 def backward_tile(grad, x, scale, grad_x, rows, columns, R, C, B, QMAX: tl.constexpr, BY: tl.constexpr):
-    """Writes a tile of grad_x [R, C]; returns what its values add to the scale's gradient [BLOCK_R, BLOCK_C]. `grad` and
-    `x` are the addresses of the tile's values."""
+    """Writes a tile of grad_x [R, C]; returns what its values add to the scale's gradient [BLOCK_R, BLOCK_C]. `grad`
+    and `x` are the addresses of the tile's values."""
     inside = (rows[:, None] < R) & (columns[None, :] < C)
     _, factor = tile_scales(scale, rows, columns, R, C, B, BY)
     value = tl.load(x, mask=inside, other=0.0)
@@ -119,7 +119,8 @@ def fake_quant_backward_kernel(
 
 class _Plan(NamedTuple):
     """How tensors of one shape are seen as [R, C], so that an element's scale is that of its row ("row": R == B), of
-    row % B ("cycle") or of its column ("column": C == B) among B of them, and in what tiles.
+    row % B ("cycle") or of its column ("column": C == B) among B of them, and in what tiles. A scale whose dimensions
+    allow none of these is expanded.
 
     rows, columns: how many tiles there are down and across.
     """
@@ -128,7 +129,7 @@ class _Plan(NamedTuple):
     C: int
     B: int
     by: str
-    expanded: bool  # the scale, to the tensors' shape
+    expanded: bool
     block_r: int
     block_c: int
     rows: int
@@ -141,10 +142,11 @@ def _plan(shape: tuple[int, ...], scale_shape: tuple[int, ...], one_row: bool) -
     aligned = (1,) * (len(shape) - len(scale_shape)) + scale_shape
     own = [i for i, n in enumerate(aligned) if n > 1]
     first, end = (own[0], own[-1] + 1) if own else (len(shape[:-1]), len(shape[:-1]))
-    if aligned[first:end] != shape[first:end]:
-        # It varies along dimensions with one between them along which it does not.
-        return _plan(shape, shape, one_row)._replace(expanded=True)
     outer, B, inner = math.prod(shape[:first]), math.prod(shape[first:end]), math.prod(shape[end:])
+    # No such view has a scale that is constant along a dimension between others along which it varies. And the remainder
+    # by which a scale is found in a cycle is one of 32 bits: 64 take too many registers.
+    if aligned[first:end] != shape[first:end] or (min(outer, B, inner) > 1 and outer * B >= 2**31):
+        return _plan(shape, shape, one_row)._replace(expanded=True)
     if not own and one_row:
         outer, inner = 1, outer * inner
     by = "column" if own and inner == 1 else "row" if outer == 1 else "cycle"
