@@ -144,7 +144,7 @@ def _plan(shape: tuple[int, ...], scale_shape: tuple[int, ...], one_row: bool) -
     first, end = (own[0], own[-1] + 1) if own else (len(shape[:-1]), len(shape[:-1]))
     outer, B, inner = math.prod(shape[:first]), math.prod(shape[first:end]), math.prod(shape[end:])
     # No such view has a scale that is constant along a dimension between others along which it varies. And the
-    # remainder by which a scale is found in a cycle is one of 32 bits: 64 take too many registers.
+    # remainder by which a scale is found in a cycle is of 32 bits: one of 64 takes too many registers.
     if aligned[first:end] != shape[first:end] or (min(outer, B, inner) > 1 and outer * B >= 2**31):
         return _plan(shape, shape, one_row)._replace(expanded=True)
     if not own and one_row:
