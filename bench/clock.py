@@ -122,7 +122,7 @@ class CudaClock:
     """
 
     ROUNDS = 21
-    GRAPH_BELOW = 1e-3
+    GRAPH_BELOW = 1e-2
     SECONDS_A_SAMPLE = 2e-3
     EAGER_CALLS = 30
 

@@ -47,7 +47,7 @@ REST = (
     "int8_embedding",
 )
 LOG_BYTES = 1 << 20
-WORKERS = 8
+WORKERS = 14
 
 
 @dataclass(frozen=True)
@@ -171,13 +171,14 @@ def steps(run: Run) -> list[Step]:
     files = {name: str(run.work / f"{name}.json") for name in ("machine", "ceilings", "host")}
     device = ("--device", run.device)
     return [
-        Step("machine", 40, lambda _: (PYTHON, "-m", "bench.gpu", "--machine", files["machine"])),
-        Step("ceilings", 25, lambda _: (PYTHON, "-m", "bench.roofline", *device, "--out", files["ceilings"])),
-        Step("tests", 100, lambda _: _tests(run)),
+        Step("machine", 15, lambda _: (PYTHON, "-m", "bench.gpu", "--machine", files["machine"])),
+        Step("ceilings", 15, lambda _: (PYTHON, "-m", "bench.roofline", *device, "--out", files["ceilings"])),
+        Step("tests", 150, lambda _: _tests(run)),
         Step("memcheck", 60, lambda _: _memcheck(run), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
         Step("tune", 120, lambda seconds: _tune(run, seconds)),
         Step("int8_linear", 80, lambda seconds: _benchmarks(run, seconds, "int8_linear")),
         Step("qat_linear", 60, lambda seconds: _benchmarks(run, seconds, "qat_linear")),
+        Step("compiled", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear_compiled")),
         Step("host", 35, lambda _: (PYTHON, "-m", "bench.gpu_host", *device, "--out", files["host"])),
         Step("rest", 45, lambda seconds: _benchmarks(run, seconds, *REST)),
     ]

@@ -12,6 +12,7 @@ from bench.kernels.cases import FIRST_SIZES, OURS, ROWS
 
 Row = Mapping[str, Any]
 INT8_INPUT, INT_MM = f"{OURS}, x as int8", "torch._int_mm"
+TORCHAO = "torchao int8 dynamic, compiled"
 BF16, FAKE = "bf16 nn.Linear", "torch fake_quantize + nn.Linear"
 
 
@@ -63,9 +64,10 @@ _LIKE_BF16 = times_as_fast(OURS, BF16)
 GOALS = (
     Goal("int8_linear of int8 x, times as fast as torch._int_mm", "int8_linear", _LIKE_INT_MM, 0.95, many),
     Goal("int8_linear, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.5, many),
+    Goal("int8_linear, times as fast as torchao", "int8_linear_compiled", times_as_fast(OURS, TORCHAO), 1.3, many),
     Goal("int8_linear of few rows, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.0, few),
     Goal("int8_linear, fraction of the datasheet's floor", "int8_linear", floor_reached, 0.7, few),
-    Goal("qat_linear forward + backward, times as fast as bf16", "qat_linear", _LIKE_BF16, None, many),
+    Goal("qat_linear forward + backward, times as fast as bf16", "qat_linear", _LIKE_BF16, 1.0, many),
     Goal("qat_linear, times as fast as torch's fake-quant", "qat_linear", times_as_fast(OURS, FAKE), 2.0, many),
     Goal("qat_linear, peak memory / bf16 nn.Linear's", "qat_linear", memory_of(BF16), None, many),
     Goal("qat_linear, peak memory / torch's fake-quant's", "qat_linear", memory_of(FAKE), None, many),

@@ -96,15 +96,17 @@ def tune_product(product: Product, target: Target, clock: Clock, found: Found) -
         best = min(calls, key=lambda name: times.time(name).median)
         if best == RULE:
             found.unchanged.append(str(product))
-            return f"{product}: the rules' plan is the fastest of {len(calls)}"
+            taken = f"{1e6 * times.time(RULE).median:.1f} us"
+            return f"{product}: {taken}, the rules' plan is the fastest of {len(calls)}"
         last = clock.alternate({name: calls[name] for name in (RULE, best)}, 1 if target.smallest else LAST_ROUNDS)
     ratio, plan = last.comparison.ratio(best, RULE), plans[int(best)]
+    taken = f"{1e6 * last.comparison.time(best).median:.1f} us"
     if ratio.high >= WINS_BELOW:
         found.unchanged.append(str(product))
         return f"{product}: nothing beats the rules' plan by more than noise ({ratio})"
     sizes = dict(zip(("kind", *tuned.SIZES), asked[0], strict=True))
     found.plans.append({**sizes, **describe(plan), "ratio": round(ratio.median, 4), "of": str(product)})
-    return f"{product}: {ratio} of the rules' time by {plan}"
+    return f"{product}: {taken}, {ratio} of the rules' time by {plan}"
 
 
 def _by(plan: Plan, inputs: Inputs) -> Call:

@@ -39,7 +39,8 @@ def forward_backward(
 def expected(x: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Output and gradients in fp64, from the definition (LSQ, equation 3, and its gradient scale)."""
     v = x.double() / scale.double()
-    inside = v.abs() <= 127 * CLIP_TOLERANCE
+    # The limit as the arithmetic's fp32 has it.
+    inside = v.abs() <= torch.tensor(127 * CLIP_TOLERANCE, dtype=torch.float32).double().to(v.device)
     slope = torch.where(inside, v.round() - v, v.clamp(-127, 127))
     factor = (x.numel() * 127) ** -0.5
     return v.round().clamp(-127, 127) * scale, grad * inside, (grad * slope).sum().reshape(1) * factor

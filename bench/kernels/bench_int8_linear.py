@@ -6,7 +6,7 @@ import torch
 from bench.check import require_close, require_equal
 from bench.clock import Call
 from bench.kernels import peers
-from bench.kernels.cases import LAYERS, OURS, Trial, layer_case
+from bench.kernels.cases import OURS, Trial, layer_case
 from bench.kernels.conftest import Compare
 from bench.roofline import Work, work
 from bench.target import Target
@@ -17,16 +17,19 @@ OP = torch.ops.sparseq.int8_linear
 OURS_INT8 = "sparseq, x as int8"
 INT_MM = "torch._int_mm"
 EAGER = "torch._int_mm + eager scales"
-COMPILED = "torch._int_mm + scales, compiled"
-TORCHAO = "torchao int8 dynamic, compiled"
 FLOATS = {"fp32 nn.Linear": torch.float32, "bf16 nn.Linear": torch.bfloat16, "fp16 nn.Linear": torch.float16}
 
 
-def make_trial(target: Target, M: int, outputs: int, inputs: int, activation: str) -> Trial:
+def make_operands(target: Target, M: int, outputs: int, inputs: int) -> tuple[torch.Tensor, ...]:
+    """(x [M, inputs] in the target's type, weight [outputs, inputs] and bias in fp32, the weight's levels and scale)"""
     x = torch.randn(M, inputs, device=target.device, dtype=target.dtype)
     bias = torch.randn(outputs, device=target.device)
     dense = torch.randn(outputs, inputs, device=target.device) * inputs**-0.5
-    weight, scale = quantize_rows(dense, 8)
+    return x, dense, bias, *quantize_rows(dense, 8)
+
+
+def make_trial(target: Target, M: int, outputs: int, inputs: int, activation: str) -> Trial:
+    x, dense, bias, weight, scale = make_operands(target, M, outputs, inputs)
     trial = Trial({OURS: lambda: OP(x, weight, scale, bias, None, activation)}, lambda present: check(present))
     floats = ("bf16 nn.Linear", "fp16 nn.Linear") if target.gpu else ("fp32 nn.Linear",)
     for name in floats:
@@ -40,10 +43,6 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int, activation: st
     trial.add(EAGER, lambda: peers.int_mm_linear(x, weight, scale, bias, activation), reason)
     if target.gpu:
         trial.add(INT_MM, lambda: torch._int_mm(levels, weight.t()), reason)
-        why = peers.why_not_compiled(LAYERS[outputs, inputs], M, target)
-        eager = peers.compiled(peers.int_mm_linear, target)
-        trial.add(COMPILED, lambda: eager(x, weight, scale, bias, activation), reason or why)
-        _add_torchao(trial, (x, dense, bias.to(x.dtype)), activation, target, why)
 
     def check(present: Mapping[str, Call]) -> None:
         one = torch.ones(1, device=target.device)
@@ -62,24 +61,10 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int, activation: st
 
 def tolerance(name: str, dtype: torch.dtype) -> float:
     """nn.Linear has unquantized operands; x / s for x * (1 / s) can turn a tie; an output is rounded to its type."""
-    if name in FLOATS or name == TORCHAO:
+    if name in FLOATS:
         return 3e-2
     exact = 1e-6 if name in (OURS, OURS_INT8) else 2e-3
     return max(exact, 1e-2 if dtype == torch.bfloat16 else 0.0)
-
-
-def _add_torchao(
-    trial: Trial, operands: tuple[torch.Tensor, ...], activation: str, target: Target, why_not: str | None
-) -> None:
-    x, dense, bias = operands
-    try:
-        weight = peers.torchao_weight(dense, x.dtype) if why_not is None else dense
-    except ImportError:
-        weight, why_not = dense, "torchao is not installed"
-    except Exception as error:
-        weight, why_not = dense, f"torchao cannot make its weight: {error}"
-    run = peers.compiled(peers.linear, target)
-    trial.add(TORCHAO, lambda: run(x, weight, bias, activation), why_not)
 
 
 def least(target: Target, M: int, outputs: int, inputs: int) -> Work:
@@ -87,13 +72,20 @@ def least(target: Target, M: int, outputs: int, inputs: int) -> Work:
     return work([x, weight, (2 * outputs, torch.float32), y], (torch.int8, M * outputs * inputs))
 
 
+def activation_of(target: Target, outputs: int, inputs: int) -> str:
+    """As in BERT: the feed-forward's first layer ends with its activation. On a CPU the product alone is compared."""
+    return "gelu" if target.gpu and outputs > inputs else "none"
+
+
+def step_of(activation: str) -> str:
+    return "forward" if activation == "none" else f"forward, {activation}"
+
+
 def test_int8_linear(compare: Compare, target: Target, outputs: int, inputs: int, M: int) -> None:
-    # As in BERT: the feed-forward's first layer ends with its activation. On a CPU the product alone is compared.
-    activation = "gelu" if target.gpu and outputs > inputs else "none"
-    step = "forward" if activation == "none" else f"forward, {activation}"
+    activation = activation_of(target, outputs, inputs)
     with torch.inference_mode():
         compare(
-            layer_case(outputs, inputs, M, step),
+            layer_case(outputs, inputs, M, step_of(activation)),
             lambda: make_trial(target, M, outputs, inputs, activation),
             least(target, M, outputs, inputs),
         )

@@ -39,7 +39,8 @@ def scale_from_max(largest: Tensor, bits: int) -> Tensor:
     1 where the maximum is (as good as) zero, so that zeros stay zeros; NaN where it is Inf or NaN, so that whatever
     is computed from such a row is NaN and cannot pass for a number.
     """
-    scale = torch.where(largest < ZERO_BELOW, torch.ones_like(largest), largest / qmax(bits))
+    # By a tensor: by a number torch would multiply with its reciprocal on a GPU, which rounds otherwise.
+    scale = torch.where(largest < ZERO_BELOW, torch.ones_like(largest), largest / torch.full_like(largest, qmax(bits)))
     return torch.where(torch.isfinite(largest), scale, torch.full_like(largest, float("nan")))
 
 

@@ -93,13 +93,16 @@ def _fake(op: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return torch.library.register_fake(f"sparseq::{op}", lib=LIBRARY)
 
 
+# Each op without torch's dispatcher before it: on tensors that hold values, and without autograd.
+RUN: dict[str, Callable[..., Any]] = {}
 # The default of each argument; None for those that have none, which are always given.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {}
 for _op, _schema in SCHEMAS.items():
     LIBRARY.define(_op + _schema, tags=(torch.Tag.pt2_compliant_tag,))
     _DEFAULTS[_op] = tuple(a.default_value for a in getattr(torch.ops.sparseq, _op).default._schema.arguments)
+    RUN[_op] = _dispatcher(_op)
     for _key in ("CPU", "CUDA"):
-        LIBRARY.impl(_op, _dispatcher(_op), _key)
+        LIBRARY.impl(_op, RUN[_op], _key)
 
 
 def _quantized_like(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ Each differentiable op is also an `autograd.Function` here: torch.func's transfo
 torch.library registers does not pass through them. Layers call `call`, which takes the plain op otherwise.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .backends import residuals
-from .ops import LIBRARY, SCHEMAS, complete
+from .ops import LIBRARY, RUN, SCHEMAS, complete
 
 OPS = torch.ops.sparseq
 _DIFFERENTIABLE: dict[str, type[torch.autograd.Function]] = {}
+_EAGER: dict[str, type[torch.autograd.Function]] = {}
 
 
 def _setup_fake_quant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -27,7 +29,7 @@ def _setup_fake_quant(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 @once_differentiable
 def _fake_quant_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, scale = ctx.saved_tensors
-    grad_x, grad_scale = OPS.fake_quant_backward(grad, x, scale, ctx.bits)
+    grad_x, grad_scale = _run("fake_quant_backward", grad, x, scale, ctx.bits)
     return grad_x, grad_scale, None
 
 
@@ -53,8 +55,8 @@ def _qat_linear_backward(ctx: Any, grad: Tensor | None, *unused: Any) -> tuple[A
         return (None,) * 10
     need_x, need_w, need_bias, _, need_ws, need_is = _needs(ctx, 6)
     needs = [need_x, need_w, need_bias and ctx.bias_dtype is not None, need_ws, need_is]
-    inputs, kept = ctx.saved_tensors[:5], list(ctx.saved_tensors[5:])
-    grads = OPS.qat_linear_backward(grad, *inputs, kept, *ctx.settings, needs)
+    *inputs, r1, r2, r3, r4 = ctx.saved_tensors
+    grads = _run("qat_linear_backward", grad, *inputs, [r1, r2, r3, r4], *ctx.settings, needs)
     grad_x, grad_w, grad_bias, grad_ws, grad_is = (g if need else None for g, need in zip(grads, needs, strict=True))
     grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias_dtype)
     return grad_x, grad_w, grad_bias, None, grad_ws, grad_is, *[None] * 4
@@ -71,7 +73,7 @@ def _setup_masked_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None
 def _masked_linear_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     need_x, need_w, _, need_bias = _needs(ctx, 4)
     needs = [need_x, need_w, need_bias and ctx.has_bias]
-    grads = OPS.masked_linear_backward(grad, *ctx.saved_tensors, ctx.regrow, needs)
+    grads = _run("masked_linear_backward", grad, *ctx.saved_tensors, ctx.regrow, needs)
     grad_x, grad_w, grad_bias = (g if need else None for g, need in zip(grads, needs, strict=True))
     return grad_x, grad_w, None, grad_bias, None
 
@@ -110,41 +112,84 @@ def _register(op: str, setup: Callable[..., None], backward: Callable[..., Any])
     }
     _DIFFERENTIABLE[op] = type(op, (torch.autograd.Function,), methods)
 
+    def forward(ctx: Any, *args: Any) -> Any:
+        output = RUN[op](*args)
+        setup(ctx, args, output)
+        return output
+
+    # A `setup_context` of its own, which transforms need, takes torch longer to call than all else here.
+    eager = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    _EAGER[op] = type(op, (torch.autograd.Function,), eager)
+
 
 def call(op: str, *args: Any) -> Tensor:
-    """The (first) result of a differentiable op, every argument by position, through which torch.func's transforms pass
-    too."""
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        result = _DIFFERENTIABLE[op].apply(*args)
+    """The (first) result of an op, every argument by position.
+
+    As `torch.ops.sparseq`, but torch.func's transforms pass through, too; and where nothing is traced or transformed,
+    the op runs without torch's dispatcher, which on the host takes longer than launching a kernel.
+    """
+    if torch.compiler.is_compiling() or not _plain(args):
+        transformed = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
+        result = (_DIFFERENTIABLE[op].apply if transformed and op in _DIFFERENTIABLE else getattr(OPS, op))(*args)
+    elif torch.is_autocast_enabled(args[0].device.type):
+        result = _AUTOCAST[op, args[0].device.type](*args) if (op, args[0].device.type) in _AUTOCAST else RUN[op](*args)
+    elif not (torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)):
+        result = RUN[op](*args)
     else:
-        result = getattr(OPS, op)(*args)
+        result = _EAGER[op].apply(*args) if op in _EAGER else getattr(OPS, op)(*args)
     return result if isinstance(result, Tensor) else result[0]
 
 
-def _autocast_output(op: str, device: str) -> Callable[..., Any]:
+def _run(op: str, *args: Any) -> Any:
+    """An op within another's backward."""
+    return RUN[op](*args) if not torch.compiler.is_compiling() and _plain(args) else getattr(OPS, op)(*args)
+
+
+_PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
+
+
+def _plain(args: tuple[Any, ...]) -> bool:
+    """Whether all tensors hold values and nothing looks on: no subclasses, modes, traces, or transforms."""
+    for arg in args:
+        if isinstance(arg, Tensor) and (type(arg) not in _PLAIN_TENSORS or not (arg.is_cpu or arg.is_cuda)):
+            return False
+    return (
+        torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+Autocast = Callable[..., Any]
+
+
+def _autocast_output(op: str, device: str, run: Callable[..., Any]) -> Autocast:
     """Quantizes from the input as it comes: only what leaves the op has autocast's precision."""
     position = [argument.name for argument in getattr(OPS, op).default._schema.arguments].index("out_dtype")
 
-    def run(*args: Any) -> Any:
+    def cast(*args: Any) -> Any:
         settings = list(complete(op, args))
         if settings[position] is None:
             settings[position] = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return getattr(OPS, op)(*settings)
+            return run(*settings)
 
-    return run
+    return cast
 
 
-def _autocast_masked_linear(device: str) -> Callable[..., Tensor]:
-    def run(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, regrow: bool = False) -> Tensor:
+def _autocast_masked_linear(op: str, device: str, run: Callable[..., Any]) -> Autocast:
+    def cast(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, regrow: bool = False) -> Tensor:
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            return OPS.masked_linear(
-                x.to(dtype), weight.to(dtype), mask, None if bias is None else bias.to(dtype), regrow
-            )
+            y: Tensor = run(x.to(dtype), weight.to(dtype), mask, None if bias is None else bias.to(dtype), regrow)
+            return y
 
-    return run
+    return cast
 
+
+_CASTS = {"qat_linear": _autocast_output, "int8_linear": _autocast_output, "masked_linear": _autocast_masked_linear}
+# (op, device) -> `call` of it under autocast.
+_AUTOCAST: dict[tuple[str, str], Autocast] = {}
 
 _register("fake_quant", _setup_fake_quant, _fake_quant_backward)
 _register("qat_linear", _setup_qat_linear, _qat_linear_backward)
@@ -152,6 +197,6 @@ _register("masked_linear", _setup_masked_linear, _masked_linear_backward)
 for _op in SCHEMAS:
     torch.library.register_vmap(f"sparseq::{_op}", _one_by_one(getattr(OPS, _op)), lib=LIBRARY)
 for _device, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
-    LIBRARY.impl("qat_linear", _autocast_output("qat_linear", _device), _key)
-    LIBRARY.impl("int8_linear", _autocast_output("int8_linear", _device), _key)
-    LIBRARY.impl("masked_linear", _autocast_masked_linear(_device), _key)
+    for _op, _cast in _CASTS.items():
+        LIBRARY.impl(_op, _cast(_op, _device, getattr(OPS, _op)), _key)
+        _AUTOCAST[_op, _device] = _cast(_op, _device, functools.partial(call, _op))

@@ -23,7 +23,6 @@ from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
 
-_INT8_LINEAR = torch.ops.sparseq.int8_linear.default
 FORMATS = ("dense", "bitmask", "block_sparse")
 
 
@@ -168,9 +167,8 @@ class PackedLinear(Packed):
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
             levels = own["values" if self._layout["format"] == "dense" and self.bits == 8 else "_expanded"]
-            return _INT8_LINEAR(
-                input, self.levels() if levels is None else levels, own["scale"], own["bias"], own["input_scale"]
-            )
+            levels = self.levels() if levels is None else levels
+            return call("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         return call(

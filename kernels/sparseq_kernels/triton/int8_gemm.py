@@ -21,10 +21,14 @@ def tile_place(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
 
 
 @triton.jit
-def place(index, count, BLOCK: tl.constexpr):
-    """The rows of a block, those beyond the last as row 0: read and not stored."""
+def place(index, count, BLOCK: tl.constexpr, RUN: tl.constexpr = 1):
+    """The rows of a block, and the same with those beyond the last as row 0: read and not stored. RUN: how many follow
+    each other in what is read, where they lie side by side in memory; a divisor of `count`, or reads pass its end."""
     rows = index * BLOCK + tl.arange(0, BLOCK)
-    return rows, tl.max_contiguous(tl.multiple_of(tl.where(rows < count, rows, 0), BLOCK), BLOCK)
+    read = tl.where(rows < count, rows, 0)
+    if RUN > 1:
+        read = tl.max_contiguous(tl.multiple_of(read, RUN), RUN)
+    return rows, read
 
 
 @triton.jit
@@ -109,10 +113,10 @@ def int8_tile_kernel(
         ws = w_scale
         w_factor = w_scale
         if X_MODE != "levels":
-            xs = tl.load(x_scale + x_rows * X_STRIDE)
+            xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
             x_factor = inverse(xs)
         if W_MODE != "levels":
-            ws = tl.load(w_scale + w_rows)
+            ws = tl.load(w_scale + columns, mask=columns < N, other=1.0)
             w_factor = inverse(ws)
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32 if INTEGERS else tl.float32)
         for k in range(0, K, BLOCK_K):
@@ -127,7 +131,7 @@ def int8_tile_kernel(
                 acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
             else:
                 acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
-        xs = tl.load(x_scale + x_rows * X_STRIDE)
+        xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
         if PARTS == 2:
             HALF: tl.constexpr = BLOCK_N // 2
             left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, HALF)), (0, 2, 1)))
@@ -178,7 +182,7 @@ def int8_skinny_kernel(
             if (tl.program_id(0) == 0) & (part == 0):
                 tl.store(x_scale + rows, xs, mask=rows < M)
     else:
-        xs = tl.load(x_scale + x_rows * X_STRIDE)
+        xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
     x_factor = inverse(xs)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     share = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLIT) * BLOCK_K
@@ -204,17 +208,18 @@ def int8_sum_kernel(
     N,
     X_STRIDE: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    RUN: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     """What `int8_skinny_kernel` does at its end, where programs share the depth: adds up, scales, stores."""
     rows, x_rows = place(tl.program_id(1), M, BLOCK_M)
-    columns, w_rows = place(tl.program_id(0), N, BLOCK_N)
+    columns, read = place(tl.program_id(0), N, BLOCK_N, RUN)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
-    at = sums + x_rows.to(tl.int64)[:, None] * N + w_rows[None, :]
+    at = sums + x_rows.to(tl.int64)[:, None] * N + read[None, :]
     for _ in range(SPLIT):
         acc += tl.load(at)
         at += M.to(tl.int64) * N
-    xs = tl.load(x_scale + x_rows * X_STRIDE)
+    xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
     store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, True, ACTIVATION)

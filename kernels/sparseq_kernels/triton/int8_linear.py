@@ -2,13 +2,13 @@ import torch
 from torch import Tensor
 
 from ..numerics import as_rows, qmax
-from ..reference.int8_linear import check_depth, flat_scale, int8_input_scale, result_dtype
+from ..reference.int8_linear import check_depth, int8_input_scale, result_dtype
 from .device import current
 from .int8_gemm import int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
 from .launch import launch, on
 from .plans import SKINNY_ROWS, Plan, forced, int8_plan
 from .quantize_rows import quantize_rows, row_scales
-from .runtime import cdiv
+from .runtime import cdiv, run_length
 
 
 def int8_linear(
@@ -25,20 +25,21 @@ def int8_linear(
     (M, K), N = rows.shape, weight.shape[0]
     check_depth(K)
     dtype = result_dtype(x, out_dtype, output_scale)
-    out = torch.empty((M, N), dtype=dtype, device=x.device)
+    out = torch.empty((*x.shape[:-1], N), dtype=dtype, device=x.device)
     if M and N:
-        scale = None if input_scale is None else flat_scale(input_scale)
+        scale = None if input_scale is None else vector(input_scale)
         mode = "given" if scale is not None else "max"
         if x.dtype == torch.int8:
-            scale, mode = int8_input_scale(input_scale), "levels"
+            scale, mode = vector(int8_input_scale(input_scale)), "levels"
         plan = forced() or int8_plan(M, N, K, x.element_size(), 1, activation, current())
-        operands = (rowwise(weight), weight_scale.float(), bias, out, output_scale)
+        bias = None if bias is None else bias.contiguous()
+        operands = (rowwise(weight), vector(weight_scale), bias, out, output_scale)
         with on(x):
             if M <= SKINNY_ROWS:
                 _skinny(rows, scale, mode, operands, activation, plan)
             else:
                 _tiles(rows, scale, mode, operands, activation, plan)
-    return out.reshape(*x.shape[:-1], N)
+    return out
 
 
 Operands = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
@@ -118,7 +119,7 @@ def _skinny(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, acti
             int8_sum_kernel,
             (columns, row_blocks, 1),
             (sums, scale, weight_scale, bias, out, output_scale, M, N),
-            (stride, activation, *tile),
+            (stride, activation, run_length(N), *tile),
             plan.warps,
             1,
         )
@@ -127,3 +128,11 @@ def _skinny(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, acti
 def rowwise(x: Tensor) -> Tensor:
     """x [M, K] with each row's values side by side; a copy only if they are not."""
     return x if x.stride(1) == 1 else x.contiguous()
+
+
+def vector(scale: Tensor) -> Tensor:
+    """Scales as kernels read them: fp32, side by side. What is so already passes untouched, for each call into torch
+    takes a microsecond."""
+    if scale.dtype is torch.float32 and scale.dim() == 1 and scale.is_contiguous():
+        return scale
+    return scale.reshape(-1).float().contiguous()

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton import knobs
+from triton.runtime import driver
 
 from .device import current
 from .runtime import interpreted
@@ -31,17 +33,35 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
     device = current()
     if device.amd:
         return kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
-    facts = [(a.dtype, a.data_ptr() & 15) if isinstance(a, Tensor) else a for a in args]
-    key = (id(kernel), device, warps, stages, constants, *facts)
-    compiled = _compiled.get(key)
-    if compiled is None:
+    key = (id(kernel), device, warps, stages, constants, *[_fact(a) for a in args])
+    found = _compiled.get(key)
+    if found is None:
         compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
         if len(_compiled) >= MOST_REMEMBERED:  # There is one for each number of rows that was met.
             _compiled.clear()
-        _compiled[key] = compiled
+        _compiled[key] = (compiled, compiled.run, compiled.function, compiled.packed_metadata)
+        return compiled
+    compiled, run, function, metadata = found
+    hooks = knobs.runtime
+    if hooks.launch_enter_hook is None and hooks.launch_exit_hook is None:
+        run(*grid, _stream(), function, metadata, None, None, None, *args, *constants)
     else:
         compiled[grid](*args, *constants)
     return compiled
+
+
+def _fact(argument: Any) -> Any:
+    """What of an argument a compiled kernel depends on, or more."""
+    if argument.__class__ in _PLAIN:
+        return argument
+    return argument.dtype, argument.data_ptr() & 15
+
+
+_PLAIN = (int, type(None))
+
+
+def _stream() -> Any:
+    return driver.active.get_current_stream(driver.active.get_current_device())
 
 
 def on(tensor: Tensor) -> Any:

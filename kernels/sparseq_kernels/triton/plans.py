@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from . import tuned
 from .device import INTERPRETER, Device
+from .runtime import cdiv
 
 SKINNY_ROWS = 32
 # Each tile of columns quantizes its rows of x anew. Beyond so many tokens they are quantized once, in a kernel before.
@@ -74,7 +75,8 @@ def int8_plan(M: int, N: int, K: int, x_bytes: int, w_bytes: int, activation: st
     inside = x_bytes > 1 and (M <= INSIDE_ROWS or w_bytes > 1)
     x_bytes = x_bytes if inside else 1
     tiles = _int8_tiles(device, busy=inside or activation in ("gelu", "gelu_tanh"), deep=x_bytes + w_bytes <= 3)
-    tile = next((t for t in tiles if _cdiv(M, t.m) * _cdiv(N, t.n) >= device.processors), tiles[-1])
+    # Tiles for all processors, or nearly so.
+    tile = next((t for t in tiles if 10 * cdiv(M, t.m) * cdiv(N, t.n) >= 9 * device.processors), tiles[-1])
     room = device.shared_bytes // tile.resident
     for k in (tile.k, tile.k // 2):
         # What is quantized inside needs room beside what was loaded.
@@ -99,19 +101,21 @@ class Tile(NamedTuple):
 def _int8_tiles(device: Device, busy: bool, deep: bool) -> list[Tile]:
     """Tiles of an int8 product, the most efficient first.
 
-    busy: the matrix units would wait for other work of the tile (quantizing, GELU), unless a second program fills the
-    gap. deep: shared memory holds 128 values of depth. Shapes are the largest that the compiler does not spill.
+    busy: a tile has other work beside the product (quantizing, GELU), which needs registers. deep: shared memory holds
+    128 values of depth. Those for sm_90 were the fastest of many on an H100, where two programs a processor fill each
+    other's gaps; the others are the largest that the compiler does not spill.
     """
     if device.arch == INTERPRETER:
         return [Tile(32, 32, 64, 4)]
-    k = 128 if deep and device.arch == "sm_90" else 64
-    small = [Tile(64, 128, k, 4), Tile(64, 64, k, 4)]
-    if device.arch == "sm_90" and busy and deep:
-        return [Tile(128, 128, k, 4, resident=2), *small]
+    if device.arch == "sm_90":
+        if deep:
+            return [Tile(128, 128, 128, 4, resident=2), Tile(64, 64, 128, 4, resident=2)]
+        return [Tile(128, 256, 32, 8), Tile(128, 64, 64, 4, resident=2), Tile(64, 64, 64, 4, resident=2)]
+    small = [Tile(64, 128, 64, 4), Tile(64, 64, 64, 4)]
     if device.arch == "sm_100" and not deep:
         return small
     wide = device.shared_bytes > 128 * 1024 and not busy
-    return [Tile(128, 256, k, 8) if wide else Tile(128, 128, k, 8), *small]
+    return [Tile(128, 256, 64, 8) if wide else Tile(128, 128, 64, 8), *small]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -149,7 +153,7 @@ def _gradient_tiles(device: Device, a_bytes: int, learned: bool) -> list[Tile]:
 def _splits(M: int, N: int, K: int, tile: Tile, device: Device) -> range:
     """Among how many programs a tile's depth may be shared: one if there are tiles for all processors, else as many as
     have four steps each."""
-    busy = _cdiv(M, tile.m) * _cdiv(N, tile.n) >= device.processors
+    busy = cdiv(M, tile.m) * cdiv(N, tile.n) >= device.processors
     return range(1, 2 if busy else max(1, min(16, K // (4 * tile.k))) + 1)
 
 
@@ -160,8 +164,8 @@ def _gradient_time(M: int, N: int, K: int, tile: Tile, split: int, device: Devic
     load m + n, for 64 multiplications each. Shared depth costs a second kernel's start, and eight bytes of memory for
     each sum that is written and read, at one multiplication a byte.
     """
-    rounds = _cdiv(_cdiv(M, tile.m) * _cdiv(N, tile.n) * split, device.processors)
-    depth = _cdiv(_cdiv(K, tile.k), split) * tile.k
+    rounds = cdiv(cdiv(M, tile.m) * cdiv(N, tile.n) * split, device.processors)
+    depth = cdiv(cdiv(K, tile.k), split) * tile.k
     time = rounds * depth * (tile.m * tile.n + 64 * (tile.m + tile.n))
     return time if split == 1 else time + 8 * split * M * N + (1 << 23)
 
@@ -170,10 +174,6 @@ def _skinny(M: int, N: int, K: int, device: Device) -> Plan:
     """Narrow columns, and the depth shared by so many programs that each processor has two."""
     block_m = 16 if M <= 16 else 32
     block_n, block_k = (32, 64) if device.arch == INTERPRETER else (64, 128)
-    columns = _cdiv(N, block_n)
-    split = max(1, min(_cdiv(K, 2 * block_k), 2 * device.processors // columns))
+    columns = cdiv(N, block_n)
+    split = max(1, min(cdiv(K, 2 * block_k), 2 * device.processors // columns))
     return Plan(block_m, block_n, block_k, warps=4, stages=2 if device.amd else 4, split=split)
-
-
-def _cdiv(a: int, b: int) -> int:
-    return -(-a // b)

@@ -88,6 +88,8 @@ def gradient_kernel(
     REGROW: tl.constexpr,
     PRECISION: tl.constexpr,
     EVEN_D: tl.constexpr,
+    RUN_R: tl.constexpr,  # as RUN of `place`
+    RUN_C: tl.constexpr,
     SPLIT: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -97,8 +99,8 @@ def gradient_kernel(
 ):
     tiles_c = tl.cdiv(C, BLOCK_C)
     tile_r, tile_c = tile_place(tl.program_id(0), tl.cdiv(R, BLOCK_R), tiles_c, GROUP_R)
-    rows, g_rows = place(tile_r, R, BLOCK_R)
-    columns, b_columns = place(tile_c, C, BLOCK_C)
+    rows, g_rows = place(tile_r, R, BLOCK_R, RUN_R)
+    columns, b_columns = place(tile_c, C, BLOCK_C, RUN_C)
     depth = tl.arange(0, BLOCK_D)
     share = tl.cdiv(tl.cdiv(D, BLOCK_D), SPLIT) * BLOCK_D
     first = tl.program_id(1) * share

@@ -6,20 +6,20 @@ What the forward hands on is the scales alone: they take a pass over an operand 
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from ..numerics import as_rows, qmax, reciprocal
 from ..reference import qat_linear as reference
 from ..reference.fake_quant import lsq_gradient_scale
-from ..reference.int8_linear import check_depth, flat_scale, result_dtype
+from ..reference.int8_linear import check_depth, result_dtype
 from ..reference.qat_linear import no_residuals, uses_integers
 from .device import INTERPRETER, Device, current
-from .int8_linear import launch_tiles, rowwise
+from .int8_linear import launch_tiles, rowwise, vector
 from .launch import launch, on
 from .plans import Plan, forced, gradient_plan, int8_plan
 from .qat_gradients import gradient_kernel, gradient_sum_kernel
 from .quantize_rows import row_scales
+from .runtime import cdiv, run_length
 
 # Rows and columns that a program of `gradient_sum_kernel` adds up, 16 values a thread.
 SUM_TILE, SUM_WARPS = (16, 128), 4
@@ -44,8 +44,8 @@ def qat_linear(
     integers = uses_integers(weight_bits, input_bits)
     if integers:
         check_depth(K)
-    x_scale = row_scales(rows, input_bits) if input_scale is None else flat_scale(input_scale)
-    w_scale = row_scales(channels, weight_bits, mask) if weight_scale is None else _vector(weight_scale)
+    x_scale = row_scales(rows, input_bits) if input_scale is None else vector(input_scale)
+    w_scale = row_scales(channels, weight_bits, mask) if weight_scale is None else vector(weight_scale)
     no_x_levels, no_x_scale, no_w_levels, no_w_scale = no_residuals(x)
     kept = (
         no_x_levels,
@@ -109,12 +109,12 @@ def qat_linear_backward(
     if input_scale is None:
         found = residuals[1] if residuals and residuals[1].numel() else row_scales(rows, input_bits)
     else:
-        found = flat_scale(input_scale).expand(M).contiguous()
+        found = vector(input_scale).expand(M).contiguous()
     inputs = Operand(rows, None, found, input_bits, input_scale is not None)
     if weight_scale is None:
         found = residuals[3] if residuals and residuals[3].numel() else row_scales(channels, weight_bits, mask)
     else:
-        found = _vector(weight_scale)
+        found = vector(weight_scale)
     weights = Operand(channels, kept, found, weight_bits, weight_scale is not None)
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = grad_weight_scale = grad_input_scale = absent
@@ -158,7 +158,7 @@ def _product(
     b_bytes = b.values.element_size() + (b.mask is not None)
     plan = forced() or gradient_plan(R, C, D, g.element_size(), b_bytes, device, of.learned)
     parts = 2 if plan.block_n >= 128 else 1
-    columns = triton.cdiv(C, SUM_TILE[1]) if plan.split > 1 else triton.cdiv(C, plan.block_n) * parts
+    columns = cdiv(C, SUM_TILE[1]) if plan.split > 1 else cdiv(C, plan.block_n) * parts
     slopes = torch.empty((R, columns if of.learned else 0), dtype=torch.float32, device=out.device)
     clipped = of if of.learned else None
     epilogue = (
@@ -173,7 +173,7 @@ def _product(
     with on(out):
         launch(
             gradient_kernel,
-            (triton.cdiv(R, plan.block_m) * triton.cdiv(C, plan.block_n), plan.split, 1),
+            (cdiv(R, plan.block_m) * cdiv(C, plan.block_n), plan.split, 1),
             (
                 g,
                 b.values,
@@ -196,6 +196,8 @@ def _product(
                 *finish,
                 dot_precision(device) if g.dtype == torch.float32 else "ieee",
                 D % plan.block_k == 0,
+                run_length(R) if transposed else 1,
+                run_length(C),
                 plan.split,
                 plan.block_m,
                 plan.block_n,
@@ -207,7 +209,7 @@ def _product(
             plan.stages,
         )
         if plan.split > 1:
-            grid = (triton.cdiv(R, SUM_TILE[0]), triton.cdiv(C, SUM_TILE[1]), 1)
+            grid = (cdiv(R, SUM_TILE[0]), cdiv(C, SUM_TILE[1]), 1)
             launch(
                 gradient_sum_kernel,
                 grid,
@@ -228,10 +230,6 @@ def dot_precision(device: Device) -> str:
     if device.amd:
         return "tf32" if device.arch == "gfx942" and not exact else "ieee"
     return "tf32x3" if exact else "tf32"
-
-
-def _vector(scale: Tensor) -> Tensor:
-    return scale.float().contiguous()
 
 
 def _bytes(mask: Tensor | None) -> Tensor | None:
