@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .cpu import int8_linear as cpu_int8_linear
 from .cpu import masked_linear as cpu_masked_linear
@@ -19,6 +20,7 @@ from .cpu import qat_linear as cpu_qat_linear
 from .cpu import quantize_rows as cpu_quantize_rows
 from .cpu.native import why_not as why_not_native
 from .errors import InputError
+from .numerics import any_fp64
 from .reference import (
     fake_quant,
     gelu_quantize_rows,
@@ -168,11 +170,19 @@ class Residuals(NamedTuple):
     w_scale: bool
 
 
-def residuals(device: str, weight_scale: Any, input_scale: Any, weight_bits: int, input_bits: int) -> Residuals:
-    """What `qat_linear` on this device returns beside y. With the levels, the backward does not quantize again and
-    needs no x; Triton's quantizes again, by the scales that the forward found."""
-    name = backend(device)
-    if name == "triton":
+def residuals(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    weight_bits: int,
+    input_bits: int,
+) -> Residuals:
+    """What `qat_linear` of these arguments returns beside y. With the levels, the backward does not quantize again and
+    needs no x; Triton's quantizes again, by the scales that the forward found. fp64 is the reference's there."""
+    name = backend(x.device.type)
+    if name == "triton" and not any_fp64((x, weight, bias, weight_scale, input_scale)):
         return Residuals(False, input_scale is None, weight_scale is None)
     learned = weight_scale is not None or input_scale is not None
     kept = name in _ON_CPU and qat_linear.uses_integers(weight_bits, input_bits) and not learned

@@ -5,6 +5,9 @@ scale s becomes q = clamp(round(x * (1/s)), -qmax, qmax): one multiplication by 
 backend, so that integers agree bit for bit. Arithmetic is fp32 (fp64 for fp64 tensors, which only tests use).
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,6 +34,14 @@ def storage_dtype(bits: int) -> torch.dtype:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """fp32 for fp16, bf16 and fp32 tensors; fp64 for fp64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def any_fp64(args: Iterable[Any]) -> bool:
+    """Whether an fp64 tensor is among an op's arguments."""
+    for arg in args:  # noqa: SIM110 - every call on a GPU asks, and any() takes half as long again
+        if isinstance(arg, Tensor) and arg.dtype is torch.float64:
+            return True
+    return False
 
 
 def scale_from_max(largest: Tensor, bits: int) -> Tensor:

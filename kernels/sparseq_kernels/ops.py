@@ -154,7 +154,7 @@ def _(
     out_dtype: torch.dtype | None = None,
     regrow: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    kept = residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
+    kept = residuals(x, weight, bias, weight_scale, input_scale, weight_bits, input_bits)
     rows, outputs = math.prod(x.shape[:-1]), weight.shape[0]
 
     def new(shape: tuple[int, ...], dtype: torch.dtype, kept: bool) -> Tensor:

@@ -43,7 +43,7 @@ def _setup_qat_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, .
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     # The integers, where the forward left them, take the input's place: a quarter of its bytes.
-    kept = residuals(x.device.type, weight_scale, input_scale, weight_bits, input_bits)
+    kept = residuals(x, weight, bias, weight_scale, input_scale, weight_bits, input_bits)
     ctx.save_for_backward(None if kept.levels else x, weight, mask, weight_scale, input_scale, *output[1:])
     ctx.settings = (weight_bits, input_bits, x.dtype, regrow)
     ctx.bias_dtype = None if bias is None else bias.dtype

@@ -85,6 +85,15 @@ def test_opcheck(op, dtype, name):
             torch.library.opcheck(getattr(OPS, op).default, args, atol=1e-2, rtol=1e-2)
 
 
+@pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64)], ids=str)
+@pytest.mark.parametrize("name", runnable())
+def test_opcheck_of_a_layer_of_two_dtypes(dtypes, name):
+    x, weight = leaf(3, 6, dtype=dtypes[0]), leaf(4, 6, dtype=dtypes[1])
+    for learned in (None, positive(4)):
+        with use_backend(name):
+            torch.library.opcheck(OPS.qat_linear.default, (x, weight, leaf(4), MASK, learned), atol=1e-2, rtol=1e-2)
+
+
 def test_every_op_has_every_backend():
     assert all(set(table(name)) == set(SCHEMAS) == set(SAMPLES) for name in runnable())
 

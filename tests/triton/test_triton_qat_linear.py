@@ -180,8 +180,19 @@ def test_autograd_keeps_the_inputs_and_scales_alone() -> None:
     assert sorted(t.numel() for t in kept if t.data_ptr() not in own) == [0, 0, 10, 18]
 
 
-def test_fp64_is_the_references() -> None:
-    layer = Layer(5, 4, 6)
-    x, weight = layer.x.double(), layer.weight.double()
-    expected, found = both("qat_linear", x, weight)
-    assert same(found[0], expected[0]) and found[0].dtype == torch.float64
+FLOATING = ("x", "weight", "bias", "weight_scale", "input_scale")
+
+
+@pytest.mark.parametrize("names", [FLOATING, *((name,) for name in FLOATING)], ids=" ".join)
+@pytest.mark.parametrize("learned", [False, True])
+def test_fp64_anywhere_is_the_references(names: tuple[str, ...], learned: bool) -> None:
+    """And all that comes back has the fake version's shapes and dtypes: so it compiles, and its backward too."""
+    layer = Layer(5, 4, 6, what=(True, learned, learned))
+    given = [name for name in FLOATING if getattr(layer, name) is not None]
+    for name in given:
+        value = getattr(layer, name)
+        setattr(layer, name, (value.double() if name in names else value).requires_grad_())
+    torch.library.opcheck(OPS.qat_linear.default, layer.forward(), rtol=1e-4, atol=1e-5)
+    if set(names) & set(given):
+        expected, found = both("qat_linear", *layer.forward())
+        assert all(same(*pair) for pair in zip(found, expected, strict=True))

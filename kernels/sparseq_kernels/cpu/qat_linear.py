@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..numerics import as_rows
+from ..numerics import as_rows, compute_dtype
 from ..reference import qat_linear as reference
 from ..reference.int8_linear import result_dtype
 from ..reference.qat_linear import masked, uses_integers
@@ -41,7 +41,7 @@ def qat_linear(
     y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", native=native).to(out)
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if weight_scale is not None or input_scale is not None:
-        return y, *reference.no_residuals(x)  # Clip masks and LSQ's gradient need the unrounded operands.
+        return y, *reference.no_residuals(x, weight)  # Clip masks and LSQ's gradient need the unrounded operands.
     return y, q, scale, w, channels
 
 
@@ -92,7 +92,7 @@ def qat_linear_backward(
         if mask is not None and not regrow:
             grad_w = compiled.mask_(grad_w, mask) if native and grad_w.dtype == torch.float32 else masked(grad_w, mask)
     if needs[2]:
-        grad_bias = g.sum(0, dtype=w_scale.dtype)
+        grad_bias = g.sum(0, dtype=compute_dtype(g))
     return grad_x, grad_w, grad_bias, absent, absent
 
 

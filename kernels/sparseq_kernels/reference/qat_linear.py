@@ -60,13 +60,13 @@ def qat_linear(
     else:
         xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
         y = float_linear(xq, wq, bias, out)
-    return y.reshape(*x.shape[:-1], weight.shape[0]), *no_residuals(x)
+    return y.reshape(*x.shape[:-1], weight.shape[0]), *no_residuals(x, weight)
 
 
-def no_residuals(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def no_residuals(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What a forward returns that leaves nothing for its backward: that quantizes anew."""
-    empty = x.new_empty(0, dtype=compute_dtype(x))
-    return x.new_empty(0, dtype=torch.int8), empty, x.new_empty(0, dtype=torch.int8), empty.clone()
+    x_levels, w_levels = x.new_empty(0, dtype=torch.int8), x.new_empty(0, dtype=torch.int8)
+    return x_levels, x.new_empty(0, dtype=compute_dtype(x)), w_levels, x.new_empty(0, dtype=compute_dtype(weight))
 
 
 def float_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:

@@ -46,7 +46,7 @@ def qat_linear(
         check_depth(K)
     x_scale = row_scales(rows, input_bits) if input_scale is None else vector(input_scale)
     w_scale = row_scales(channels, weight_bits, mask) if weight_scale is None else vector(weight_scale)
-    no_x_levels, no_x_scale, no_w_levels, no_w_scale = no_residuals(x)
+    no_x_levels, no_x_scale, no_w_levels, no_w_scale = no_residuals(x, weight)
     kept = (
         no_x_levels,
         x_scale if input_scale is None else no_x_scale,

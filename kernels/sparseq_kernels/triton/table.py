@@ -7,8 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from ..numerics import any_fp64
 from ..reference import fake_quant as reference_fake_quant
 from ..reference import gelu_quantize_rows as reference_gelu
 from ..reference import int8_embedding as reference_int8_embedding
@@ -30,10 +29,7 @@ from . import (
 def _unless_fp64(run: Callable[..., Any], reference: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
     def choose(*args: Any) -> Any:
-        for arg in args:
-            if isinstance(arg, torch.Tensor) and arg.dtype is torch.float64:
-                return reference(*args)
-        return run(*args)
+        return (reference if any_fp64(args) else run)(*args)
 
     return choose
 
