@@ -80,14 +80,35 @@ def _gelu(x: Tensor, approximate: str, *_: Any) -> None:
         raise InputError(f"gelu_quantize_rows: unknown approximation {approximate!r}: use none or tanh")
 
 
-def _fake_quant(x: Tensor, scale: Tensor, *_: Any) -> None:
-    _same_device("fake_quant", (x, scale))
+def _broadcast(op: str, scale: Tensor, x: Tensor) -> None:
     missing = x.dim() - scale.dim()
     fits = missing >= 0 and all(s in (1, n) for s, n in zip(scale.shape, x.shape[missing:], strict=True))
     if not fits:
-        raise InputError(
-            f"fake_quant: a scale of shape {tuple(scale.shape)} does not broadcast to x's, {tuple(x.shape)}"
-        )
+        raise InputError(f"{op}: a scale of shape {tuple(scale.shape)} does not broadcast to x's, {tuple(x.shape)}")
+
+
+def _fake_quant(x: Tensor, scale: Tensor, *_: Any) -> None:
+    _same_device("fake_quant", (x, scale))
+    _broadcast("fake_quant", scale, x)
+
+
+def _fake_quant_backward(grad: Tensor, x: Tensor, scale: Tensor, *_: Any) -> None:
+    op = "fake_quant_backward"
+    _same_device(op, (grad, x, scale))
+    _shape(op, "grad", grad, tuple(x.shape))
+    _broadcast(op, scale, x)
+
+
+def _int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, *_: Any) -> None:
+    op = "int8_embedding"
+    _same_device(op, (indices, weight, scale))
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise InputError(f"{op}: indices must be integers, not {indices.dtype}")
+    if weight.dtype not in (torch.int8, torch.int16):
+        raise InputError(f"{op}: weight must be int8 or int16, not {weight.dtype}")
+    if weight.dim() != 2:
+        raise InputError(f"{op}: weight must be a matrix, a row for each index, not of shape {tuple(weight.shape)}")
+    _shape(op, "scale", scale, (weight.shape[0],))
 
 
 def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *_: Any) -> None:
@@ -101,7 +122,9 @@ CHECKS: dict[str, Callable[..., None]] = {
     "layer_norm_quantize_rows": _layer_norm,
     "gelu_quantize_rows": _gelu,
     "fake_quant": _fake_quant,
+    "fake_quant_backward": _fake_quant_backward,
     "qat_linear": _qat_linear,
     "int8_linear": _int8_linear,
+    "int8_embedding": _int8_embedding,
     "masked_linear": _masked_linear,
 }

@@ -8,6 +8,7 @@ from sparseq_kernels.backends import runnable
 
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
+TOKENS = torch.tensor([3, 0])
 
 
 @pytest.mark.parametrize("backend", runnable())
@@ -24,6 +25,16 @@ X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.r
         (lambda: OPS.qat_linear(X, W, None, torch.ones(64, 8)), "mask must be bool"),
         (lambda: OPS.qat_linear(X, W, None, None, ONES[:2]), "weight_scale must have the shape"),
         (lambda: OPS.masked_linear(X, W, torch.ones(8, dtype=torch.bool)), "mask must have the shape"),
+        (lambda: OPS.fake_quant_backward(X[:2], X, ONES[0], 8), r"grad must have the shape \(3, 8\), not \(2, 8\)"),
+        (lambda: OPS.fake_quant_backward(X, X, ONES[:2, None], 8), r"\(2, 1\) does not broadcast to x's, \(3, 8\)"),
+        (lambda: OPS.fake_quant_backward(X, X, ONES[:7], 8), r"a scale of shape \(7,\) does not broadcast"),
+        (lambda: OPS.fake_quant_backward(X, X, X[None], 8), r"a scale of shape \(1, 3, 8\) does not broadcast"),
+        (lambda: OPS.int8_embedding(TOKENS, W8, ONES[:63]), r"scale must have the shape \(64,\), not \(63,\)"),
+        (lambda: OPS.int8_embedding(TOKENS, W8, ONES[:, None]), r"scale must have the shape \(64,\), not \(64, 1\)"),
+        (lambda: OPS.int8_embedding(TOKENS, W, ONES), r"weight must be int8 or int16, not torch\.float32"),
+        (lambda: OPS.int8_embedding(TOKENS, W8[0], ONES[:8]), r"weight must be a matrix.*, not of shape \(8,\)"),
+        (lambda: OPS.int8_embedding(TOKENS.float(), W8, ONES), r"indices must be integers, not torch\.float32"),
+        (lambda: OPS.int8_embedding(TOKENS > 0, W8, ONES), r"indices must be integers, not torch\.bool"),
     ],
 )
 def test_refused(backend, run, sentence):
