@@ -12,7 +12,7 @@ OP = torch.ops.sparseq.int8_embedding
 
 def check(indices, weight, scale, dtype=None):
     with use_backend("reference"):
-        expected = OP(indices.long(), weight, scale, dtype)
+        expected = OP(indices, weight, scale, dtype)
     with use_backend("triton"):
         found = OP(indices, weight, scale, dtype)
     if found.dtype is torch.bfloat16 and DEVICE == "cpu":
@@ -38,9 +38,12 @@ def test_shapes(shape):
     check(draw(9, *shape), integers(9, 7), randn(9))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+UNSIGNED = [torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("dtype", [*UNSIGNED, torch.int8, torch.int16, torch.int32, torch.int64])
 def test_index_types(dtype):
-    known = torch.tensor([[0, 199, 127], [3, 1, 0]] if dtype is torch.uint8 else [[0, 126, -72], [3, -1, 0]])
+    known = torch.tensor([[0, 199, 127], [3, 1, 0]] if dtype in UNSIGNED else [[0, 126, -72], [3, -1, 0]])
     check(known.to(DEVICE, dtype), integers(200, 9), randn(200))
 
 
