@@ -2,7 +2,7 @@
 `torch.ops.sparseq.*`; autograd, autocast and vmap are in `transforms`.
 
 Shapes: x [..., K] activations, weight [N, K], mask [N, K] bool (True is kept), y [..., N]. Optional scales: given, they
-are used; absent, they come from the maximum (`numerics`).
+are used; absent, they come from the maximum (`numerics`). Results are contiguous, whatever the layout of the arguments.
 """
 
 import math
@@ -84,7 +84,10 @@ def _dispatcher(op: str) -> Callable[..., Any]:
         args = complete(op, args)
         if check is not None:
             check(*args)
-        return implementation(op, _device_of(args))(*args)
+        results = implementation(op, _device_of(args))(*args)
+        if isinstance(results, tuple | list):
+            return type(results)([result.contiguous() for result in results])
+        return results.contiguous()
 
     return run
 
@@ -134,7 +137,7 @@ def _(x: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
 
 @_fake("fake_quant_backward")
 def _(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    return torch.empty(x.shape, dtype=grad.dtype, device=x.device), torch.empty_like(scale)
+    return torch.empty(x.shape, dtype=grad.dtype, device=x.device), scale.new_empty(scale.shape)
 
 
 def _linear_shape(x: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map_only
 
 from sparseq_kernels import InputError, backend, set_backend, use_backend
 from sparseq_kernels.backends import runnable, table
@@ -35,7 +36,8 @@ SAMPLES = {
         (leaf(3, 6, dtype=dtype), positive(3, 1), 4),
     ],
     "fake_quant_backward": lambda dtype: [
-        (torch.randn(3, 6).to(dtype), torch.randn(3, 6).to(dtype), torch.rand(3, 1) + 0.1, 8)
+        (torch.randn(3, 6).to(dtype), torch.randn(3, 6).to(dtype), torch.rand(3, 1) + 0.1, 8),
+        (torch.randn(2, 3, 6).to(dtype), torch.randn(2, 3, 6).to(dtype), torch.rand(2, 3, 1) + 0.1, 4),
     ],
     "qat_linear": lambda dtype: [
         (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype)),
@@ -82,6 +84,24 @@ SAMPLES = {
 def test_opcheck(op, dtype, name):
     with use_backend(name):
         for args in SAMPLES[op](dtype):
+            torch.library.opcheck(getattr(OPS, op).default, args, atol=1e-2, rtol=1e-2)
+
+
+def turned(tensor):
+    """The same values with the first dimension the innermost in memory."""
+    if tensor.dim() < 2:
+        return tensor
+    laid = tensor.detach().transpose(0, -1).contiguous().transpose(0, -1)
+    return laid.requires_grad_(tensor.requires_grad)
+
+
+@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", runnable())
+def test_opcheck_of_transposed_arguments(op, dtype, name):
+    """Compiled code relies on the strides of the fake version's results."""
+    with use_backend(name):
+        for args in tree_map_only(torch.Tensor, turned, SAMPLES[op](dtype)):
             torch.library.opcheck(getattr(OPS, op).default, args, atol=1e-2, rtol=1e-2)
 
 
