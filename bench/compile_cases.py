@@ -58,7 +58,7 @@ def cases() -> Iterator[Case]:
 
 def tuned_cases(arch: str) -> Iterator[Case]:
     """Calls that run by the plans measured on GPUs of that architecture under this version of Triton."""
-    sizes = {1: torch.int8, 2: BF16, 4: torch.float32}
+    sizes = {1: torch.int8, 2: BF16}
     for path in sorted(tuned.FOLDER.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         same = content["triton"].split(".")[:2] == triton.__version__.split(".")[:2]
@@ -66,13 +66,7 @@ def tuned_cases(arch: str) -> Iterator[Case]:
             continue
         for plan in content["plans"]:
             M, N, K = plan["M"], plan["N"], plan["K"]
-            if plan["kind"] == "gradient":
-                # Of the weight's gradient the depth is the tokens, of the input's the outputs: the sizes do not say.
-                found = [*qat_linear(M, K, N, False), *qat_linear(K, M, N, False)]
-            elif plan["w"] == 1:
-                found = [case for case in int8_linear(M, N, K, False) if f"x {_name(sizes[plan['x']])} " in case.text]
-            else:
-                found = [*qat_linear(M, N, K, False)]
+            found = [case for case in int8_linear(M, N, K, False) if f"x {_name(sizes[plan['x']])} " in case.text]
             yield from (replace(case, device=content["device"]) for case in found)
 
 

@@ -173,14 +173,14 @@ def steps(run: Run) -> list[Step]:
     return [
         Step("machine", 15, lambda _: (PYTHON, "-m", "bench.gpu", "--machine", files["machine"])),
         Step("ceilings", 15, lambda _: (PYTHON, "-m", "bench.roofline", *device, "--out", files["ceilings"])),
-        Step("tests", 150, lambda _: _tests(run)),
-        Step("memcheck", 60, lambda _: _memcheck(run), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
-        Step("tune", 120, lambda seconds: _tune(run, seconds)),
-        Step("int8_linear", 80, lambda seconds: _benchmarks(run, seconds, "int8_linear")),
-        Step("qat_linear", 60, lambda seconds: _benchmarks(run, seconds, "qat_linear")),
+        Step("tests", 200, lambda _: _tests(run)),
+        Step("memcheck", 45, lambda _: _memcheck(run), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
+        Step("tune", 100, lambda seconds: _tune(run, seconds)),
+        Step("int8_linear", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear")),
+        Step("qat_linear", 55, lambda seconds: _benchmarks(run, seconds, "qat_linear")),
         Step("compiled", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear_compiled")),
-        Step("host", 35, lambda _: (PYTHON, "-m", "bench.gpu_host", *device, "--out", files["host"])),
-        Step("rest", 45, lambda seconds: _benchmarks(run, seconds, *REST)),
+        Step("host", 30, lambda _: (PYTHON, "-m", "bench.gpu_host", *device, "--out", files["host"])),
+        Step("rest", 60, lambda seconds: _benchmarks(run, seconds, *REST)),
     ]
 
 
@@ -211,14 +211,19 @@ def sanitizer() -> str | None:
 
 def _tune(run: Run, seconds: float) -> list[str]:
     jobs = "1" if run.dry else str(max(1, (os.cpu_count() or 2) - 2))
-    minutes = f"{0.9 * seconds / 60:.2f}"
+    minutes = f"{_own(seconds) / 60:.2f}"
     command = [PYTHON, "-m", "bench.tune", "--device", run.device, "--out", str(run.tuned)]
     return [*command, "--minutes", minutes, "--jobs", jobs]
 
 
+def _own(seconds: float) -> float:
+    """For how long a step may begin new cases, so that it ends by itself: without what importing torch takes, and what
+    the last case takes."""
+    return max(0.5 * seconds, seconds - 15)
+
+
 def _benchmarks(run: Run, seconds: float, *ops: str) -> list[str]:
-    """They stop by themselves with a fifth of the time left, so that the case under way can end."""
-    options = ["--device", run.device, "--results-to", str(run.results), "--seconds", f"{0.8 * seconds:.0f}"]
+    options = ["--device", run.device, "--results-to", str(run.results), "--seconds", f"{_own(seconds):.0f}"]
     return [*PYTEST, *options, *(f"bench/kernels/bench_{op}.py" for op in ops)]
 
 

@@ -1,6 +1,6 @@
 """Measures plans for this GPU: `sparseq_kernels/tuned/<gpu>-triton<version>.json`, by which the kernels then run.
 
-    python -m bench.tune [--op int8_linear,qat_linear] [--minutes 3] [--out DIR]
+    python -m bench.tune [--minutes 3] [--out DIR]
 
 For each product it times candidates against the plan that the rules give, alternately, after checking what they
 compute. A candidate is kept if it wins by more than noise. The same command goes on where it was broken off.
@@ -26,7 +26,7 @@ from bench.clock import Call, Clock, CudaClock, first_line
 from bench.common import ROOT, commit, smallest_asked, words, write_json
 from bench.target import KINDS, Target
 from bench.tune_cases import (
-    PARTS,
+    OPERATIONS,
     Inputs,
     Product,
     by_the_rules,
@@ -179,8 +179,7 @@ def warm(ops: Sequence[str], target: Target, part: int, parts: int) -> None:
 
 def compiled_for(product: Product) -> tuple[Any, ...]:
     """What beside the plan and the depth Triton compiles a product's kernel anew for."""
-    activated = product.op == "int8_linear" and product.outputs > product.inputs
-    return product.op, product.part, product.skinny, product.M == 1, activated
+    return product.op, product.skinny, product.M == 1, product.outputs > product.inputs
 
 
 def warm_in_parallel(ops: Sequence[str], target: Target, jobs: int, seconds: float) -> None:
@@ -198,7 +197,7 @@ def warm_in_parallel(ops: Sequence[str], target: Target, jobs: int, seconds: flo
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measures plans for this GPU.")
-    parser.add_argument("--op", default=",".join(PARTS), help="which ops, separated by commas")
+    parser.add_argument("--op", default=",".join(OPERATIONS), help="which ops, separated by commas")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long, compiling included")
     parser.add_argument("--out", type=Path, metavar="DIR", default=tuned.FOLDER, help="folder of the tuned file")
     parser.add_argument("--device", choices=KINDS[1:], help="cuda; or the interpreter, to show that all of it runs")
@@ -206,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--warm", metavar="I/N", help="only compile, the I-th of N parts")
     given = parser.parse_args(argv)
     ops = given.op.split(",")
-    if unknown := [op for op in ops if op not in PARTS]:
-        parser.error(f"unknown op {unknown[0]!r}: plans are for {', '.join(PARTS)}")
+    if unknown := [op for op in ops if op not in OPERATIONS]:
+        parser.error(f"unknown op {unknown[0]!r}: plans are for {', '.join(OPERATIONS)}")
     target, end = Target.of(given.device or "cuda", smallest_asked()), time.monotonic() + 60 * given.minutes
     set_backend("triton")
     if given.warm:

@@ -14,12 +14,11 @@ from bench.target import Target
 from sparseq_kernels import use_backend
 from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.triton import plans, tuned
-from sparseq_kernels.triton.device import Device
+from sparseq_kernels.triton.device import INTERPRETER, Device
 from sparseq_kernels.triton.plans import SKINNY_ROWS, Plan
 
 OPS = torch.ops.sparseq
-FORWARD, INT8_INPUT, INPUT, WEIGHT = "forward", "forward of int8", "input's gradient", "weight's gradient"
-PARTS = {"int8_linear": (FORWARD, INT8_INPUT), "qat_linear": (FORWARD, INPUT, WEIGHT)}
+OPERATIONS = ("int8_linear",)
 # The numbers of tokens that are benchmarked, then those between.
 FIRST_ROWS = (8192, 1024, 128, 16, 1)
 ROWS = (*FIRST_ROWS, 4096, 2048, 512, 256, 64, 32, 8, 4, 2, 16384)
@@ -28,54 +27,45 @@ SMALLEST = (((128, 128),), (64, 1))
 
 @dataclass(frozen=True)
 class Product:
-    """A part of an op on a layer [M, inputs] -> [M, outputs], in which one plan decides."""
+    """An op on a layer [M, inputs] -> [M, outputs], in which one plan decides."""
 
     op: str
-    part: str
     M: int
     outputs: int
     inputs: int
 
     def __str__(self) -> str:
-        return f"{self.op}, {self.part}, {self.M} x {self.inputs} -> {self.outputs}"
+        return f"{self.op}, {self.M} x {self.inputs} -> {self.outputs}"
 
     @property
     def skinny(self) -> bool:
-        return self.op == "int8_linear" and self.M <= SKINNY_ROWS
+        return self.M <= SKINNY_ROWS
 
     @property
     def rank(self) -> tuple[bool, bool]:
-        """Orders products, what matters most first: numbers of tokens that are benchmarked, but of a training step none
-        so few as nobody trains with; then the larger sizes."""
-        rare = self.M not in FIRST_ROWS or (self.op == "qat_linear" and self.M <= SKINNY_ROWS)
-        return rare, not first(LAYERS[self.outputs, self.inputs])
+        """Orders products, what matters most first: numbers of tokens that are benchmarked, then the larger sizes."""
+        return self.M not in FIRST_ROWS, not first(LAYERS[self.outputs, self.inputs])
 
     @property
     def bytes(self) -> int:
         """About what it reads and writes."""
-        return self.outputs * self.inputs * (1 if self.op == "int8_linear" else 4) + 2 * self.M * (
-            self.outputs + self.inputs
-        )
+        return self.outputs * self.inputs + self.M * (2 * self.outputs + self.inputs)
 
 
 def products(ops: Sequence[str], target: Target) -> list[Product]:
     """All of them, by their rank, and then the numbers of tokens in the order of ROWS."""
     layers, rows = SMALLEST if target.smallest else (tuple(reversed(LAYERS)), ROWS)
-    found = [Product(op, part, M, *layer) for M in rows for layer in layers for op in ops for part in PARTS[op]]
+    found = [Product(op, M, *layer) for M in rows for layer in layers for op in ops]
     return sorted(found, key=lambda one: one.rank)
 
 
 @dataclass(frozen=True)
 class Inputs:
     """run: the product, by whatever plan is in force. check(result, by_rule): raises WrongResultError unless the result
-    is the reference's; where it is of integers it must also be that of the rules' plan to the bit."""
+    is the reference's, and that of the rules' plan to the bit."""
 
     run: Callable[[], Tensor]
     check: Callable[[Tensor, Tensor], None]
-
-
-def make_run(product: Product, target: Target) -> Callable[[], Tensor]:
-    return (_int8_run if product.op == "int8_linear" else _qat_run)(product, target)
 
 
 def make_inputs(product: Product, target: Target) -> Inputs:
@@ -85,41 +75,20 @@ def make_inputs(product: Product, target: Target) -> Inputs:
 
     def check(result: Tensor, by_rule: Tensor) -> None:
         require_close(str(product), result, expected, 1e-2)
-        if product.part in (FORWARD, INT8_INPUT):
-            require_equal(str(product), result, by_rule)
+        require_equal(str(product), result, by_rule)
 
     return Inputs(run, check)
 
 
-def _int8_run(product: Product, target: Target) -> Callable[[], Tensor]:
+def make_run(product: Product, target: Target) -> Callable[[], Tensor]:
+    """Of levels: what comes in floating point is quantized before, and then is such a product too, also in QAT."""
     M, N, K = product.M, product.outputs, product.inputs
     # With the activation that a BERT's layer of this shape ends with.
     activation = "gelu" if N > K else "none"
-    x = torch.randn(M, K, device=target.device, dtype=target.dtype)
+    levels, rows = quantize_rows(torch.randn(M, K, device=target.device), 8)
     weight, scale = quantize_rows(torch.randn(N, K, device=target.device), 8)
     bias = torch.randn(N, device=target.device)
-    if product.part == FORWARD:
-        return lambda: OPS.int8_linear(x, weight, scale, bias, None, activation)
-    levels, rows = quantize_rows(x, 8)
     return lambda: OPS.int8_linear(levels, weight, scale, bias, rows, activation, target.dtype)
-
-
-def _qat_run(product: Product, target: Target) -> Callable[[], Tensor]:
-    M, N, K = product.M, product.outputs, product.inputs
-    x, grad = (torch.randn(M, width, device=target.device, dtype=target.dtype) for width in (K, N))
-    weight, bias = torch.randn(N, K, device=target.device), torch.randn(N, device=target.device)
-    if product.part == FORWARD:
-        return lambda: OPS.qat_linear(x, weight, bias)[0]
-    residuals = list(OPS.qat_linear(x, weight, bias)[1:])
-    index = (INPUT, WEIGHT).index(product.part)
-    needs = [index == 0, index == 1, False, False, False]
-
-    def run() -> Tensor:
-        grads = OPS.qat_linear_backward(grad, x, weight, None, None, None, residuals, 8, 8, x.dtype, False, needs)
-        result: Tensor = grads[index]
-        return result
-
-    return run
 
 
 @contextlib.contextmanager
@@ -146,66 +115,52 @@ def forget() -> None:
 
 
 # (block_m, block_n, block_k, warps, stages, resident)
-_INT8_TILES = (
-    (128, 256, 128, 8, 3, 1), (128, 256, 64, 8, 4, 1), (256, 128, 128, 8, 3, 1), (128, 128, 128, 8, 4, 1),
-    (128, 128, 128, 8, 3, 2), (128, 128, 128, 4, 3, 2), (64, 128, 128, 4, 4, 1), (64, 128, 128, 4, 3, 2),
-    (64, 64, 128, 4, 4, 2), (64, 32, 256, 4, 4, 2),
-)  # fmt: skip
-_QAT_TILES = (
-    (128, 128, 64, 8, 3, 1), (128, 128, 64, 8, 2, 1), (256, 128, 64, 8, 2, 1), (128, 128, 32, 8, 4, 1),
-    (128, 128, 64, 4, 2, 2), (128, 256, 32, 8, 3, 1), (128, 64, 64, 4, 3, 2), (64, 128, 64, 4, 3, 2),
-    (64, 64, 64, 4, 4, 2), (64, 64, 128, 4, 3, 1), (32, 128, 64, 4, 3, 2), (32, 64, 64, 4, 4, 2),
-)  # fmt: skip
-# (block_m, block_n, block_k, warps, stages)
-_GRADIENT_TILES = (
-    (256, 128, 64, 8, 3), (256, 128, 64, 8, 4), (128, 128, 32, 8, 4), (128, 128, 64, 8, 3), (128, 256, 32, 8, 3),
-    (256, 128, 32, 8, 3), (64, 128, 64, 4, 3), (128, 64, 64, 4, 3), (64, 64, 64, 4, 4), (32, 128, 64, 4, 3),
-    (32, 64, 64, 4, 4),
+_TILES = (
+    (128, 128, 128, 4, 3, 2), (128, 256, 128, 8, 3, 1), (128, 256, 64, 8, 4, 1), (256, 128, 128, 8, 3, 1),
+    (128, 128, 128, 8, 4, 1), (64, 128, 128, 4, 4, 1), (64, 128, 128, 4, 3, 2), (64, 64, 128, 4, 4, 2),
+    (64, 32, 256, 4, 4, 2),
 )  # fmt: skip
 # (block_n, block_k, warps, stages)
-_SKINNY_TILES = ((32, 128, 4, 4), (32, 256, 4, 4), (64, 128, 4, 4), (64, 256, 4, 3), (128, 128, 8, 4))
+_SKINNY_TILES = ((16, 256, 2, 5), (32, 128, 4, 4), (32, 256, 4, 4), (64, 128, 4, 4), (64, 256, 4, 3), (128, 128, 8, 4))
 # Beyond so many rows there are enough tiles of any size, and small ones only load more.
 _LARGE_TILES_ABOVE, _LARGE = 2048, 64 * 128
 
 
 def expected_key(product: Product) -> tuned.Key:
-    """What the plan of a product is looked up by, if x is of two bytes a value."""
-    M, N, K = product.M, product.outputs, product.inputs
-    if product.op == "int8_linear":
-        return tuned.key("int8", M, N, K, 2 if product.part == FORWARD else 1, 1)
-    if product.part == FORWARD:
-        return tuned.key("int8", M, N, K, 2, 4)
-    return tuned.key("gradient", M, K, N, 2, 4) if product.part == INPUT else tuned.key("gradient", N, K, M, 2, 2)
+    """What the plan of a product is looked up by."""
+    return tuned.key("int8", product.M, product.outputs, product.inputs, 1, 1)
 
 
 def candidates(product: Product, key: tuned.Key, device: Device, target: Target) -> list[Plan]:
     """The plans to try for a product whose plan is looked up by `key`."""
-    kind, M, N, K, x_bytes, _ = key
+    _, M, N, K, _, _ = key
     if product.skinny:
         block_m = 16 if product.M <= 16 else 32
         shares = [(tile, split) for tile in _SKINNY_TILES for split in _splits(M, N, K, (block_m, *tile[:2]), device)]
-        found = [Plan(block_m, n, k, warps, stages, split=split) for (n, k, warps, stages), split in shares]
-    elif kind == "gradient":
-        every = [(tile, split) for tile in _GRADIENT_TILES for split in _splits(M, N, K, tile[:3], device)]
-        found = [Plan(*tile, split=split) for tile, split in every]
+        found = [
+            Plan(block_m, n, k, warps, stages, split=split, inside=False) for (n, k, warps, stages), split in shares
+        ]
     else:
-        tiles = _INT8_TILES if product.op == "int8_linear" else _QAT_TILES
-        choices = (True, False) if product.op == "int8_linear" and x_bytes > 1 else (True,)
-        found = [Plan(*tile[:5], inside=inside, resident=tile[5]) for tile in tiles for inside in choices]
-    most, least = max(64, 2 * M), _LARGE if M > _LARGE_TILES_ABOVE else 0
-    found = [plan for plan in found if plan.block_m <= most and plan.block_m * plan.block_n >= least]
+        described = (True, False) if device.arch in ("sm_90", INTERPRETER) else (False,)
+        most, least = max(64, 2 * M), _LARGE if M > _LARGE_TILES_ABOVE else 0
+        found = [
+            Plan(m, n, k, warps, stages, inside=False, resident=resident, descriptors=descriptors)
+            for m, n, k, warps, stages, resident in _TILES
+            for descriptors in described
+            if m <= most and m * n >= least
+        ]
     return found[-2 if target.smallest else None :]
 
 
 def _splits(M: int, N: int, K: int, tile: Sequence[int], device: Device) -> list[int]:
-    """In how many parts of the depth a product may be shared: two choices at most, so that each processor has about one
-    program or two, and each program a few steps."""
+    """In how many parts of the depth a product may be shared: in one, for then no second kernel is needed, and two
+    choices more at most, so that each processor has about one program or two, and each program a few steps."""
     tiles = -(-M // tile[0]) * -(-N // tile[1])
-    powers = [1 << i for i in range(7)]
+    powers = [1 << i for i in range(1, 7)]
     fitting = [
         s for s in powers if s * 2 * tile[2] <= K and device.processors <= 2 * s * tiles <= 6 * device.processors
     ]
-    return fitting[:2] or [1]
+    return [1, *fitting[:2]]
 
 
 def describe(plan: Plan) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def test_every_op_and_every_kernel_is_compiled(arch):
     called = {case.op for case in calls} | {f"{case.op}_backward" for case in calls if "backward" in case.text}
     assert set(TRITON) == called
     found = variants(arch, calls)
-    assert {one.kernel for one in found} == all_kernels()
+    # Descriptors are for Hopper's copies, the only ones that were measured.
+    assert {one.kernel for one in found} == all_kernels() - ({"int8_descriptor_kernel"} if arch != "sm_90" else set())
     assert {one.arch for one in found} == {arch}
     smallest = one_a_plan(found)
     assert {(one.kernel, one.plan) for one in smallest} == {(one.kernel, one.plan) for one in found}
@@ -83,7 +84,7 @@ def test_a_kernel_passes(arch):
 
 
 def test_a_measured_plan_is_compiled(tmp_path, monkeypatch):
-    plan = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 2, "w": 1}
+    plan = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 1, "w": 1}
     plan |= {"block_m": 32, "block_n": 64, "block_k": 64, "warps": 2, "stages": 3}
     content = {"device": "NVIDIA H100 80GB HBM3", "triton": triton.__version__, "plans": [plan]}
     (tmp_path / "h100.json").write_text(json.dumps(content))

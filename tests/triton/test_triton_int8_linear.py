@@ -18,6 +18,7 @@ SHAPES = [(1, 1, 1), (5, 7, 63), (33, 5, 577), (63, 65, 7), (70, 40, 64), (0, 8,
 TILES = Plan(32, 32, 64, warps=4, stages=2)
 QUANTIZED_BEFORE = Plan(64, 32, 32, warps=4, stages=2, group_m=2, inside=False)
 WIDE = Plan(32, 256, 64, warps=4, stages=2)
+DESCRIPTORS = Plan(64, 128, 64, warps=4, stages=2, group_m=2, inside=False, descriptors=True)
 SPLIT = Plan(16, 32, 32, warps=4, stages=2, split=3)
 
 
@@ -57,12 +58,30 @@ def test_fp32_outputs_are_the_references_to_the_bit(M, N, K, dtype):
     assert same(*reversed(both("int8_linear", x, w, scale, bias, static, "none", torch.float32)))
 
 
-@pytest.mark.parametrize("plan", [TILES, QUANTIZED_BEFORE, WIDE])
-@pytest.mark.parametrize("M,N,K", [(70, 300, 130), (33, 33, 64)])
+@pytest.mark.parametrize("plan", [TILES, QUANTIZED_BEFORE, WIDE, DESCRIPTORS])
+@pytest.mark.parametrize("M,N,K", [(70, 300, 130), (33, 33, 64), (200, 70, 144)])
 def test_every_kind_of_plan_gives_the_same_bits(plan, M, N, K):
     x, w, scale, bias = randn(M, K), integers(N, K), randn(N).abs(), randn(N, seed=1)
     with use_plan(plan):
         expected, found = both("int8_linear", x, w, scale, bias)
+    assert same(found, expected)
+
+
+def test_what_lies_apart_in_memory_is_not_described():
+    """Rows of 144 values, 150 apart: no descriptor can say so."""
+    x, w = integers(40, 150)[:, :144], integers(20, 150, seed=1)[:, :144]
+    expected = (x.double() @ w.double().t()).float()
+    assert same(sums(x, w, DESCRIPTORS), expected) and same(sums(x.contiguous(), w, DESCRIPTORS), expected)
+
+
+@pytest.mark.parametrize("M", [5, 70])
+def test_vectors_with_gaps(M):
+    """Every other value of a bias and of scales."""
+    x, w = randn(M, 40), integers(20, 40)
+    scale, bias, rows = randn(40).abs()[::2], randn(40, seed=1)[::2], randn(2 * M, seed=2).abs()[::2]
+    expected, found = both("int8_linear", x, w, scale, bias)
+    assert same(found, expected)
+    expected, found = both("int8_linear", integers(M, 40, seed=3), w, scale, bias, rows)
     assert same(found, expected)
 
 

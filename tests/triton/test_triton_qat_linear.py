@@ -127,9 +127,10 @@ def test_rows_far_apart() -> None:
 
 
 @pytest.mark.parametrize("tile", [(16, 128, 32), (32, 16, 64), (64, 32, 32)])
-def test_any_tile_gives_the_same_integers_and_gradients(tile: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("inside", [True, False])
+def test_any_tile_gives_the_same_integers_and_gradients(tile: tuple[int, int, int], inside: bool) -> None:
     layer = Layer(35, 20, 70, what=(True, True, True))
-    with use_plan(Plan(*tile, 4, 2)):
+    with use_plan(Plan(*tile, 4, 2, inside=inside)):
         (expected, *_), (y, *_) = both("qat_linear", *layer.forward())
         assert same(y, expected)
         assert_gradients(layer.backward(), layer)
@@ -157,8 +158,8 @@ class Allocations(TorchDispatchMode):
 
 @pytest.mark.parametrize("what", [(False, False, False), (True, False, False), (True, True, True)])
 @pytest.mark.parametrize("bits", [(8, 8), (16, 16)])
-def test_no_quantized_tensor_is_ever_in_memory(bits: tuple[int, int], what: What) -> None:
-    """Nothing as large as an int8 operand is made but the output and the gradients."""
+def test_what_is_quantized_inside_is_never_in_memory(bits: tuple[int, int], what: What) -> None:
+    """By a plan that says so, nothing as large as an int8 operand is made but the output and the gradients."""
     layer = Layer(48, 40, 64, bits, what)
     inputs = [t for t in (layer.grad, layer.bias, *layer.operands) if t is not None]
     with use_plan(Plan(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:

@@ -69,6 +69,39 @@ def store_outputs(
     tl.store(out + rows.to(tl.int64)[:, None] * N + columns[None, :], y.to(out.dtype.element_ty), mask=inside)
 
 
+@triton.jit
+def store_tile(
+    acc,
+    x_scale,
+    w_scale,
+    bias,
+    out,
+    out_scale,
+    tile_m,
+    tile_n,
+    M,
+    N,
+    X_STRIDE: tl.constexpr,
+    INTEGERS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """`store_outputs` of a tile's sums, in PARTS of its columns."""
+    BLOCK_M: tl.constexpr = acc.shape[0]
+    BLOCK_N: tl.constexpr = acc.shape[1]
+    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
+    if PARTS == 2:
+        HALF: tl.constexpr = BLOCK_N // 2
+        left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, HALF)), (0, 2, 1)))
+        first = tile_n * BLOCK_N + tl.arange(0, HALF)
+        store_outputs(left, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION)
+        store_outputs(right, xs, w_scale, bias, out, out_scale, rows, first + HALF, M, N, INTEGERS, ACTIVATION)
+    else:
+        columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
+        store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS, ACTIVATION)
+
+
 @triton.jit(do_not_specialize=["M"])
 def int8_tile_kernel(
     x,  # [M, K] int8 or floating
@@ -131,15 +164,43 @@ def int8_tile_kernel(
                 acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
             else:
                 acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
-        xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
-        if PARTS == 2:
-            HALF: tl.constexpr = BLOCK_N // 2
-            left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, HALF)), (0, 2, 1)))
-            first = tile_n * BLOCK_N + tl.arange(0, HALF)
-            store_outputs(left, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION)
-            store_outputs(right, xs, w_scale, bias, out, out_scale, rows, first + HALF, M, N, INTEGERS, ACTIVATION)
-        else:
-            store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS, ACTIVATION)
+        store_tile(
+            acc, x_scale, w_scale, bias, out, out_scale, tile_m, tile_n, M, N, X_STRIDE, INTEGERS, ACTIVATION, PARTS
+        )
+
+
+@triton.jit(do_not_specialize=["M"])
+def int8_descriptor_kernel(
+    x,  # descriptor of [M, K] int8, in blocks [BLOCK_M, BLOCK_K]
+    x_scale,  # [M], or one
+    w,  # descriptor of [N, K] int8, in blocks [BLOCK_N, BLOCK_K]
+    w_scale,  # [N]
+    bias,  # [N], or None
+    out,  # [M, N]
+    out_scale,  # one, or None
+    M,
+    N,
+    K,
+    X_STRIDE: tl.constexpr,  # of its scales: 1, or 0 if there is one in all
+    ACTIVATION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """`int8_tile_kernel` for levels on both sides, whose tiles the hardware copies by itself, zeros beyond the ends.
+    The loops are one to the compiler, so that the next tile's copies begin while this one's outputs are stored."""
+    tiles_m = tl.cdiv(M, BLOCK_M)
+    tiles_n = tl.cdiv(N, BLOCK_N)
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
+        tile_m, tile_n = tile_place(tile, tiles_m, tiles_n, GROUP_M)
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
+        for k in range(0, K, BLOCK_K):
+            a = x.load([tile_m * BLOCK_M, k])
+            b = w.load([tile_n * BLOCK_N, k])
+            acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
+        store_tile(acc, x_scale, w_scale, bias, out, out_scale, tile_m, tile_n, M, N, X_STRIDE, True, ACTIVATION, PARTS)
 
 
 @triton.jit(do_not_specialize=["M"])

@@ -1,13 +1,14 @@
 import torch
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..numerics import as_rows, qmax
 from ..reference.int8_linear import check_depth, int8_input_scale, result_dtype
 from .device import current
-from .int8_gemm import int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
+from .int8_gemm import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
 from .launch import launch, on
 from .plans import SKINNY_ROWS, Plan, forced, int8_plan
-from .quantize_rows import quantize_rows, row_scales
+from .quantize_rows import row_levels, row_scales
 from .runtime import cdiv, run_length
 
 
@@ -24,36 +25,65 @@ def int8_linear(
     rows = rowwise(as_rows(x))
     (M, K), N = rows.shape, weight.shape[0]
     check_depth(K)
-    dtype = result_dtype(x, out_dtype, output_scale)
-    out = torch.empty((*x.shape[:-1], N), dtype=dtype, device=x.device)
+    out = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype, output_scale), device=x.device)
     if M and N:
-        scale = None if input_scale is None else vector(input_scale)
-        mode = "given" if scale is not None else "max"
-        if x.dtype == torch.int8:
-            scale, mode = vector(int8_input_scale(input_scale)), "levels"
-        plan = forced() or int8_plan(M, N, K, x.element_size(), 1, activation, current())
+        scale = vector(int8_input_scale(input_scale)) if x.dtype == torch.int8 else _given(input_scale)
+        inside = x.dtype != torch.int8 and scale is not None and M <= SKINNY_ROWS
+        plan = forced() or int8_plan(M, N, K, x.element_size() if inside else 1, 1, activation, current())
         bias = None if bias is None else bias.contiguous()
-        operands = (rowwise(weight), vector(weight_scale), bias, out, output_scale)
         with on(x):
-            if M <= SKINNY_ROWS:
-                _skinny(rows, scale, mode, operands, activation, plan)
-            else:
-                _tiles(rows, scale, mode, operands, activation, plan)
+            mode = "levels"
+            if x.dtype != torch.int8 and plan.inside:
+                mode = "max" if scale is None else "given"
+            elif x.dtype != torch.int8:
+                rows, scale = row_levels(rows, None, scale, 8)
+            operands = (rowwise(weight), vector(weight_scale), bias, out, output_scale)
+            launch_product(rows, scale, mode, operands, activation, plan)
     return out
 
 
 Operands = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
 
 
-def _tiles(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
+def _given(scale: Tensor | None) -> Tensor | None:
+    return None if scale is None else vector(scale)
+
+
+def launch_product(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
+    """x [M, K], whose scale may be missing in the mode "max" alone, times `operands` (weight [N, K] int8, its scale,
+    bias, out [M, N], output scale), by the kernel that suits the number of rows."""
+    if len(x) <= SKINNY_ROWS:
+        _skinny(x, scale, mode, operands, activation, plan)
+        return
     if scale is None:
-        if plan.inside:
-            scale = row_scales(x, 8)
-        else:
-            x, scale = quantize_rows(x, 8)
-            mode = "levels"
+        scale = row_scales(x, 8)
     weight, weight_scale, bias, out, output_scale = operands
+    if plan.descriptors and mode == "levels" and _describable(x) and _describable(weight):
+        _descriptors(x, scale, operands, activation, plan)
+        return
     launch_tiles(x, scale, mode, 8, weight, weight_scale, "levels", 8, None, bias, out, output_scale, activation, plan)
+
+
+def _describable(x: Tensor) -> bool:
+    """Whether the hardware can copy tiles of x by itself."""
+    return x.data_ptr() % 16 == 0 and x.stride(0) % 16 == 0
+
+
+def _descriptors(x: Tensor, scale: Tensor, operands: Operands, activation: str, plan: Plan) -> None:
+    weight, weight_scale, bias, out, output_scale = operands
+    (M, K), N = x.shape, weight.shape[0]
+    blocks = (plan.block_m, plan.block_n, plan.block_k)
+    x_tiles = TensorDescriptor(x, [M, K], [x.stride(0), 1], [blocks[0], blocks[2]])
+    w_tiles = TensorDescriptor(weight, [N, K], [weight.stride(0), 1], [blocks[1], blocks[2]])
+    tiles = cdiv(M, plan.block_m) * cdiv(N, plan.block_n)
+    launch(
+        int8_descriptor_kernel,
+        (min(tiles, plan.resident * current().processors), 1, 1),
+        (x_tiles, scale, w_tiles, weight_scale, bias, out, output_scale, M, N, K),
+        (int(scale.numel() > 1 or M == 1), activation, *blocks, plan.group_m, plan.parts),
+        plan.warps,
+        plan.stages,
+    )
 
 
 def launch_tiles(

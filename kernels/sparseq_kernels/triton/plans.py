@@ -15,8 +15,8 @@ from .device import INTERPRETER, Device
 from .runtime import cdiv
 
 SKINNY_ROWS = 32
-# Each tile of columns quantizes its rows of x anew. Beyond so many tokens they are quantized once, in a kernel before.
-INSIDE_ROWS = 512
+# From so many multiplications on, making descriptors takes less than they save.
+DESCRIPTORS_FROM = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Plan:
     split: programs that share one tile's depth; their sums meet in a workspace, which a second kernel adds up.
     inside: whether a floating x is quantized in the product itself, or by `quantize_rows` before.
     resident: programs that share a processor, so that one computes while another loads, quantizes or stores.
+    descriptors: whether the hardware copies tiles by descriptors, of which operands in int8 can have one each.
     """
 
     block_m: int
@@ -38,6 +39,7 @@ class Plan:
     split: int = 1
     inside: bool = True
     resident: int = 1
+    descriptors: bool = False
 
     @property
     def parts(self) -> int:
@@ -67,13 +69,14 @@ def forced() -> Plan | None:
 
 @functools.lru_cache(maxsize=4096)
 def int8_plan(M: int, N: int, K: int, x_bytes: int, w_bytes: int, activation: str, device: Device) -> Plan:
-    """For `int8_linear` and the forward of `qat_linear`. x_bytes, w_bytes: of one value as it comes, 1 if int8."""
+    """For `int8_linear` and the forward of `qat_linear`. x_bytes, w_bytes: of a value as it comes to the product, 1 if
+    int8. More is quantized inside, by each tile anew, which takes longer than a kernel before it but for few rows whose
+    scale is known."""
     if (measured := tuned.find("int8", M, N, K, x_bytes, w_bytes, device)) is not None:
         return measured
     if M <= SKINNY_ROWS and w_bytes == 1:
-        return _skinny(M, N, K, device)
-    inside = x_bytes > 1 and (M <= INSIDE_ROWS or w_bytes > 1)
-    x_bytes = x_bytes if inside else 1
+        return _skinny(M, N, K, x_bytes, device)
+    inside = x_bytes > 1 or w_bytes > 1
     tiles = _int8_tiles(device, busy=inside or activation in ("gelu", "gelu_tanh"), deep=x_bytes + w_bytes <= 3)
     # Tiles for all processors, or nearly so.
     tile = next((t for t in tiles if 10 * cdiv(M, t.m) * cdiv(N, t.n) >= 9 * device.processors), tiles[-1])
@@ -85,7 +88,8 @@ def int8_plan(M: int, N: int, K: int, x_bytes: int, w_bytes: int, activation: st
         if stages >= 2:
             break
     stages = 2 if device.amd else min(4, stages)
-    return Plan(tile.m, tile.n, k, tile.warps, stages, inside=inside, resident=tile.resident)
+    descriptors = device.arch == "sm_90" and not inside and M * N * K >= DESCRIPTORS_FROM
+    return Plan(tile.m, tile.n, k, tile.warps, stages, inside=inside, resident=tile.resident, descriptors=descriptors)
 
 
 class Tile(NamedTuple):
@@ -125,8 +129,6 @@ def gradient_plan(M: int, N: int, K: int, a_bytes: int, b_bytes: int, device: De
     a_bytes, b_bytes: of one value of each operand as it comes, of the second with its mask. learned: whether a tile
     ends with a learned scale's gradient, which needs registers.
     """
-    if not learned and (measured := tuned.find("gradient", M, N, K, a_bytes, b_bytes, device)) is not None:
-        return measured
     tiles = _gradient_tiles(device, a_bytes, learned)
     choices = [(tile, split) for tile in tiles for split in _splits(M, N, K, tile, device)]
     tile, split = min(choices, key=lambda choice: _gradient_time(M, N, K, choice[0], choice[1], device))
@@ -170,10 +172,11 @@ def _gradient_time(M: int, N: int, K: int, tile: Tile, split: int, device: Devic
     return time if split == 1 else time + 8 * split * M * N + (1 << 23)
 
 
-def _skinny(M: int, N: int, K: int, device: Device) -> Plan:
+def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:
     """Narrow columns, and the depth shared by so many programs that each processor has two."""
     block_m = 16 if M <= 16 else 32
     block_n, block_k = (32, 64) if device.arch == INTERPRETER else (64, 128)
     columns = cdiv(N, block_n)
     split = max(1, min(cdiv(K, 2 * block_k), 2 * device.processors // columns))
-    return Plan(block_m, block_n, block_k, warps=4, stages=2 if device.amd else 4, split=split)
+    stages = 2 if device.amd else 4
+    return Plan(block_m, block_n, block_k, warps=4, stages=stages, split=split, inside=x_bytes > 1)

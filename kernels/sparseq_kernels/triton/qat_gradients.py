@@ -82,7 +82,7 @@ def gradient_kernel(
     stride_b,
     stride_clipped,
     TRANSPOSED: tl.constexpr,
-    QMAX: tl.constexpr,
+    QMAX: tl.constexpr,  # 0 if b is fake-quantized already
     CLIP: tl.constexpr,
     CLIPPED_QMAX: tl.constexpr,
     REGROW: tl.constexpr,
@@ -119,20 +119,19 @@ def gradient_kernel(
         if EVEN_D:
             g_tile = tl.load(g_at)
             b_tile = tl.load(b_at)
-            s = tl.load(scale + k + depth)
-            f = tl.load(factor + k + depth)
         else:
             left = depth < D - k
             g_tile = tl.load(g_at, mask=left[:, None] if TRANSPOSED else left[None, :], other=0.0)
             b_tile = tl.load(b_at, mask=left[:, None], other=0.0)
-            s = tl.load(scale + k + depth, mask=left, other=0.0)
-            f = tl.load(factor + k + depth, mask=left, other=0.0)
         if b_mask is not None:
             kept = tl.load(mask_at) if EVEN_D else tl.load(mask_at, mask=left[:, None], other=0)
             b_tile = tl.where(kept != 0, b_tile, 0.0)
             mask_at += step * C
-        quantized = (level_float(b_tile, f[:, None], QMAX, CLIP) * s[:, None]).to(g_tile.dtype)
-        acc = product(tl.trans(g_tile) if TRANSPOSED else g_tile, quantized, acc, PRECISION)
+        if QMAX > 0:
+            s = tl.load(scale + k + depth, mask=depth < D - k, other=0.0)
+            f = tl.load(factor + k + depth, mask=depth < D - k, other=0.0)
+            b_tile = (level_float(b_tile, f[:, None], QMAX, CLIP) * s[:, None]).to(g_tile.dtype)
+        acc = product(tl.trans(g_tile) if TRANSPOSED else g_tile, b_tile, acc, PRECISION)
         g_at += g_step
         b_at += step * stride_b
     # Where programs share the depth, out_mask and clipped are None: each stores its sums, no more.

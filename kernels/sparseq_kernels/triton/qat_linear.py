@@ -14,15 +14,16 @@ from ..reference.fake_quant import lsq_gradient_scale
 from ..reference.int8_linear import check_depth, result_dtype
 from ..reference.qat_linear import no_residuals, uses_integers
 from .device import INTERPRETER, Device, current
-from .int8_linear import launch_tiles, rowwise, vector
+from .int8_linear import launch_product, launch_tiles, rowwise, vector
 from .launch import launch, on
 from .plans import Plan, forced, gradient_plan, int8_plan
 from .qat_gradients import gradient_kernel, gradient_sum_kernel
-from .quantize_rows import row_scales
+from .quantize_rows import fake_quantized, row_levels, row_scales
 from .runtime import cdiv, run_length
 
 # Rows and columns that a program of `gradient_sum_kernel` adds up, 16 values a thread.
 SUM_TILE, SUM_WARPS = (16, 128), 4
+MM_HAS_DTYPE = hasattr(torch.ops.aten.mm, "dtype")
 # Of a forward with more than 8 bits, whose operands are quantized as floats: both need registers for that.
 WIDE_PLAN = Plan(64, 64, 32, warps=4, stages=3)
 
@@ -44,46 +45,56 @@ def qat_linear(
     integers = uses_integers(weight_bits, input_bits)
     if integers:
         check_depth(K)
-    x_scale = row_scales(rows, input_bits) if input_scale is None else vector(input_scale)
-    w_scale = row_scales(channels, weight_bits, mask) if weight_scale is None else vector(weight_scale)
+    x_scale = None if input_scale is None else vector(input_scale)
+    w_scale = None if weight_scale is None else vector(weight_scale)
+    if 0 in (M, N, K):
+        x_scale = row_scales(rows, input_bits) if x_scale is None else x_scale
+        w_scale = row_scales(channels, weight_bits, mask) if w_scale is None else w_scale
+        arguments = (x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow)
+        y = reference.qat_linear(*arguments)[0]
+    else:
+        y = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
+        bias = None if bias is None else bias.contiguous()
+        plan = forced() or (int8_plan(M, N, K, 1, 1, "none", current()) if integers else WIDE_PLAN)
+        with on(x):
+            if plan.inside:
+                x_scale, w_scale = _inside(
+                    rows, x_scale, input_bits, channels, w_scale, weight_bits, mask, bias, y, plan
+                )
+            else:
+                x_levels, x_scale = row_levels(rows, None, x_scale, input_bits)
+                w_levels, w_scale = row_levels(channels, mask, w_scale, weight_bits)
+                launch_product(x_levels, x_scale, "levels", (w_levels, w_scale, bias, y, None), "none", plan)
     no_x_levels, no_x_scale, no_w_levels, no_w_scale = no_residuals(x, weight)
-    kept = (
+    return (
+        y,
         no_x_levels,
         x_scale if input_scale is None else no_x_scale,
         no_w_levels,
         w_scale if weight_scale is None else no_w_scale,
     )
-    if 0 in (M, N, K):
-        arguments = (x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow)
-        return reference.qat_linear(*arguments)[0], *kept
-    out = torch.empty((M, N), dtype=result_dtype(x, out_dtype), device=x.device)
-    device = current()
-    with on(x):
-        launch_tiles(
-            rows,
-            x_scale,
-            "max" if input_scale is None else "given",
-            input_bits,
-            channels,
-            w_scale,
-            "max" if weight_scale is None else "given",
-            weight_bits,
-            _bytes(mask),
-            None if bias is None else bias.contiguous(),
-            out,
-            None,
-            "none",
-            forced() or _forward_plan(integers, rows, channels, mask, device),
-            "ieee" if integers else dot_precision(device),
-        )
-    return out.reshape(*x.shape[:-1], N), *kept
 
 
-def _forward_plan(integers: bool, x: Tensor, weight: Tensor, mask: Tensor | None, device: Device) -> Plan:
-    if not integers:
-        return WIDE_PLAN
-    w_bytes = weight.element_size() + (mask is not None)
-    return int8_plan(x.shape[0], *weight.shape, x.element_size(), w_bytes, "none", device)
+def _inside(
+    x: Tensor,
+    x_scale: Tensor | None,
+    x_bits: int,
+    weight: Tensor,
+    w_scale: Tensor | None,
+    w_bits: int,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    out: Tensor,
+    plan: Plan,
+) -> tuple[Tensor, Tensor]:
+    """The forward with both operands quantized in the product. Returns their scales, found where they were None."""
+    x_mode, w_mode = ("max" if scale is None else "given" for scale in (x_scale, w_scale))
+    x_scale = row_scales(x, x_bits) if x_scale is None else x_scale
+    w_scale = row_scales(weight, w_bits, mask) if w_scale is None else w_scale
+    precision = "ieee" if uses_integers(w_bits, x_bits) else dot_precision(current())
+    operands = (x, x_scale, x_mode, x_bits, weight, w_scale, w_mode, w_bits, _bytes(mask), bias, out, None)
+    launch_tiles(*operands, "none", plan, precision)
+    return x_scale, w_scale
 
 
 def qat_linear_backward(
@@ -105,7 +116,7 @@ def qat_linear_backward(
         arguments = (grad, x, weight, mask, weight_scale, input_scale, residuals, weight_bits, input_bits)
         return reference.qat_linear_backward(*arguments, input_dtype, regrow, needs)
     g, rows, channels, kept = rowwise(as_rows(grad)), rowwise(as_rows(x)), rowwise(weight), _bytes(mask)
-    (M, K), N = rows.shape, weight.shape[0]
+    M, K = rows.shape
     if input_scale is None:
         found = residuals[1] if residuals and residuals[1].numel() else row_scales(rows, input_bits)
     else:
@@ -119,15 +130,13 @@ def qat_linear_backward(
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = grad_weight_scale = grad_input_scale = absent
     if needs[0] or needs[4]:
-        grad_x = torch.empty((M, K), dtype=input_dtype, device=grad.device)
-        slopes = _product(g, False, weights, grad_x, inputs, None, False)
+        grad_x, slopes = _gradient(g, False, weights, inputs, None, False, input_dtype)
         grad_x = grad_x.reshape(*grad.shape[:-1], K)
         if input_scale is not None:
             factor = lsq_gradient_scale(K, 1, input_bits)
             grad_input_scale = (slopes.sum() * factor).to(input_scale.dtype).reshape(input_scale.shape)
     if needs[1] or needs[3]:
-        grad_w = torch.empty((N, K), dtype=weight.dtype, device=grad.device)
-        slopes = _product(g, True, inputs, grad_w, weights, kept, regrow)
+        grad_w, slopes = _gradient(g, True, inputs, weights, kept, regrow, weight.dtype)
         if weight_scale is not None:
             grad_weight_scale = (slopes.sum(-1) * lsq_gradient_scale(K, 1, weight_bits)).to(weight_scale.dtype)
     if needs[2]:
@@ -137,13 +146,42 @@ def qat_linear_backward(
 
 class Operand(NamedTuple):
     """values [rows, K] floating, of which a uint8 `mask` [rows, K] keeps some; scale fp32 [rows]. learned: the scale is
-    no maximum, so that values beyond its range are clipped."""
+    no maximum, so that values beyond its range are clipped. bits: 0 if the values are fake-quantized already."""
 
     values: Tensor
     mask: Tensor | None
     scale: Tensor
     bits: int
     learned: bool
+
+
+def _gradient(
+    g: Tensor, transposed: bool, b: Operand, of: Operand, out_mask: Tensor | None, regrow: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(g @ fq(b), or g^T @ fq(b) if `transposed`, in `dtype`; the sums of slopes that `_product` returns).
+
+    In half precision fq(b) is made once, before: making it in each tile anew takes longer. Then torch multiplies,
+    unless a tile has more to do.
+    """
+    (R, C) = (g.shape[1] if transposed else g.shape[0]), b.values.shape[1]
+    plan = forced()
+    if g.element_size() == 2 and plan is None:
+        values = fake_quantized(b.values, b.mask, b.scale, b.bits, b.learned, g.dtype)
+        out = None if of.learned else _multiplied(g.t() if transposed else g, values, dtype)
+        if out is not None:
+            if out_mask is not None and not regrow:
+                out.masked_fill_(out_mask == 0, 0)
+            return out, g.new_empty(0)
+        b = Operand(values, None, b.scale, 0, False)
+    out = torch.empty((R, C), dtype=dtype, device=g.device)
+    return out, _product(g, transposed, b, out, of, out_mask, regrow)
+
+
+def _multiplied(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """a @ b of half precision, summed in fp32, in `dtype`; None where torch has no such product."""
+    if not a.is_cuda or (dtype != a.dtype and not (dtype == torch.float32 and MM_HAS_DTYPE)):
+        return None
+    return a @ b if dtype == a.dtype else torch.mm(a, b, out_dtype=dtype)
 
 
 def _product(
@@ -155,6 +193,7 @@ def _product(
     Returns the sums of gradient * LSQ slope over each row of parts of its columns, fp32 [R, parts].
     """
     (R, C), D, device = out.shape, b.values.shape[0], current()
+    ready = b.bits == 0
     b_bytes = b.values.element_size() + (b.mask is not None)
     plan = forced() or gradient_plan(R, C, D, g.element_size(), b_bytes, device, of.learned)
     parts = 2 if plan.block_n >= 128 else 1
@@ -179,7 +218,7 @@ def _product(
                 b.values,
                 b.mask,
                 b.scale,
-                reciprocal(b.scale),
+                b.scale if ready else reciprocal(b.scale),
                 sums,
                 *(epilogue[1:] if plan.split == 1 else (None,) * 4),
                 R,
@@ -191,7 +230,7 @@ def _product(
             ),
             (
                 transposed,
-                qmax(b.bits),
+                0 if ready else qmax(b.bits),
                 b.learned,
                 *finish,
                 dot_precision(device) if g.dtype == torch.float32 else "ieee",

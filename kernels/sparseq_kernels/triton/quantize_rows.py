@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..numerics import as_rows, qmax, storage_dtype
 from .launch import launch, on
-from .numerics import activate, inverse, level_bits, magnitude_bits, scale_from_bits
+from .numerics import activate, inverse, level_bits, level_float, magnitude_bits, scale_from_bits
 
 # Values a program of four warps holds: 16 a thread, which is four loads of 16 bytes in fp32. A row up to LONGEST stays
 # in the registers of more warps; a longer one is read again for every pass, from the cache.
@@ -47,11 +47,14 @@ def row_values(x, mask, columns, inside, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def store_levels(levels, values, scale, columns, inside, QMAX: tl.constexpr):
-    """Writes the integers of `values` [BLOCK_M, BLOCK_K], whose rows' scales from the maximum are `scale` [BLOCK_M]; 0
-    for the rows without a usable one."""
-    found = level_bits(values, inverse(scale)[:, None], QMAX, False)
-    found = tl.where((scale == scale)[:, None], found, 0)
+def store_levels(levels, values, scale, columns, inside, QMAX: tl.constexpr, CLIP: tl.constexpr = False):
+    """Writes the integers of `values` [BLOCK_M, BLOCK_K], whose rows' scales are `scale` [BLOCK_M]; 0 for the rows
+    without a usable one. Where `levels` is floating it gets the fake-quantized values. CLIP as in `level_bits`."""
+    factor = inverse(scale)[:, None]
+    if levels.dtype.element_ty.is_floating():
+        found = level_float(values, factor, QMAX, CLIP) * scale[:, None]
+    else:
+        found = tl.where((scale == scale)[:, None], level_bits(values, factor, QMAX, CLIP), 0)
     tl.store(levels + columns[None, :], found.to(levels.dtype.element_ty), mask=inside)
 
 
@@ -59,13 +62,16 @@ def store_levels(levels, values, scale, columns, inside, QMAX: tl.constexpr):
 def quantize_rows_kernel(
     x,  # [M, K]
     mask,  # [M, K] uint8, or None
-    levels,  # [M, K] int8 or int16, or None
-    scales,  # [M]
+    levels,  # [M, K] int8 or int16, or floating for fake-quantized values, or None
+    scales,  # [M], written; if GIVEN [M] or one, read
     M,
     K,
     stride_xm,
     QMAX: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    GIVEN: tl.constexpr,
+    SCALE_STRIDE: tl.constexpr,  # 1, or 0 if there is one scale in all
+    CLIP: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -78,21 +84,24 @@ def quantize_rows_kernel(
         mask += rows[:, None] * K
     # A loop that the compiler sees to run once is none.
     end = BLOCK_K if WHOLE else K
-    largest = tl.zeros((BLOCK_M,), tl.int32)
     values = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
-    for start in range(0, end, BLOCK_K):
-        inside = in_rows & (columns[None, :] < K - start)
-        values = row_values(x, mask, start + columns, inside, ACTIVATION)
-        largest = tl.maximum(largest, tl.max(magnitude_bits(values), axis=1))
-    scale = scale_from_bits(largest, QMAX)
-    tl.store(scales + rows, scale, mask=rows < M)
+    if GIVEN:
+        scale = tl.load(scales + rows * SCALE_STRIDE, mask=rows < M, other=1.0)
+    else:
+        largest = tl.zeros((BLOCK_M,), tl.int32)
+        for start in range(0, end, BLOCK_K):
+            inside = in_rows & (columns[None, :] < K - start)
+            values = row_values(x, mask, start + columns, inside, ACTIVATION)
+            largest = tl.maximum(largest, tl.max(magnitude_bits(values), axis=1))
+        scale = scale_from_bits(largest, QMAX)
+        tl.store(scales + rows, scale, mask=rows < M)
     if levels is not None:
         levels += rows[:, None] * K
         for start in range(0, end, BLOCK_K):
             inside = in_rows & (columns[None, :] < K - start)
-            if not WHOLE:
+            if GIVEN or not WHOLE:
                 values = row_values(x, mask, start + columns, inside, ACTIVATION)
-            store_levels(levels, values, scale, start + columns, inside, QMAX)
+            store_levels(levels, values, scale, start + columns, inside, QMAX, CLIP)
 
 
 def quantize_rows(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -102,18 +111,52 @@ def quantize_rows(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 def activate_quantize_rows(x: Tensor, activation: str, bits: int) -> tuple[Tensor, Tensor]:
     """quantize_rows(y) of y = activation(x) in x's dtype; `activation` as in `numerics.activate`. y is not stored."""
     levels = torch.empty(x.shape, dtype=storage_dtype(bits), device=x.device)
-    return levels, _run(x, None, levels, activation, bits)
+    scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    _run(x, None, levels, scales, bits, activation)
+    return levels, scales
 
 
 def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
     """The scales alone, fp32 [M], of rows [M, K], or of the values that a bool `mask` [M, K] keeps."""
-    return _run(rows, mask, None, "none", bits)
+    scales = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
+    _run(rows, mask, None, scales, bits)
+    return scales
 
 
-def _run(x: Tensor, mask: Tensor | None, levels: Tensor | None, activation: str, bits: int) -> Tensor:
-    scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    if scales.numel() == 0:
-        return scales
+def row_levels(rows: Tensor, mask: Tensor | None, scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
+    """(levels [M, K], scale) of rows [M, K]: by the fp32 `scale`, [M] or one, beyond which values are clipped, or else
+    by each row's own from its maximum [M]."""
+    levels = torch.empty(rows.shape, dtype=storage_dtype(bits), device=rows.device)
+    if scale is None:
+        found = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
+        _run(rows, mask, levels, found, bits)
+        return levels, found
+    _run(rows, mask, levels, scale, bits, given=True, clip=True)
+    return levels, scale
+
+
+def fake_quantized(
+    rows: Tensor, mask: Tensor | None, scale: Tensor, bits: int, clip: bool, dtype: torch.dtype
+) -> Tensor:
+    """The values [M, K] that `row_levels` of the fp32 `scale` [M] stand for, in `dtype`. clip: whether values may lie
+    beyond the scale's range, because it is no maximum."""
+    values = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    _run(rows, mask, values, scale, bits, given=True, clip=clip)
+    return values
+
+
+def _run(
+    x: Tensor,
+    mask: Tensor | None,
+    levels: Tensor | None,
+    scales: Tensor,
+    bits: int,
+    activation: str = "none",
+    given: bool = False,
+    clip: bool = False,
+) -> None:
+    if x.shape[:-1].numel() == 0:
+        return
     rows, M, K, stride = rowwise(x)
     programs, warps, tile = row_tile(M, K)
     kept = None if mask is None else mask.contiguous().view(torch.uint8)
@@ -122,8 +165,7 @@ def _run(x: Tensor, mask: Tensor | None, levels: Tensor | None, activation: str,
             quantize_rows_kernel,
             (programs, 1, 1),
             (rows, kept, levels, scales, M, K, stride),
-            (qmax(bits), activation, *tile),
+            (qmax(bits), activation, given, int(scales.numel() > 1 or M == 1), clip, *tile),
             warps=warps,
             stages=1,
         )
-    return scales

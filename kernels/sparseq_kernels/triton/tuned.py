@@ -19,14 +19,13 @@ if TYPE_CHECKING:  # plans asks this module before it follows its own rules.
     from .plans import Plan
 
 FOLDER = Path(__file__).parent.parent / "tuned"
-# "int8" for `plans.int8_plan`, "gradient" for `plans.gradient_plan`.
-KINDS = ("int8", "gradient")
+# Of plans: "int8" for `plans.int8_plan`.
+KINDS = ("int8",)
 SIZES = ("M", "N", "K", "x", "w")
 # Of M: more rows go by the plan for so many.
 LARGEST_BUCKET = 16384
 
-# (kind, M's bucket, N, K, bytes of a value of either operand). For a gradient, whose depth is the tokens or the
-# outputs, K is a bucket too.
+# (kind, M's bucket, N, K, bytes of a value of either operand)
 Key = tuple[str, int, int, int, int, int]
 
 
@@ -36,7 +35,7 @@ def bucket(count: int) -> int:
 
 
 def key(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int) -> Key:
-    return kind, bucket(M), N, bucket(K) if kind == "gradient" else K, x_bytes, w_bytes
+    return kind, bucket(M), N, K, x_bytes, w_bytes
 
 
 def find(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int, device: Device) -> "Plan | None":
@@ -82,7 +81,7 @@ def _entry(path: Path, number: int, entry: Any) -> tuple[Key, "Plan"]:
     from .plans import Plan
 
     if not isinstance(entry, dict) or entry.get("kind") not in KINDS:
-        raise _refused(path, f"has a plan, number {number}, that is of neither kind, {' or '.join(KINDS)}")
+        raise _refused(path, f"has a plan, number {number}, that is of no known kind, {' or '.join(KINDS)}")
     fields = dataclasses.fields(Plan)
     plan = {field.name: entry.get(field.name, field.default) for field in fields}
     sizes = {name: entry.get(name) for name in SIZES}
