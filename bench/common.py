@@ -102,8 +102,10 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit, with "+changes" where tracked files differ from it. Outside a repository what SPARSEQ_COMMIT
-    says, for a copy that was taken without its history, or "unknown"."""
+    """The git commit, with "+changes" where tracked files differ from it. SPARSEQ_COMMIT overrules it, for a copy that
+    was taken without its history; "unknown" outside a repository."""
+    if given := os.environ.get("SPARSEQ_COMMIT"):
+        return given
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(ROOT), *words]
@@ -112,7 +114,7 @@ def commit() -> str:
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("SPARSEQ_COMMIT", "unknown")
+        return "unknown"
 
 
 def slug(described: Mapping[str, Any]) -> str:

@@ -251,10 +251,28 @@ def unpack(path: Path, folder: Path) -> None:
     content = _json(path)
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise InputError(f"{path} is not what python -m bench.gpu writes as results.json")
-    for result in filter(None, content["results"]):
+    results = [*filter(None, content["results"]), *_host_result(content)]
+    for result in results:
         written = folder / f"{result['name']}-{slug(result['machine'])}.json"
         write_json(written, result)
         print(f"written: {written}")
+
+
+def _host_result(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `bench.gpu_host` found, as a result with a table of its own."""
+    host, about = content.get("host"), content.get("machine")
+    if not host or not about:
+        return []
+    first, calls = host["cache_found"], host["host_seconds"]
+    cells = {
+        "rows": str(host["rows"]),
+        "a packed layer's call, us": f"{1e6 * calls['packed']:.0f}",
+        "nn.Linear's call, us": f"{1e6 * calls['nn.Linear']:.0f}",
+        "first call, compiled before, s": f"{first['first']:.2f}",
+        "first call, compiling, s": f"{host['cache_filled']['first']:.2f}",
+    }
+    head = {"name": "gpu_host", **about, "commit": content["commit"], "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    return [head | {"settings": {}, "rows": [{"case": {"rows": host["rows"]}, "host": host, "cells": cells}]}]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

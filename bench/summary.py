@@ -60,9 +60,11 @@ def few(M: int) -> bool:
 
 
 _LIKE_INT_MM = times_as_fast(INT8_INPUT, INT_MM)
+_INT8_LIKE_BF16 = times_as_fast(INT8_INPUT, BF16)
 _LIKE_BF16 = times_as_fast(OURS, BF16)
 GOALS = (
     Goal("int8_linear of int8 x, times as fast as torch._int_mm", "int8_linear", _LIKE_INT_MM, 0.95, many),
+    Goal("int8_linear of int8 x, times as fast as bf16 nn.Linear", "int8_linear", _INT8_LIKE_BF16, None, many),
     Goal("int8_linear, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.5, many),
     Goal("int8_linear, times as fast as torchao", "int8_linear_compiled", times_as_fast(OURS, TORCHAO), 1.3, many),
     Goal("int8_linear of few rows, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.0, few),

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.common import RESULTS, ROOT, read_results
 
-PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "kernels.md", ROOT / "README.md")
+PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "gpu")), ROOT / "README.md")
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- table:")
 NO_RESULTS = "No results yet.\n"
@@ -110,7 +110,12 @@ def _fraction(row: Row) -> str:
 
 
 def render(name: str, folder: Path | None = None) -> str:
-    """All results of that name, a machine after the other."""
+    """All results of that name, a machine after the other; for "goals" how a GPU's results compare with what was aimed
+    at."""
+    if name == "goals":
+        from bench.summary import goals
+
+        return goals(folder or RESULTS)
     parts = []
     for result in read_results(name, folder):
         rows = result["rows"]

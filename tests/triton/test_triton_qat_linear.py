@@ -122,7 +122,9 @@ def test_rows_far_apart() -> None:
         value = getattr(layer, name)
         setattr(layer, name, far_rows(value.shape[1], torch.float16).copy_(value))
         assert all(same(a, b) for a, b in zip(OPS.qat_linear(*layer.forward()), residuals, strict=True))
-        assert all(same(a, b) for a, b in zip(layer.backward(), expected, strict=True))
+        # On a GPU another product of torch's may serve such rows, which sums in another order.
+        for a, b in zip(layer.backward(), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=4e-3, atol=4e-3)
         setattr(layer, name, value)
 
 

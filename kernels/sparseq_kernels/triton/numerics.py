@@ -87,13 +87,29 @@ def clip_and_slope(x, inverse_scale, QMAX: tl.constexpr):
 
 
 @triton.jit
+def gelu(y):
+    """y (1 + erf(y / sqrt 2)) / 2, with erfc(z) = t (a1 + t (a2 + t (a3 + t (a4 + t a5)))) exp(-z^2), t = 1 / (1 + pz),
+    to within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26). With the library's erf instead, which is exact to the last
+    place, an int8 product of 8192 x 1024 -> 4096 took twice as long on an H100."""
+    z = tl.abs(y) * SQRT_HALF
+    t = 1.0 / tl.fma(z, 0.3275911, 1.0)
+    series = tl.fma(t, 1.061405429, -1.453152027)
+    series = tl.fma(t, series, 1.421413741)
+    series = tl.fma(t, series, -0.284496736)
+    series = tl.fma(t, series, 0.254829592)
+    tail = 0.5 * y * (series * t * tl.exp(-z * z))
+    # Beyond 10 the tail is below fp32's precision, and of Inf no number.
+    return tl.where(y < 0, tail, tl.where(y > 10.0, y, y - tail))
+
+
+@triton.jit
 def activate(y, ACTIVATION: tl.constexpr):
     """ "none", "relu", "gelu" (by erf) or "gelu_tanh", by (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u))."""
     if ACTIVATION == "relu":
         # NaN stays NaN, as in torch.
         y = tl.where(y < 0, 0.0, y)
     elif ACTIVATION == "gelu":
-        y = 0.5 * y * (1.0 + tl.math.erf(y * SQRT_HALF))
+        y = gelu(y)
     elif ACTIVATION == "gelu_tanh":
         # A constexpr must stand to the right of a tensor: the interpreter loses a product that begins with one.
         y = y / (1.0 + tl.exp((y + 0.044715 * y * y * y) * -SQRT_8_OVER_PI))

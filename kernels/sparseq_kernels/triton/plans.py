@@ -124,7 +124,7 @@ def _int8_tiles(device: Device, busy: bool, deep: bool) -> list[Tile]:
 
 @functools.lru_cache(maxsize=4096)
 def gradient_plan(M: int, N: int, K: int, a_bytes: int, b_bytes: int, device: Device, learned: bool = False) -> Plan:
-    """For a floating product [M, K] x [K, N] of the backward, whose second operand is fake-quantized inside.
+    """For a floating product [M, K] x [K, N] of the backward, whose second operand is fake-quantized, inside or before.
 
     a_bytes, b_bytes: of one value of each operand as it comes, of the second with its mask. learned: whether a tile
     ends with a learned scale's gradient, which needs registers.

@@ -1,7 +1,7 @@
 """The two products of `qat_linear`'s backward: dX = G fq(W) and dW = G^T fq(X), for G [M, N] the gradient of y.
 
 Both are out [R, C] = G' [R, D] fq(b) [D, C] with b floating, one scale for each row of b, and the rows of b and of out
-side by side in memory. b is fake-quantized between its load and the product, so only tiles of fq(b) ever exist.
+side by side in memory. b is fake-quantized between its load and the product, or comes so.
 """
 
 import triton

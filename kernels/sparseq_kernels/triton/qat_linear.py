@@ -1,4 +1,4 @@
-"""`qat_linear` and its backward: three products, each of operands that are quantized where they are multiplied.
+"""`qat_linear` and its backward: three products, each of operands that are quantized for it alone.
 
 What the forward hands on is the scales alone: they take a pass over an operand to find, its integers only a rounding.
 """
