@@ -52,6 +52,8 @@ def cases() -> Iterator[Case]:
         for outputs, inputs in layers(hidden):
             yield from int8_linear(M, outputs, inputs, rich)
             yield from qat_linear(M, outputs, inputs, rich)
+            if rich:
+                yield from sparse(M, outputs, inputs)
         yield from row_ops(M, hidden, rich)
     yield from fake_quant()
 
@@ -90,6 +92,27 @@ def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
         yield case(BF16, activation, ", static", input_scale=lambda: new(1))
         yield case(BF16, activation, ", requantized", output_scale=lambda: new(1))
         yield case(torch.int8, activation, ", requantized", input_scale=lambda: new(M), output_scale=lambda: new(1))
+
+
+def sparse(M: int, N: int, K: int) -> Iterator[Case]:
+    """A quarter of the blocks, two fifths of the weights, two of four."""
+    bytes_, counts = torch.uint8, torch.int32
+
+    def case(op: str, text: str, *stored: tuple[tuple[int, ...], torch.dtype]) -> Case:
+        def run() -> Any:
+            tensors = [new(*shape, dtype=dtype) for shape, dtype in stored]
+            return getattr(ops, op)(new(M, K, dtype=BF16), *tensors, new(N), new(N, dtype=BF16))
+
+        return Case(op, f"x bf16 [{M}, {K}], weight [{N}, {K}], {text}", run)
+
+    for r, c in ((16, 16), (32, 32), (64, 64), (128, 128)):
+        count, rows = N * K // (4 * r * c), N // r
+        lists = [((count,), counts), ((rows + 1,), counts), ((rows,), counts)]
+        yield case("block_sparse_int8_linear", f"{r}x{c}", ((count, r, c), torch.int8), *lists)
+    kept, bits = (2 * N * K // 5,), (N, -(-K // 8))
+    offsets = ((N, -(-K // 256)), counts)
+    yield case("bitmask_int8_linear", "unstructured", (kept, torch.int8), (bits, bytes_), offsets)
+    yield case("semi_structured_int8_linear", "2:4", ((N, K // 2), torch.int8), (bits, bytes_))
 
 
 def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:

@@ -31,6 +31,7 @@ from .reference import (
     masked_linear,
     qat_linear,
     quantize_rows,
+    sparse_int8_linear,
 )
 from .triton.runtime import interpreted
 from .triton.runtime import why_not as why_not_triton
@@ -48,6 +49,9 @@ REFERENCE: Table = {
     "qat_linear_backward": qat_linear.qat_linear_backward,
     "int8_linear": int8_linear.int8_linear,
     "int8_embedding": int8_embedding.int8_embedding,
+    "block_sparse_int8_linear": sparse_int8_linear.block_sparse_int8_linear,
+    "bitmask_int8_linear": sparse_int8_linear.bitmask_int8_linear,
+    "semi_structured_int8_linear": sparse_int8_linear.semi_structured_int8_linear,
     "masked_linear": masked_linear.masked_linear,
     "masked_linear_backward": masked_linear.masked_linear_backward,
     "magnitude_mask": magnitude_mask.magnitude_mask,

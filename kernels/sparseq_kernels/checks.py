@@ -1,6 +1,6 @@
 """What an op's arguments must be to one another, checked once for every backend: native code trusts its pointers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .reference.int8_linear import ACTIVATIONS
+from .reference.sparse_int8_linear import CHUNK
 
 
 def _same_device(op: str, tensors: Sequence[Tensor | None]) -> None:
@@ -55,14 +56,22 @@ def _int8_linear(
     _matrix(op, x, weight)
     _shape(op, "weight_scale", weight_scale, outputs)
     _shape(op, "bias", bias, outputs)
-    rows = x.shape[:-1].numel() if x.dtype == torch.int8 else 1
     if weight.dtype != torch.int8:
         raise InputError(f"{op}: weight must be int8, not {weight.dtype}")
-    if input_scale is not None and input_scale.numel() not in (1, rows):
-        each = f" or one for each of {rows} rows" if rows != 1 else ""
-        raise InputError(f"{op}: input_scale must be one value{each}, not {input_scale.numel()}")
+    _input_scale(op, x, input_scale)
     if to is not None and to.numel() != 1:
         raise InputError(f"{op}: output_scale must be one value, not {to.numel()}")
+    _activation(op, activation)
+
+
+def _input_scale(op: str, x: Tensor, scale: Tensor | None) -> None:
+    rows = x.shape[:-1].numel() if x.dtype == torch.int8 else 1
+    if scale is not None and scale.numel() not in (1, rows):
+        each = f" or one for each of {rows} rows" if rows != 1 else ""
+        raise InputError(f"{op}: input_scale must be one value{each}, not {scale.numel()}")
+
+
+def _activation(op: str, activation: str) -> None:
     if activation not in ACTIVATIONS:
         raise InputError(f"{op}: unknown activation {activation!r}: use {', '.join(ACTIVATIONS)}")
 
@@ -118,6 +127,57 @@ def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *_: Any) 
     _shape("masked_linear", "bias", bias, (weight.shape[0],))
 
 
+def _sparse_int8_linear(
+    op: str, x: Tensor, stored: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]], rest: tuple[Any, ...]
+) -> None:
+    """stored: the weight's tensors; shapes: of some of them. rest: the arguments from the weight's scale on."""
+    scale, bias, input_scale, activation = rest[:4]
+    _same_device(op, (x, *stored.values(), scale, bias, input_scale))
+    _shape(op, "bias", bias, tuple(scale.shape))
+    for name, shape in shapes.items():
+        _shape(op, name, stored[name], shape)
+    if stored["values"].dtype != torch.int8:
+        raise InputError(f"{op}: values must be int8, not {stored['values'].dtype}")
+    _input_scale(op, x, input_scale)
+    _activation(op, activation)
+
+
+def _block_sparse(x: Tensor, values: Tensor, columns: Tensor, offsets: Tensor, order: Tensor, *rest: Any) -> None:
+    op, outputs = "block_sparse_int8_linear", rest[0].shape[0]
+    if values.dim() != 3 or any(side not in (16, 32, 64, 128) for side in values.shape[1:]):
+        raise InputError(
+            f"{op}: values must be [blocks, R, C] with R and C of 16, 32, 64 or 128, not {tuple(values.shape)}"
+        )
+    blocks, r, c = values.shape
+    if outputs % r or x.shape[-1] % c:
+        raise InputError(f"{op}: blocks of {r} x {c} do not divide a weight of {outputs} x {x.shape[-1]}")
+    stored = {"values": values, "block_columns": columns, "offsets": offsets, "order": order}
+    shapes = {"block_columns": (blocks,), "offsets": (outputs // r + 1,), "order": (outputs // r,)}
+    _int32(op, block_columns=columns, offsets=offsets, order=order)
+    _sparse_int8_linear(op, x, stored, shapes, rest)
+
+
+def _bitmask(x: Tensor, values: Tensor, bits: Tensor, offsets: Tensor, *rest: Any) -> None:
+    op, outputs, inputs = "bitmask_int8_linear", rest[0].shape[0], x.shape[-1]
+    shapes = {"bits": (outputs, -(-inputs // 8)), "offsets": (outputs, -(-inputs // CHUNK))}
+    _int32(op, offsets=offsets)
+    _sparse_int8_linear(op, x, {"values": values, "bits": bits, "offsets": offsets}, shapes, rest)
+
+
+def _semi_structured(x: Tensor, values: Tensor, indices: Tensor, *rest: Any) -> None:
+    op, outputs, inputs = "semi_structured_int8_linear", rest[0].shape[0], x.shape[-1]
+    if inputs % 4:
+        raise InputError(f"{op}: in_features must be a multiple of 4, not {inputs}")
+    shapes = {"values": (outputs, inputs // 2), "indices": (outputs, -(-inputs // 8))}
+    _sparse_int8_linear(op, x, {"values": values, "indices": indices}, shapes, rest)
+
+
+def _int32(op: str, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.int32:
+            raise InputError(f"{op}: {name} must be int32, not {tensor.dtype}")
+
+
 CHECKS: dict[str, Callable[..., None]] = {
     "layer_norm_quantize_rows": _layer_norm,
     "gelu_quantize_rows": _gelu,
@@ -127,4 +187,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "int8_linear": _int8_linear,
     "int8_embedding": _int8_embedding,
     "masked_linear": _masked_linear,
+    "block_sparse_int8_linear": _block_sparse,
+    "bitmask_int8_linear": _bitmask,
+    "semi_structured_int8_linear": _semi_structured,
 }

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .reference.sparse_int8_linear import from_pairs
 
 FLOAT_BITS = 32
 
@@ -159,23 +160,100 @@ class BlockBitmapWeight:
             )
 
 
-PackedWeight = DenseWeight | BlockBitmapWeight
+@dataclass(frozen=True)
+class SemiStructuredWeight:
+    """Two int8 values of every four columns, and where they stand: 5 bits a weight (N:M sparsity of 2:4).
+
+    values: [N, K / 2]. indices: uint8 [N, ceil(K / 8)], four bits for four columns, the first four in the lower bits:
+    the column of the first value in the lower two, that of the second, which is greater, in the upper two.
+    kept_weights: how many of the values no mask removed; the others are stored as zeros.
+    """
+
+    values: Tensor
+    indices: Tensor
+    shape: tuple[int, int]
+    kept_weights: int
+    bits = 8
+    name = "semi_structured"
+
+    @classmethod
+    def from_dense(cls, levels: Tensor, mask: Tensor) -> "SemiStructuredWeight":
+        """InputError unless `mask` [N, K] keeps at most two of every four columns."""
+        if (why := cls.why_not(mask)) is not None:
+            raise InputError(f"a {cls.name} weight {why}")
+        (rows, columns), keep = levels.shape, mask.unflatten(1, (-1, 4))
+        # Kept columns first, in their order; where fewer than two are kept, others stand in with a zero.
+        places = keep.logical_not().to(torch.uint8).sort(dim=-1, stable=True).indices[..., :2].sort(dim=-1).values
+        values = (levels * mask).unflatten(1, (-1, 4)).gather(2, places).flatten(1)
+        nibbles = (places[..., 0] | (places[..., 1] << 2)).to(torch.uint8)
+        nibbles = torch.nn.functional.pad(nibbles, (0, nibbles.shape[1] % 2))
+        indices = nibbles[:, ::2] | (nibbles[:, 1::2] << 4)
+        return cls(values.contiguous(), indices.contiguous(), (rows, columns), int(mask.sum()))
+
+    @staticmethod
+    def why_not(mask: Tensor) -> str | None:
+        """Why this format cannot hold what `mask` keeps; None if it can."""
+        if mask.shape[1] % 4:
+            return f"needs a multiple of 4 columns, not {mask.shape[1]}"
+        if mask.numel() and int(mask.unflatten(1, (-1, 4)).sum(-1).max()) > 2:
+            return "holds at most two of every four columns, and the mask keeps more"
+        return None
+
+    @classmethod
+    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "SemiStructuredWeight":
+        rows, columns = layout["shape"]
+        indices = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
+        values = torch.empty(rows, columns // 2, dtype=torch.int8)
+        return cls(values, indices, (rows, columns), layout["kept_weights"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"values": self.values, "indices": self.indices}
+
+    def layout(self) -> dict[str, Any]:
+        return {
+            "format": self.name,
+            "shape": list(self.shape),
+            "bits": self.bits,
+            "kept_weights": self.kept_weights,
+        }
+
+    def to_dense(self) -> Tensor:
+        return from_pairs(self.values, self.indices)
+
+    def kept(self) -> int:
+        return self.kept_weights
+
+    def validate(self) -> None:
+        """Raises InputError unless the second of every two values stands after the first."""
+        nibbles = torch.stack((self.indices & 15, self.indices >> 4), dim=-1).flatten(1)[:, : self.shape[1] // 4]
+        if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
+            raise InputError(
+                f"a {self.name} weight is inconsistent: in {wrong} of its fours of columns the second value does not "
+                "stand after the first"
+            )
+
+
+PackedWeight = DenseWeight | BlockBitmapWeight | SemiStructuredWeight
 
 
 def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
     """The weight that `layout` describes, with its tensors' contents still to be loaded."""
-    kind = DenseWeight if layout["format"] == "dense" else BlockBitmapWeight
-    return kind.empty(layout, dtype)
+    kinds: dict[str, Any] = {"dense": DenseWeight, "semi_structured": SemiStructuredWeight}
+    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).empty(layout, dtype)
+    return weight
 
 
 def smallest(levels: Tensor, mask: Tensor | None, block: tuple[int, int], bits: int) -> PackedWeight:
-    """The format that stores `levels` in the fewest bytes, among dense, one bit a weight and one bit a block."""
+    """The format that stores `levels` in the fewest bytes: dense, two of every four columns, one bit a weight, or one
+    bit a block. Of equal ones the first of these."""
     dense: PackedWeight = DenseWeight.from_dense(levels, bits, mask)
     if mask is None:
         return dense
     blocks = {(1, 1), block} if levels.shape[0] % block[0] == 0 and levels.shape[1] % block[1] == 0 else {(1, 1)}
-    sparse = [BlockBitmapWeight.from_dense(levels, mask, b, bits) for b in sorted(blocks)]
-    candidates: list[PackedWeight] = [dense, *sparse]
+    candidates: list[PackedWeight] = [dense]
+    if bits == 8 and SemiStructuredWeight.why_not(mask) is None:
+        candidates.append(SemiStructuredWeight.from_dense(levels, mask))
+    candidates += [BlockBitmapWeight.from_dense(levels, mask, b, bits) for b in sorted(blocks)]
     return min(candidates, key=stored_bytes)
 
 

@@ -53,6 +53,22 @@ SCHEMAS = {
         "(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias=None, Tensor? input_scale=None, "
         "str activation='none', ScalarType? out_dtype=None, Tensor? output_scale=None) -> Tensor"
     ),
+    # int8_linear with a weight of which only what is kept is stored (`reference.sparse_int8_linear`): whole blocks
+    # [blocks, R, C], row by row of blocks, with the column of blocks of each, where each row of blocks begins, and the
+    # rows of blocks by descending length; single values, row by row, with one bit a weight [N, ceil(K / 8)], and where
+    # each 256 columns of a row begin; or two of every four [N, K / 2], with four bits a four [N, ceil(K / 8)].
+    "block_sparse_int8_linear": (
+        "(Tensor x, Tensor values, Tensor block_columns, Tensor offsets, Tensor order, Tensor weight_scale, "
+        "Tensor? bias=None, Tensor? input_scale=None, str activation='none', ScalarType? out_dtype=None) -> Tensor"
+    ),
+    "bitmask_int8_linear": (
+        "(Tensor x, Tensor values, Tensor bits, Tensor offsets, Tensor weight_scale, "
+        "Tensor? bias=None, Tensor? input_scale=None, str activation='none', ScalarType? out_dtype=None) -> Tensor"
+    ),
+    "semi_structured_int8_linear": (
+        "(Tensor x, Tensor values, Tensor indices, Tensor weight_scale, "
+        "Tensor? bias=None, Tensor? input_scale=None, str activation='none', ScalarType? out_dtype=None) -> Tensor"
+    ),
     # weight[indices] * scale[indices]: int8 or int16 [V, D], fp32 [V] -> [..., D].
     "int8_embedding": "(Tensor indices, Tensor weight, Tensor scale, ScalarType? out_dtype=None) -> Tensor",
     # y = x (weight o mask)^T + bias, with dW = (dY^T X) o mask (dense under `regrow`).
@@ -221,6 +237,20 @@ def _(
     output_scale: Tensor | None = None,
 ) -> Tensor:
     return _linear_shape(x, weight, result_dtype(x, out_dtype, output_scale))
+
+
+def _fake_sparse(op: str) -> None:
+    names = [argument.name for argument in getattr(torch.ops.sparseq, op).default._schema.arguments]
+
+    @_fake(op)
+    def _(*args: Any, **named: Any) -> Tensor:
+        given = dict(zip(names, args, strict=False)) | named
+        x, outputs = given["x"], given["weight_scale"].shape[0]
+        return torch.empty((*x.shape[:-1], outputs), dtype=result_dtype(x, given.get("out_dtype")), device=x.device)
+
+
+for _op in ("block_sparse_int8_linear", "bitmask_int8_linear", "semi_structured_int8_linear"):
+    _fake_sparse(_op)
 
 
 @_fake("int8_embedding")

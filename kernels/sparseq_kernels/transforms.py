@@ -187,7 +187,8 @@ def _autocast_masked_linear(op: str, device: str, run: Callable[..., Any]) -> Au
     return cast
 
 
-_CASTS = {"qat_linear": _autocast_output, "int8_linear": _autocast_output, "masked_linear": _autocast_masked_linear}
+_INT8_LINEARS = ("int8_linear", "block_sparse_int8_linear", "bitmask_int8_linear", "semi_structured_int8_linear")
+_CASTS = dict.fromkeys(("qat_linear", *_INT8_LINEARS), _autocast_output) | {"masked_linear": _autocast_masked_linear}
 # (op, device) -> `call` of it under autocast.
 _AUTOCAST: dict[tuple[str, str], Autocast] = {}
 

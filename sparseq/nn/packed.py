@@ -6,24 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, call
+from sparseq_kernels import InputError, backend, call
 from sparseq_kernels.formats import (
     FLOAT_BITS,
     BlockBitmapWeight,
     DenseWeight,
     PackedWeight,
+    SemiStructuredWeight,
     empty_weight,
     smallest,
     unpack_int4,
 )
 from sparseq_kernels.numerics import compute_dtype
+from sparseq_kernels.products import operands
 from sparseq_kernels.reference.quantize_rows import quantize
 
 from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
 
-FORMATS = ("dense", "bitmask", "block_sparse")
+FORMATS = ("dense", "bitmask", "block_sparse", "semi_structured")
 
 
 Stored = tuple[PackedWeight, Tensor | None]
@@ -49,12 +51,16 @@ def pack_weight(layer: MaskedWeight, format: str | None) -> Stored:
         return BlockBitmapWeight.from_dense(weight, kept, (1, 1), bits), scale
     if format == "block_sparse" and block != (1, 1):
         return BlockBitmapWeight.from_dense(weight, kept, block, bits), scale
+    if format == "semi_structured" and bits == 8:
+        return SemiStructuredWeight.from_dense(weight, kept), scale
+    if format == "semi_structured":
+        raise InputError(f"format {format!r} holds weights of 8 bits, and this layer's have {bits}")
     why = "needs a block pattern such as '4x4'" if format == "block_sparse" else f"is not one of {', '.join(FORMATS)}"
     raise InputError(f"format {format!r} {why}, and this layer's pattern is {layer.pattern}")
 
 
 class Packed(nn.Module):
-    """A weight as stored, in buffers `values`, `bitmap` (if sparse) and `scale` (if quantized).
+    """A weight as stored, in buffers `values`, `bitmap` or `indices` (if sparse) and `scale` (if quantized).
 
     A sparse or 4-bit weight is expanded to one integer a weight when it is packed or loaded, and the expanded copy,
     which is not saved, is what the CPU multiplies by.
@@ -73,10 +79,14 @@ class Packed(nn.Module):
 
     def stored_weight(self) -> PackedWeight:
         """The weight's format, around this module's own buffers."""
-        tensors = {name: getattr(self, name) for name in ("values", "bitmap") if hasattr(self, name)}
+        tensors = {name: getattr(self, name) for name in ("values", "bitmap", "indices") if hasattr(self, name)}
         layout = self._layout
         if layout["format"] == "dense":
             return DenseWeight(tensors["values"], tuple(layout["shape"]), layout["bits"], layout["kept_weights"])
+        if layout["format"] == "semi_structured":
+            return SemiStructuredWeight(
+                tensors["values"], tensors["indices"], tuple(layout["shape"]), layout["kept_weights"]
+            )
         shape, block = tuple(layout["shape"]), tuple(layout["block"])
         return BlockBitmapWeight(
             tensors["values"], tensors["bitmap"], shape, block, layout["kept_blocks"], layout["bits"]
@@ -136,6 +146,9 @@ class PackedLinear(Packed):
 
     bias: Tensor | None
     input_scale: Tensor | None
+    # The op of a sparse weight that is not expanded (`sparseq_kernels.products`), and the names of its tensors.
+    _op: str | None = None
+    _operands: tuple[str, ...] = ()
 
     def __init__(
         self, weight: PackedWeight, scale: Tensor | None, bias: Tensor | None, input_scale: Tensor | None
@@ -162,7 +175,37 @@ class PackedLinear(Packed):
         packed.expand()
         return packed.eval()
 
+    def expand(self) -> None:
+        """As in `Packed`; on a GPU, where a kernel multiplies by the weight as it is stored, nothing is expanded."""
+        weight = self.stored_weight()
+        device = weight.values.device.type
+        found = operands(weight) if device != "meta" and backend(device) == "triton" else None
+        self._op, tensors = found or (None, ())
+        for name in self._operands:
+            self.register_buffer(name, None, persistent=False)
+        self._operands = tuple(f"_operand{number}" for number in range(len(tensors)))
+        for name, tensor in zip(self._operands, tensors, strict=True):
+            self.register_buffer(name, tensor, persistent=False)
+        if found is None:
+            super().expand()
+        else:
+            weight.validate()
+            self._expanded = None
+
+    def levels(self) -> Tensor:
+        return super().levels() if self._op is None else self.stored_weight().to_dense()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
+        before = self.values.device.type
+        super()._apply(fn, recurse)
+        if self.values.device.type != before:
+            self.expand()
+        return self
+
     def forward(self, input: Tensor) -> Tensor:
+        if self._op is not None:
+            stored = (self._buffers[name] for name in self._operands)
+            return call(self._op, input, *stored, self.scale, self.bias, self.input_scale, "none", None)
         if self.bits <= 8:
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers

@@ -9,6 +9,7 @@ from sparseq_kernels.backends import runnable
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
 TOKENS = torch.tensor([3, 0])
+I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.ones(2, 16, 16, dtype=torch.int8)
 
 
 @pytest.mark.parametrize("backend", runnable())
@@ -34,6 +35,14 @@ TOKENS = torch.tensor([3, 0])
         (lambda: OPS.int8_embedding(TOKENS, W, ONES), r"weight must be int8 or int16, not torch\.float32"),
         (lambda: OPS.int8_embedding(TOKENS, W8[0], ONES[:8]), r"weight must be a matrix.*, not of shape \(8,\)"),
         (lambda: OPS.int8_embedding(TOKENS.float(), W8, ONES), r"indices must be integers, not torch\.float32"),
+        (lambda: OPS.block_sparse_int8_linear(X, W8, I32, I32, I32, ONES), r"\[blocks, R, C\] with R and C of 16, 32"),
+        (lambda: OPS.block_sparse_int8_linear(X, BLOCKS, I32, I32, I32, ONES), "do not divide a weight of 64 x 8"),
+        (lambda: OPS.block_sparse_int8_linear(X16, BLOCKS, I32, I32, I32, ONES), r"offsets must have the shape \(5,\)"),
+        (lambda: OPS.block_sparse_int8_linear(X16, BLOCKS, TOKENS, I32, I32, ONES), "block_columns must be int32"),
+        (lambda: OPS.bitmask_int8_linear(X, W8[0], W8.byte(), I32, ONES), r"bits must have the shape \(64, 1\)"),
+        (lambda: OPS.bitmask_int8_linear(X, W[0], W8[:, :1].byte(), I32[:1].expand(64, 1), ONES), "must be int8"),
+        (lambda: OPS.semi_structured_int8_linear(X, W8, W8.byte(), ONES), r"values must have the shape \(64, 4\)"),
+        (lambda: OPS.semi_structured_int8_linear(X[:, :6], W8, W8.byte(), ONES), "must be a multiple of 4, not 6"),
         (lambda: OPS.int8_embedding(TOKENS > 0, W8, ONES), r"indices must be integers, not torch\.bool"),
     ],
 )

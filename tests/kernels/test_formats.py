@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseq_kernels import InputError, formats
-from sparseq_kernels.formats import BlockBitmapWeight, DenseWeight
+from sparseq_kernels.formats import BlockBitmapWeight, DenseWeight, SemiStructuredWeight, smallest, stored_bytes
 
 
 @settings(deadline=None, max_examples=60)
@@ -73,3 +73,46 @@ def test_a_bitmap_that_disagrees_is_refused():
         bad = dataclasses.replace(weight, bitmap=torch.tensor([wrong], dtype=torch.uint8))
         with pytest.raises(InputError, match="bitmap marks"):
             bad.validate()
+
+
+def two_of_four(rows, columns, kept=2):
+    order = torch.rand(rows, columns // 4, 4, generator=torch.Generator().manual_seed(0)).argsort(-1)
+    return (order < kept).flatten(1)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+@pytest.mark.parametrize("columns", [4, 8, 12, 64])
+def test_two_of_four_comes_back(columns, kept):
+    levels, mask = torch.randint(-127, 128, (5, columns), dtype=torch.int8), two_of_four(5, columns, kept)
+    weight = SemiStructuredWeight.from_dense(levels, mask)
+    assert torch.equal(weight.to_dense(), levels * mask) and weight.kept() == int(mask.sum())
+    weight.validate()
+    again = SemiStructuredWeight.empty(weight.layout(), torch.float32)
+    assert {name: (t.shape, t.dtype) for name, t in again.tensors().items()} == {
+        name: (t.shape, t.dtype) for name, t in weight.tensors().items()
+    }
+
+
+def test_two_of_four_takes_five_bits_a_weight():
+    weight = SemiStructuredWeight.from_dense(torch.ones(16, 64, dtype=torch.int8), two_of_four(16, 64))
+    assert stored_bytes(weight) == 16 * 64 * 5 // 8
+
+
+def test_what_two_of_four_cannot_hold():
+    with pytest.raises(InputError, match="holds at most two of every four columns, and the mask keeps more"):
+        SemiStructuredWeight.from_dense(torch.ones(2, 8, dtype=torch.int8), torch.ones(2, 8, dtype=torch.bool))
+    with pytest.raises(InputError, match="needs a multiple of 4 columns, not 6"):
+        SemiStructuredWeight.from_dense(torch.ones(2, 6, dtype=torch.int8), torch.zeros(2, 6, dtype=torch.bool))
+
+
+def test_places_out_of_order_are_refused():
+    weight = SemiStructuredWeight.from_dense(torch.ones(2, 12, dtype=torch.int8), two_of_four(2, 12))
+    weight.indices[1, 0] = 0
+    with pytest.raises(InputError, match="inconsistent: in 2 of its fours of columns the second value does not"):
+        weight.validate()
+
+
+def test_the_smallest_of_two_of_four_is_its_own_format():
+    levels = torch.randint(-127, 128, (8, 64), dtype=torch.int8)
+    assert smallest(levels, two_of_four(8, 64), (1, 1), 8).name == "semi_structured"
+    assert smallest(levels.to(torch.int16), two_of_four(8, 64), (1, 1), 16).name == "bitmask"

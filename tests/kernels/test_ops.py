@@ -24,6 +24,20 @@ def positive(*shape):
 
 
 MASK = torch.rand(4, 6) > 0.5
+I32 = torch.int32
+# Sparse weights as their ops take them: a block of two in a row of blocks and none in another; 4 values of 2 x 6; 2:4.
+BLOCKS = (
+    torch.ones(1, 16, 16, dtype=torch.int8),
+    torch.ones(1, dtype=I32),
+    torch.tensor([0, 1, 1], dtype=I32),
+    torch.arange(2, dtype=I32),
+)
+BITMASK = (
+    torch.arange(4, dtype=torch.int8),
+    torch.tensor([[0b100110], [0b000001]], dtype=torch.uint8),
+    torch.tensor([[0], [3]], dtype=I32),
+)
+PAIRS = (torch.ones(2, 4, dtype=torch.int8), torch.full((2, 1), 0b11100100, dtype=torch.uint8))
 SAMPLES = {
     "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
     "layer_norm_quantize_rows": lambda dtype: [
@@ -66,6 +80,11 @@ SAMPLES = {
         (torch.randn(3, 6).to(dtype), levels(4, 6), torch.rand(4), None, torch.rand(1), "none", torch.float32),
         (levels(3, 6), levels(4, 6), torch.rand(4), None, torch.rand(3), "relu", None, torch.rand(1)),
     ],
+    "block_sparse_int8_linear": lambda dtype: [
+        (torch.randn(3, 32).to(dtype), *BLOCKS, torch.rand(32), torch.randn(32))
+    ],
+    "bitmask_int8_linear": lambda dtype: [(torch.randn(3, 6).to(dtype), *BITMASK, torch.rand(2), None, torch.rand(1))],
+    "semi_structured_int8_linear": lambda dtype: [(torch.randn(3, 8).to(dtype), *PAIRS, torch.rand(2), None, None)],
     "int8_embedding": lambda dtype: [(torch.tensor([[1, 0]]), levels(4, 6), torch.rand(4), dtype)],
     "masked_linear": lambda dtype: [
         (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, leaf(4, dtype=dtype)),

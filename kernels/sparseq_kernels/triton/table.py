@@ -15,6 +15,7 @@ from ..reference import int8_linear as reference_int8_linear
 from ..reference import layer_norm_quantize_rows as reference_layer_norm
 from ..reference import qat_linear as reference_qat_linear
 from ..reference import quantize_rows as reference_quantize_rows
+from ..reference import sparse_int8_linear as reference_sparse
 from . import (
     fake_quant,
     gelu_quantize_rows,
@@ -23,6 +24,7 @@ from . import (
     layer_norm_quantize_rows,
     qat_linear,
     quantize_rows,
+    sparse_int8_linear,
 )
 
 
@@ -43,6 +45,10 @@ TRITON: dict[str, Callable[..., Any]] = {
     "fake_quant": _unless_fp64(fake_quant.fake_quant, reference_fake_quant.fake_quant),
     "fake_quant_backward": _unless_fp64(fake_quant.fake_quant_backward, reference_fake_quant.fake_quant_backward),
     "int8_embedding": _unless_fp64(int8_embedding.int8_embedding, reference_int8_embedding.int8_embedding),
+    **{
+        op: _unless_fp64(getattr(sparse_int8_linear, op), getattr(reference_sparse, op))
+        for op in ("block_sparse_int8_linear", "bitmask_int8_linear", "semi_structured_int8_linear")
+    },
     "int8_linear": _unless_fp64(int8_linear.int8_linear, reference_int8_linear.int8_linear),
     "qat_linear": _unless_fp64(qat_linear.qat_linear, reference_qat_linear.qat_linear),
     "qat_linear_backward": _unless_fp64(qat_linear.qat_linear_backward, reference_qat_linear.qat_linear_backward),

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from bench.kernels import sparse
+from bench.kernels.cases import layer_case
+from bench.kernels.conftest import Compare
+from bench.target import Target
+
+PATTERN, SPARSITIES = "unstructured", (0.6,)
+# Numbers of rows that are timed.
+ROWS = (16, 1, 1024)
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_bitmask_int8_linear(
+    compare: Compare, target: Target, outputs: int, inputs: int, M: int, sparsity: float
+) -> None:
+    if not target.smallest and M not in ROWS:
+        pytest.skip(f"timed at {', '.join(map(str, ROWS))} rows")
+    case = layer_case(outputs, inputs, M, "forward")
+    case["layer"] += f", {PATTERN} {sparsity:.0%}"
+    sizes = (target, M, outputs, inputs, PATTERN, sparsity)
+    with torch.inference_mode():
+        compare(case, lambda: sparse.make_trial(*sizes), sparse.least(*sizes))

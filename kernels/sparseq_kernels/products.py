@@ -1,0 +1,51 @@
+"""By which op a stored weight is multiplied where it is not expanded, and with which tensors."""
+
+import torch
+from torch import Tensor
+
+from .formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, unpack_bits
+from .reference.sparse_int8_linear import CHUNK
+
+# Sides of blocks that matrix units take as they are.
+BLOCKS = (16, 32, 64, 128)
+
+
+def operands(weight: PackedWeight) -> tuple[str, tuple[Tensor, ...]] | None:
+    """(the op, the tensors between x and the weight's scale); None for a weight that must be expanded: a dense one, one
+    of other than 8 bits, or one in blocks of another size than BLOCKS."""
+    if isinstance(weight, SemiStructuredWeight):
+        return "semi_structured_int8_linear", (weight.values, weight.indices)
+    if not isinstance(weight, BlockBitmapWeight) or weight.bits != 8:
+        return None
+    if weight.block == (1, 1):
+        return "bitmask_int8_linear", (weight.values, *row_bits(weight.bitmap, weight.shape))
+    if all(side in BLOCKS for side in weight.block):
+        return "block_sparse_int8_linear", _blocks(weight)
+    return None
+
+
+def row_bits(bitmap: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(bits uint8 [N, ceil(K / 8)], each row's own; offsets int32 [N, ceil(K / CHUNK)], where the values of each CHUNK
+    columns begin) of one bit a weight, `bitmap` uint8 [ceil(N * K / 8)]."""
+    rows, columns = shape
+    kept = unpack_bits(bitmap, rows * columns).reshape(rows, columns)
+    if columns % 8 == 0:
+        bits = bitmap.reshape(rows, columns // 8)
+    else:
+        padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -columns % 8)).unflatten(1, (-1, 8))
+        bits = (padded << torch.arange(8, dtype=torch.uint8, device=bitmap.device)).sum(-1, dtype=torch.uint8)
+    counts = torch.nn.functional.pad(kept, (0, -columns % CHUNK)).unflatten(1, (-1, CHUNK)).sum(-1)
+    ends = counts.flatten().cumsum(0).reshape(counts.shape)
+    return bits, (ends - counts).to(torch.int32)
+
+
+def _blocks(weight: BlockBitmapWeight) -> tuple[Tensor, ...]:
+    """(values [blocks, R, C], their columns of blocks, where each row of blocks begins, the rows of blocks by
+    descending length), the latter int32."""
+    (rows, columns), (r, c) = weight.shape, weight.block
+    kept = unpack_bits(weight.bitmap, rows * columns // (r * c)).reshape(rows // r, columns // c)
+    counts = kept.sum(1)
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    order = counts.argsort(descending=True, stable=True)
+    block_columns = kept.nonzero()[:, 1]
+    return (weight.values.reshape(-1, r, c), *(t.to(torch.int32) for t in (block_columns, offsets, order)))

@@ -1,0 +1,85 @@
+"""int8 products with a weight of which only what is kept is stored: expanded, and then multiplied as a dense one."""
+
+import torch
+from torch import Tensor
+
+from .int8_linear import int8_linear
+
+# Columns of a bitmask that share one offset into the values.
+CHUNK = 256
+
+
+def from_blocks(values: Tensor, block_columns: Tensor, offsets: Tensor, columns: int) -> Tensor:
+    """int8 [N, columns] of `values` int8 [blocks, R, C], of which row of blocks i has offsets[i] to offsets[i + 1], in
+    the columns of blocks `block_columns`."""
+    _, r, c = values.shape
+    rows = len(offsets) - 1
+    grid = torch.zeros(rows, columns // c, r, c, dtype=values.dtype, device=values.device)
+    row = torch.repeat_interleave(torch.arange(rows, device=values.device), offsets.long().diff())
+    grid[row, block_columns.long()] = values
+    return grid.transpose(1, 2).reshape(rows * r, columns)
+
+
+def from_bitmask(values: Tensor, bits: Tensor, columns: int) -> Tensor:
+    """int8 [N, columns] of the kept `values`, row by row, and `bits` uint8 [N, ceil(columns / 8)], the first column in
+    the lowest bit."""
+    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
+    kept = ((bits.unsqueeze(-1) >> places) & 1).flatten(1)[:, :columns].bool()
+    dense = torch.zeros(kept.shape, dtype=values.dtype, device=values.device)
+    dense[kept] = values
+    return dense
+
+
+def from_pairs(values: Tensor, indices: Tensor) -> Tensor:
+    """int8 [N, K] of `values` int8 [N, K / 2], two of every four columns, and `indices` uint8 [N, ceil(K / 8)]: four
+    bits for four columns, where the two stand, the first in the lower bits."""
+    rows, half = values.shape
+    nibbles = torch.stack((indices & 15, indices >> 4), dim=-1).flatten(1)[:, : half // 2]
+    places = torch.stack((nibbles & 3, nibbles >> 2), dim=-1).long()
+    dense = torch.zeros(rows, half // 2, 4, dtype=values.dtype, device=values.device)
+    return dense.scatter_(2, places, values.reshape(rows, half // 2, 2)).flatten(1)
+
+
+def block_sparse_int8_linear(
+    x: Tensor,
+    values: Tensor,
+    block_columns: Tensor,
+    offsets: Tensor,
+    order: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype | None,
+) -> Tensor:
+    weight = from_blocks(values, block_columns, offsets, x.shape[-1])
+    return int8_linear(x, weight, weight_scale, bias, input_scale, activation, out_dtype, None)
+
+
+def bitmask_int8_linear(
+    x: Tensor,
+    values: Tensor,
+    bits: Tensor,
+    offsets: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype | None,
+) -> Tensor:
+    weight = from_bitmask(values, bits, x.shape[-1])
+    return int8_linear(x, weight, weight_scale, bias, input_scale, activation, out_dtype, None)
+
+
+def semi_structured_int8_linear(
+    x: Tensor,
+    values: Tensor,
+    indices: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    out_dtype: torch.dtype | None,
+) -> Tensor:
+    weight = from_pairs(values, indices)
+    return int8_linear(x, weight, weight_scale, bias, input_scale, activation, out_dtype, None)
