@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.absent_gpu import ARCHITECTURES
 from sparseq.models import SIZES
 from sparseq_kernels.triton import tuned
+from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
 
 ROWS = (1, 16, 128, 1024, 8192)
 BASE = SIZES["base"].hidden
@@ -56,6 +57,7 @@ def cases() -> Iterator[Case]:
                 yield from sparse(M, outputs, inputs)
         yield from row_ops(M, hidden, rich)
     yield from fake_quant()
+    yield from magnitude_mask()
 
 
 def tuned_cases(arch: str) -> Iterator[Case]:
@@ -188,6 +190,26 @@ def fake_quant() -> Iterator[Case]:
                 return ops.fake_quant(x, s, 8), ops.fake_quant_backward(x, x, s, 8)
 
             yield Case("fake_quant", f"{_name(dtype)} [{R}, {C}] by {by}, and backward", run)
+
+
+def magnitude_mask() -> Iterator[Case]:
+    """Of a block's layers, with the masks' bits and without, and of one whose rows end within a byte."""
+    whole, ragged = layers(BASE), ((BASE, BASE - 4),)
+    kinds = [(magnitude_mask_bits, whole, dtype) for dtype in FLOATS]
+    kinds += [(ops.magnitude_mask, whole, torch.float32), (magnitude_mask_bits, ragged, torch.float32)]
+    asked = [("unstructured", 0.5), ("2:4", 0.5), ("2:4", 0.25), ("4x4", 0.5)]
+    for (select, shapes, dtype), (pattern, sparsity) in product(kinds, asked):
+
+        def run(
+            select: Callable[..., Any] = select,
+            shapes: tuple[tuple[int, int], ...] = shapes,
+            dtype: torch.dtype = dtype,
+            sparsity: float = sparsity,
+            pattern: str = pattern,
+        ) -> Any:
+            return select([new(*shape, dtype=dtype) for shape in shapes], sparsity, pattern)
+
+        yield Case("magnitude_mask", f"{_name(dtype)} {list(shapes)}, {pattern} at {sparsity}", run)
 
 
 def _name(dtype: torch.dtype) -> str:

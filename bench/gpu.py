@@ -45,6 +45,7 @@ REST = (
     "fake_quant",
     "masked_linear",
     "int8_embedding",
+    "magnitude_mask",
 )
 LOG_BYTES = 1 << 20
 WORKERS = 14

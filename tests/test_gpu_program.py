@@ -98,8 +98,7 @@ def test_the_steps_of_a_gpu(run, monkeypatch):
     assert "interpreter" not in str(found) and "cuda" in str(found)
     benched = set(re.findall(r"bench_(\w+)\.py", str(found)))
     existing = {path.stem.removeprefix("bench_") for path in (ROOT / "bench" / "kernels").glob("bench_*.py")}
-    # Selecting what to prune is no step of training, and not worth a GPU's time.
-    assert existing - benched == {"magnitude_mask"}
+    assert existing == benched
     environment = real.environment({"A": "b"})
     assert environment["A"] == "b" and "TRITON_INTERPRET" not in set(environment) - set(os.environ)
     assert not [name for name in environment if name.startswith("PYTEST_")]

@@ -31,16 +31,16 @@ def unpack_int4(packed: Tensor, count: int) -> Tensor:
     return (nibbles ^ 8).view(torch.int8) - 8
 
 
-def pack_bits(flags: Tensor) -> Tensor:
-    """bool [n] -> uint8 [ceil(n / 8)], the first flag in the lowest bit."""
-    padded = torch.nn.functional.pad(flags.to(torch.uint8), (0, -flags.numel() % 8)).reshape(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8, device=flags.device)).sum(1, dtype=torch.uint8)
+def pack_mask(mask: Tensor) -> Tensor:
+    """bool [..., n] -> uint8 [..., ceil(n / 8)]: bit j of byte i, counted from the lowest, is flag 8 i + j."""
+    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    return (padded << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
 
 
-def unpack_bits(packed: Tensor, count: int) -> Tensor:
-    """The inverse of `pack_bits`: uint8 [ceil(n / 8)] -> bool [n], n = count."""
-    bits = (packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device)) & 1
-    return bits.flatten()[:count].bool()
+def unpack_mask(bits: Tensor, columns: int) -> Tensor:
+    """The inverse of `pack_mask`: uint8 [..., ceil(n / 8)] -> bool [..., n], n = columns."""
+    flags = (bits.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
+    return flags.flatten(-2)[..., :columns].bool()
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class BlockBitmapWeight:
         values = grid[keep].flatten()
         shape = (levels.shape[0], levels.shape[1])
         packed = pack_int4(values) if bits == 4 else values
-        return cls(packed, pack_bits(keep), shape, block, int(keep.sum()), bits)
+        return cls(packed, pack_mask(keep), shape, block, int(keep.sum()), bits)
 
     @classmethod
     def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "BlockBitmapWeight":
@@ -143,7 +143,7 @@ class BlockBitmapWeight:
         (rows, columns), (r, c) = self.shape, self.block
         values = unpack_int4(self.values, self.kept()) if self.bits == 4 else self.values
         grid = torch.zeros(rows * columns // (r * c), r * c, dtype=values.dtype, device=values.device)
-        grid[unpack_bits(self.bitmap, grid.shape[0])] = values.reshape(-1, r * c)
+        grid[unpack_mask(self.bitmap, grid.shape[0])] = values.reshape(-1, r * c)
         return grid.reshape(rows // r, columns // c, r, c).transpose(1, 2).reshape(rows, columns)
 
     def kept(self) -> int:
@@ -151,8 +151,8 @@ class BlockBitmapWeight:
 
     def validate(self) -> None:
         """Raises InputError unless the bitmap marks exactly as many blocks as there are values for."""
-        marked = int(unpack_bits(self.bitmap, self.bitmap.numel() * 8).sum())
-        inside = int(unpack_bits(self.bitmap, self.shape[0] * self.shape[1] // (self.block[0] * self.block[1])).sum())
+        marked = int(unpack_mask(self.bitmap, self.bitmap.numel() * 8).sum())
+        inside = int(unpack_mask(self.bitmap, self.shape[0] * self.shape[1] // (self.block[0] * self.block[1])).sum())
         if marked != self.kept_blocks or inside != marked:
             raise InputError(
                 f"a {self.name} weight is inconsistent: its bitmap marks {inside} blocks inside the matrix and "

@@ -62,6 +62,23 @@ def test_equal_weights_lose_the_lower_index_first():
     assert mask.tolist() == [[False] * 4, [True] * 4]
 
 
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.8])
+def test_nan_ranks_above_infinity_and_the_count_is_exact(sparsity):
+    weight = torch.tensor([[np.nan, 1.0, -np.inf, np.nan, 0.0, -np.nan, np.inf, 2.0, np.nan, 3.0]])
+    order = [4, 1, 7, 9, 2, 6, 0, 3, 5, 8]
+    (mask,) = MASK([weight], sparsity, "unstructured")
+    assert sorted((~mask).nonzero()[:, 1].tolist()) == sorted(order[: round(10 * sparsity)])
+
+
+def test_a_block_is_summed_by_rows_in_fp32():
+    # 1 + 2^-24 + 2^-24 is 1 from the left and 1 + 2^-23 from the right.
+    small = 2.0**-24
+    left, right = torch.tensor([[1.0, small, small, 0.0]]), torch.tensor([[small, small, 1.0, 0.0]])
+    for weight, kept in [(torch.cat([right, left]), [True, False]), (torch.cat([left, right]), [False, True])]:
+        (mask,) = MASK([weight], 0.5, "1x4")
+        assert mask[:, 0].tolist() == kept
+
+
 def test_deterministic():
     weights = [torch.randn(64, 64).round(decimals=1) for _ in range(3)]
     first = MASK(weights, 0.6, "4x4")

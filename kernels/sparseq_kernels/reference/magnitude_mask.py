@@ -1,20 +1,25 @@
+"""A unit's score is the sum of its weights' magnitudes in fp32, which ranks equal units as their mean does. A float's
+sum depends on its order, so the order is part of the definition: a block's columns from left to right in each row, then
+the rows from top to bottom; a group's by index. Each backend adds so, and then scores and masks are equal to the bit.
+NaN ranks above all numbers, and one NaN as another.
+"""
+
 import torch
 from torch import Tensor
 
 from ..patterns import Pattern
 
+# Of a magnitude's bits as an integer, those of every NaN become this one: the lowest of them, next to infinity's.
+NAN_KEY = 0x7F800001
+
 
 def magnitude_mask(weights: list[Tensor], sparsity: float, pattern: str) -> list[Tensor]:
-    p = Pattern.parse(pattern)
-    p.check_sparsity(sparsity)
-    for i, weight in enumerate(weights):
-        p.check(weight.shape, str(i))
+    p = checked(weights, sparsity, pattern)
     if not weights:
         return []
-    parts = [_n_of_m(w, p) if p.kind == "n:m" else _blocks(w, p) for w in weights]
+    parts = [_n_of_m(w, p) if p.kind == "n:m" else (_blocks(w, p), None) for w in weights]
     scores = torch.cat([score for score, _ in parts])
-    share = sparsity / p.max_sparsity
-    kept = ~lowest(scores, round(share * scores.numel()))
+    kept = ~lowest(scores, dropped(scores.numel(), sparsity, p))
     masks, start = [], 0
     for weight, (score, partial) in zip(weights, parts, strict=True):
         units = kept[start : start + score.numel()]
@@ -23,34 +28,57 @@ def magnitude_mask(weights: list[Tensor], sparsity: float, pattern: str) -> list
     return masks
 
 
+def checked(weights: list[Tensor], sparsity: float, pattern: str) -> Pattern:
+    """The pattern. Raises InputError unless it divides the weights and can reach the sparsity."""
+    p = Pattern.parse(pattern)
+    p.check_sparsity(sparsity)
+    for i, weight in enumerate(weights):
+        p.check(weight.shape, str(i))
+    return p
+
+
+def dropped(units: int, sparsity: float, p: Pattern) -> int:
+    """How many of `units` are pruned (of N:M: pruned to N)."""
+    return min(round(sparsity / p.max_sparsity * units), units)
+
+
 def lowest(scores: Tensor, count: int) -> Tensor:
-    """True for exactly `count` of the scores [n]: the lowest, the lower index first among equals."""
+    """True for exactly `count` of the magnitudes [n]: the lowest, the lower index first among equals."""
     chosen = torch.zeros_like(scores, dtype=torch.bool)
     if count <= 0:
         return chosen
-    limit = scores.kthvalue(min(count, scores.numel())).values
-    chosen = scores < limit
-    ties = (scores == limit).nonzero().squeeze(1)
+    keys = (scores.view(torch.int32) & 0x7FFFFFFF).clamp_max(NAN_KEY)
+    limit = keys.kthvalue(min(count, keys.numel())).values
+    chosen = keys < limit
+    ties = (keys == limit).nonzero().squeeze(1)
     chosen[ties[: count - int(chosen.sum())]] = True
     return chosen
 
 
-def _blocks(weight: Tensor, p: Pattern) -> tuple[Tensor, None]:
-    """The mean magnitude of each block, row by row of blocks."""
+def _in_order(x: Tensor, dim: int) -> Tensor:
+    """The sum over a dimension, from its first entry to its last."""
+    total, *rest = x.unbind(dim)
+    for part in rest:
+        total = total + part
+    return total
+
+
+def _blocks(weight: Tensor, p: Pattern) -> Tensor:
+    """The summed magnitude of each block, row by row of blocks."""
     rows, columns = p.block
     grid = weight.detach().abs().float().reshape(weight.shape[0] // rows, rows, weight.shape[1] // columns, columns)
-    return grid.mean(dim=(1, 3)).flatten(), None
+    return _in_order(_in_order(grid, 3), 1).flatten()
 
 
 def _n_of_m(weight: Tensor, p: Pattern) -> tuple[Tensor, Tensor]:
-    """For each group of M: what pruning it to N loses (mean magnitude of the M - N lowest), and the group's mask then.
+    """For each group of M: what pruning it to N loses (the magnitudes of the M - N lowest), and the group's mask then.
 
     A sparsity below 1 - N/M prunes whole groups, those first that lose least: so a schedule can rise to N:M.
     """
     groups = weight.detach().abs().float().reshape(-1, p.second)
     order = groups.argsort(dim=1, stable=True)[:, : p.unit]
     partial = torch.ones_like(groups, dtype=torch.bool).scatter_(1, order, False)
-    return groups.gather(1, order).mean(dim=1), partial
+    return _in_order(torch.where(partial, 0.0, groups), 1), partial
 
 
 def _expand(units: Tensor, partial: Tensor | None, weight: Tensor, p: Pattern) -> Tensor:

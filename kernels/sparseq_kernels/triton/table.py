@@ -22,6 +22,7 @@ from . import (
     int8_embedding,
     int8_linear,
     layer_norm_quantize_rows,
+    magnitude_mask,
     qat_linear,
     quantize_rows,
     sparse_int8_linear,
@@ -52,4 +53,6 @@ TRITON: dict[str, Callable[..., Any]] = {
     "int8_linear": _unless_fp64(int8_linear.int8_linear, reference_int8_linear.int8_linear),
     "qat_linear": _unless_fp64(qat_linear.qat_linear, reference_qat_linear.qat_linear),
     "qat_linear_backward": _unless_fp64(qat_linear.qat_linear_backward, reference_qat_linear.qat_linear_backward),
+    # fp64 too is ranked in fp32, by the reference as well.
+    "magnitude_mask": magnitude_mask.magnitude_mask,
 }
