@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, unpack_bits
+from .formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, pack_mask, unpack_mask
 from .reference.sparse_int8_linear import CHUNK
 
 # Sides of blocks that matrix units take as they are.
@@ -28,12 +28,8 @@ def row_bits(bitmap: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """(bits uint8 [N, ceil(K / 8)], each row's own; offsets int32 [N, ceil(K / CHUNK)], where the values of each CHUNK
     columns begin) of one bit a weight, `bitmap` uint8 [ceil(N * K / 8)]."""
     rows, columns = shape
-    kept = unpack_bits(bitmap, rows * columns).reshape(rows, columns)
-    if columns % 8 == 0:
-        bits = bitmap.reshape(rows, columns // 8)
-    else:
-        padded = torch.nn.functional.pad(kept.to(torch.uint8), (0, -columns % 8)).unflatten(1, (-1, 8))
-        bits = (padded << torch.arange(8, dtype=torch.uint8, device=bitmap.device)).sum(-1, dtype=torch.uint8)
+    kept = unpack_mask(bitmap, rows * columns).reshape(rows, columns)
+    bits = pack_mask(kept) if columns % 8 else bitmap.reshape(rows, columns // 8)
     counts = torch.nn.functional.pad(kept, (0, -columns % CHUNK)).unflatten(1, (-1, CHUNK)).sum(-1)
     ends = counts.flatten().cumsum(0).reshape(counts.shape)
     return bits, (ends - counts).to(torch.int32)
@@ -43,7 +39,7 @@ def _blocks(weight: BlockBitmapWeight) -> tuple[Tensor, ...]:
     """(values [blocks, R, C], their columns of blocks, where each row of blocks begins, the rows of blocks by
     descending length), the latter int32."""
     (rows, columns), (r, c) = weight.shape, weight.block
-    kept = unpack_bits(weight.bitmap, rows * columns // (r * c)).reshape(rows // r, columns // c)
+    kept = unpack_mask(weight.bitmap, rows * columns // (r * c)).reshape(rows // r, columns // c)
     counts = kept.sum(1)
     offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
     order = counts.argsort(descending=True, stable=True)

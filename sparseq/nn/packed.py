@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseq_kernels import InputError, backend, call
 from sparseq_kernels.formats import (
@@ -178,8 +179,9 @@ class PackedLinear(Packed):
     def expand(self) -> None:
         """As in `Packed`; on a GPU, where a kernel multiplies by the weight as it is stored, nothing is expanded."""
         weight = self.stored_weight()
-        device = weight.values.device.type
-        found = operands(weight) if device != "meta" and backend(device) == "triton" else None
+        values = weight.values
+        there = not values.is_meta and not isinstance(values, FakeTensor)
+        found = operands(weight) if there and backend(values.device.type) == "triton" else None
         self._op, tensors = found or (None, ())
         for name in self._operands:
             self.register_buffer(name, None, persistent=False)
@@ -198,7 +200,7 @@ class PackedLinear(Packed):
     def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
         before = self.values.device.type
         super()._apply(fn, recurse)
-        if self.values.device.type != before:
+        if self.values.device.type != before and not isinstance(self.values, FakeTensor):
             self.expand()
         return self
 

@@ -1,5 +1,7 @@
 """The layers on Triton's kernels: trained, compiled, exported, packed; what a step saves and what autocast asks for."""
 
+import copy
+
 import pytest
 import torch
 from gpu_or_interpreter import DEVICE, randn, same
@@ -67,6 +69,23 @@ def test_compiled_without_a_break():
         torch.testing.assert_close(ours, theirs)
     packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
     assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x.detach()), packed(x.detach()))
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "16x32", "4x4"])
+def test_a_pruned_layer_packs_compiles_and_exports(pattern):
+    layer, x = QuantSparseLinear(64, 32, pattern=pattern).to(DEVICE), randn(2, 5, 64)
+    layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight.detach()], 0.5, pattern)[0])
+    packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
+    # Blocks of 4x4 are too small for the matrix units, and are expanded.
+    assert (packed._op is None) == (pattern == "4x4") and packed.format != "dense"
+    right = layer(x).detach()
+    assert same(packed(x), right)
+    torch._dynamo.reset()
+    assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x), right)
+    assert same(torch.export.export(packed, (x,)).module()(x), right)
+    again = type(packed).from_settings(packed.settings()).to(DEVICE)
+    again.load_state_dict(packed.state_dict())
+    assert same(again(x), right) and same(copy.deepcopy(packed)(x), right)
 
 
 def test_exported():
