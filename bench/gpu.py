@@ -38,13 +38,12 @@ BEYOND_AN_END = (
     "an_expanded_gradient", "regrow_gives",
 )  # fmt: skip
 FEW_TESTS = "5-7-63"
-REST = (
-    "quantize_rows",
-    "gelu_quantize_rows",
-    "layer_norm_quantize_rows",
-    "fake_quant",
+REST = ("quantize_rows", "gelu_quantize_rows", "layer_norm_quantize_rows", "fake_quant", "int8_embedding")
+SPARSE = (
+    "block_sparse_int8_linear",
+    "bitmask_int8_linear",
+    "semi_structured_int8_linear",
     "masked_linear",
-    "int8_embedding",
     "magnitude_mask",
 )
 LOG_BYTES = 1 << 20
@@ -179,6 +178,7 @@ def steps(run: Run) -> list[Step]:
         Step("tune", 100, lambda seconds: _tune(run, seconds)),
         Step("int8_linear", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear")),
         Step("qat_linear", 55, lambda seconds: _benchmarks(run, seconds, "qat_linear")),
+        Step("sparse", 80, lambda seconds: _benchmarks(run, seconds, *SPARSE)),
         Step("compiled", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear_compiled")),
         Step("host", 30, lambda _: (PYTHON, "-m", "bench.gpu_host", *device, "--out", files["host"])),
         Step("rest", 60, lambda seconds: _benchmarks(run, seconds, *REST)),

@@ -40,6 +40,12 @@ def memory_of(peer: str) -> Callable[[Row], float | None]:
     return value
 
 
+def of_density(row: Row) -> float | None:
+    """The dense product's time by the density, of the time taken: 1 where nothing is lost by being sparse."""
+    value = _LIKE_DENSE(row)
+    return None if value is None else value * (1 - float(row["case"]["sparsity"]))
+
+
 @dataclass(frozen=True)
 class Goal:
     """text: what is measured. wanted: at least, at the numbers of rows `at`; None where it is only of interest."""
@@ -60,6 +66,7 @@ def few(M: int) -> bool:
 
 
 _LIKE_INT_MM = times_as_fast(INT8_INPUT, INT_MM)
+_LIKE_DENSE = times_as_fast(OURS, "dense int8_linear")
 _INT8_LIKE_BF16 = times_as_fast(INT8_INPUT, BF16)
 _LIKE_BF16 = times_as_fast(OURS, BF16)
 GOALS = (
@@ -69,6 +76,9 @@ GOALS = (
     Goal("int8_linear, times as fast as torchao", "int8_linear_compiled", times_as_fast(OURS, TORCHAO), 1.3, many),
     Goal("int8_linear of few rows, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.0, few),
     Goal("int8_linear, fraction of the datasheet's floor", "int8_linear", floor_reached, 0.7, few),
+    Goal("bitmask_int8_linear of 60 %, times as fast as dense", "bitmask_int8_linear", _LIKE_DENSE, 1.4, few),
+    Goal("block_sparse_int8_linear, density x dense's time / time", "block_sparse_int8_linear", of_density, 0.87, many),
+    Goal("semi_structured_int8_linear, times as fast as dense", "semi_structured_int8_linear", _LIKE_DENSE, None, few),
     Goal("qat_linear forward + backward, times as fast as bf16", "qat_linear", _LIKE_BF16, 1.0, many),
     Goal("qat_linear, times as fast as torch's fake-quant", "qat_linear", times_as_fast(OURS, FAKE), 2.0, many),
     Goal("qat_linear, peak memory / bf16 nn.Linear's", "qat_linear", memory_of(BF16), None, many),

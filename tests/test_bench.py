@@ -17,6 +17,10 @@ OPS = (
     "fake_quant", "gelu_quantize_rows", "int8_embedding", "int8_linear", "layer_norm_quantize_rows", "magnitude_mask",
     "masked_linear", "qat_linear", "quantize_rows",
 )  # fmt: skip
+# Of which only a GPU's kernels are timed.
+GPU_OPS = (
+    "bitmask_int8_linear", "block_sparse_int8_linear", "int8_linear_compiled", "semi_structured_int8_linear",
+)  # fmt: skip
 
 
 # Runs pytest with the repository importable, after any preparation given as code.
@@ -35,7 +39,7 @@ def run_kernels(*arguments, before="pass"):
 
 def test_each_op_has_its_benchmark_and_each_runs(tmp_path):
     files = sorted((ROOT / "bench" / "kernels").glob("bench_*.py"))
-    assert [file.stem for file in files] == [f"bench_{op}" for op in OPS]
+    assert [file.stem for file in files] == [f"bench_{op}" for op in sorted(OPS + GPU_OPS)]
     done = run_kernels(*files, "--benchmark-json", tmp_path / "found.json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
@@ -82,18 +86,19 @@ torch.compile = lambda function, **options: function
 
 def test_a_gpus_benchmarks_run_and_are_recorded_as_such(tmp_path):
     before = f"exec({PRETENDED!r})"
-    files = [f"bench/kernels/bench_{op}.py" for op in ("int8_linear", "qat_linear")]
+    ops = ("int8_linear", "int8_linear_compiled", "qat_linear")
+    files = [f"bench/kernels/bench_{op}.py" for op in ops]
     done = run_kernels(*files, "-p", "no:benchmark", "--results-to", tmp_path, "--seconds", 600, before=before)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"{op}-nvidia-h100-80gb-hbm3.json" for op in ("int8_linear", "qat_linear")
-    ]
-    [int8], [qat] = (common.read_results(op, tmp_path) for op in ("int8_linear", "qat_linear"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{op}-nvidia-h100-80gb-hbm3.json" for op in ops]
+    [int8], [compiled], [qat] = (common.read_results(op, tmp_path) for op in ops)
     assert int8["machine"]["gpu"] == "NVIDIA H100 80GB HBM3" and int8["settings"]["ceilings"]["bf16"] > 0
     many, few = int8["rows"]
     assert many["case"]["M"] == 32 and few["case"] | {"M": 1, "step": "forward, gelu"} == few["case"]
-    assert {"torch._int_mm", "torch._int_mm + scales, compiled", "fp16 nn.Linear"} < set(many["seconds"])
-    assert "needs more than 16 rows" in few["absent"]["torch._int_mm"] and "torchao" in str(few["absent"])
+    assert {"torch._int_mm", "fp16 nn.Linear"} < set(many["seconds"])
+    assert "torch._int_mm + scales, compiled" in compiled["rows"][0]["seconds"]
+    assert "needs more than 16 rows" in few["absent"]["torch._int_mm"]
+    assert "torchao" in str(compiled["rows"][0]["absent"])
     for row in (*int8["rows"], *qat["rows"]):
         assert row["sets"] > 1 and {"datasheet", "measured"} <= set(row["floor"])
         assert set(row["how"]) == set(row["seconds"]) and set(row["how"].values()) <= {"graph", "events"}

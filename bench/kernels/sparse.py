@@ -18,6 +18,7 @@ from sparseq_kernels.reference.magnitude_mask import magnitude_mask
 from sparseq_kernels.reference.quantize_rows import quantize_rows
 
 DENSE, BF16 = "dense int8_linear", "bf16 nn.Linear"
+A_GPUS = "on a CPU a sparse weight is expanded when it is loaded"
 CUSPARSELT = "cuSPARSELt 2:4, the product alone"
 
 

@@ -147,9 +147,9 @@ class PackedLinear(Packed):
 
     bias: Tensor | None
     input_scale: Tensor | None
-    # The op of a sparse weight that is not expanded (`sparseq_kernels.products`), and the names of its tensors.
+    # The op of a sparse weight that is not expanded (`sparseq_kernels.products`), and its tensors' names and shapes.
     _op: str | None = None
-    _operands: tuple[str, ...] = ()
+    _operands: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __init__(
         self, weight: PackedWeight, scale: Tensor | None, bias: Tensor | None, input_scale: Tensor | None
@@ -183,16 +183,24 @@ class PackedLinear(Packed):
         there = not values.is_meta and not isinstance(values, FakeTensor)
         found = operands(weight) if there and backend(values.device.type) == "triton" else None
         self._op, tensors = found or (None, ())
-        for name in self._operands:
-            self.register_buffer(name, None, persistent=False)
-        self._operands = tuple(f"_operand{number}" for number in range(len(tensors)))
-        for name, tensor in zip(self._operands, tensors, strict=True):
-            self.register_buffer(name, tensor, persistent=False)
+        # What is stored is not held twice: torch.export loses count of buffers that share memory.
+        stored = {tensor.data_ptr(): name for name, tensor in weight.tensors().items() if tensor.numel()}
+        for name, _ in self._operands:
+            if name.startswith("_operand"):
+                delattr(self, name)
+        self._operands = ()
+        for number, tensor in enumerate(tensors):
+            name = stored.get(tensor.data_ptr(), f"_operand{number}")
+            if name.startswith("_operand"):
+                self.register_buffer(name, tensor, persistent=False)
+            self._operands += ((name, tuple(tensor.shape)),)
         if found is None:
             super().expand()
         else:
             weight.validate()
-            self._expanded = None
+            # Behind the buffers that hold something: torch.export miscounts those that follow an empty one.
+            del self._expanded
+            self.register_buffer("_expanded", None, persistent=False)
 
     def levels(self) -> Tensor:
         return super().levels() if self._op is None else self.stored_weight().to_dense()
@@ -206,7 +214,7 @@ class PackedLinear(Packed):
 
     def forward(self, input: Tensor) -> Tensor:
         if self._op is not None:
-            stored = (self._buffers[name] for name in self._operands)
+            stored = (getattr(self, name).view(shape) for name, shape in self._operands)
             return call(self._op, input, *stored, self.scale, self.bias, self.input_scale, "none", None)
         if self.bits <= 8:
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
