@@ -30,6 +30,18 @@ def unpack_int4(packed: Tensor, count: int) -> Tensor:
     return (nibbles ^ 8).view(torch.int8) - 8
 
 
+def pack_mask(mask: Tensor) -> Tensor:
+    """bool [..., n] -> uint8 [..., ceil(n / 8)]: bit j of byte i, counted from the lowest, is flag 8 i + j."""
+    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.shape[-1] % 8)).unflatten(-1, (-1, 8))
+    return (padded << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpack_mask(bits: Tensor, columns: int) -> Tensor:
+    """The inverse of `pack_mask`: uint8 [..., ceil(n / 8)] -> bool [..., n], n = columns."""
+    flags = (bits.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
+    return flags.flatten(-2)[..., :columns].bool()
+
+
 def pack_bits(flags: Tensor) -> Tensor:
     """bool [n] -> uint8 [ceil(n / 8)], the first flag in the lowest bit."""
     padded = torch.nn.functional.pad(flags.to(torch.uint8), (0, -flags.numel() % 8)).reshape(-1, 8)

@@ -39,6 +39,7 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, channels = rowwise(as_rows(x)), rowwise(weight)
     (M, K), N = rows.shape, weight.shape[0]
@@ -110,6 +111,7 @@ def qat_linear_backward(
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if x is None or x.numel() == 0 or weight.numel() == 0:
         # Nothing to multiply, or the integers of another backend's forward.
