@@ -16,7 +16,9 @@ from torch import Tensor
 
 from bench.absent_gpu import ARCHITECTURES
 from sparseq.models import SIZES
+from sparseq_kernels.tiles import layout
 from sparseq_kernels.triton import tuned
+from sparseq_kernels.triton.tile_sparse import masked_values
 
 ROWS = (1, 16, 128, 1024, 8192)
 BASE = SIZES["base"].hidden
@@ -52,6 +54,7 @@ def cases() -> Iterator[Case]:
         for outputs, inputs in layers(hidden):
             yield from int8_linear(M, outputs, inputs, rich)
             yield from qat_linear(M, outputs, inputs, rich)
+            yield from masked_linear(M, outputs, inputs, rich)
         yield from row_ops(M, hidden, rich)
     yield from fake_quant()
 
@@ -114,6 +117,29 @@ def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
         yield case(", learned scales", BF16, False, True)
         yield case(", masked, learned scales", BF16, True, True)
         yield case(", 16 bits", BF16, False, False, (8, 16))
+
+
+def tile_lists(N: int, K: int) -> list[Tensor]:
+    """As `TileLists.tensors()` of a mask [N, K]."""
+    return [new(*shape, dtype=dtype) for shape, dtype in layout(N, K).values()]
+
+
+def masked_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
+    for dtype in FLOATS if rich else FLOATS[:1]:
+
+        def run(dtype: torch.dtype = dtype) -> Any:
+            x, weight, mask, tiles = new(M, K, dtype=dtype), new(N, K), new(N, K, dtype=torch.bool), tile_lists(N, K)
+            y = ops.masked_linear(x, weight, mask, new(N, dtype=dtype), False, tiles)
+            needs = [True, True, False]
+            return ops.masked_linear_backward(y, x, weight, mask, False, needs, tiles)
+
+        yield Case("masked_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}], tiles, and backward", run)
+    if rich:
+        yield Case("masked_linear", f"weight [{N}, {K}] as it is masked for torch", _bound_values(N, K))
+
+
+def _bound_values(N: int, K: int) -> Callable[[], Any]:
+    return lambda: masked_values(new(N, K), new(N, K, dtype=torch.bool), None, BF16)
 
 
 def row_ops(M: int, hidden: int, rich: bool) -> Iterator[Case]:

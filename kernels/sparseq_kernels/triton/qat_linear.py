@@ -13,13 +13,14 @@ from ..reference import qat_linear as reference
 from ..reference.fake_quant import lsq_gradient_scale
 from ..reference.int8_linear import check_depth, result_dtype
 from ..reference.qat_linear import no_residuals, uses_integers
-from .device import INTERPRETER, Device, current
+from .device import current
 from .int8_linear import launch_product, launch_tiles, rowwise, vector
 from .launch import launch, on
 from .plans import Plan, forced, gradient_plan, int8_plan
 from .qat_gradients import gradient_kernel, gradient_sum_kernel
 from .quantize_rows import fake_quantized, row_levels, row_scales
 from .runtime import cdiv, run_length
+from .tile_sparse import dot_precision, precision
 
 # Rows and columns that a program of `gradient_sum_kernel` adds up, 16 values a thread.
 SUM_TILE, SUM_WARPS = (16, 128), 4
@@ -169,7 +170,7 @@ def _gradient(
     plan = forced()
     if g.element_size() == 2 and plan is None:
         values = fake_quantized(b.values, b.mask, b.scale, b.bits, b.learned, g.dtype)
-        out = None if of.learned else _multiplied(g.t() if transposed else g, values, dtype)
+        out = None if of.learned else multiplied(g.t() if transposed else g, values, dtype)
         if out is not None:
             if out_mask is not None and not regrow:
                 out.masked_fill_(out_mask == 0, 0)
@@ -179,7 +180,7 @@ def _gradient(
     return out, _product(g, transposed, b, out, of, out_mask, regrow)
 
 
-def _multiplied(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor | None:
+def multiplied(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor | None:
     """a @ b of half precision, summed in fp32, in `dtype`; None where torch has no such product."""
     if not a.is_cuda or (dtype != a.dtype and not (dtype == torch.float32 and MM_HAS_DTYPE)):
         return None
@@ -235,7 +236,7 @@ def _product(
                 0 if ready else qmax(b.bits),
                 b.learned,
                 *finish,
-                dot_precision(device) if g.dtype == torch.float32 else "ieee",
+                precision(g, device),
                 D % plan.block_k == 0,
                 run_length(R) if transposed else 1,
                 run_length(C),
@@ -260,17 +261,6 @@ def _product(
                 1,
             )
     return slopes
-
-
-def dot_precision(device: Device) -> str:
-    """How matrix units multiply fp32: as `torch.set_float32_matmul_precision` says, "highest" by three TF32 products
-    where the hardware has those."""
-    if device.arch == INTERPRETER or device.arch == "sm_75":
-        return "ieee"
-    exact = torch.get_float32_matmul_precision() == "highest"
-    if device.amd:
-        return "tf32" if device.arch == "gfx942" and not exact else "ieee"
-    return "tf32x3" if exact else "tf32"
 
 
 def _bytes(mask: Tensor | None) -> Tensor | None:

@@ -13,6 +13,7 @@ from ..reference import gelu_quantize_rows as reference_gelu
 from ..reference import int8_embedding as reference_int8_embedding
 from ..reference import int8_linear as reference_int8_linear
 from ..reference import layer_norm_quantize_rows as reference_layer_norm
+from ..reference import masked_linear as reference_masked_linear
 from ..reference import qat_linear as reference_qat_linear
 from ..reference import quantize_rows as reference_quantize_rows
 from . import (
@@ -21,6 +22,7 @@ from . import (
     int8_embedding,
     int8_linear,
     layer_norm_quantize_rows,
+    masked_linear,
     qat_linear,
     quantize_rows,
 )
@@ -44,6 +46,10 @@ TRITON: dict[str, Callable[..., Any]] = {
     "fake_quant_backward": _unless_fp64(fake_quant.fake_quant_backward, reference_fake_quant.fake_quant_backward),
     "int8_embedding": _unless_fp64(int8_embedding.int8_embedding, reference_int8_embedding.int8_embedding),
     "int8_linear": _unless_fp64(int8_linear.int8_linear, reference_int8_linear.int8_linear),
+    "masked_linear": _unless_fp64(masked_linear.masked_linear, reference_masked_linear.masked_linear),
+    "masked_linear_backward": _unless_fp64(
+        masked_linear.masked_linear_backward, reference_masked_linear.masked_linear_backward
+    ),
     "qat_linear": _unless_fp64(qat_linear.qat_linear, reference_qat_linear.qat_linear),
     "qat_linear_backward": _unless_fp64(qat_linear.qat_linear_backward, reference_qat_linear.qat_linear_backward),
 }
