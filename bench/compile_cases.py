@@ -96,23 +96,33 @@ def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
 
 
 def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
-    def case(text: str, dtype: torch.dtype, masked: bool, learned: bool, bits: tuple[int, int] = (8, 8)) -> Case:
+    def case(
+        text: str,
+        dtype: torch.dtype,
+        masked: bool,
+        learned: bool,
+        bits: tuple[int, int] = (8, 8),
+        listed: bool = False,
+    ) -> Case:
         def run() -> Any:
             x, weight, bias = new(M, K, dtype=dtype), new(N, K), new(N)
             mask = new(N, K, dtype=torch.bool) if masked else None
             scales = (new(N), new(1)) if learned else (None, None)
-            y, *kept = ops.qat_linear(x, weight, bias, mask, *scales, *bits)
+            tiles = tile_lists(N, K) if listed else None
+            y, *kept = ops.qat_linear(x, weight, bias, mask, *scales, *bits, None, False, tiles)
             # Of the bias the gradient is a sum of torch's, which would run.
             needs = [True, True, False, learned, learned]
             return ops.qat_linear_backward(
-                new(M, N, dtype=y.dtype), x, weight, mask, *scales, kept, *bits, dtype, False, needs
+                new(M, N, dtype=y.dtype), x, weight, mask, *scales, kept, *bits, dtype, False, needs, tiles
             )
 
         return Case("qat_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}]{text}, and backward", run)
 
     yield case(", masked", BF16, True, False)
     yield case("", BF16, False, False)
+    yield case(", tiles", BF16, True, False, listed=True)
     if rich:
+        yield case(", tiles, learned scales", BF16, True, True, listed=True)
         yield from (case(", masked", dtype, True, False) for dtype in FLOATS[1:])
         yield case(", learned scales", BF16, False, True)
         yield case(", masked, learned scales", BF16, True, True)

@@ -10,9 +10,12 @@ from gpu_or_interpreter import DEVICE, FLOATS, TOLERANCE, both, randn, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks import PATTERNS, lists, make_mask
+from qat_layer import Layer, assert_gradients
 from torch import Tensor
 
 from sparseq_kernels import call, use_backend
+from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.tiles import TILE
 from sparseq_kernels.triton.plans import Plan, use_plan
 from sparseq_kernels.triton.tile_sparse import masked_values
@@ -207,3 +210,76 @@ def test_fp64_anywhere_is_the_references(name: str) -> None:
     setattr(layer, name, getattr(layer, name).double())
     expected, found = both("masked_linear", layer.x, layer.weight, mask, layer.bias, False, lists(mask))
     assert same(found, expected)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    M=st.sampled_from(SIZES),
+    N=st.sampled_from(SIZES),
+    K=st.sampled_from(SIZES),
+    pattern=st.sampled_from(PATTERNS),
+    density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    bits=st.sampled_from([(2, 8), (4, 8), (8, 8)]),
+    learned=st.booleans(),
+    static=st.booleans(),
+)
+def test_a_quantized_layer_of_any_size_and_mask(
+    M: int, N: int, K: int, pattern: str, density: float, bits: tuple[int, int], learned: bool, static: bool
+) -> None:
+    """Its output is the reference's to the bit."""
+    layer = Layer(M, N, K, bits, (True, learned, static)).masked_by(make_mask(N, K, pattern, density))
+    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    assert same(y, expected)
+    if not learned:
+        with use_backend("reference"):
+            assert same(residuals[3], quantize_rows(masked(layer.weight, layer.mask), bits[0])[1])
+    assert_gradients(layer.backward(residuals), layer)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [(8, 8), (16, 16)])
+def test_a_quantized_layer_of_every_dtype(dtype: torch.dtype, weight_dtype: torch.dtype, bits: tuple[int, int]) -> None:
+    layer = Layer(33, 70, 130, bits, (True, False, False), dtype, weight_dtype).masked_by(make_mask(70, 130, "thin"))
+    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    if dtype != torch.bfloat16 and bits == (8, 8):
+        assert same(y, expected)
+    else:
+        torch.testing.assert_close(y, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    found = layer.backward(residuals)
+    assert found[0].dtype == dtype and found[1].dtype == weight_dtype
+    assert_gradients(found, layer)
+    assert not found[1][~layer.mask].any()
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+def test_a_quantized_layer_of_many_tiles(regrow: bool) -> None:
+    layer = Layer(130, 320, 577, what=(True, False, False)).masked_by(make_mask(320, 577, "tiles", 0.3))
+    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    assert same(y, expected)
+    assert_gradients(layer.backward(residuals, regrow), layer, regrow)
+
+
+def test_the_largest_integers_of_a_depth_of_many_tiles() -> None:
+    """Sums beyond what fp32 holds exactly."""
+    mask = make_mask(65, 3000, "tiles", 0.9)
+    layer = Layer(3, 65, 3000).masked_by(mask)
+    layer.x, layer.weight = torch.full_like(layer.x, 127.0), torch.where(mask, 127.0, float("nan"))
+    layer.x[:, ::7] = 126.0
+    (expected, *_), (y, *_) = both("qat_linear", *layer.forward())
+    assert same(y, expected)
+
+
+def test_a_quantized_layer_of_rows_that_are_no_numbers() -> None:
+    layer = Layer(9, 70, 130, what=(True, False, False)).masked_by(make_mask(70, 130, "tiles"))
+    row = int(layer.mask.any(1).nonzero()[0])
+    layer.x[2, 3], layer.x[5, 0], layer.weight[row] = float("nan"), float("inf"), float("inf")
+    (expected, *_), (y, *_) = both("qat_linear", *layer.forward())
+    assert same(y, expected)
+
+
+def test_fp64_in_a_quantized_layer_is_the_references() -> None:
+    layer = Layer(5, 70, 66, what=(True, False, False)).masked_by(make_mask(70, 66))
+    layer.weight = layer.weight.double()
+    expected, found = both("qat_linear", *layer.forward())
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))

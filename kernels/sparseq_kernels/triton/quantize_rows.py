@@ -123,23 +123,25 @@ def activate_quantize_rows(x: Tensor, activation: str, bits: int) -> tuple[Tenso
     return levels, scales
 
 
-def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
-    """The scales alone, fp32 [M], of rows [M, K], or of the values that a `mask` keeps: bool [M, K], or bit by bit
-    uint8 [M, ceil(K / 8)]."""
+def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None, packed: bool = False) -> Tensor:
+    """The scales alone, fp32 [M], of rows [M, K], or of the values that a `mask` keeps: bool [M, K], or if `packed`
+    bit by bit, uint8 [M, ceil(K / 8)]."""
     scales = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
-    _run(rows, mask, None, scales, bits)
+    _run(rows, mask, None, scales, bits, packed=packed)
     return scales
 
 
-def row_levels(rows: Tensor, mask: Tensor | None, scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
+def row_levels(
+    rows: Tensor, mask: Tensor | None, scale: Tensor | None, bits: int, packed: bool = False
+) -> tuple[Tensor, Tensor]:
     """(levels [M, K], scale) of rows [M, K]: by the fp32 `scale`, [M] or one, beyond which values are clipped, or else
-    by each row's own from its maximum [M]. mask: as for `row_scales`."""
+    by each row's own from its maximum [M]. mask, packed: as for `row_scales`."""
     levels = torch.empty(rows.shape, dtype=storage_dtype(bits), device=rows.device)
     if scale is None:
         found = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
-        _run(rows, mask, levels, found, bits)
+        _run(rows, mask, levels, found, bits, packed=packed)
         return levels, found
-    _run(rows, mask, levels, scale, bits, given=True, clip=True)
+    _run(rows, mask, levels, scale, bits, given=True, clip=True, packed=packed)
     return levels, scale
 
 
@@ -162,19 +164,19 @@ def _run(
     activation: str = "none",
     given: bool = False,
     clip: bool = False,
+    packed: bool = False,
 ) -> None:
     if x.shape[:-1].numel() == 0:
         return
     rows, M, K, stride = rowwise(x)
     programs, warps, tile = row_tile(M, K)
-    bits_of_mask = mask is not None and mask.dtype == torch.uint8
     kept = None if mask is None else mask.contiguous().view(torch.uint8)
     with on(x):
         launch(
             quantize_rows_kernel,
             (programs, 1, 1),
             (rows, kept, levels, scales, M, K, stride),
-            (qmax(bits), activation, given, int(scales.numel() > 1 or M == 1), clip, bits_of_mask, *tile),
+            (qmax(bits), activation, given, int(scales.numel() > 1 or M == 1), clip, packed, *tile),
             warps=warps,
             stages=1,
         )

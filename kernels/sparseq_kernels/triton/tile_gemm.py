@@ -70,6 +70,7 @@ def tile_product_kernel(
     RUN_C: tl.constexpr,  # as RUN of `place`
     BLOCK_M: tl.constexpr,
     TILE: tl.constexpr,
+    BLOCK_K: tl.constexpr,  # a divisor of TILE
     GROUP_M: tl.constexpr,
     PARTS: tl.constexpr,
 ):
@@ -77,7 +78,7 @@ def tile_product_kernel(
     tile_m, tile_c = tile_place(tl.program_id(0), tl.cdiv(M, BLOCK_M), tl.cdiv(C, TILE), GROUP_M)
     rows, a_rows = place(tile_m, M, BLOCK_M)
     columns, b_columns = place(tile_c, C, TILE, RUN_C)
-    depth = tl.arange(0, TILE)
+    depth = tl.arange(0, BLOCK_K)
     a_at = a + a_rows.to(tl.int64)[:, None] * stride_am + depth[None, :]
     if ROWS:
         b_at = b + b_columns.to(tl.int64)[:, None] * D + depth[None, :]
@@ -88,10 +89,11 @@ def tile_product_kernel(
     INTEGERS: tl.constexpr = a_scale is not None
     acc = tl.zeros((BLOCK_M, TILE), tl.int32 if INTEGERS else tl.float32)
     following = tl.load(tiles)
-    for i in range(0, count):
+    STEPS: tl.constexpr = TILE // BLOCK_K
+    for i in range(0, count * STEPS):
         # The number of a tile is known one step before the tile is loaded, or each load would wait for another.
-        k = following * TILE
-        following = tl.load(tiles + i + 1, mask=i + 1 < count, other=0)
+        k = following * TILE + i % STEPS * BLOCK_K
+        following = tl.load(tiles + (i + 1) // STEPS, mask=i + 1 < count * STEPS, other=0)
         b_step = k if ROWS else k.to(tl.int64) * C
         if EVEN_D:
             a_tile = tl.load(a_at + k)

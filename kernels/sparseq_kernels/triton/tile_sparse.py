@@ -63,6 +63,7 @@ def tile_product(
     C = b.shape[0 if forward else 1]
     lists, counts = (tiles[1], tiles[2]) if forward else (tiles[3], tiles[4])
     plan = forced() or tile_plan(M, C, a.element_size(), current())
+    block_k = min(plan.block_k, TILE)
     a_scale, b_scale = scales or (None, None)
     with on(a):
         launch(
@@ -73,10 +74,11 @@ def tile_product(
                 forward,
                 int(a_scale is not None and (a_scale.numel() > 1 or M == 1)),
                 precision(a, current()),
-                D % TILE == 0,
+                D % block_k == 0,
                 1 if forward else run_length(C),
                 plan.block_m,
                 TILE,
+                block_k,
                 plan.group_m,
                 2 if plan.block_m >= 32 * plan.warps else 1,
             ),
