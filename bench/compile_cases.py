@@ -16,8 +16,10 @@ from torch import Tensor
 
 from bench.absent_gpu import ARCHITECTURES
 from sparseq.models import SIZES
+from sparseq_kernels.tiles import layout
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
+from sparseq_kernels.triton.tile_sparse import masked_values
 
 ROWS = (1, 16, 128, 1024, 8192)
 BASE = SIZES["base"].hidden
@@ -55,6 +57,7 @@ def cases() -> Iterator[Case]:
             yield from qat_linear(M, outputs, inputs, rich)
             if rich:
                 yield from sparse(M, outputs, inputs)
+            yield from masked_linear(M, outputs, inputs, rich)
         yield from row_ops(M, hidden, rich)
     yield from fake_quant()
     yield from magnitude_mask()
@@ -118,27 +121,60 @@ def sparse(M: int, N: int, K: int) -> Iterator[Case]:
 
 
 def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
-    def case(text: str, dtype: torch.dtype, masked: bool, learned: bool, bits: tuple[int, int] = (8, 8)) -> Case:
+    def case(
+        text: str,
+        dtype: torch.dtype,
+        masked: bool,
+        learned: bool,
+        bits: tuple[int, int] = (8, 8),
+        listed: bool = False,
+    ) -> Case:
         def run() -> Any:
             x, weight, bias = new(M, K, dtype=dtype), new(N, K), new(N)
             mask = new(N, K, dtype=torch.bool) if masked else None
             scales = (new(N), new(1)) if learned else (None, None)
-            y, *kept = ops.qat_linear(x, weight, bias, mask, *scales, *bits)
+            tiles = tile_lists(N, K) if listed else None
+            y, *kept = ops.qat_linear(x, weight, bias, mask, *scales, *bits, None, False, tiles)
             # Of the bias the gradient is a sum of torch's, which would run.
             needs = [True, True, False, learned, learned]
             return ops.qat_linear_backward(
-                new(M, N, dtype=y.dtype), x, weight, mask, *scales, kept, *bits, dtype, False, needs
+                new(M, N, dtype=y.dtype), x, weight, mask, *scales, kept, *bits, dtype, False, needs, tiles
             )
 
         return Case("qat_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}]{text}, and backward", run)
 
     yield case(", masked", BF16, True, False)
     yield case("", BF16, False, False)
+    yield case(", tiles", BF16, True, False, listed=True)
     if rich:
+        yield case(", tiles, learned scales", BF16, True, True, listed=True)
         yield from (case(", masked", dtype, True, False) for dtype in FLOATS[1:])
         yield case(", learned scales", BF16, False, True)
         yield case(", masked, learned scales", BF16, True, True)
         yield case(", 16 bits", BF16, False, False, (8, 16))
+
+
+def tile_lists(N: int, K: int) -> list[Tensor]:
+    """As `TileLists.tensors()` of a mask [N, K]."""
+    return [new(*shape, dtype=dtype) for shape, dtype in layout(N, K).values()]
+
+
+def masked_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
+    for dtype in FLOATS if rich else FLOATS[:1]:
+
+        def run(dtype: torch.dtype = dtype) -> Any:
+            x, weight, mask, tiles = new(M, K, dtype=dtype), new(N, K), new(N, K, dtype=torch.bool), tile_lists(N, K)
+            y = ops.masked_linear(x, weight, mask, new(N, dtype=dtype), False, tiles)
+            needs = [True, True, False]
+            return ops.masked_linear_backward(y, x, weight, mask, False, needs, tiles)
+
+        yield Case("masked_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}], tiles, and backward", run)
+    if rich:
+        yield Case("masked_linear", f"weight [{N}, {K}] as it is masked for torch", _bound_values(N, K))
+
+
+def _bound_values(N: int, K: int) -> Callable[[], Any]:
+    return lambda: masked_values(new(N, K), new(N, K, dtype=torch.bool), None, BF16)
 
 
 def row_ops(M: int, hidden: int, rich: bool) -> Iterator[Case]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from .errors import InputError
 from .reference.int8_linear import ACTIVATIONS
 from .reference.sparse_int8_linear import CHUNK
+from .tiles import layout
 
 
 def _same_device(op: str, tensors: Sequence[Tensor | None]) -> None:
@@ -37,7 +38,25 @@ def _mask(op: str, mask: Tensor | None, weight: Tensor) -> None:
         raise InputError(f"{op}: mask must be bool, not {mask.dtype}")
 
 
-def _qat_linear(x: Tensor, weight: Tensor, bias: Any, mask: Any, weight_scale: Any, input_scale: Any, *_: Any) -> None:
+def _tiles(op: str, tiles: Sequence[Tensor] | None, mask: Tensor | None, weight: Tensor) -> None:
+    if tiles is None:
+        return
+    expected = layout(weight.shape[0], weight.shape[1])
+    if mask is None:
+        raise InputError(f"{op}: tiles are a mask's: give the mask, too")
+    if len(tiles) != len(expected):
+        raise InputError(f"{op}: tiles must be the {len(expected)} tensors of TileLists.tensors(), not {len(tiles)}")
+    for tensor, (name, (shape, dtype)) in zip(tiles, expected.items(), strict=True):
+        if tensor.shape != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+            raise InputError(
+                f"{op}: of a weight of shape {tuple(weight.shape)} the tiles' {name} must be {dtype}, contiguous and "
+                f"of shape {shape}, not {tensor.dtype} of {tuple(tensor.shape)}: make TileLists of this weight's mask"
+            )
+    _same_device(op, (weight, *tiles))
+
+
+def _qat_linear(x: Tensor, weight: Tensor, bias: Any, mask: Any, *rest: Any) -> None:
+    weight_scale, input_scale = rest[:2]
     op, outputs = "qat_linear", (weight.shape[0],)
     _same_device(op, (x, weight, bias, mask, weight_scale, input_scale))
     _matrix(op, x, weight)
@@ -46,6 +65,11 @@ def _qat_linear(x: Tensor, weight: Tensor, bias: Any, mask: Any, weight_scale: A
     _shape(op, "weight_scale", weight_scale, outputs)
     if input_scale is not None and input_scale.numel() != 1:
         raise InputError(f"{op}: input_scale must be one value, not {input_scale.numel()}")
+    _tiles(op, rest[-1], mask, weight)
+
+
+def _qat_linear_backward(grad: Tensor, x: Any, weight: Tensor, mask: Any, *rest: Any) -> None:
+    _tiles("qat_linear_backward", rest[-1], mask, weight)
 
 
 def _int8_linear(
@@ -120,11 +144,16 @@ def _int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, *_: Any) -> 
     _shape(op, "scale", scale, (weight.shape[0],))
 
 
-def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *_: Any) -> None:
+def _masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Any, *rest: Any) -> None:
     _same_device("masked_linear", (x, weight, mask, bias))
     _matrix("masked_linear", x, weight)
     _mask("masked_linear", mask, weight)
     _shape("masked_linear", "bias", bias, (weight.shape[0],))
+    _tiles("masked_linear", rest[-1], mask, weight)
+
+
+def _masked_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, mask: Tensor, *rest: Any) -> None:
+    _tiles("masked_linear_backward", rest[-1], mask, weight)
 
 
 def _sparse_int8_linear(
@@ -184,10 +213,12 @@ CHECKS: dict[str, Callable[..., None]] = {
     "fake_quant": _fake_quant,
     "fake_quant_backward": _fake_quant_backward,
     "qat_linear": _qat_linear,
+    "qat_linear_backward": _qat_linear_backward,
     "int8_linear": _int8_linear,
     "int8_embedding": _int8_embedding,
     "masked_linear": _masked_linear,
     "block_sparse_int8_linear": _block_sparse,
     "bitmask_int8_linear": _bitmask,
     "semi_structured_int8_linear": _semi_structured,
+    "masked_linear_backward": _masked_linear_backward,
 }

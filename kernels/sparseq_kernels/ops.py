@@ -3,6 +3,8 @@
 
 Shapes: x [..., K] activations, weight [N, K], mask [N, K] bool (True is kept), y [..., N]. Optional scales: given, they
 are used; absent, they come from the maximum (`numerics`). Results are contiguous, whatever the layout of the arguments.
+tiles: `tiles.TileLists.tensors()` of the mask, by which a GPU leaves out the tiles that keep nothing: what of x meets
+them then has no part in the result, NaN and Inf included. The other backends ignore it.
 """
 
 import math
@@ -38,12 +40,14 @@ SCHEMAS = {
     # integers needs no x, which has four times the bytes; one that recomputes them returns none, and scales alone.
     "qat_linear": (
         "(Tensor x, Tensor weight, Tensor? bias=None, Tensor? mask=None, Tensor? weight_scale=None, "
-        "Tensor? input_scale=None, int weight_bits=8, int input_bits=8, ScalarType? out_dtype=None, bool regrow=False)"
+        "Tensor? input_scale=None, int weight_bits=8, int input_bits=8, ScalarType? out_dtype=None, bool regrow=False, "
+        "Tensor[]? tiles=None)"
         " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
     "qat_linear_backward": (
         "(Tensor grad, Tensor? x, Tensor weight, Tensor? mask, Tensor? weight_scale, Tensor? input_scale, "
-        "Tensor[] residuals, int weight_bits, int input_bits, ScalarType input_dtype, bool regrow, bool[] needs)"
+        "Tensor[] residuals, int weight_bits, int input_bits, ScalarType input_dtype, bool regrow, bool[] needs, "
+        "Tensor[]? tiles=None)"
         " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
     # y = act((q_x q_w^T) s_x s_w + bias), weight int8 [N, K] and its scale fp32 [N]; x is quantized by row, or by the
@@ -71,10 +75,13 @@ SCHEMAS = {
     ),
     # weight[indices] * scale[indices]: int8 or int16 [V, D], fp32 [V] -> [..., D].
     "int8_embedding": "(Tensor indices, Tensor weight, Tensor scale, ScalarType? out_dtype=None) -> Tensor",
-    # y = x (weight o mask)^T + bias, with dW = (dY^T X) o mask (dense under `regrow`).
-    "masked_linear": "(Tensor x, Tensor weight, Tensor mask, Tensor? bias=None, bool regrow=False) -> Tensor",
+    # y = x (weight o mask)^T + bias, with dW = (dY^T X) o mask (dense under `regrow`), multiplied in x's dtype.
+    "masked_linear": (
+        "(Tensor x, Tensor weight, Tensor mask, Tensor? bias=None, bool regrow=False, Tensor[]? tiles=None) -> Tensor"
+    ),
     "masked_linear_backward": (
-        "(Tensor grad, Tensor x, Tensor weight, Tensor mask, bool regrow, bool[] needs) -> (Tensor, Tensor, Tensor)"
+        "(Tensor grad, Tensor x, Tensor weight, Tensor mask, bool regrow, bool[] needs, Tensor[]? tiles=None)"
+        " -> (Tensor, Tensor, Tensor)"
     ),
     # The boolean masks that keep the largest magnitudes of the weights together: exactly round(sparsity * units) units
     # (weights, or blocks by mean magnitude) are dropped over all of them, the lower index first among equals.
@@ -172,6 +179,7 @@ def _(
     input_bits: int = 8,
     out_dtype: torch.dtype | None = None,
     regrow: bool = False,
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     kept = residuals(x, weight, bias, weight_scale, input_scale, weight_bits, input_bits)
     rows, outputs = math.prod(x.shape[:-1]), weight.shape[0]
@@ -208,6 +216,7 @@ def _(
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     learned_weight = weight_scale is not None and (needs[1] or needs[3])
     learned_input = input_scale is not None and (needs[0] or needs[4])
@@ -259,17 +268,30 @@ def _(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | N
 
 
 @_fake("masked_linear")
-def _(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, regrow: bool = False) -> Tensor:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    bias: Tensor | None = None,
+    regrow: bool = False,
+    tiles: list[Tensor] | None = None,
+) -> Tensor:
     return _linear_shape(x, weight, x.dtype)
 
 
 @_fake("masked_linear_backward")
 def _(
-    grad: Tensor, x: Tensor, weight: Tensor, mask: Tensor, regrow: bool, needs: list[bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    regrow: bool,
+    needs: list[bool],
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
         _needed(grad, x.shape, needs[0]),
-        _needed(grad, weight.shape, needs[1]),
+        _needed(grad, weight.shape, needs[1], weight.dtype),
         _needed(grad, weight.shape[:1], needs[2]),
     )
 

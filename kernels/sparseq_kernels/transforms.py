@@ -5,7 +5,7 @@ torch.library registers does not pass through them. Layers call `call`, which ta
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,13 +38,22 @@ def _needs(ctx: Any, count: int) -> tuple[bool, ...]:
     return (*ctx.needs_input_grad, *[False] * count)[:count]
 
 
+def _of_inputs(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """The gradients in the structure that autograd wants: of the inputs that were given, a list for a list."""
+    given = [[None] * len(need) if isinstance(need, list) else None for need in ctx.needs_input_grad]
+    return tuple(empty or grad for empty, grad in zip(given, [*grads, *[None] * len(given)], strict=False))
+
+
 def _setup_qat_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow = inputs
+    x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow, tiles = complete(
+        "qat_linear", inputs
+    )
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     # The integers, where the forward left them, take the input's place: a quarter of its bytes.
     kept = residuals(x, weight, bias, weight_scale, input_scale, weight_bits, input_bits)
-    ctx.save_for_backward(None if kept.levels else x, weight, mask, weight_scale, input_scale, *output[1:])
+    saved = (None if kept.levels else x, weight, mask, weight_scale, input_scale, *output[1:])
+    ctx.save_for_backward(*saved, *(tiles or ()))
     ctx.settings = (weight_bits, input_bits, x.dtype, regrow)
     ctx.bias_dtype = None if bias is None else bias.dtype
 
@@ -52,19 +61,20 @@ def _setup_qat_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, .
 @once_differentiable
 def _qat_linear_backward(ctx: Any, grad: Tensor | None, *unused: Any) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 10
+        return _of_inputs(ctx, ())
     need_x, need_w, need_bias, _, need_ws, need_is = _needs(ctx, 6)
     needs = [need_x, need_w, need_bias and ctx.bias_dtype is not None, need_ws, need_is]
-    *inputs, r1, r2, r3, r4 = ctx.saved_tensors
-    grads = _run("qat_linear_backward", grad, *inputs, [r1, r2, r3, r4], *ctx.settings, needs)
+    saved = ctx.saved_tensors
+    tiles = list(saved[9:]) or None
+    grads = _run("qat_linear_backward", grad, *saved[:5], list(saved[5:9]), *ctx.settings, needs, tiles)
     grad_x, grad_w, grad_bias, grad_ws, grad_is = (g if need else None for g, need in zip(grads, needs, strict=True))
     grad_bias = None if grad_bias is None else grad_bias.to(ctx.bias_dtype)
-    return grad_x, grad_w, grad_bias, None, grad_ws, grad_is, *[None] * 4
+    return _of_inputs(ctx, (grad_x, grad_w, grad_bias, None, grad_ws, grad_is))
 
 
 def _setup_masked_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, weight, mask, bias, regrow = inputs
-    ctx.save_for_backward(x, weight, mask)
+    x, weight, mask, bias, regrow, tiles = complete("masked_linear", inputs)
+    ctx.save_for_backward(x, weight, mask, *(tiles or ()))
     ctx.regrow = regrow
     ctx.has_bias = bias is not None
 
@@ -73,9 +83,10 @@ def _setup_masked_linear(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None
 def _masked_linear_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     need_x, need_w, _, need_bias = _needs(ctx, 4)
     needs = [need_x, need_w, need_bias and ctx.has_bias]
-    grads = _run("masked_linear_backward", grad, *ctx.saved_tensors, ctx.regrow, needs)
+    saved = ctx.saved_tensors
+    grads = _run("masked_linear_backward", grad, *saved[:3], ctx.regrow, needs, list(saved[3:]) or None)
     grad_x, grad_w, grad_bias = (g if need else None for g, need in zip(grads, needs, strict=True))
-    return grad_x, grad_w, None, grad_bias, None
+    return _of_inputs(ctx, (grad_x, grad_w, None, grad_bias))
 
 
 def _one_by_one(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,10 +189,12 @@ def _autocast_output(op: str, device: str, run: Callable[..., Any]) -> Autocast:
 
 
 def _autocast_masked_linear(op: str, device: str, run: Callable[..., Any]) -> Autocast:
-    def cast(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, regrow: bool = False) -> Tensor:
+    """The weight stays as it is: the op itself rounds it, with its mask, and its gradient is not rounded."""
+
+    def cast(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None = None, *rest: Any) -> Tensor:
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
-            y: Tensor = run(x.to(dtype), weight.to(dtype), mask, None if bias is None else bias.to(dtype), regrow)
+            y: Tensor = run(x.to(dtype), weight, mask, None if bias is None else bias.to(dtype), *rest)
             return y
 
     return cast

@@ -5,9 +5,13 @@ import torch
 
 from sparseq_kernels import InputError, call, use_backend
 from sparseq_kernels.backends import runnable
+from sparseq_kernels.tiles import TileLists
 
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
+MASK = torch.ones(64, 8, dtype=torch.bool)
+TILES = TileLists.from_mask(MASK).tensors()
+WIDE = [tensor.long() for tensor in TILES[1:]]
 TOKENS = torch.tensor([3, 0])
 I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.ones(2, 16, 16, dtype=torch.int8)
 
@@ -26,6 +30,21 @@ I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.
         (lambda: OPS.qat_linear(X, W, None, torch.ones(64, 8)), "mask must be bool"),
         (lambda: OPS.qat_linear(X, W, None, None, ONES[:2]), "weight_scale must have the shape"),
         (lambda: OPS.masked_linear(X, W, torch.ones(8, dtype=torch.bool)), "mask must have the shape"),
+        (lambda: OPS.masked_linear(X, W, MASK, tiles=TILES[:6]), r"the 7 tensors of TileLists\.tensors\(\), not 6"),
+        (
+            lambda: OPS.masked_linear(X, W[:5], MASK[:5], tiles=TILES),
+            r"bits must be torch.uint8, .* shape \(5, 1\), not",
+        ),
+        (
+            lambda: OPS.masked_linear(X, W, MASK, tiles=[TILES[0], *WIDE]),
+            r"rows must be torch.int32, .* not torch.int64",
+        ),
+        (lambda: OPS.qat_linear(X, W, tiles=TILES), "give the mask, too"),
+        (lambda: OPS.masked_linear_backward(X, X, W, MASK, False, [True] * 3, TILES[:6]), "not 6"),
+        (
+            lambda: OPS.qat_linear_backward(X, X, W, None, None, None, [], 8, 8, X.dtype, False, [True] * 5, TILES),
+            "give the mask, too",
+        ),
         (lambda: OPS.fake_quant_backward(X[:2], X, ONES[0], 8), r"grad must have the shape \(3, 8\), not \(2, 8\)"),
         (lambda: OPS.fake_quant_backward(X, X, ONES[:2, None], 8), r"\(2, 1\) does not broadcast to x's, \(3, 8\)"),
         (lambda: OPS.fake_quant_backward(X, X, ONES[:7], 8), r"a scale of shape \(7,\) does not broadcast"),

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from sparseq_kernels import call
+from sparseq_kernels.tiles import TileLists
 
 
 def masked(x, w, mask, b=None, regrow=False):
@@ -49,3 +50,31 @@ def test_autocast_like_a_linear_layer():
         assert y.dtype == torch.bfloat16 and torch.equal(y, F.linear(x, w * mask))
     y.float().sum().backward()
     assert w.grad.dtype == torch.float32
+
+
+def test_a_weight_of_higher_precision_is_rounded_and_its_gradient_is_not():
+    x, w, mask = torch.randn(6, 5).bfloat16(), torch.randn(4, 5, requires_grad=True), torch.rand(4, 5) > 0.5
+    y = masked(x, w, mask)
+    assert y.dtype == torch.bfloat16 and torch.equal(y, F.linear(x, (w * mask).bfloat16()))
+    (grad,) = torch.autograd.grad(y.sum(), w)
+    assert grad.dtype == torch.float32 and not grad[~mask].any()
+
+
+def test_tiles_pass_through_autograd_vmap_and_compile():
+    x, w, mask = torch.randn(3, 6, 5), torch.randn(4, 5, requires_grad=True), torch.rand(4, 5) > 0.5
+    tiles = TileLists.from_mask(mask).tensors()
+
+    def run(x, w, tiles):
+        return call("masked_linear", x, w, mask, None, False, tiles)
+
+    expected = run(x, w, None)
+    (wanted,) = torch.autograd.grad(expected.sum(), w)
+    batched = torch.func.vmap(lambda row: run(row, w, tiles))(x)
+    slope = torch.func.grad(lambda w: run(x, w, tiles).sum())(w)
+    for y in (run(x, w, tiles), torch.ops.sparseq.masked_linear(x, w, mask, None, False, tiles), batched):
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(torch.autograd.grad(y.sum(), w)[0], wanted)
+    torch.testing.assert_close(slope, wanted)
+    torch._dynamo.reset()
+    y = torch.compile(run, fullgraph=True, backend="aot_eager")(x, w, tiles)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), w)[0], wanted)

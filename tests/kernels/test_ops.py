@@ -7,6 +7,7 @@ from torch.utils._pytree import tree_map_only
 from sparseq_kernels import InputError, backend, set_backend, use_backend
 from sparseq_kernels.backends import runnable, table
 from sparseq_kernels.ops import SCHEMAS
+from sparseq_kernels.tiles import TileLists
 
 OPS = torch.ops.sparseq
 
@@ -38,6 +39,7 @@ BITMASK = (
     torch.tensor([[0], [3]], dtype=I32),
 )
 PAIRS = (torch.ones(2, 4, dtype=torch.int8), torch.full((2, 1), 0b11100100, dtype=torch.uint8))
+TILES = TileLists.from_mask(MASK).tensors()
 SAMPLES = {
     "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
     "layer_norm_quantize_rows": lambda dtype: [
@@ -58,6 +60,7 @@ SAMPLES = {
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), leaf(4, dtype=dtype), MASK),
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, None, positive(4), positive(1), 4, 8),
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, MASK, None, None, 16, 16),
+        (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, MASK, None, None, 8, 8, None, False, TILES),
     ],
     "qat_linear_backward": lambda dtype: [
         (
@@ -73,6 +76,7 @@ SAMPLES = {
             dtype,
             False,
             [True] * 5,
+            TILES,
         )
     ],
     "int8_linear": lambda dtype: [
@@ -89,9 +93,18 @@ SAMPLES = {
     "masked_linear": lambda dtype: [
         (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, leaf(4, dtype=dtype)),
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, None, True),
+        (leaf(3, 6, dtype=dtype), leaf(4, 6), MASK, leaf(4), False, TILES),
     ],
     "masked_linear_backward": lambda dtype: [
-        (torch.randn(3, 4).to(dtype), torch.randn(3, 6).to(dtype), torch.randn(4, 6).to(dtype), MASK, False, [True] * 3)
+        (
+            torch.randn(3, 4).to(dtype),
+            torch.randn(3, 6).to(dtype),
+            torch.randn(4, 6).to(dtype),
+            MASK,
+            False,
+            [True] * 3,
+        ),
+        (torch.randn(3, 4).to(dtype), torch.randn(3, 6).to(dtype), torch.randn(4, 6), MASK, False, [True] * 3, TILES),
     ],
     "magnitude_mask": lambda dtype: [([torch.randn(4, 8).to(dtype), torch.randn(8, 8).to(dtype)], 0.5, "2:4")],
 }

@@ -11,6 +11,7 @@ from sparseq_kernels.numerics import qmax, reciprocal
 from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale
 from sparseq_kernels.reference.qat_linear import masked
 from sparseq_kernels.reference.quantize_rows import quantize_rows
+from sparseq_kernels.tiles import TileLists
 
 BITS = [(4, 8), (8, 8), (2, 8), (16, 16), (8, 16)]
 What = tuple[bool, bool, bool]
@@ -39,6 +40,13 @@ class Layer:
         self.weight_scale = spread / qmax(bits[0]) if learned else None
         self.input_scale = torch.tensor([2.0 / qmax(bits[1])], device=DEVICE) if static else None
         self.bits = bits
+        self.tiles: list[Tensor] | None = None
+
+    def masked_by(self, mask: Tensor) -> "Layer":
+        """The same with another mask and its tiles' lists, and NaN in the weights that are masked."""
+        self.mask, self.tiles = mask, TileLists.from_mask(mask).tensors()
+        self.weight[~mask] = float("nan")
+        return self
 
     @property
     def operands(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
@@ -46,12 +54,12 @@ class Layer:
 
     def forward(self, out_dtype: torch.dtype | None = None) -> tuple[Any, ...]:
         x, weight, *scales = self.operands
-        return x, weight, self.bias, *scales, *self.bits, out_dtype, False
+        return x, weight, self.bias, *scales, *self.bits, out_dtype, False, self.tiles
 
     def backward(self, residuals: list[Tensor] | None = None, regrow: bool = False, needs: str = "11111") -> Any:
         wanted = [need == "1" for need in needs]
         settings = (*self.bits, self.x.dtype, regrow, wanted)
-        return torch.ops.sparseq.qat_linear_backward(self.grad, *self.operands, residuals or [], *settings)
+        return torch.ops.sparseq.qat_linear_backward(self.grad, *self.operands, residuals or [], *settings, self.tiles)
 
 
 def fake_quantized(values: Tensor, scale: Tensor | None, bits: int, dtype: torch.dtype) -> Tensor:
@@ -91,5 +99,6 @@ def assert_gradients(found: Any, layer: Layer, regrow: bool = False) -> None:
         ("x", "weight", "bias", "weight_scale", "input_scale"), found, *expected_gradients(layer, regrow), strict=True
     ):
         tolerance = TOLERANCE[torch.float32 if name == "bias" else layer.grad.dtype]
+        tolerance = max(tolerance, TOLERANCE[value.dtype])
         assert value.shape == wanted.shape, name
         assert ((value.double() - wanted.to(DEVICE)).abs() <= tolerance * size.to(DEVICE) + 1e-6).all(), name

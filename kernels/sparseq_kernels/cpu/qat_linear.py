@@ -23,6 +23,7 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
+    tiles: list[Tensor] | None = None,
     *,
     native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -58,6 +59,7 @@ def qat_linear_backward(
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
+    tiles: list[Tensor] | None = None,
     *,
     native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

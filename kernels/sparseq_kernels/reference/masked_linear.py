@@ -5,15 +5,25 @@ from ..numerics import as_rows
 from .qat_linear import masked
 
 
-def masked_linear(x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, regrow: bool) -> Tensor:
-    return F.linear(x, masked(weight, mask), bias)
+def masked_linear(
+    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, regrow: bool, tiles: list[Tensor] | None = None
+) -> Tensor:
+    return F.linear(x, masked(weight, mask).to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def masked_linear_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, mask: Tensor, regrow: bool, needs: list[bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    regrow: bool,
+    needs: list[bool],
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x, grad_w, grad_bias = products(grad, x, masked(weight, mask), needs)
-    return grad_x, masked(grad_w, mask) if needs[1] and not regrow else grad_w, grad_bias
+    grad_x, grad_w, grad_bias = products(grad, x, masked(weight, mask).to(grad.dtype), needs)
+    if needs[1]:
+        grad_w = (grad_w if regrow else masked(grad_w, mask)).to(weight.dtype)
+    return grad_x, grad_w, grad_bias
 
 
 def products(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,6 +48,7 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows = as_rows(x)
     out = result_dtype(x, out_dtype)
@@ -87,6 +88,7 @@ def qat_linear_backward(
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     g = as_rows(grad)
     rows = None

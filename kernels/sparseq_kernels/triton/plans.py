@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..tiles import TILE
 from . import tuned
 from .device import INTERPRETER, Device
 from .runtime import cdiv
@@ -170,6 +171,34 @@ def _gradient_time(M: int, N: int, K: int, tile: Tile, split: int, device: Devic
     depth = cdiv(cdiv(K, tile.k), split) * tile.k
     time = rounds * depth * (tile.m * tile.n + 64 * (tile.m + tile.n))
     return time if split == 1 else time + 8 * split * M * N + (1 << 23)
+
+
+@functools.lru_cache(maxsize=4096)
+def tile_plan(M: int, C: int, value_bytes: int, device: Device) -> Plan:
+    """For a product [M, ...] x [..., C] over a mask's tiles, of which a program takes one column, TILE wide. Two
+    programs share a processor: one of few tiles does little but begin and end."""
+    if device.arch == INTERPRETER:
+        return Plan(32, TILE, TILE, warps=4, stages=2)
+    enough = cdiv(M, 128) * cdiv(C, TILE) >= device.processors
+    block_m = 128 if enough and value_bytes < 4 else 64
+    # Products of fp32 may be three of TF32 each, which takes registers.
+    block_k = 16 if value_bytes == 4 else TILE
+    stages = (device.shared_bytes // 2 - 1024) // ((block_m + TILE) * block_k * value_bytes)
+    return Plan(block_m, TILE, block_k, warps=4, stages=2 if device.amd else max(2, min(4, stages)))
+
+
+@functools.lru_cache(maxsize=4096)
+def tile_gradient_plan(M: int, value_bytes: int, device: Device) -> Plan:
+    """For the gradient of a masked weight, tile by tile, M deep. split: programs that may share one, of four steps each
+    at least."""
+    if device.arch == INTERPRETER:
+        return Plan(TILE, TILE, 32, warps=4, stages=2, split=max(1, min(4, M // 64)), resident=2)
+    block_k = 64 if value_bytes == 2 else 32
+    stages = 2 if device.amd else 3
+    loads = stages * 2 * TILE * block_k * value_bytes
+    resident = max(1, min(4, device.shared_bytes // (loads + 1024)))
+    warps, split = 8 if value_bytes == 4 else 4, max(1, min(16, M // (4 * block_k)))
+    return Plan(TILE, TILE, block_k, warps, stages, split=split, resident=resident)
 
 
 def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:

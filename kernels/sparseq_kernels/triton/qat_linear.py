@@ -1,6 +1,8 @@
 """`qat_linear` and its backward: three products, each of operands that are quantized for it alone.
 
 What the forward hands on is the scales alone: they take a pass over an operand to find, its integers only a rounding.
+With the lists of the mask's tiles, empty ones are left out of all three products; but not of one whose result is the
+gradient of an operand with a learned scale, nor of a forward with more than 8 bits.
 """
 
 from typing import NamedTuple
@@ -13,13 +15,14 @@ from ..reference import qat_linear as reference
 from ..reference.fake_quant import lsq_gradient_scale
 from ..reference.int8_linear import check_depth, result_dtype
 from ..reference.qat_linear import no_residuals, uses_integers
-from .device import INTERPRETER, Device, current
+from .device import current
 from .int8_linear import launch_product, launch_tiles, rowwise, vector
 from .launch import launch, on
 from .plans import Plan, forced, gradient_plan, int8_plan
 from .qat_gradients import gradient_kernel, gradient_sum_kernel
 from .quantize_rows import fake_quantized, row_levels, row_scales
 from .runtime import cdiv, run_length
+from .tile_sparse import dot_precision, masked_values, precision, tile_gradient, tile_product
 
 # Rows and columns that a program of `gradient_sum_kernel` adds up, 16 values a thread.
 SUM_TILE, SUM_WARPS = (16, 128), 4
@@ -39,6 +42,7 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, channels = rowwise(as_rows(x)), rowwise(weight)
     (M, K), N = rows.shape, weight.shape[0]
@@ -52,6 +56,12 @@ def qat_linear(
         w_scale = row_scales(channels, weight_bits, mask) if w_scale is None else w_scale
         arguments = (x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow)
         y = reference.qat_linear(*arguments)[0]
+    elif tiles is not None and integers:
+        y = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
+        x_levels, x_scale = row_levels(rows, None, x_scale, input_bits)
+        w_levels, w_scale = row_levels(channels, tiles[0], w_scale, weight_bits, packed=True)
+        bias = None if bias is None else bias.contiguous()
+        tile_product(x_levels, w_levels, tiles, True, y, bias, (x_scale, w_scale))
     else:
         y = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
         bias = None if bias is None else bias.contiguous()
@@ -110,6 +120,7 @@ def qat_linear_backward(
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
+    tiles: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     if x is None or x.numel() == 0 or weight.numel() == 0:
         # Nothing to multiply, or the integers of another backend's forward.
@@ -130,13 +141,22 @@ def qat_linear_backward(
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = grad_weight_scale = grad_input_scale = absent
     if needs[0] or needs[4]:
-        grad_x, slopes = _gradient(g, False, weights, inputs, None, False, input_dtype)
+        if tiles is None or inputs.learned:
+            grad_x, slopes = _gradient(g, False, weights, inputs, None, False, input_dtype)
+        else:
+            values = masked_values(channels, None, tiles, g.dtype, weights.scale, weight_bits, weights.learned)
+            grad_x = torch.empty((M, K), dtype=input_dtype, device=x.device)
+            tile_product(g, values, tiles, False, grad_x)
         grad_x = grad_x.reshape(*grad.shape[:-1], K)
         if input_scale is not None:
             factor = lsq_gradient_scale(K, 1, input_bits)
             grad_input_scale = (slopes.sum() * factor).to(input_scale.dtype).reshape(input_scale.shape)
     if needs[1] or needs[3]:
-        grad_w, slopes = _gradient(g, True, inputs, weights, kept, regrow, weight.dtype)
+        if tiles is None or regrow or weights.learned:
+            grad_w, slopes = _gradient(g, True, inputs, weights, kept, regrow, weight.dtype)
+        else:
+            values = fake_quantized(rows, None, inputs.scale, input_bits, inputs.learned, g.dtype)
+            grad_w = tile_gradient(g, values, tiles, weight.dtype)
         if weight_scale is not None:
             grad_weight_scale = (slopes.sum(-1) * lsq_gradient_scale(K, 1, weight_bits)).to(weight_scale.dtype)
     if needs[2]:
@@ -167,7 +187,7 @@ def _gradient(
     plan = forced()
     if g.element_size() == 2 and plan is None:
         values = fake_quantized(b.values, b.mask, b.scale, b.bits, b.learned, g.dtype)
-        out = None if of.learned else _multiplied(g.t() if transposed else g, values, dtype)
+        out = None if of.learned else multiplied(g.t() if transposed else g, values, dtype)
         if out is not None:
             if out_mask is not None and not regrow:
                 out.masked_fill_(out_mask == 0, 0)
@@ -177,7 +197,7 @@ def _gradient(
     return out, _product(g, transposed, b, out, of, out_mask, regrow)
 
 
-def _multiplied(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor | None:
+def multiplied(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor | None:
     """a @ b of half precision, summed in fp32, in `dtype`; None where torch has no such product."""
     if not a.is_cuda or (dtype != a.dtype and not (dtype == torch.float32 and MM_HAS_DTYPE)):
         return None
@@ -233,7 +253,7 @@ def _product(
                 0 if ready else qmax(b.bits),
                 b.learned,
                 *finish,
-                dot_precision(device) if g.dtype == torch.float32 else "ieee",
+                precision(g, device),
                 D % plan.block_k == 0,
                 run_length(R) if transposed else 1,
                 run_length(C),
@@ -258,17 +278,6 @@ def _product(
                 1,
             )
     return slopes
-
-
-def dot_precision(device: Device) -> str:
-    """How matrix units multiply fp32: as `torch.set_float32_matmul_precision` says, "highest" by three TF32 products
-    where the hardware has those."""
-    if device.arch == INTERPRETER or device.arch == "sm_75":
-        return "ieee"
-    exact = torch.get_float32_matmul_precision() == "highest"
-    if device.amd:
-        return "tf32" if device.arch == "gfx942" and not exact else "ieee"
-    return "tf32x3" if exact else "tf32"
 
 
 def _bytes(mask: Tensor | None) -> Tensor | None:

@@ -34,14 +34,20 @@ def rowwise(x: Tensor) -> tuple[Tensor, int, int, int]:
 
 
 @triton.jit
-def row_values(x, mask, columns, inside, ACTIVATION: tl.constexpr):
+def row_values(x, mask, columns, inside, ACTIVATION: tl.constexpr, BITS: tl.constexpr = False):
     """Some columns of the rows at `x` and `mask` [BLOCK_M, 1], activated, and rounded to x's type as a tensor of them
-    would be; 0 where masked and where not `inside`."""
+    would be; 0 where masked and where not `inside`. BITS: the mask comes bit by bit, and eight weights that it drops
+    together are not loaded."""
+    if BITS:
+        byte = tl.load(mask + (columns // 8)[None, :], mask=inside, other=0)
+        inside &= byte != 0
     loaded = tl.load(x + columns[None, :], mask=inside, other=0.0)
     values = loaded.to(tl.float32)
     if ACTIVATION != "none":
         values = activate(values, ACTIVATION).to(loaded.dtype).to(tl.float32)
-    if mask is not None:
+    if BITS:
+        values = tl.where(((byte.to(tl.int32) >> (columns % 8)[None, :]) & 1) != 0, values, 0.0)
+    elif mask is not None:
         values = tl.where(tl.load(mask + columns[None, :], mask=inside, other=0) != 0, values, 0.0)
     return values
 
@@ -61,7 +67,7 @@ def store_levels(levels, values, scale, columns, inside, QMAX: tl.constexpr, CLI
 @triton.jit(do_not_specialize=["M"])
 def quantize_rows_kernel(
     x,  # [M, K]
-    mask,  # [M, K] uint8, or None
+    mask,  # uint8 [M, K], or if BITS [M, ceil(K / 8)], or None
     levels,  # [M, K] int8 or int16, or floating for fake-quantized values, or None
     scales,  # [M], written; if GIVEN [M] or one, read
     M,
@@ -72,6 +78,7 @@ def quantize_rows_kernel(
     GIVEN: tl.constexpr,
     SCALE_STRIDE: tl.constexpr,  # 1, or 0 if there is one scale in all
     CLIP: tl.constexpr,
+    BITS: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -81,7 +88,7 @@ def quantize_rows_kernel(
     in_rows = rows[:, None] < M
     x += rows[:, None] * stride_xm
     if mask is not None:
-        mask += rows[:, None] * K
+        mask += rows[:, None] * (tl.cdiv(K, 8) if BITS else K)
     # A loop that the compiler sees to run once is none.
     end = BLOCK_K if WHOLE else K
     values = tl.zeros((BLOCK_M, BLOCK_K), tl.float32)
@@ -91,7 +98,7 @@ def quantize_rows_kernel(
         largest = tl.zeros((BLOCK_M,), tl.int32)
         for start in range(0, end, BLOCK_K):
             inside = in_rows & (columns[None, :] < K - start)
-            values = row_values(x, mask, start + columns, inside, ACTIVATION)
+            values = row_values(x, mask, start + columns, inside, ACTIVATION, BITS)
             largest = tl.maximum(largest, tl.max(magnitude_bits(values), axis=1))
         scale = scale_from_bits(largest, QMAX)
         tl.store(scales + rows, scale, mask=rows < M)
@@ -100,7 +107,7 @@ def quantize_rows_kernel(
         for start in range(0, end, BLOCK_K):
             inside = in_rows & (columns[None, :] < K - start)
             if GIVEN or not WHOLE:
-                values = row_values(x, mask, start + columns, inside, ACTIVATION)
+                values = row_values(x, mask, start + columns, inside, ACTIVATION, BITS)
             store_levels(levels, values, scale, start + columns, inside, QMAX, CLIP)
 
 
@@ -116,22 +123,25 @@ def activate_quantize_rows(x: Tensor, activation: str, bits: int) -> tuple[Tenso
     return levels, scales
 
 
-def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None) -> Tensor:
-    """The scales alone, fp32 [M], of rows [M, K], or of the values that a bool `mask` [M, K] keeps."""
+def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None, packed: bool = False) -> Tensor:
+    """The scales alone, fp32 [M], of rows [M, K], or of the values that a `mask` keeps: bool [M, K], or if `packed`
+    bit by bit, uint8 [M, ceil(K / 8)]."""
     scales = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
-    _run(rows, mask, None, scales, bits)
+    _run(rows, mask, None, scales, bits, packed=packed)
     return scales
 
 
-def row_levels(rows: Tensor, mask: Tensor | None, scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
+def row_levels(
+    rows: Tensor, mask: Tensor | None, scale: Tensor | None, bits: int, packed: bool = False
+) -> tuple[Tensor, Tensor]:
     """(levels [M, K], scale) of rows [M, K]: by the fp32 `scale`, [M] or one, beyond which values are clipped, or else
-    by each row's own from its maximum [M]."""
+    by each row's own from its maximum [M]. mask, packed: as for `row_scales`."""
     levels = torch.empty(rows.shape, dtype=storage_dtype(bits), device=rows.device)
     if scale is None:
         found = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
-        _run(rows, mask, levels, found, bits)
+        _run(rows, mask, levels, found, bits, packed=packed)
         return levels, found
-    _run(rows, mask, levels, scale, bits, given=True, clip=True)
+    _run(rows, mask, levels, scale, bits, given=True, clip=True, packed=packed)
     return levels, scale
 
 
@@ -154,6 +164,7 @@ def _run(
     activation: str = "none",
     given: bool = False,
     clip: bool = False,
+    packed: bool = False,
 ) -> None:
     if x.shape[:-1].numel() == 0:
         return
@@ -165,7 +176,7 @@ def _run(
             quantize_rows_kernel,
             (programs, 1, 1),
             (rows, kept, levels, scales, M, K, stride),
-            (qmax(bits), activation, given, int(scales.numel() > 1 or M == 1), clip, *tile),
+            (qmax(bits), activation, given, int(scales.numel() > 1 or M == 1), clip, packed, *tile),
             warps=warps,
             stages=1,
         )

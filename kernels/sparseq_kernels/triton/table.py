@@ -13,6 +13,7 @@ from ..reference import gelu_quantize_rows as reference_gelu
 from ..reference import int8_embedding as reference_int8_embedding
 from ..reference import int8_linear as reference_int8_linear
 from ..reference import layer_norm_quantize_rows as reference_layer_norm
+from ..reference import masked_linear as reference_masked_linear
 from ..reference import qat_linear as reference_qat_linear
 from ..reference import quantize_rows as reference_quantize_rows
 from ..reference import sparse_int8_linear as reference_sparse
@@ -23,6 +24,7 @@ from . import (
     int8_linear,
     layer_norm_quantize_rows,
     magnitude_mask,
+    masked_linear,
     qat_linear,
     quantize_rows,
     sparse_int8_linear,
@@ -51,6 +53,10 @@ TRITON: dict[str, Callable[..., Any]] = {
         for op in ("block_sparse_int8_linear", "bitmask_int8_linear", "semi_structured_int8_linear")
     },
     "int8_linear": _unless_fp64(int8_linear.int8_linear, reference_int8_linear.int8_linear),
+    "masked_linear": _unless_fp64(masked_linear.masked_linear, reference_masked_linear.masked_linear),
+    "masked_linear_backward": _unless_fp64(
+        masked_linear.masked_linear_backward, reference_masked_linear.masked_linear_backward
+    ),
     "qat_linear": _unless_fp64(qat_linear.qat_linear, reference_qat_linear.qat_linear),
     "qat_linear_backward": _unless_fp64(qat_linear.qat_linear_backward, reference_qat_linear.qat_linear_backward),
     # fp64 too is ranked in fp32, by the reference as well.
