@@ -27,10 +27,15 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     scale: "max", max|w| / qmax of each output channel, or "lsq", learned.
     pattern: what its mask may look like ("unstructured", "2:4", "4x4"); masks come from `set_mask`.
 
+    On a GPU, tiles of 64 x 64 weights that the mask drops whole cost neither loads nor multiplications, in training as
+    in evaluation; what of the input meets them alone, NaN too, has no part in the output then. Set masks by `set_mask`:
+    what is known of their tiles is found there.
+
     While `quantizing` is False the layer computes in floating point, masked: so QAT can start late.
     """
 
     weight_scale: nn.Parameter | None
+    multiplies = True
 
     def __init__(
         self,
@@ -98,7 +103,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         if not self.quantizing:
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
-            return call("masked_linear", input, self.weight, self.mask, self.bias, self.regrow)
+            return call("masked_linear", input, self.weight, self.mask, self.bias, self.regrow, self.mask_tiles())
         return call(
             "qat_linear",
             input,
@@ -111,6 +116,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.settings_.input_bits,
             None,
             self.regrow,
+            self.mask_tiles(),
         )
 
     def channel_scale(self) -> Tensor:

@@ -1,5 +1,6 @@
 """What a weight that can be masked has in common, whether of a linear layer or of an embedding."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -8,8 +9,14 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.formats import FLOAT_BITS
 from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.triton.runtime import interpreted
 
 from .settings import QuantSettings
+
+# The share of tiles up to which a product by lists is taken: a step of it costs more than one of a dense product, whose
+# tiles are larger, so that with more to do it would be the slower one.
+MOST_TILES = 0.75
 
 
 class WeightCounts(NamedTuple):
@@ -27,6 +34,9 @@ class MaskedWeight(nn.Module):
     mask: Tensor | None
     settings_: QuantSettings
 
+    # Whether the layer multiplies by its weight, and so has a use for its mask's tiles.
+    multiplies = False
+
     def channel_scale(self) -> Tensor:
         """fp32 [rows of the weight]: the scale of each row's integers."""
         raise NotImplementedError
@@ -36,6 +46,7 @@ class MaskedWeight(nn.Module):
         self.quantizing = self.settings_.bits is not None
         self.regrow = False
         self.register_buffer("mask", None)
+        self._list_tiles()
 
     @property
     def bits(self) -> int | None:
@@ -49,6 +60,7 @@ class MaskedWeight(nn.Module):
         """
         if mask is None:
             self.mask = None
+            self._list_tiles()
             return
         if mask.dtype != torch.bool or mask.shape != self.weight.shape:
             raise InputError(
@@ -56,6 +68,7 @@ class MaskedWeight(nn.Module):
                 f"not {mask.dtype} of shape {tuple(mask.shape)}"
             )
         self.mask = mask.to(self.weight.device, copy=True)
+        self._list_tiles()
         self.apply_mask()
 
     @torch.no_grad()
@@ -99,3 +112,24 @@ class MaskedWeight(nn.Module):
         elif mask is None and prefix + "weight" in state_dict:
             self.mask = None
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._list_tiles()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MaskedWeight":
+        super()._apply(fn, recurse)
+        self._list_tiles()
+        return self
+
+    def _list_tiles(self) -> None:
+        """Lists the tiles of a mask that is on a GPU, or in Triton's interpreter. No buffers: the state is the same."""
+        mask, self._tiles, self._tiled = self.mask, None, None
+        if not self.multiplies or mask is None or type(mask) is not Tensor or not (mask.is_cuda or interpreted()):
+            return
+        lists = TileLists.from_mask(mask)
+        if lists.density <= MOST_TILES:
+            self._tiles, self._tiled = lists.tensors(), mask
+
+    def mask_tiles(self) -> list[Tensor] | None:
+        """What ops take as `tiles`: of this mask, if it leaves so many tiles empty that leaving them out pays, on a
+        GPU."""
+        # Another mask may stand in its place for a while, as torch.func.functional_call puts it there.
+        return self._tiles if self._tiled is self.mask else None

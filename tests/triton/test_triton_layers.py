@@ -1,15 +1,19 @@
 """The layers on Triton's kernels: trained, compiled, exported, packed; what a step saves and what autocast asks for."""
 
 import copy
+import io
 
 import pytest
 import torch
 from gpu_or_interpreter import DEVICE, randn, same
+from masks import make_mask
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseq
 from sparseq.nn import QuantEmbedding, QuantSparseLinear
 from sparseq_kernels import backend, use_backend
+from sparseq_kernels.tiles import TileLists
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +90,105 @@ def test_a_pruned_layer_packs_compiles_and_exports(pattern):
     again = type(packed).from_settings(packed.settings()).to(DEVICE)
     again.load_state_dict(packed.state_dict())
     assert same(again(x), right) and same(copy.deepcopy(packed)(x), right)
+
+
+def tiled_layer(**settings):
+    """A layer whose mask keeps few tiles, and its input."""
+    layer = QuantSparseLinear(130, 192, **settings).to(DEVICE)
+    layer.set_mask(make_mask(192, 130, "thin", 0.4))
+    assert layer.mask_tiles() is not None
+    return layer, randn(2, 5, 130).requires_grad_()
+
+
+class Listed(TorchDispatchMode):
+    """Notes for each of this library's ops whether it got lists of tiles. Ops inside a backward are none of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "sparseq":
+            self.ops.append(any(isinstance(a, list) and len(a) == 7 for a in args))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, {"bits": None}], ids=str)
+def test_a_training_step_by_tiles_is_the_references(settings):
+    layer, x = tiled_layer(**settings)
+    layer(x)
+    found = layer(x)
+    found_grads = gradients(layer, x, found)
+    with use_backend("reference"):
+        expected = layer(x)
+        expected_grads = gradients(layer, x, expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(found_grads, expected_grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    with Listed() as seen:
+        gradients(layer, x, layer(x))
+    assert seen.ops and all(seen.ops)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bits": None}], ids=str)
+def test_tiles_compiled_without_a_break_and_again_for_no_new_mask(settings):
+    layer, x = tiled_layer(**settings)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        layer.set_mask(make_mask(192, 130, "tiles", 0.4, seed))
+        with torch._dynamo.config.patch(error_on_recompile=seed > 1):
+            out = compiled(x)
+        grads = gradients(layer, x, out)
+        eager = layer(x)
+        assert same(out.detach(), eager.detach())
+        for ours, theirs in zip(grads, gradients(layer, x, eager), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_tiles_follow_the_mask():
+    layer, x = tiled_layer(bits=None)
+
+    def lists_are_the_masks(layer):
+        expected = TileLists.from_mask(layer.mask).tensors()
+        return all(torch.equal(a, b) for a, b in zip(layer.mask_tiles(), expected, strict=True))
+
+    assert lists_are_the_masks(layer)
+    saved = io.BytesIO()
+    torch.save(layer, saved)
+    saved.seek(0)
+    again = QuantSparseLinear(130, 192, bits=None).to(DEVICE)
+    again.load_state_dict(layer.state_dict())
+    restored = QuantSparseLinear.from_settings(layer.settings()).to(DEVICE)
+    restored.load_state_dict(layer.state_dict(), assign=True)
+    for other in (copy.deepcopy(layer), torch.load(saved, weights_only=False), again, restored, layer.to(DEVICE)):
+        assert lists_are_the_masks(other)
+        assert same(other(x).detach(), layer(x).detach())
+    assert list(layer.state_dict()) == ["weight", "bias", "mask"]
+    layer.set_mask(make_mask(192, 130, "tiles", 0.4, seed=7))
+    assert lists_are_the_masks(layer)
+    other = make_mask(192, 130, "tiles", 0.4, seed=8)
+    found = torch.func.functional_call(layer, {"mask": other}, (x,))
+    with use_backend("reference"):
+        torch.testing.assert_close(found, torch.func.functional_call(layer, {"mask": other}, (x,)))
+    layer.load_state_dict(again.state_dict())
+    assert lists_are_the_masks(layer)
+    layer.set_mask(make_mask(192, 130, "unstructured"))
+    assert layer.mask_tiles() is None  # There are weights in every tile.
+    layer.load_state_dict(nn.Linear(130, 192).state_dict())
+    assert layer.mask is None and layer.mask_tiles() is None
+
+
+def test_an_embedding_lists_no_tiles():
+    layer = QuantEmbedding(130, 192).to(DEVICE)
+    layer.set_mask(make_mask(130, 192, "tiles", 0.4))
+    assert layer.mask_tiles() is None
+
+
+def test_exported_with_tiles():
+    layer, x = tiled_layer()
+    layer, x = layer.eval(), x.detach()
+    assert same(torch.export.export(layer, (x,)).module()(x), layer(x).detach())
 
 
 def test_exported():
