@@ -8,22 +8,39 @@ from bench.clock import Call
 from bench.kernels.cases import OURS, Trial, layer_case
 from bench.kernels.conftest import Compare
 from bench.kernels.training import Operands
-from bench.roofline import Work, joined, linear_step, work
+from bench.roofline import Work, joined, work
 from bench.target import Target
-from sparseq_kernels import call
+from sparseq.nn.masking import MOST_TILES
+from sparseq_kernels import Pattern, call
+from sparseq_kernels.tiles import TileLists
 
-SPARSITY = 0.6
+# (pattern, share of weights that are masked). What a CPU leaves out no pattern changes: there one is enough.
+MASKS = {True: (("64x64", 0.9), ("unstructured", 0.9)), False: (("unstructured", 0.6),)}
 DENSE, MULTIPLIED = "dense nn.Linear", "weight * mask, nn.Linear"
 
 
-def make_trial(target: Target, M: int, outputs: int, inputs: int) -> Trial:
+def make_mask(target: Target, outputs: int, inputs: int, pattern: str, sparsity: float) -> Tensor:
+    """bool [outputs, inputs]: exactly so many blocks of the pattern are masked, of which the last of a row or column may
+    be smaller."""
+    rows, columns = Pattern.parse(pattern).block
+    blocks = -(-outputs // rows), -(-inputs // columns)
+    order = torch.rand(blocks[0] * blocks[1], device=target.device).argsort()
+    keep = (order >= round(sparsity * order.numel())).reshape(blocks)
+    mask = keep.repeat_interleave(rows, 0).repeat_interleave(columns, 1)
+    return mask[:outputs, :inputs].contiguous()
+
+
+def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, sparsity: float) -> Trial:
     operands = Operands(target, M, outputs, inputs)
     dtype = target.dtype
-    mask = torch.rand(outputs, inputs, device=target.device) >= SPARSITY
+    mask = make_mask(target, outputs, inputs, pattern, sparsity)
     factor = mask.to(dtype)
+    # As a layer has them: made once a mask, so no part of the step.
+    lists = TileLists.from_mask(mask)
+    tiles = lists.tensors() if lists.density <= MOST_TILES else None
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return call("masked_linear", x, weight, mask, bias, False)
+        return call("masked_linear", x, weight, mask, bias, False, tiles)
 
     def multiplied(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight * factor, bias)
@@ -45,15 +62,21 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int) -> Trial:
     return Trial(dict(candidates), check)
 
 
-def least(target: Target, M: int, outputs: int, inputs: int) -> Work:
-    mask = work([(2 * outputs * inputs, torch.bool)])
-    return joined(linear_step(M, outputs, inputs, target.dtype, target.dtype, target.dtype), mask)
+def least(target: Target, M: int, outputs: int, inputs: int, sparsity: float) -> Work:
+    """Of the weights only those that are kept are read and multiplied; the gradient has zeros for the others. The mask
+    comes as a bit each."""
+    dtype, kept = target.dtype, round((1 - sparsity) * outputs * inputs)
+    x, y, bias, mask = (M * inputs, dtype), (M * outputs, dtype), (outputs, dtype), (outputs * inputs // 8, torch.uint8)
+    forward = work([x, (kept, dtype), mask, bias, y], (dtype, M * kept))
+    gradients = [x, (outputs * inputs, dtype), bias]
+    return joined(forward, work([y, x, (kept, dtype), mask, *gradients], (dtype, 2.0 * M * kept)))
 
 
 def test_masked_linear(compare: Compare, target: Target, outputs: int, inputs: int, M: int) -> None:
-    compare(
-        layer_case(outputs, inputs, M, "forward + backward"),
-        lambda: make_trial(target, M, outputs, inputs),
-        least(target, M, outputs, inputs),
-        memory=True,
-    )
+    for pattern, sparsity in MASKS[target.gpu]:
+        compare(
+            layer_case(outputs, inputs, M, "forward + backward") | {"mask": f"{pattern}, {sparsity:.0%}"},
+            lambda pattern=pattern, sparsity=sparsity: make_trial(target, M, outputs, inputs, pattern, sparsity),
+            least(target, M, outputs, inputs, sparsity),
+            memory=True,
+        )
