@@ -186,7 +186,8 @@ def steps(run: Run) -> list[Step]:
 
 
 def _tests(run: Run) -> list[str]:
-    command = [*PYTEST, "tests/triton", "--junitxml", str(run.work / "tests.xml"), "--durations", "10"]
+    # A line a test, so that the log of a run that is stopped names those that failed.
+    command = [*PYTEST, "-vv", "tests/triton", "--junitxml", str(run.work / "tests.xml"), "--durations", "10"]
     if run.dry:
         return [*command, "-k", FEW_TESTS]
     workers = min(WORKERS, os.cpu_count() or 1)

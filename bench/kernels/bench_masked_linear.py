@@ -20,8 +20,8 @@ DENSE, MULTIPLIED = "dense nn.Linear", "weight * mask, nn.Linear"
 
 
 def make_mask(target: Target, outputs: int, inputs: int, pattern: str, sparsity: float) -> Tensor:
-    """bool [outputs, inputs]: exactly so many blocks of the pattern are masked, of which the last of a row or column may
-    be smaller."""
+    """bool [outputs, inputs]: so many blocks of the pattern are masked, of which the last of a row or column may be
+    smaller."""
     rows, columns = Pattern.parse(pattern).block
     blocks = -(-outputs // rows), -(-inputs // columns)
     order = torch.rand(blocks[0] * blocks[1], device=target.device).argsort()
@@ -74,8 +74,11 @@ def least(target: Target, M: int, outputs: int, inputs: int, sparsity: float) ->
 
 def test_masked_linear(compare: Compare, target: Target, outputs: int, inputs: int, M: int) -> None:
     for pattern, sparsity in MASKS[target.gpu]:
+        case = layer_case(outputs, inputs, M, "forward + backward")
+        if target.gpu:
+            case["layer"] += f", {pattern} {sparsity:.0%}"
         compare(
-            layer_case(outputs, inputs, M, "forward + backward") | {"mask": f"{pattern}, {sparsity:.0%}"},
+            case,
             lambda pattern=pattern, sparsity=sparsity: make_trial(target, M, outputs, inputs, pattern, sparsity),
             least(target, M, outputs, inputs, sparsity),
             memory=True,

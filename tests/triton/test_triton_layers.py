@@ -95,7 +95,7 @@ def test_a_pruned_layer_packs_compiles_and_exports(pattern):
 def tiled_layer(**settings):
     """A layer whose mask keeps few tiles, and its input."""
     layer = QuantSparseLinear(130, 192, **settings).to(DEVICE)
-    layer.set_mask(make_mask(192, 130, "thin", 0.4))
+    layer.set_mask(make_mask(192, 130, "thin", 0.2))
     assert layer.mask_tiles() is not None
     return layer, randn(2, 5, 130).requires_grad_()
 
@@ -136,7 +136,7 @@ def test_tiles_compiled_without_a_break_and_again_for_no_new_mask(settings):
     torch._dynamo.reset()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for seed in range(3):
-        layer.set_mask(make_mask(192, 130, "tiles", 0.4, seed))
+        layer.set_mask(make_mask(192, 130, "tiles", 0.2, seed))
         with torch._dynamo.config.patch(error_on_recompile=seed > 1):
             out = compiled(x)
         grads = gradients(layer, x, out)
@@ -165,9 +165,9 @@ def test_tiles_follow_the_mask():
         assert lists_are_the_masks(other)
         assert same(other(x).detach(), layer(x).detach())
     assert list(layer.state_dict()) == ["weight", "bias", "mask"]
-    layer.set_mask(make_mask(192, 130, "tiles", 0.4, seed=7))
+    layer.set_mask(make_mask(192, 130, "tiles", 0.2, seed=7))
     assert lists_are_the_masks(layer)
-    other = make_mask(192, 130, "tiles", 0.4, seed=8)
+    other = make_mask(192, 130, "tiles", 0.2, seed=8)
     found = torch.func.functional_call(layer, {"mask": other}, (x,))
     with use_backend("reference"):
         torch.testing.assert_close(found, torch.func.functional_call(layer, {"mask": other}, (x,)))
@@ -181,7 +181,7 @@ def test_tiles_follow_the_mask():
 
 def test_an_embedding_lists_no_tiles():
     layer = QuantEmbedding(130, 192).to(DEVICE)
-    layer.set_mask(make_mask(130, 192, "tiles", 0.4))
+    layer.set_mask(make_mask(130, 192, "tiles", 0.2))
     assert layer.mask_tiles() is None
 
 

@@ -158,7 +158,9 @@ def _block_plan(M: int, r: int, c: int) -> Plan:
     device = current()
     block_k = max(c, 64)
     block_m = 16 if M <= 16 else 32 if M <= 32 else 64 if M <= 128 or device.arch == INTERPRETER else 128
-    return Plan(block_m, r, block_k, warps=4, stages=2 if device.amd else 4)
+    # Deep enough for an H100's loads, of which each waits for a block's column.
+    room = device.shared_bytes // (block_k * (block_m + r)) - 1
+    return Plan(block_m, r, block_k, warps=4, stages=2 if device.amd else min(5, room))
 
 
 def _prepared(
