@@ -8,6 +8,17 @@ from .reference.sparse_int8_linear import CHUNK
 
 # Sides of blocks that matrix units take as they are.
 BLOCKS = (16, 32, 64, 128)
+# Where a product by a weight as stored was faster than by the same weight expanded to int8, on an H100
+# (docs/gpu.md): in blocks of this side or larger, of which no more than this share is kept, for so many rows of x or
+# more. Bitmasks and 2:4 were slower for any number of rows.
+LEAST_SIDE, MOST_KEPT, LEAST_ROWS = 64, 0.25, 4096
+
+
+def pays(weight: PackedWeight) -> bool:
+    """Whether multiplying by the weight as stored is faster, from LEAST_ROWS rows of x on."""
+    if not isinstance(weight, BlockBitmapWeight) or min(weight.block) < LEAST_SIDE:
+        return False
+    return weight.kept() <= MOST_KEPT * weight.shape[0] * weight.shape[1]
 
 
 def operands(weight: PackedWeight) -> tuple[str, tuple[Tensor, ...]] | None:

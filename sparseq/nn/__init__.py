@@ -5,7 +5,8 @@ from .convert import LAYERS, calibrate, convert, named_layers, pack, prunable
 from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
-from .packed import Packed, PackedEmbedding, PackedLinear
+from .packed import Packed, PackedEmbedding
+from .packed_linear import PackedLinear, multiply_as_stored
 
 __all__ = [
     "LAYERS",
@@ -20,6 +21,7 @@ __all__ = [
     "check_finite",
     "convert",
     "find_nonfinite",
+    "multiply_as_stored",
     "named_layers",
     "pack",
     "prunable",

@@ -14,7 +14,8 @@ from .check import check_finite
 from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
-from .packed import Packed, PackedEmbedding, PackedLinear, Stored, pack_weight
+from .packed import Packed, PackedEmbedding, Stored, pack_weight
+from .packed_linear import PackedLinear
 from .selection import ON_MISMATCH, SCOPES, choice, dividing, select_masks
 from .settings import QuantSettings
 

@@ -169,7 +169,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     def pack(self, format: str | None = None) -> nn.Module:
         """The inference layer: only what is stored. `format`: "dense", "bitmask" or "block_sparse"; None takes the
         smallest."""
-        from .packed import PackedLinear
+        from .packed_linear import PackedLinear
 
         return PackedLinear.from_layer(self, format)
 

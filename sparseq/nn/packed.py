@@ -5,9 +5,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
-from sparseq_kernels import InputError, backend, call
+from sparseq_kernels import InputError
 from sparseq_kernels.formats import (
     FLOAT_BITS,
     BlockBitmapWeight,
@@ -19,11 +18,9 @@ from sparseq_kernels.formats import (
     unpack_int4,
 )
 from sparseq_kernels.numerics import compute_dtype
-from sparseq_kernels.products import operands
 from sparseq_kernels.reference.quantize_rows import quantize
 
 from .embedding import QuantEmbedding
-from .linear import QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
 
 FORMATS = ("dense", "bitmask", "block_sparse", "semi_structured")
@@ -142,114 +139,6 @@ class Packed(nn.Module):
         return weight, None if weight.bits == FLOAT_BITS else torch.empty(rows, dtype=torch.float32)
 
 
-class PackedLinear(Packed):
-    """The inference form of a `QuantSparseLinear`: x [..., in_features] -> [..., out_features], in x's dtype."""
-
-    bias: Tensor | None
-    input_scale: Tensor | None
-    # The op of a sparse weight that is not expanded (`sparseq_kernels.products`), and its tensors' names and shapes.
-    _op: str | None = None
-    _operands: tuple[tuple[str, tuple[int, ...]], ...] = ()
-
-    def __init__(
-        self, weight: PackedWeight, scale: Tensor | None, bias: Tensor | None, input_scale: Tensor | None
-    ) -> None:
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self._hold(weight, scale)
-        self.register_buffer("bias", bias)
-        self.register_buffer("input_scale", input_scale)
-
-    @classmethod
-    def from_layer(
-        cls, layer: QuantSparseLinear, format: str | None = None, stored: Stored | None = None
-    ) -> "PackedLinear":
-        """`stored`: the weight as packed already for a layer that this one is tied to."""
-        weight, scale = stored or pack_weight(layer, format)
-        input_scale = None
-        if layer.input_scale is not None:
-            if not layer.calibrated:
-                raise InputError("a layer with static activations has no scale yet: call sparseq.calibrate first")
-            input_scale = layer.input_scale.detach().abs().clone()
-        bias = None if layer.bias is None else layer.bias.detach().clone()
-        packed = cls(weight, scale, bias, input_scale)
-        packed.expand()
-        return packed.eval()
-
-    def expand(self) -> None:
-        """As in `Packed`; on a GPU, where a kernel multiplies by the weight as it is stored, nothing is expanded."""
-        weight = self.stored_weight()
-        values = weight.values
-        there = not values.is_meta and not isinstance(values, FakeTensor)
-        found = operands(weight) if there and backend(values.device.type) == "triton" else None
-        self._op, tensors = found or (None, ())
-        # What is stored is not held twice: torch.export loses count of buffers that share memory.
-        stored = {tensor.data_ptr(): name for name, tensor in weight.tensors().items() if tensor.numel()}
-        for name, _ in self._operands:
-            if name.startswith("_operand"):
-                delattr(self, name)
-        self._operands = ()
-        for number, tensor in enumerate(tensors):
-            name = stored.get(tensor.data_ptr(), f"_operand{number}")
-            if name.startswith("_operand"):
-                self.register_buffer(name, tensor, persistent=False)
-            self._operands += ((name, tuple(tensor.shape)),)
-        if found is None:
-            super().expand()
-        else:
-            weight.validate()
-            # Behind the buffers that hold something: torch.export miscounts those that follow an empty one.
-            del self._expanded
-            self.register_buffer("_expanded", None, persistent=False)
-
-    def levels(self) -> Tensor:
-        return super().levels() if self._op is None else self.stored_weight().to_dense()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
-        before = self.values.device.type
-        super()._apply(fn, recurse)
-        if self.values.device.type != before and not isinstance(self.values, FakeTensor):
-            self.expand()
-        return self
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self._op is not None:
-            stored = (getattr(self, name).view(shape) for name, shape in self._operands)
-            return call(self._op, input, *stored, self.scale, self.bias, self.input_scale, "none", None)
-        if self.bits <= 8:
-            # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
-            own = self._buffers
-            levels = own["values" if self._layout["format"] == "dense" and self.bits == 8 else "_expanded"]
-            levels = self.levels() if levels is None else levels
-            return call("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
-        if self.bits == FLOAT_BITS:
-            return F.linear(input, self.levels(), self.bias)
-        return call(
-            "qat_linear", input, self.weight, self.bias, None, self.scale, self.input_scale, self.bits, 16, None, False
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to make the empty layer, as JSON."""
-        dtype = self.values.dtype if self.bits == FLOAT_BITS else torch.float32
-        return {
-            "weight": self._layout,
-            "bias": None if self.bias is None else _name(self.bias.dtype),
-            "static": self.input_scale is not None,
-            "dtype": _name(dtype),
-        }
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> "PackedLinear":
-        weight, scale = cls._empty(settings)
-        bias = None
-        if settings["bias"] is not None:
-            bias = torch.empty(weight.shape[0], dtype=getattr(torch, settings["bias"]))
-        return cls(weight, scale, bias, torch.ones(1) if settings["static"] else None).eval()
-
-    def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, bits={self.bits}, format={self.format}"
-
-
 class PackedEmbedding(Packed):
     """The inference form of a `QuantEmbedding`: indices [...] -> [..., embedding_dim]."""
 
@@ -289,7 +178,7 @@ class PackedEmbedding(Packed):
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""
-        return {"weight": self._layout, "padding_idx": self.padding_idx, "dtype": _name(self.dtype)}
+        return {"weight": self._layout, "padding_idx": self.padding_idx, "dtype": dtype_name(self.dtype)}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "PackedEmbedding":
@@ -300,5 +189,5 @@ class PackedEmbedding(Packed):
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, format={self.format}"
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

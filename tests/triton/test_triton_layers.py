@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseq
-from sparseq.nn import QuantEmbedding, QuantSparseLinear
+from sparseq.nn import QuantEmbedding, QuantSparseLinear, multiply_as_stored
 from sparseq_kernels import backend, use_backend
 from sparseq_kernels.tiles import TileLists
 
@@ -79,16 +79,19 @@ def test_compiled_without_a_break():
 def test_a_pruned_layer_packs_compiles_and_exports(pattern):
     layer, x = QuantSparseLinear(64, 32, pattern=pattern).to(DEVICE), randn(2, 5, 64)
     layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight.detach()], 0.5, pattern)[0])
-    packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
+    packed, right = sparseq.pack(nn.Sequential(layer.eval()))[0], layer(x).detach()
+    assert packed.format != "dense" and packed._op is None and same(packed(x), right)
+    multiply_as_stored(packed)
     # Blocks of 4x4 are too small for the matrix units, and are expanded.
-    assert (packed._op is None) == (pattern == "4x4") and packed.format != "dense"
-    right = layer(x).detach()
+    assert (packed._op is None) == (pattern == "4x4") == (packed._expanded is not None)
     assert same(packed(x), right)
     torch._dynamo.reset()
     assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x), right)
     assert same(torch.export.export(packed, (x,)).module()(x), right)
     again = type(packed).from_settings(packed.settings()).to(DEVICE)
     again.load_state_dict(packed.state_dict())
+    assert same(again(x), right)
+    multiply_as_stored(again)
     assert same(again(x), right) and same(copy.deepcopy(packed)(x), right)
 
 
@@ -106,9 +109,11 @@ class Listed(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.ops = []
+        self.names = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "sparseq":
+            self.names.append(func.name().partition(".")[0])
             self.ops.append(any(isinstance(a, list) and len(a) == 7 for a in args))
         return func(*args, **(kwargs or {}))
 
@@ -189,6 +194,23 @@ def test_exported_with_tiles():
     layer, x = tiled_layer()
     layer, x = layer.eval(), x.detach()
     assert same(torch.export.export(layer, (x,)).module()(x), layer(x).detach())
+
+
+def test_large_blocks_are_multiplied_as_stored_where_that_is_faster(monkeypatch):
+    monkeypatch.setattr("sparseq.nn.packed_linear.LEAST_ROWS", 8)
+    layer = QuantSparseLinear(256, 128, pattern="64x64").to(DEVICE)
+    mask = torch.zeros(128, 256, dtype=torch.bool, device=DEVICE)
+    mask[64:, 128:192] = True
+    layer.set_mask(mask)
+    packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
+    assert packed._op == "block_sparse_int8_linear" and packed._expanded is not None
+    for rows in (7, 8):
+        x = randn(rows, 256)
+        with Listed() as seen:
+            y = packed(x)
+        assert same(y, layer(x).detach())
+        assert seen.names == [f"sparseq::{'int8_linear' if rows < 8 else packed._op}"]
+    assert multiply_as_stored(packed, False)._op is None
 
 
 def test_exported():
