@@ -82,7 +82,7 @@ def _decoding(
 def _decoding_plan(M: int, N: int, K: int) -> Plan:
     """Two programs for each processor, by sharing the depth where columns are few."""
     device = current()
-    block_n = 32
+    block_n = 16
     split = max(1, min(cdiv(K, CHUNK), 2 * device.processors // cdiv(N, block_n)))
     return Plan(16 if M <= 16 else 32, block_n, CHUNK, warps=4, stages=2, split=split)
 
@@ -160,7 +160,8 @@ def _block_plan(M: int, r: int, c: int) -> Plan:
     block_m = 16 if M <= 16 else 32 if M <= 32 else 64 if M <= 128 or device.arch == INTERPRETER else 128
     # Deep enough for an H100's loads, of which each waits for a block's column.
     room = device.shared_bytes // (block_k * (block_m + r)) - 1
-    return Plan(block_m, r, block_k, warps=4, stages=2 if device.amd else min(5, room))
+    warps = 8 if block_m * r == 128 * 128 else 4
+    return Plan(block_m, r, block_k, warps, stages=2 if device.amd else min(5, room))
 
 
 def _prepared(
