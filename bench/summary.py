@@ -46,6 +46,11 @@ def of_density(row: Row) -> float | None:
     return None if value is None else value * (1 - float(row["case"]["sparsity"]))
 
 
+def of_pattern(pattern: str, value: Callable[[Row], float | None]) -> Callable[[Row], float | None]:
+    """`value` of the rows with that pattern alone."""
+    return lambda row: value(row) if pattern in row["case"]["layer"] else None
+
+
 @dataclass(frozen=True)
 class Goal:
     """text: what is measured. wanted: at least, at the numbers of rows `at`; None where it is only of interest."""
@@ -66,6 +71,8 @@ def few(M: int) -> bool:
 
 
 _LIKE_INT_MM = times_as_fast(INT8_INPUT, INT_MM)
+_BLOCKS_LIKE_MASKED = of_pattern("64x64", times_as_fast(OURS, "weight * mask, nn.Linear"))
+_LOOSE_LIKE_DENSE = of_pattern("unstructured", times_as_fast(OURS, "dense nn.Linear"))
 _LIKE_DENSE = times_as_fast(OURS, "dense int8_linear")
 _INT8_LIKE_BF16 = times_as_fast(INT8_INPUT, BF16)
 _LIKE_BF16 = times_as_fast(OURS, BF16)
@@ -79,6 +86,10 @@ GOALS = (
     Goal("bitmask_int8_linear of 60 %, times as fast as dense", "bitmask_int8_linear", _LIKE_DENSE, 1.4, few),
     Goal("block_sparse_int8_linear, density x dense's time / time", "block_sparse_int8_linear", of_density, 0.87, many),
     Goal("semi_structured_int8_linear, times as fast as dense", "semi_structured_int8_linear", _LIKE_DENSE, None, few),
+    Goal(
+        "masked_linear, 90 % in 64x64, times as fast as masked dense", "masked_linear", _BLOCKS_LIKE_MASKED, 4.0, many
+    ),
+    Goal("masked_linear, unstructured, times as fast as dense", "masked_linear", _LOOSE_LIKE_DENSE, 0.91, many),
     Goal("qat_linear forward + backward, times as fast as bf16", "qat_linear", _LIKE_BF16, 1.0, many),
     Goal("qat_linear, times as fast as torch's fake-quant", "qat_linear", times_as_fast(OURS, FAKE), 2.0, many),
     Goal("qat_linear, peak memory / bf16 nn.Linear's", "qat_linear", memory_of(BF16), None, many),

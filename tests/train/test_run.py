@@ -102,7 +102,7 @@ def test_evaluate_and_predict_agree_with_the_run(
         {"layers": (1, 0)},
         {"epochs": 1.5, "lr_warmup": 0},
         {"max_train_rows": 20, "max_validation_rows": 10},
-        {"precision": "bf16"},
+        {"precision": "bf16", "epochs": 3},
     ],
     ids=str,
 )

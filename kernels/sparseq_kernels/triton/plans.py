@@ -149,8 +149,11 @@ def _gradient_tiles(device: Device, a_bytes: int, learned: bool) -> list[Tile]:
         return [Tile(128, 128, 32, 8), *tiles] if from_shared_memory or device.amd else tiles
     if not from_shared_memory:
         return [Tile(128, 128, 32, 8), Tile(64, 128, 32, 4), Tile(64, 64, 32, 8)]
-    tiles = [Tile(128, 128, 64, 8), Tile(64, 128, 64, 8), Tile(64, 64, 64, 4)]
-    return [Tile(256, 128, 64, 8), *tiles] if device.arch == "sm_90" and not learned else tiles
+    large, small = Tile(128, 128, 64, 8), Tile(64, 64, 64, 4)
+    if device.arch == "sm_100":
+        return [large, small]
+    tiles = [large, Tile(64, 128, 64, 8), small]
+    return tiles if learned else [Tile(256, 128, 64, 8), *tiles]
 
 
 def _splits(M: int, N: int, K: int, tile: Tile, device: Device) -> range:
