@@ -136,10 +136,11 @@ def _chunks(wanted: list[Variant]) -> list[list[Variant]]:
 
 def rows(results: Sequence[Found]) -> list[dict[str, Any]]:
     """For each kernel, and in it for each architecture, the worst of its variants."""
-    found = []
+    found, seen = [], {one.variant.arch for one in results}
+    architectures = [arch for arch in ARCHITECTURES if arch in seen]
     for kernel in sorted({one.variant.kernel for one in results}):
         worst = {}
-        for arch in ARCHITECTURES:
+        for arch in architectures:
             group = [one for one in results if (one.variant.kernel, one.variant.arch) == (kernel, arch)]
             if group:
                 worst[arch] = {
@@ -151,7 +152,9 @@ def rows(results: Sequence[Found]) -> list[dict[str, Any]]:
                     "matrix": _words(one.matrix for one in group),
                     "copies": _words(one.copies for one in group),
                 }
-        found.append({"case": {"kernel": kernel}, "architectures": worst, "cells": _cells(kernel, worst)})
+        found.append(
+            {"case": {"kernel": kernel}, "architectures": worst, "cells": _cells(kernel, worst, architectures)}
+        )
     return found
 
 
@@ -159,9 +162,10 @@ def _words(texts: Iterator[str]) -> str:
     return " ".join(sorted({word for text in texts for word in text.split()}))
 
 
-def _cells(kernel: str, worst: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """A line of the table in docs/kernels.md."""
+def _cells(kernel: str, worst: dict[str, dict[str, Any]], architectures: Sequence[str]) -> dict[str, str]:
+    """A line of the table in docs/kernels.md, without an entry for what a kernel is not for."""
     cells = {"kernel": f"`{kernel}`", "compiled": str(max(one["variants"] for one in worst.values()))}
+    cells |= dict.fromkeys(architectures, "")
     for arch, one in worst.items():
         parts = [str(one["registers"]), f"{one['shared_kib']:.0f} KiB", one["matrix"]]
         cells[arch] = ", ".join(part for part in parts if part)
