@@ -87,9 +87,10 @@ class PackedLinear(Packed):
         return super().levels() if self._op is None or self._least_rows else self.stored_weight().to_dense()
 
     def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
-        before = self.values.device.type
+        before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
         super()._apply(fn, recurse)
-        if self.values.device.type != before and not isinstance(self.values, FakeTensor):
+        # A layer whose weight is still to be loaded has nothing to expand.
+        if loaded and self.values.device.type != before and not isinstance(self.values, FakeTensor):
             self.expand()
         return self
 

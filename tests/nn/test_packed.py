@@ -37,6 +37,14 @@ def test_formats_that_cannot_be():
         pruned("unstructured", 8).pack("csr")
 
 
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x4", "16x32"])
+def test_an_empty_layer_can_be_moved_before_its_weight_is_loaded(pattern):
+    packed, x = (pruned(pattern, 8) if pattern != "16x32" else pruned(pattern, 8, 0.0)).pack(), torch.randn(3, 32)
+    empty = PackedLinear.from_settings(packed.settings()).to("meta").to_empty(device="cpu")
+    empty.load_state_dict(packed.state_dict())
+    assert torch.equal(empty(x), packed(x))
+
+
 def test_only_what_is_stored_is_in_the_state():
     packed = pruned("4x4", 8).pack()
     state = packed.state_dict()
