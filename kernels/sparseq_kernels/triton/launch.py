@@ -34,7 +34,8 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
     device = current()
     if device.amd:
         return kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
-    key = (id(kernel), device, warps, stages, constants, *[_fact(a) for a in args])
+    facts = [a if a.__class__ in _AS_THEY_ARE else _fact(a) for a in args]
+    key = (id(kernel), device, warps, stages, constants, *facts)
     compiled = _compiled.get(key)
     if compiled is None:
         compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
@@ -53,13 +54,14 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
     return compiled
 
 
+_AS_THEY_ARE = frozenset((int, float, type(None)))
+
+
 def _fact(argument: Any) -> Any:
-    """What of an argument a compiled kernel depends on, or more."""
-    if isinstance(argument, Tensor):
-        return argument.dtype, argument.data_ptr() & 15
+    """What of a tensor or a descriptor a compiled kernel depends on, or more."""
     if isinstance(argument, TensorDescriptor):
         return argument.base.dtype, tuple(argument.block_shape)
-    return argument
+    return argument.dtype, argument.data_ptr() & 15
 
 
 def _hooked(hook: Any) -> bool:
