@@ -29,7 +29,7 @@ def caption(result: Mapping[str, Any]) -> str:
     commit, _, changed = result["commit"].partition("+")
     taken = f"commit {commit[:10]}{' with changes' if changed else ''}, {result['date']}\n"
     if (machine := result.get("machine")) is None:  # of what depends on no machine
-        return f"triton {versions['triton']}, torch {versions['torch']}; {taken}"
+        return f"{', '.join(f'{name} {version}' for name, version in versions.items())}; {taken}"
     if "gpu" in machine:
         software = f"driver {machine['driver']}; torch {versions['torch']}, triton {versions['triton']}"
         return f"{machine['gpu']}, {software}; {taken}"

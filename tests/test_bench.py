@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import bench_model, bench_qat_step, common, tables
+from bench import bench_formats, bench_model, bench_qat_step, common, tables
 from bench.check import WrongResultError, require_close, require_equal
 from sparseq import InputError, backend, convert, pack, save
 from sparseq.timing import alternate
@@ -195,3 +195,11 @@ def test_a_table_without_results_says_so_and_an_open_marker_is_refused(tmp_path)
 def test_a_result_is_named_after_the_machine():
     described = {"cpu": "Intel(R) Xeon(R) Processor @ 2.50GHz", "threads": 2}
     assert common.slug(described) == "intel-xeon-processor-2-50ghz-2t"
+
+
+def test_formats_are_counted_and_rendered(tmp_path):
+    assert bench_formats.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("formats", tmp_path)
+    found = {row["case"]["pattern"]: row["cells"]["50% kept"] for row in result["rows"]}
+    assert found["unstructured"] == "5.00 bitmask" and found["2:4"] == "5.00 semi_structured"
+    assert found["64x64"].endswith("block_sparse") and "5.00 bitmask" in tables.render("formats", tmp_path)
