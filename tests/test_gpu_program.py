@@ -270,7 +270,8 @@ def test_all_of_it_runs_on_the_cpu(tmp_path):
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in files) and sorted(gpu.TUNED.iterdir()) == before
     found = json.loads((tmp_path / "results.json").read_text())
     assert all(step["outcome"] == "done" for step in found["steps"]) and len(found["steps"]) == 11
-    assert {result["name"] for result in found["results"]} == {"int8_linear", "qat_linear", *gpu.REST}
+    dense = {"int8_linear", "int8_linear_compiled", "qat_linear"}
+    assert {result["name"] for result in found["results"]} == {*dense, *gpu.SPARSE, *gpu.REST}
     assert all("failed" not in row for result in found["results"] for row in result["rows"])
     assert found["ceilings"]["bandwidth"] > 0 and found["host"]["host_seconds"]["packed"] > 0
     assert " passed" in log
