@@ -1,14 +1,16 @@
 """What the benchmarks of sparse int8 products share: the weight, dense and as stored, and what it is compared with."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
 from bench.check import require_close, require_equal
 from bench.clock import Call
 from bench.kernels import peers
-from bench.kernels.cases import OURS, Trial
+from bench.kernels.cases import OURS, Trial, layer_case
+from bench.kernels.conftest import Compare
 from bench.roofline import Work, work
 from bench.target import Target
 from sparseq_kernels.formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, stored_bytes
@@ -75,3 +77,25 @@ def least(target: Target, M: int, outputs: int, inputs: int, pattern: str, spars
     return work(
         [x, (round(size * outputs * inputs), torch.int8), (2 * outputs, torch.float32), y], (torch.int8, M * kept)
     )
+
+
+def run(
+    compare: Compare,
+    target: Target,
+    outputs: int,
+    inputs: int,
+    M: int,
+    pattern: str,
+    sparsity: float,
+    timed: Sequence[int],
+) -> None:
+    """A case of a benchmark that times so many rows alone."""
+    if not target.gpu:
+        pytest.skip(A_GPUS)
+    if not target.smallest and M not in timed:
+        pytest.skip(f"timed at {', '.join(map(str, timed))} rows")
+    case = layer_case(outputs, inputs, M, "forward") | {"sparsity": sparsity}
+    case["layer"] += f", {pattern} {sparsity:.0%}"
+    sizes = (target, M, outputs, inputs, pattern, sparsity)
+    with torch.inference_mode():
+        compare(case, lambda: make_trial(*sizes), least(*sizes))

@@ -69,7 +69,7 @@ def int8_linear(
     input_scale: Tensor | None,
     activation: str,
     out_dtype: torch.dtype | None,
-    output_scale: Tensor | None,
+    output_scale: Tensor | None = None,
 ) -> Tensor:
     q, scale = quantize_input(as_rows(x), input_scale, 8)
     y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation)

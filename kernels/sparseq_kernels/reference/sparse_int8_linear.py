@@ -1,5 +1,7 @@
 """int8 products with a weight of which only what is kept is stored: expanded, and then multiplied as a dense one."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -40,46 +42,18 @@ def from_pairs(values: Tensor, indices: Tensor) -> Tensor:
     return dense.scatter_(2, places, values.reshape(rows, half // 2, 2)).flatten(1)
 
 
+# `rest` of each: as in `int8_linear` from the weight's scale on, without the output's.
+
+
 def block_sparse_int8_linear(
-    x: Tensor,
-    values: Tensor,
-    block_columns: Tensor,
-    offsets: Tensor,
-    order: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor | None,
-    input_scale: Tensor | None,
-    activation: str,
-    out_dtype: torch.dtype | None,
+    x: Tensor, values: Tensor, block_columns: Tensor, offsets: Tensor, order: Tensor, *rest: Any
 ) -> Tensor:
-    weight = from_blocks(values, block_columns, offsets, x.shape[-1])
-    return int8_linear(x, weight, weight_scale, bias, input_scale, activation, out_dtype, None)
+    return int8_linear(x, from_blocks(values, block_columns, offsets, x.shape[-1]), *rest)
 
 
-def bitmask_int8_linear(
-    x: Tensor,
-    values: Tensor,
-    bits: Tensor,
-    offsets: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor | None,
-    input_scale: Tensor | None,
-    activation: str,
-    out_dtype: torch.dtype | None,
-) -> Tensor:
-    weight = from_bitmask(values, bits, x.shape[-1])
-    return int8_linear(x, weight, weight_scale, bias, input_scale, activation, out_dtype, None)
+def bitmask_int8_linear(x: Tensor, values: Tensor, bits: Tensor, offsets: Tensor, *rest: Any) -> Tensor:
+    return int8_linear(x, from_bitmask(values, bits, x.shape[-1]), *rest)
 
 
-def semi_structured_int8_linear(
-    x: Tensor,
-    values: Tensor,
-    indices: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor | None,
-    input_scale: Tensor | None,
-    activation: str,
-    out_dtype: torch.dtype | None,
-) -> Tensor:
-    weight = from_pairs(values, indices)
-    return int8_linear(x, weight, weight_scale, bias, input_scale, activation, out_dtype, None)
+def semi_structured_int8_linear(x: Tensor, values: Tensor, indices: Tensor, *rest: Any) -> Tensor:
+    return int8_linear(x, from_pairs(values, indices), *rest)

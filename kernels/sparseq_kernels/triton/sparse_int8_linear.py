@@ -1,3 +1,5 @@
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,33 +21,12 @@ DECODED_INSIDE_ROWS = 32
 DECODE_TILE = (16, CHUNK)
 
 
-def bitmask_int8_linear(
-    x: Tensor,
-    values: Tensor,
-    bits: Tensor,
-    offsets: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor | None,
-    input_scale: Tensor | None,
-    activation: str,
-    out_dtype: torch.dtype | None,
-) -> Tensor:
-    stored = (values, bits.contiguous(), offsets.contiguous(), "bitmask")
-    return _decoding(x, stored, weight_scale, bias, input_scale, activation, out_dtype)
+def bitmask_int8_linear(x: Tensor, values: Tensor, bits: Tensor, offsets: Tensor, *rest: Any) -> Tensor:
+    return _decoding(x, (values, bits.contiguous(), offsets.contiguous(), "bitmask"), *rest)
 
 
-def semi_structured_int8_linear(
-    x: Tensor,
-    values: Tensor,
-    indices: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor | None,
-    input_scale: Tensor | None,
-    activation: str,
-    out_dtype: torch.dtype | None,
-) -> Tensor:
-    stored = (values.contiguous(), indices.contiguous(), None, "2:4")
-    return _decoding(x, stored, weight_scale, bias, input_scale, activation, out_dtype)
+def semi_structured_int8_linear(x: Tensor, values: Tensor, indices: Tensor, *rest: Any) -> Tensor:
+    return _decoding(x, (values.contiguous(), indices.contiguous(), None, "2:4"), *rest)
 
 
 Stored = tuple[Tensor, Tensor, Tensor | None, str]
