@@ -47,12 +47,11 @@ _indices = itertools.count(1000)
 
 @dataclass(frozen=True)
 class Launch:
-    """kernel: its name. args: all parameters by name, constants too. compiled: Triton's compiled kernel."""
+    """kernel: its name. args: all parameters by name, constants too."""
 
     kernel: str
     grid: tuple[int, int, int]
     args: dict[str, Any]
-    compiled: Any
 
 
 class _Utils:
@@ -85,7 +84,7 @@ class AbsentDriver:
     def _note(self, source: Any, x: int, y: int, z: int, *rest: Any) -> None:
         # Between the grid and the kernel's own arguments: stream, function, two sets of metadata, two hooks.
         names = source.fn.arg_names
-        self.launches.append(Launch(source.fn.__name__, (x, y, z), dict(zip(names, rest[6:], strict=True)), rest[1]))
+        self.launches.append(Launch(source.fn.__name__, (x, y, z), dict(zip(names, rest[6:], strict=True))))
 
     def get_current_device(self) -> int:
         return self._index

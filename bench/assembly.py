@@ -81,10 +81,13 @@ def fused_roundings(assembly: str) -> int:
             if magic or holding & set(sources):
                 holding |= set(target)
             continue
-        if _MULTIPLY_ADD.match(op) and (magic or holding & set(named)):
-            count += 1
         first = _REGISTER.match(operands.strip())
-        holding -= set(_each(first[0])) if first else set()
+        targets = _each(first[0]) if first else []
+        # What fmac adds to is what it writes to.
+        read = named if "fmac" in op else named[len(targets) :]
+        if _MULTIPLY_ADD.match(op) and (magic or holding & set(read)):
+            count += 1
+        holding -= set(targets)
     return count
 
 

@@ -15,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,15 +29,15 @@ from sparseq.timing import Comparison, alternate
 ARCH = "sm_90"
 INPUTS, OUTPUTS = 768, 3072
 ROWS = (16, 1024)
-MODULE, OP, CHECKS, HOST, LAUNCHES = "layer", "op", "checks", "host function", "launches"
+MODULE, REPEATED, OP, CHECKS, HOST = "layer", "repeated", "op", "checks", "host function"
 ALLOCATION, LINEAR = "torch.empty", "nn.Linear(1, 1)"
 # What each time comprises, the outermost first.
 PARTS = {
     MODULE: "the packed layer's call",
-    OP: "torch.ops.sparseq.int8_linear",
+    REPEATED: "of these: its memory and launches, as recorded",
+    OP: "torch.ops.sparseq.int8_linear, which records nothing",
     CHECKS: "of these: the checks of its arguments",
     HOST: "of these: the Triton backend's function",
-    LAUNCHES: "of these: its launches",
     ALLOCATION: "torch.empty of the output",
     LINEAR: "nn.Linear of one weight",
 }
@@ -53,51 +52,25 @@ def packed_layer() -> nn.Module:
     return layer
 
 
-@contextmanager
-def recorded_launches() -> Iterator[list[tuple[Any, ...]]]:
-    """What is handed to `launch` within a `with` block."""
-    from sparseq_kernels.triton import int8_linear, launch, quantize_rows
-
-    calls: list[tuple[Any, ...]] = []
-
-    def record(*args: Any, **named: Any) -> Any:
-        calls.append((*args, *named.values()))
-        return launch.launch(*args, **named)
-
-    callers: tuple[Any, ...] = (int8_linear, quantize_rows)
-    for module in callers:
-        module.launch = record
-    try:
-        yield calls
-    finally:
-        for module in callers:
-            module.launch = launch.launch
-
-
 def parts(M: int) -> dict[str, Callable[[], object]]:
     """A call of each of PARTS, for M rows."""
     from sparseq_kernels import checks
-    from sparseq_kernels.triton import launch
+    from sparseq_kernels.triton.recording import record
     from sparseq_kernels.triton.table import TRITON
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)
     held: Any = layer
     given = (x, held.levels(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
-    with recorded_launches() as launches:
-        layer(x)
+    recording = record(TRITON["int8_linear"], x, whole[1:])[1]
+    assert recording is not None
     linear, one = nn.Linear(1, 1), torch.ones(1, 1)
-
-    def relaunch() -> None:
-        for call in launches:
-            launch.launch(*call)
-
     return {
         MODULE: lambda: layer(x),
+        REPEATED: lambda: recording.run(x),
         OP: lambda: torch.ops.sparseq.int8_linear(*given),
         CHECKS: lambda: checks.CHECKS["int8_linear"](*whole),
         HOST: lambda: TRITON["int8_linear"](*whole),
-        LAUNCHES: relaunch,
         ALLOCATION: lambda: torch.empty((M, OUTPUTS), dtype=torch.bfloat16, device=x.device),
         LINEAR: lambda: linear(one),
     }

@@ -223,11 +223,15 @@ AMD = """
 \tv_pk_fma_f32 v[16:17], v[14:15], v[12:13], s[2:3] op_sel_hi:[1,1,0]
 \tv_fmac_f32_e32 v20, v22, v20
 \tv_mad_u64_u32 v[18:19], s[2:3], v42, s57, v[44:45]
+\tv_mov_b32_e32 v31, 0x4b400000
+\tv_mov_b32_e32 v33, v31
+\tv_pk_fma_f32 v[30:31], v[10:11], v[12:13], 0 op_sel_hi:[1,0,0]
+\tv_fmac_f32_e32 v33, v10, v11
 """
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [(PTX, 1), (SASS, 3), (AMD, 1), ("", 0)], ids=["ptx", "sass", "amd", "none"]
+    ("text", "count"), [(PTX, 1), (SASS, 3), (AMD, 2), ("", 0)], ids=["ptx", "sass", "amd", "none"]
 )
 def test_the_rounding_constant_is_followed_through_registers(text, count):
     assert assembly.fused_roundings(text) == count

@@ -1,5 +1,6 @@
 """What a call costs on the host, by its structure: nothing here depends on how fast the machine is."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -58,6 +59,31 @@ def test_the_second_call_goes_around_tritons_own_launch(M, monkeypatch):
         assert runs == []
         layer(torch.zeros(M * 64 + 1, dtype=torch.bfloat16)[1:].reshape(M, 64))
         assert runs
+
+
+@pytest.mark.parametrize(("M", "launches"), [(5, 1), (700, 2)])
+def test_a_further_call_does_nothing_but_launch(M, launches):
+    layer, x = packed(768, 128), torch.zeros(M, 768, dtype=torch.bfloat16)
+    called = []
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_globals.get("__name__", "").startswith("sparseq"):
+            called.append((frame.f_globals["__name__"].rpartition(".")[2], frame.f_code.co_name))
+
+    with absent_gpu("sm_90") as gpu, torch.inference_mode():
+        layer(x)
+        first = len(gpu.launches)
+        sys.setprofile(note)
+        try:
+            layer(x)
+        finally:
+            sys.setprofile(None)
+    assert len(gpu.launches) == first + launches
+    # The plan in force is asked for; nothing is planned, checked, or looked up.
+    assert {module for module, _ in called} <= {
+        "packed_linear", "repeated", "transforms", "recording", "launch", "device", "runtime", "plans"
+    }  # fmt: skip
+    assert len(called) <= 12, called
 
 
 def test_hooks_of_a_profiler_are_handed_to_every_launch():

@@ -6,6 +6,7 @@ Knows nothing of models or training; `sparseq` is built on it.
 from .backends import backend, set_backend, use_backend
 from .errors import InputError
 from .patterns import Pattern
+from .repeated import Repeated
 from .transforms import call
 
-__all__ = ["InputError", "Pattern", "backend", "call", "set_backend", "use_backend"]
+__all__ = ["InputError", "Pattern", "Repeated", "backend", "call", "set_backend", "use_backend"]

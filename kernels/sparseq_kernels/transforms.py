@@ -164,6 +164,11 @@ def _plain(args: tuple[Any, ...]) -> bool:
     for arg in args:
         if isinstance(arg, Tensor) and (type(arg) not in _PLAIN_TENSORS or not (arg.is_cpu or arg.is_cuda)):
             return False
+    return nothing_looks_on()
+
+
+def nothing_looks_on() -> bool:
+    """Whether what runs is neither traced, nor transformed, nor seen by a dispatch mode."""
     return (
         torch._C._len_torch_dispatch_stack() == 0
         and torch._C._get_tracing_state() is None

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from sparseq_kernels import InputError, backend, call
+from sparseq_kernels import InputError, Repeated, backend, call
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
 
@@ -36,7 +36,11 @@ class PackedLinear(Packed):
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
+        self._repeated = Repeated()
         self._hold(weight, scale)
+        as_they_are = weight.name == "dense" and weight.bits == 8
+        # The buffer that int8_linear multiplies by; None where there are more than 8 bits.
+        self._integers = ("values" if as_they_are else "_expanded") if weight.bits <= 8 else None
         self.register_buffer("bias", bias)
         self.register_buffer("input_scale", input_scale)
 
@@ -58,6 +62,7 @@ class PackedLinear(Packed):
 
     def expand(self) -> None:
         """As in `Packed`, unless the weight is multiplied as it is stored."""
+        self._repeated = Repeated()  # What was recorded keeps the weights that it is for.
         weight, values = self.stored_weight(), self.values
         wanted = pays(weight) if self.as_stored is None else self.as_stored
         there = not values.is_meta and not isinstance(values, FakeTensor)
@@ -89,6 +94,7 @@ class PackedLinear(Packed):
     def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
         before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
         super()._apply(fn, recurse)
+        self._repeated = Repeated()
         # A layer whose weight is still to be loaded has nothing to expand.
         if loaded and self.values.device.type != before and not isinstance(self.values, FakeTensor):
             self.expand()
@@ -98,12 +104,13 @@ class PackedLinear(Packed):
         if self._op is not None and input.numel() >= self._least_rows * self.in_features:
             stored = (getattr(self, name).view(shape) for name, shape in self._operands)
             return call(self._op, input, *stored, self.scale, self.bias, self.input_scale, "none", None)
-        if self.bits <= 8:
+        if self._integers is not None:
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
-            levels = own["values" if self._layout["format"] == "dense" and self.bits == 8 else "_expanded"]
+            levels = own[self._integers]
             levels = self.levels() if levels is None else levels
-            return call("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
+            run = call if torch.compiler.is_compiling() else self._repeated
+            return run("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         return call(

@@ -191,6 +191,7 @@ def int8_descriptor_kernel(
 ):
     """`int8_tile_kernel` for levels on both sides, whose tiles the hardware copies by itself, zeros beyond the ends.
     The loops are one to the compiler, so that the next tile's copies begin while this one's outputs are stored."""
+    tl.assume(K > 0)  # Or it also writes out what to do without any depth.
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)
     for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
@@ -206,7 +207,7 @@ def int8_descriptor_kernel(
 @triton.jit(do_not_specialize=["M"])
 def int8_skinny_kernel(
     x,  # [M, K] int8 or floating
-    x_scale,  # [M], or one; written here if X_MODE is "max"
+    x_scale,  # [M], or one; if X_MODE is "max" written here for the sums of SPLIT > 1, else None
     w,  # [N, K] int8
     w_scale,  # [N]
     bias,  # [N], or None
@@ -225,30 +226,40 @@ def int8_skinny_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    WIDE: tl.constexpr,  # how much of a row is searched for its maximum at once
 ):
     part = tl.program_id(1)
-    rows, x_rows = place(tl.program_id(2), M, BLOCK_M)
+    rows = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
+    in_rows = (rows < M)[:, None]
     columns, w_rows = place(tl.program_id(0), N, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)
-    x_at = x + x_rows.to(tl.int64)[:, None] * stride_xm + depth[None, :]
+    x += rows.to(tl.int64)[:, None] * stride_xm
     w_at = w + w_rows.to(tl.int64)[:, None] * stride_wn + depth[None, :]
     xs = tl.full((BLOCK_M,), 1.0, tl.float32)
     if X_MODE == "max":
         # Every program finds the maxima itself: few rows are in the cache anyway, and no second launch is needed.
+        wide = tl.arange(0, WIDE)[None, :]
         largest = tl.zeros((BLOCK_M,), tl.int32)
-        for k in range(0, K, BLOCK_K):
-            largest = tl.maximum(largest, tl.max(magnitude_bits(load_operand(x_at, k, K, depth, EVEN_K)), axis=1))
+        for k in range(0, K, WIDE):
+            values = tl.load(x + (k + wide), mask=in_rows & (wide < K - k), other=0.0)
+            largest = tl.maximum(largest, tl.max(magnitude_bits(values), axis=1))
         xs = scale_from_bits(largest, 127)
         if SPLIT > 1:
             if (tl.program_id(0) == 0) & (part == 0):
                 tl.store(x_scale + rows, xs, mask=rows < M)
+    elif X_MODE == "given":
+        # Through a maximum, beyond which the compiler moves no layout: with a plain load it would have every warp
+        # quantize all of x for itself, in the layout of the product's operand.
+        again = tl.zeros((1, 16), tl.int32)
+        xs = tl.max(tl.load(x_scale + rows[:, None] * X_STRIDE + again, mask=in_rows, other=1.0), axis=1)
     else:
         xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
     x_factor = inverse(xs)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     share = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLIT) * BLOCK_K
     for k in range(part * share, tl.minimum(K, (part + 1) * share), BLOCK_K):
-        a = quantized(load_operand(x_at, k, K, depth, EVEN_K), x_factor, xs, X_MODE, 127, True)
+        read = in_rows if EVEN_K else in_rows & (depth[None, :] < K - k)
+        a = quantized(tl.load(x + (k + depth)[None, :], mask=read, other=0), x_factor, xs, X_MODE, 127, True)
         acc = tl.dot(a, tl.trans(load_operand(w_at, k, K, depth, EVEN_K)), acc, out_dtype=tl.int32)
     if SPLIT > 1:
         at = (part.to(tl.int64) * M + rows[:, None]) * N + columns[None, :]

@@ -6,8 +6,8 @@ from ..numerics import as_rows, qmax
 from ..reference.int8_linear import check_depth, int8_input_scale, result_dtype
 from .device import current
 from .int8_gemm import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
-from .launch import launch, on
-from .plans import SKINNY_ROWS, Plan, forced, int8_plan
+from .launch import empty, launch, on
+from .plans import SKINNY_ROWS, Plan, forced, int8_plan, quantizes_inside, skinny_search
 from .quantize_rows import row_levels, row_scales
 from .runtime import cdiv, run_length
 
@@ -25,10 +25,10 @@ def int8_linear(
     rows = rowwise(as_rows(x))
     (M, K), N = rows.shape, weight.shape[0]
     check_depth(K)
-    out = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype, output_scale), device=x.device)
+    out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype, output_scale), x.device)
     if M and N:
         scale = vector(int8_input_scale(input_scale)) if x.dtype == torch.int8 else _given(input_scale)
-        inside = x.dtype != torch.int8 and scale is not None and M <= SKINNY_ROWS
+        inside = x.dtype != torch.int8 and quantizes_inside(M, K, scale is not None)
         plan = forced() or int8_plan(M, N, K, x.element_size() if inside else 1, 1, activation, current())
         bias = None if bias is None else bias.contiguous()
         with on(x):
@@ -66,7 +66,7 @@ def launch_product(x: Tensor, scale: Tensor | None, mode: str, operands: Operand
 
 def _describable(x: Tensor) -> bool:
     """Whether the hardware can copy tiles of x by itself."""
-    return x.data_ptr() % 16 == 0 and x.stride(0) % 16 == 0
+    return x.data_ptr() % 16 == 0 and x.stride(0) % 16 == 0 and x.shape[1] > 0
 
 
 def _descriptors(x: Tensor, scale: Tensor, operands: Operands, activation: str, plan: Plan) -> None:
@@ -130,17 +130,18 @@ def launch_tiles(
 def _skinny(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
     weight, weight_scale, bias, out, output_scale = operands
     (M, K), N = x.shape, weight.shape[0]
-    if scale is None:
-        scale = torch.empty(M, dtype=torch.float32, device=x.device)
-    stride = int(scale.numel() > 1 or M == 1)
-    sums = out if plan.split == 1 else torch.empty((plan.split, M, N), dtype=torch.int32, device=x.device)
+    if scale is None and plan.split > 1:
+        scale = empty((M,), torch.float32, x.device)
+    stride = int(scale is None or scale.numel() > 1 or M == 1)
+    sums = out if plan.split == 1 else empty((plan.split, M, N), torch.int32, x.device)
     columns, row_blocks = cdiv(N, plan.block_n), cdiv(M, plan.block_m)
     tile = (plan.split, plan.block_m, plan.block_n)
+    search = skinny_search(K, mode, plan, current())
     launch(
         int8_skinny_kernel,
         (columns, plan.split, row_blocks),
         (x, scale, weight, weight_scale, bias, sums, output_scale, M, N, K, x.stride(0), weight.stride(0)),
-        (mode, stride, activation, K % plan.block_k == 0, *tile, plan.block_k),
+        (mode, stride, activation, K % plan.block_k == 0, *tile, plan.block_k, search),
         plan.warps,
         plan.stages,
     )

@@ -6,7 +6,11 @@ Triton compiles a kernel anew for each type of its arguments and for some facts 
 by no less than these. On AMD the rule has more to it, and every launch goes Triton's own way.
 """
 
-from typing import Any
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,33 +29,102 @@ MOST_REMEMBERED = 1 << 14
 _compiled: dict[tuple[Any, ...], Any] = {}
 
 
+class Launched(NamedTuple):
+    """A launch that was made, to be made again as run(*before, *args, *after), `args` being the kernel's tensors and
+    integers. stream: where the stream goes in `before`, if anywhere."""
+
+    run: Callable[..., Any]
+    before: tuple[Any, ...]
+    args: tuple[Any, ...]
+    after: tuple[Any, ...]
+    stream: int | None
+
+
+class Watched(NamedTuple):
+    """What was launched, and the tensors that `empty` made."""
+
+    launches: list[Launched]
+    new: list[Tensor]
+
+
+class _Watching(threading.local):
+    watched: Watched | None = None
+
+
+_watching = _Watching()
+
+
+@contextmanager
+def watching() -> Iterator[Watched]:
+    """What this thread does by `launch` and `empty` within a `with` block."""
+    before, found = _watching.watched, Watched([], [])
+    _watching.watched = found
+    try:
+        yield found
+    finally:
+        _watching.watched = before
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """torch.empty, for what an op's launches write."""
+    tensor = torch.empty(shape, dtype=dtype, device=device)
+    if _watching.watched is not None:
+        _watching.watched.new.append(tensor)
+    return tensor
+
+
 def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any, ...], warps: int, stages: int) -> Any:
     """Runs `kernel` on `grid`, with `args` (tensors, integers, None) and then `constants` (the kernel's constexpr
     parameters) by position. Returns the compiled kernel; under the interpreter None."""
     if interpreted():
-        kernel[grid](*args, *constants)
-        return None
+        return _tritons_way(kernel[grid], args, constants)
     device = current()
+    options = {"num_warps": warps, "num_stages": stages, **OPTIONS}
     if device.amd:
-        return kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
+        return _tritons_way(functools.partial(kernel[grid], **options), args, constants)
     facts = [a if a.__class__ in _AS_THEY_ARE else _fact(a) for a in args]
     key = (id(kernel), device, warps, stages, constants, *facts)
     compiled = _compiled.get(key)
     if compiled is None:
-        compiled = kernel[grid](*args, *constants, num_warps=warps, num_stages=stages, **OPTIONS)
+        compiled = kernel[grid](*args, *constants, **options)
         if compiled is None:  # A hook of Triton's wants none, as where kernels are only listed.
             return None
         if len(_compiled) >= MOST_REMEMBERED:  # There is one for each number of rows that was met.
             _compiled.clear()
         _compiled[key] = compiled
-    elif _hooked(knobs.runtime.launch_enter_hook) or _hooked(knobs.runtime.launch_exit_hook):
+    elif hooked():
         compiled[grid](*args, *constants)
     else:
-        stream = driver.active.get_current_stream(driver.active.get_current_device())
-        # What `compiled[grid]` comes to, where no profiler asks for the launch's description.
-        how = (stream, compiled.function, compiled.packed_metadata, None, None, None)
-        compiled.run(*grid, *how, *args, *constants)
+        compiled.run(*_before(compiled, grid, current_stream()), *args, *constants)
+    if _watching.watched is not None:
+        before = _before(compiled, grid, None)
+        _watching.watched.launches.append(Launched(compiled.run, before, args, constants, before.index(None)))
     return compiled
+
+
+def _before(compiled: Any, grid: Grid, stream: Any) -> tuple[Any, ...]:
+    """What `compiled[grid]` hands on before the kernel's arguments, where no profiler asks for more."""
+    return (*grid, stream, compiled.function, compiled.packed_metadata, None, None, None)
+
+
+def _tritons_way(run: Callable[..., Any], args: tuple[Any, ...], constants: tuple[Any, ...]) -> Any:
+    if _watching.watched is not None:
+        _watching.watched.launches.append(Launched(run, (), args, constants, None))
+    return run(*args, *constants)
+
+
+def current_stream() -> Any:
+    """The current stream of the current device, as a compiled kernel takes it."""
+    active = driver.active
+    return active.get_current_stream(active.get_current_device())
+
+
+def hooked() -> bool:
+    """Whether anything is to be called at launches, such as a profiler's: a chain of hooks may be empty."""
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return (enter is not None and bool(getattr(enter, "calls", True))) or (
+        leave is not None and bool(getattr(leave, "calls", True))
+    )
 
 
 _AS_THEY_ARE = frozenset((int, float, type(None)))
@@ -62,11 +135,6 @@ def _fact(argument: Any) -> Any:
     if isinstance(argument, TensorDescriptor):
         return argument.base.dtype, tuple(argument.block_shape)
     return argument.dtype, argument.data_ptr() & 15
-
-
-def _hooked(hook: Any) -> bool:
-    """Whether anything is to be called: a chain of hooks may be empty."""
-    return hook is not None and bool(getattr(hook, "calls", True))
 
 
 def on(tensor: Tensor) -> Any:

@@ -17,7 +17,6 @@ ZERO_BELOW = tl.constexpr(rule.ZERO_BELOW)
 CLIP_TOLERANCE = tl.constexpr(rule.CLIP_TOLERANCE)
 MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 INF = tl.constexpr(math.inf)
-SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 SQRT_8_OVER_PI = tl.constexpr(math.sqrt(8 / math.pi))
 
 
@@ -88,18 +87,30 @@ def clip_and_slope(x, inverse_scale, QMAX: tl.constexpr):
 
 @triton.jit
 def gelu(y):
-    """y (1 + erf(y / sqrt 2)) / 2, with erfc(z) = t (a1 + t (a2 + t (a3 + t (a4 + t a5)))) exp(-z^2), t = 1 / (1 + pz),
-    to within 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26): in fewer steps than the library's erf, which is exact to the
-    last place."""
-    z = tl.abs(y) * SQRT_HALF
-    t = 1.0 / tl.fma(z, 0.3275911, 1.0)
-    series = tl.fma(t, 1.061405429, -1.453152027)
-    series = tl.fma(t, series, 1.421413741)
-    series = tl.fma(t, series, -0.284496736)
-    series = tl.fma(t, series, 0.254829592)
-    tail = 0.5 * y * (series * t * tl.exp(-z * z))
-    # Beyond 10 the tail is below fp32's precision, and of Inf no number.
-    return tl.where(y < 0, tail, tl.where(y > 10.0, y, y - tail))
+    """y Phi(y), to within 1e-6 max(1, |y|), without a division or an exponential: by those an epilogue takes twice the
+    instructions.
+
+    Phi(y) - 1/2 is y times a function of y^2, here a polynomial of t = 2 y^2 / 25 - 1, which is in [-1, 1] for
+    |y| <= 5. Of all of its degree it has the least largest error of y Phi(y) there, 3.3e-7 (found in fp64 by least
+    squares, each time with more weight where the error was large). Below -5 the result is that of -5, 0 but for 2e-6.
+    """
+    # NaN stays NaN.
+    above = tl.maximum(y, -5.0, propagate_nan=tl.PropagateNan.ALL)
+    inside = tl.minimum(above, 5.0, propagate_nan=tl.PropagateNan.ALL)
+    t = tl.fma(inside * inside, 0.08, -1.0)
+    q = tl.fma(t, 0.00049297011, -0.00151415449)
+    q = tl.fma(t, q, 0.00200185878)
+    q = tl.fma(t, q, -0.00291567133)
+    q = tl.fma(t, q, 0.00616543181)
+    q = tl.fma(t, q, -0.0109732328)
+    q = tl.fma(t, q, 0.0164976567)
+    q = tl.fma(t, q, -0.0233367309)
+    q = tl.fma(t, q, 0.0314262286)
+    q = tl.fma(t, q, -0.0404329486)
+    q = tl.fma(t, q, 0.0515214205)
+    q = tl.fma(t, q, -0.0702966526)
+    q = tl.fma(t, q, 0.141363785)
+    return above * tl.fma(inside, q, 0.5)
 
 
 @triton.jit

@@ -16,6 +16,8 @@ from .device import INTERPRETER, Device
 from .runtime import cdiv
 
 SKINNY_ROWS = 32
+# Values of x up to which every program of a product of few rows searches all of it for the rows' maxima.
+SEARCHED_INSIDE = 1 << 15
 # From so many multiplications on, making descriptors takes less than they save.
 DESCRIPTORS_FROM = 1 << 32
 
@@ -204,11 +206,29 @@ def tile_gradient_plan(M: int, value_bytes: int, device: Device) -> Plan:
     return Plan(TILE, TILE, block_k, warps, stages, split=split, resident=resident)
 
 
+def quantizes_inside(M: int, K: int, given: bool) -> bool:
+    """Whether a floating x [M, K] of `int8_linear` is quantized in the product itself: by every program anew, which
+    pays where x is so small that reading it again takes less than another kernel. given: whether its scale is."""
+    return M <= SKINNY_ROWS and (given or M * K <= SEARCHED_INSIDE)
+
+
+def skinny_search(K: int, mode: str, plan: Plan, device: Device) -> int:
+    """How much of each row is searched for its maximum at once: as much as registers hold, or all of it; 0 where the
+    mode is not "max"."""
+    held = 1 << (13 if device.arch == "sm_100" else 14)  # There the compiler spills more.
+    return min(1 << max(K - 1, 15).bit_length(), held // plan.block_m) if mode == "max" else 0
+
+
 def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:
-    """Narrow columns, and the depth shared by so many programs that each processor has two."""
+    """Columns as narrow as leave no processor a second program, for loads under way are what reads the weight fast.
+    Depth is shared only where it is so long that it makes up for the kernel that adds up, and what is quantized inside
+    is by twice the warps."""
     block_m = 16 if M <= 16 else 32
-    block_n, block_k = (32, 64) if device.arch == INTERPRETER else (64, 128)
-    columns = cdiv(N, block_n)
-    split = max(1, min(cdiv(K, 2 * block_k), 2 * device.processors // columns))
-    stages = 2 if device.amd else 4
-    return Plan(block_m, block_n, block_k, warps=4, stages=stages, split=split, inside=x_bytes > 1)
+    block_n = next((n for n in (16, 32) if cdiv(N, n) <= device.processors), 64)
+    deepest, shared = (64, 128) if device.arch == INTERPRETER else (8192 // block_m, 8192)
+    block_k = next((k for k in (deepest, deepest // 2) if K % k == 0), deepest // 4)
+    split = max(1, min(K // shared, device.processors // cdiv(N, block_n)))
+    loads = block_k * (block_m * x_bytes + block_n)
+    stages = 2 if device.amd else max(2, min(4, (device.shared_bytes - block_k * block_m - 1024) // loads))
+    inside = x_bytes > 1
+    return Plan(block_m, block_n, block_k, 8 if inside else 4, stages, split=split, inside=inside)

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..numerics import as_rows, qmax, storage_dtype
-from .launch import launch, on
+from .launch import empty, launch, on
 from .numerics import activate, inverse, level_bits, level_float, magnitude_bits, scale_from_bits
 
 # Values a program of four warps holds: 16 a thread, which is four loads of 16 bytes in fp32. A row up to LONGEST stays
@@ -117,8 +117,8 @@ def quantize_rows(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def activate_quantize_rows(x: Tensor, activation: str, bits: int) -> tuple[Tensor, Tensor]:
     """quantize_rows(y) of y = activation(x) in x's dtype; `activation` as in `numerics.activate`. y is not stored."""
-    levels = torch.empty(x.shape, dtype=storage_dtype(bits), device=x.device)
-    scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+    levels = empty(x.shape, storage_dtype(bits), x.device)
+    scales = empty(x.shape[:-1], torch.float32, x.device)
     _run(x, None, levels, scales, bits, activation)
     return levels, scales
 
@@ -126,7 +126,7 @@ def activate_quantize_rows(x: Tensor, activation: str, bits: int) -> tuple[Tenso
 def row_scales(rows: Tensor, bits: int, mask: Tensor | None = None, packed: bool = False) -> Tensor:
     """The scales alone, fp32 [M], of rows [M, K], or of the values that a `mask` keeps: bool [M, K], or if `packed`
     bit by bit, uint8 [M, ceil(K / 8)]."""
-    scales = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
+    scales = empty(rows.shape[:1], torch.float32, rows.device)
     _run(rows, mask, None, scales, bits, packed=packed)
     return scales
 
@@ -136,9 +136,9 @@ def row_levels(
 ) -> tuple[Tensor, Tensor]:
     """(levels [M, K], scale) of rows [M, K]: by the fp32 `scale`, [M] or one, beyond which values are clipped, or else
     by each row's own from its maximum [M]. mask, packed: as for `row_scales`."""
-    levels = torch.empty(rows.shape, dtype=storage_dtype(bits), device=rows.device)
+    levels = empty(rows.shape, storage_dtype(bits), rows.device)
     if scale is None:
-        found = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)
+        found = empty(rows.shape[:1], torch.float32, rows.device)
         _run(rows, mask, levels, found, bits, packed=packed)
         return levels, found
     _run(rows, mask, levels, scale, bits, given=True, clip=True, packed=packed)
@@ -150,7 +150,7 @@ def fake_quantized(
 ) -> Tensor:
     """The values [M, K] that `row_levels` of the fp32 `scale` [M] stand for, in `dtype`. clip: whether values may lie
     beyond the scale's range, because it is no maximum."""
-    values = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    values = empty(rows.shape, dtype, rows.device)
     _run(rows, mask, values, scale, bits, given=True, clip=clip)
     return values
 

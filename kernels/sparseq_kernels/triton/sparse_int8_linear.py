@@ -9,7 +9,7 @@ from ..reference.sparse_int8_linear import CHUNK
 from .device import INTERPRETER, current
 from .int8_gemm import int8_sum_kernel
 from .int8_linear import launch_product, rowwise, vector
-from .launch import launch, on
+from .launch import empty, launch, on
 from .plans import Plan, forced, int8_plan
 from .quantize_rows import row_levels
 from .runtime import cdiv, run_length
@@ -49,7 +49,7 @@ def _decoding(
     bias = None if bias is None else bias.contiguous()
     with on(x):
         if M > DECODED_INSIDE_ROWS:
-            weight = torch.empty((N, K), dtype=torch.int8, device=values.device)
+            weight = empty((N, K), torch.int8, values.device)
             grid = (cdiv(N, DECODE_TILE[0]), max(1, cdiv(K, DECODE_TILE[1])), 1)
             args = (*stored[:3], weight, N, K, cdiv(K, CHUNK))
             launch(decode_kernel, grid, args, (stored[3], *DECODE_TILE), warps=4, stages=1)
@@ -73,7 +73,7 @@ def _decoding_product(
 ) -> None:
     (M, K), N = x.shape, weight_scale.shape[0]
     plan, stride = forced() or _decoding_plan(M, N, K), int(scale.numel() > 1 or M == 1)
-    sums = out if plan.split == 1 else torch.empty((plan.split, M, N), dtype=torch.int32, device=x.device)
+    sums = out if plan.split == 1 else empty((plan.split, M, N), torch.int32, x.device)
     tile = (plan.split, plan.block_m, plan.block_n)
     columns, row_blocks = cdiv(N, plan.block_n), cdiv(M, plan.block_m)
     launch(
@@ -151,7 +151,7 @@ def _prepared(
     """(the output, still to be written, x as levels [M, K], their scale)."""
     rows = rowwise(as_rows(x))
     check_depth(rows.shape[1])
-    out = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
+    out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype), x.device)
     if x.dtype == torch.int8:
         return out, rows, vector(int8_input_scale(input_scale))
     return out, *row_levels(rows, None, None if input_scale is None else vector(input_scale), 8)
