@@ -179,7 +179,7 @@ def warm(ops: Sequence[str], target: Target, part: int, parts: int) -> None:
 
 def compiled_for(product: Product) -> tuple[Any, ...]:
     """What beside the plan and the depth Triton compiles a product's kernel anew for."""
-    return product.op, product.skinny, product.M == 1, product.outputs > product.inputs
+    return product.op, product.x_bytes, product.skinny, product.M == 1, product.outputs > product.inputs
 
 
 def warm_in_parallel(ops: Sequence[str], target: Target, jobs: int, seconds: float) -> None:

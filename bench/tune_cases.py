@@ -15,7 +15,7 @@ from sparseq_kernels import use_backend
 from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.triton import plans, tuned
 from sparseq_kernels.triton.device import INTERPRETER, Device
-from sparseq_kernels.triton.plans import SKINNY_ROWS, Plan
+from sparseq_kernels.triton.plans import SKINNY_ROWS, Plan, quantizes_inside
 
 OPS = torch.ops.sparseq
 OPERATIONS = ("int8_linear",)
@@ -27,15 +27,17 @@ SMALLEST = (((128, 128),), (64, 1))
 
 @dataclass(frozen=True)
 class Product:
-    """An op on a layer [M, inputs] -> [M, outputs], in which one plan decides."""
+    """An op on a layer [M, inputs] -> [M, outputs], in which one plan decides. x_bytes: a value's, 1 of levels."""
 
     op: str
     M: int
     outputs: int
     inputs: int
+    x_bytes: int = 1
 
     def __str__(self) -> str:
-        return f"{self.op}, {self.M} x {self.inputs} -> {self.outputs}"
+        x = "" if self.x_bytes == 1 else f", x of {self.x_bytes} bytes a value"
+        return f"{self.op}, {self.M} x {self.inputs} -> {self.outputs}{x}"
 
     @property
     def skinny(self) -> bool:
@@ -55,7 +57,14 @@ class Product:
 def products(ops: Sequence[str], target: Target) -> list[Product]:
     """All of them, by their rank, and then the numbers of tokens in the order of ROWS."""
     layers, rows = SMALLEST if target.smallest else (tuple(reversed(LAYERS)), ROWS)
-    found = [Product(op, M, *layer) for M in rows for layer in layers for op in ops]
+    found = [
+        Product(op, M, *layer, x_bytes)
+        for M in rows
+        for layer in layers
+        for op in ops
+        for x_bytes in (1, target.dtype.itemsize)
+        if x_bytes == 1 or quantizes_inside(M, layer[1], False)
+    ]
     return sorted(found, key=lambda one: one.rank)
 
 
@@ -81,13 +90,17 @@ def make_inputs(product: Product, target: Target) -> Inputs:
 
 
 def make_run(product: Product, target: Target) -> Callable[[], Tensor]:
-    """Of levels: what comes in floating point is quantized before, and then is such a product too, also in QAT."""
+    """Of levels but for few rows: what else comes in floating point is quantized before, and then is such a product
+    too, also in QAT."""
     M, N, K = product.M, product.outputs, product.inputs
     # With the activation that a BERT's layer of this shape ends with.
     activation = "gelu" if N > K else "none"
-    levels, rows = quantize_rows(torch.randn(M, K, device=target.device), 8)
+    x = torch.randn(M, K, device=target.device, dtype=target.dtype)
+    levels, rows = quantize_rows(x, 8)
     weight, scale = quantize_rows(torch.randn(N, K, device=target.device), 8)
     bias = torch.randn(N, device=target.device)
+    if product.x_bytes > 1:
+        return lambda: OPS.int8_linear(x, weight, scale, bias, None, activation, target.dtype)
     return lambda: OPS.int8_linear(levels, weight, scale, bias, rows, activation, target.dtype)
 
 
@@ -97,8 +110,8 @@ def by_the_rules() -> Iterator[list[tuned.Key]]:
     asked: list[tuned.Key] = []
     find = tuned.find
 
-    def note(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int, device: Device) -> None:
-        asked.append(tuned.key(kind, M, N, K, x_bytes, w_bytes))
+    def note(kind: str, M: int, N: int, K: int, x_bytes: int, device: Device) -> None:
+        asked.append(tuned.key(kind, M, N, K, x_bytes))
 
     tuned.find = note
     try:
@@ -121,25 +134,30 @@ _TILES = (
     (64, 32, 256, 4, 4, 2),
 )  # fmt: skip
 # (block_n, block_k, warps, stages)
-_SKINNY_TILES = ((16, 256, 2, 5), (32, 128, 4, 4), (32, 256, 4, 4), (64, 128, 4, 4), (64, 256, 4, 3), (128, 128, 8, 4))
+_SKINNY_TILES = (
+    (16, 512, 4, 4), (16, 256, 4, 5), (16, 256, 2, 5), (32, 256, 4, 4), (64, 256, 4, 3), (128, 128, 8, 4)
+)  # fmt: skip
+_SKINNY_INSIDE_TILES = ((16, 512, 8, 4), (16, 256, 8, 4), (16, 256, 4, 4), (32, 256, 8, 4), (32, 512, 8, 3))
 # Beyond so many rows there are enough tiles of any size, and small ones only load more.
 _LARGE_TILES_ABOVE, _LARGE = 2048, 64 * 128
 
 
 def expected_key(product: Product) -> tuned.Key:
     """What the plan of a product is looked up by."""
-    return tuned.key("int8", product.M, product.outputs, product.inputs, 1, 1)
+    return tuned.key("int8", product.M, product.outputs, product.inputs, product.x_bytes)
 
 
 def candidates(product: Product, key: tuned.Key, device: Device, target: Target) -> list[Plan]:
     """The plans to try for a product whose plan is looked up by `key`."""
-    _, M, N, K, _, _ = key
+    _, M, N, K, _ = key
     if product.skinny:
         block_m = 16 if product.M <= 16 else 32
         shares = [(tile, split) for tile in _SKINNY_TILES for split in _splits(M, N, K, (block_m, *tile[:2]), device)]
         found = [
             Plan(block_m, n, k, warps, stages, split=split, inside=False) for (n, k, warps, stages), split in shares
         ]
+        if product.x_bytes > 1:
+            found = [Plan(block_m, *tile) for tile in _SKINNY_INSIDE_TILES] + found[:2]
     else:
         described = (True, False) if device.arch in ("sm_90", INTERPRETER) else (False,)
         most, least = max(64, 2 * M), _LARGE if M > _LARGE_TILES_ABOVE else 0

@@ -84,7 +84,7 @@ def test_a_kernel_passes(arch):
 
 
 def test_a_measured_plan_is_compiled(tmp_path, monkeypatch):
-    plan = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 1, "w": 1}
+    plan = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 1}
     plan |= {"block_m": 32, "block_n": 64, "block_k": 64, "warps": 2, "stages": 3}
     content = {"device": "NVIDIA H100 80GB HBM3", "triton": triton.__version__, "plans": [plan]}
     (tmp_path / "h100.json").write_text(json.dumps(content))

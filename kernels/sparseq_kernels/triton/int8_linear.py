@@ -29,7 +29,7 @@ def int8_linear(
     if M and N:
         scale = vector(int8_input_scale(input_scale)) if x.dtype == torch.int8 else _given(input_scale)
         inside = x.dtype != torch.int8 and quantizes_inside(M, K, scale is not None)
-        plan = forced() or int8_plan(M, N, K, x.element_size() if inside else 1, 1, activation, current())
+        plan = forced() or int8_plan(M, N, K, x.element_size() if inside else 1, activation, current())
         bias = None if bias is None else bias.contiguous()
         with on(x):
             mode = "levels"

@@ -71,28 +71,21 @@ def forced() -> Plan | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def int8_plan(M: int, N: int, K: int, x_bytes: int, w_bytes: int, activation: str, device: Device) -> Plan:
-    """For `int8_linear` and the forward of `qat_linear`. x_bytes, w_bytes: of a value as it comes to the product, 1 if
-    int8. More is quantized inside, by each tile anew, which takes longer than a kernel before it but for few rows whose
-    scale is known."""
-    if (measured := tuned.find("int8", M, N, K, x_bytes, w_bytes, device)) is not None:
+def int8_plan(M: int, N: int, K: int, x_bytes: int, activation: str, device: Device) -> Plan:
+    """For a product of levels, which `int8_linear` and the forward of `qat_linear` are. x_bytes: of a value of x as it
+    comes to the product; more than 1 only where `quantizes_inside`."""
+    if (measured := tuned.find("int8", M, N, K, x_bytes, device)) is not None:
         return measured
-    if M <= SKINNY_ROWS and w_bytes == 1:
+    if M <= SKINNY_ROWS:
         return _skinny(M, N, K, x_bytes, device)
-    inside = x_bytes > 1 or w_bytes > 1
-    tiles = _int8_tiles(device, busy=inside or activation in ("gelu", "gelu_tanh"), deep=x_bytes + w_bytes <= 3)
+    tiles = _int8_tiles(device, busy=activation in ("gelu", "gelu_tanh"))
     # Tiles for all processors, or nearly so.
     tile = next((t for t in tiles if 10 * cdiv(M, t.m) * cdiv(N, t.n) >= 9 * device.processors), tiles[-1])
     room = device.shared_bytes // tile.resident
-    for k in (tile.k, tile.k // 2):
-        # What is quantized inside needs room beside what was loaded.
-        quantized = k * (tile.m * (x_bytes > 1) + tile.n * (w_bytes > 1))
-        stages = (room - 2 * quantized) // (k * (tile.m * x_bytes + tile.n * w_bytes))
-        if stages >= 2:
-            break
-    stages = 2 if device.amd else min(4, stages)
-    descriptors = device.arch == "sm_90" and not inside and M * N * K >= DESCRIPTORS_FROM
-    return Plan(tile.m, tile.n, k, tile.warps, stages, inside=inside, resident=tile.resident, descriptors=descriptors)
+    k = next((k for k in (tile.k, tile.k // 2) if room // (k * (tile.m + tile.n)) >= 2), tile.k // 2)
+    stages = 2 if device.amd else min(4, room // (k * (tile.m + tile.n)))
+    descriptors = device.arch == "sm_90" and M * N * K >= DESCRIPTORS_FROM
+    return Plan(tile.m, tile.n, k, tile.warps, stages, inside=False, resident=tile.resident, descriptors=descriptors)
 
 
 class Tile(NamedTuple):
@@ -105,24 +98,19 @@ class Tile(NamedTuple):
     resident: int = 1
 
 
-def _int8_tiles(device: Device, busy: bool, deep: bool) -> list[Tile]:
+def _int8_tiles(device: Device, busy: bool) -> list[Tile]:
     """Tiles of an int8 product, the most efficient first.
 
-    busy: a tile has other work beside the product (quantizing, GELU), which needs registers. deep: shared memory holds
-    128 values of depth. Those for sm_90 were the fastest of many on an H100, where two programs a processor fill each
-    other's gaps; the others are the largest that the compiler does not spill.
+    busy: a tile ends with more work than its product's scales and bias, which needs registers. Those for sm_90 were the
+    fastest of many on an H100, where two programs a processor fill each other's gaps; the others are the largest that
+    the compiler does not spill.
     """
     if device.arch == INTERPRETER:
         return [Tile(32, 32, 64, 4)]
     if device.arch == "sm_90":
-        if deep:
-            return [Tile(128, 128, 128, 4, resident=2), Tile(64, 64, 128, 4, resident=2)]
-        return [Tile(128, 256, 32, 8), Tile(128, 64, 64, 4, resident=2), Tile(64, 64, 64, 4, resident=2)]
-    small = [Tile(64, 128, 64, 4), Tile(64, 64, 64, 4)]
-    if device.arch == "sm_100" and not deep:
-        return small
+        return [Tile(128, 128, 128, 4, resident=2), Tile(64, 64, 128, 4, resident=2)]
     wide = device.shared_bytes > 128 * 1024 and not busy
-    return [Tile(128, 256, 64, 8) if wide else Tile(128, 128, 64, 8), *small]
+    return [Tile(128, 256, 64, 8) if wide else Tile(128, 128, 64, 8), Tile(64, 128, 64, 4), Tile(64, 64, 64, 4)]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -65,7 +65,7 @@ def qat_linear(
     else:
         y = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
         bias = None if bias is None else bias.contiguous()
-        plan = forced() or (int8_plan(M, N, K, 1, 1, "none", current()) if integers else WIDE_PLAN)
+        plan = forced() or (int8_plan(M, N, K, 1, "none", current()) if integers else WIDE_PLAN)
         with on(x):
             if plan.inside:
                 x_scale, w_scale = _inside(
@@ -216,8 +216,7 @@ def _product(
     ready = b.bits == 0
     b_bytes = b.values.element_size() + (b.mask is not None)
     plan = forced() or gradient_plan(R, C, D, g.element_size(), b_bytes, device, of.learned)
-    parts = 2 if plan.block_n >= 128 else 1
-    columns = cdiv(C, SUM_TILE[1]) if plan.split > 1 else cdiv(C, plan.block_n) * parts
+    columns = cdiv(C, SUM_TILE[1]) if plan.split > 1 else cdiv(C, plan.block_n) * plan.parts
     slopes = torch.empty((R, columns if of.learned else 0), dtype=torch.float32, device=out.device)
     clipped = of if of.learned else None
     epilogue = (
@@ -262,7 +261,7 @@ def _product(
                 plan.block_n,
                 plan.block_k,
                 plan.group_m,
-                parts,
+                plan.parts,
             ),
             plan.warps,
             plan.stages,

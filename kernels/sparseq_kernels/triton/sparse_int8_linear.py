@@ -53,7 +53,7 @@ def _decoding(
             grid = (cdiv(N, DECODE_TILE[0]), max(1, cdiv(K, DECODE_TILE[1])), 1)
             args = (*stored[:3], weight, N, K, cdiv(K, CHUNK))
             launch(decode_kernel, grid, args, (stored[3], *DECODE_TILE), warps=4, stages=1)
-            plan = int8_plan(M, N, K, 1, 1, activation, current())
+            plan = int8_plan(M, N, K, 1, activation, current())
             launch_product(rows, scale, "levels", (weight, vector(weight_scale), bias, out, None), activation, plan)
         else:
             _decoding_product(rows, scale, stored, vector(weight_scale), bias, out, activation)

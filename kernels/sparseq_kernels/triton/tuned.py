@@ -21,12 +21,12 @@ if TYPE_CHECKING:  # plans asks this module before it follows its own rules.
 FOLDER = Path(__file__).parent.parent / "tuned"
 # Of plans: "int8" for `plans.int8_plan`.
 KINDS = ("int8",)
-SIZES = ("M", "N", "K", "x", "w")
+SIZES = ("M", "N", "K", "x")
 # Of M: more rows go by the plan for so many.
 LARGEST_BUCKET = 16384
 
-# (kind, M's bucket, N, K, bytes of a value of either operand)
-Key = tuple[str, int, int, int, int, int]
+# (kind, M's bucket, N, K, bytes of a value of x)
+Key = tuple[str, int, int, int, int]
 
 
 def bucket(count: int) -> int:
@@ -34,16 +34,16 @@ def bucket(count: int) -> int:
     return min(1 << max(count - 1, 0).bit_length(), LARGEST_BUCKET)
 
 
-def key(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int) -> Key:
-    return kind, bucket(M), N, K, x_bytes, w_bytes
+def key(kind: str, M: int, N: int, K: int, x_bytes: int) -> Key:
+    return kind, bucket(M), N, K, x_bytes
 
 
-def find(kind: str, M: int, N: int, K: int, x_bytes: int, w_bytes: int, device: Device) -> "Plan | None":
+def find(kind: str, M: int, N: int, K: int, x_bytes: int, device: Device) -> "Plan | None":
     """The measured plan for this product on this device, if there is one. InputError for a file that is malformed.
 
-    kind: one of KINDS. x_bytes, w_bytes: of a value of each operand.
+    kind: one of KINDS. x_bytes: of a value of x, as it comes to the product.
     """
-    return _plans(device.name).get(key(kind, M, N, K, x_bytes, w_bytes)) if device.name else None
+    return _plans(device.name).get(key(kind, M, N, K, x_bytes)) if device.name else None
 
 
 @functools.cache
