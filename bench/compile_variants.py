@@ -12,8 +12,12 @@ from triton import knobs
 from bench.absent_gpu import absent_gpu
 from bench.compile_cases import Case
 
-# Constants that change a few instructions of a kernel, and nothing of its tile or of what its loop does.
-MINOR = frozenset({"ACTIVATION", "QMAX", "X_QMAX", "W_QMAX", "CLIPPED_QMAX", "CLIP", "REGROW", "X_STRIDE", "EVEN_D"})
+# Constants that change a few instructions of a kernel, or the type of what it loads, and nothing of its tile or of what
+# its loop does.
+MINOR = frozenset({
+    "ACTIVATION", "QMAX", "X_QMAX", "W_QMAX", "CLIPPED_QMAX", "CLIP", "REGROW", "X_STRIDE", "EVEN_D", "TYPE", "ENTRIES",
+    "SHIFT",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def network(hidden: int, target: Target) -> tuple[int, list[tuple[int, int]]]:
     interpreter a few rows."""
     blocks = max(SIZES[size].layers for size in HIDDEN[hidden]) if target.kind == "cuda" else 1
     shapes = [(hidden, hidden)] * 4 + [(4 * hidden, hidden), (hidden, 4 * hidden)]
-    return blocks, [(32, hidden)] * 2 if target.kind == "interpreter" else shapes * blocks
+    return blocks, [(16, hidden)] * 2 if target.kind == "interpreter" else shapes * blocks
 
 
 def make_trial(target: Target, hidden: int, pattern: str) -> Trial:
