@@ -150,19 +150,22 @@ def write(folder, op, rows):
 
 def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, "FAKE", "fake")
+    limited = {"floor": {"measured": {"fraction": 0.5}}}
     floor = {"floor": {"datasheet": {"fraction": 0.6, "bound": "bytes", "seconds": 1e-6}}}
     small = row(8192, ours=100.0, size="tiny")
     failed = {"case": {"size": "base", "layer": "1 -> 2", "M": 8192, "step": "forward"}, "failed": "wrong"}
-    write(tmp_path, "int8_linear", [row(8192), row(8192, ours=1.25, layer="a"), row(1, **floor), small, failed])
+    write(
+        tmp_path, "int8_linear", [row(8192), row(8192, ours=1.25, layer="a", **limited), row(1, **floor), small, failed]
+    )
     write(tmp_path, "qat_linear", [row(8192, peak_bytes={"sparseq": 30, "bf16 nn.Linear": 40, "fake": 0})])
     lines = summary.goals(tmp_path).splitlines()
     by_name = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[2:]}
-    assert lines[0].count("M =") == len(ROWS[True])
-    assert by_name["int8_linear of int8 x, times as fast as torch._int_mm"][1] == "1.12 (1.12 to 1.12) met"
-    assert by_name["int8_linear, times as fast as bf16 nn.Linear"][1] == "1.80 (1.60 to 2.00) met"
+    assert lines[0].count("| M =") == len(ROWS[True]) and "| limit, M = 8192 |" in lines[0]
+    assert by_name["int8_linear of int8 x, times as fast as torch._int_mm"][1:3] == ["", "1.12 (1.12 to 1.12) met"]
+    assert by_name["int8_linear, times as fast as bf16 nn.Linear"][1:3] == ["3.20", "1.80 (1.60 to 2.00) met"]
     assert by_name["int8_linear, fraction of the datasheet's floor"][-1] == "0.60 (0.60 to 0.60) missed"
-    assert by_name["qat_linear, peak memory / bf16 nn.Linear's"][:2] == ["", "0.75 (0.75 to 0.75)"]
-    assert by_name["qat_linear, times as fast as torch's fake-quant"][1:] == [""] * 5
+    assert by_name["qat_linear, peak memory / bf16 nn.Linear's"][:3] == ["", "", "0.75 (0.75 to 0.75)"]
+    assert by_name["qat_linear, times as fast as torch's fake-quant"][1:] == [""] * 6
     page = summary.page([("tests", "done", "3")], {"machine": "x"}, tmp_path)
     assert "| tests | done | 3 |" in page and "## int8_linear" in page and "- machine: x" in page
     write(tmp_path, "int8_linear", [small])

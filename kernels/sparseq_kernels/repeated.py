@@ -33,13 +33,15 @@ class Repeated:
 
     def __call__(self, op: str, x: Tensor, *constants: Any) -> Tensor:
         """The (first) result of op(x, *constants)."""
-        if not _usual(x):
+        # Whether the op comes to no more than running it: its constants have no gradients.
+        unusual = type(x) is not Tensor or torch._C._is_any_autocast_enabled() or not nothing_looks_on()
+        if unusual or (x.requires_grad and torch.is_grad_enabled()):
             return call(op, x, *constants)
         key = (op, x.shape, x.dtype)
         forced, known, recording = self._recorded.get(key, _NOTHING)
         if forced is backends._forced and len(known) == len(constants) and all(map(is_, known, constants)):
-            if recording is not None and recording.fits(x):
-                return recording.run(x)
+            if recording is not None and (result := recording.run(x)) is not None:
+                return result
         elif backends.backend(x.device.type) == "triton" and (known or len(self._recorded) < MOST_RECORDED):
             from .triton.recording import laid_out, record
 
@@ -53,13 +55,3 @@ class Repeated:
 
 
 _NOTHING: tuple[str, tuple[Any, ...], None] = ("", (), None)
-
-
-def _usual(x: Tensor) -> bool:
-    """Whether an op of x, and of constants without gradients, comes to no more than running it."""
-    return (
-        type(x) is Tensor
-        and nothing_looks_on()
-        and not torch._C._is_any_autocast_enabled()
-        and not (x.requires_grad and torch.is_grad_enabled())
-    )

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Repeated, backend, call
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
@@ -109,7 +110,7 @@ class PackedLinear(Packed):
             own = self._buffers
             levels = own[self._integers]
             levels = self.levels() if levels is None else levels
-            run = call if torch.compiler.is_compiling() else self._repeated
+            run = call if is_compiling() else self._repeated
             return run("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)

@@ -45,8 +45,9 @@ class Counted:
         run = Recording.run
 
         def counting(recording, x):
-            self.runs += 1
-            return run(recording, x)
+            result = run(recording, x)
+            self.runs += result is not None
+            return result
 
         monkeypatch.setattr(Recording, "run", counting)
 

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from triton.runtime import driver
@@ -29,6 +30,15 @@ class Device:
 def current() -> Device:
     """The current device, as Triton's driver describes it."""
     return _INTERPRETER if interpreted() else _described(driver.active.get_current_device())
+
+
+def current_and_stream() -> tuple[Device, Any]:
+    """The current device and its current stream, as a compiled kernel takes it; None for the interpreter."""
+    if interpreted():
+        return _INTERPRETER, None
+    active = driver.active
+    index = active.get_current_device()
+    return _described(index), active.get_current_stream(index)
 
 
 @functools.cache

@@ -15,11 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from triton import knobs
-from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .device import current
-from .runtime import interpreted
+from .device import current_and_stream
 
 # No multiplication fuses with the addition after it, so that outputs in fp32 are the reference's to the bit.
 OPTIONS = {"enable_fp_fusion": False}
@@ -76,9 +74,9 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any, ...], warps: int, stages: int) -> Any:
     """Runs `kernel` on `grid`, with `args` (tensors, integers, None) and then `constants` (the kernel's constexpr
     parameters) by position. Returns the compiled kernel; under the interpreter None."""
-    if interpreted():
+    device, stream = current_and_stream()
+    if stream is None:
         return _tritons_way(kernel[grid], args, constants)
-    device = current()
     options = {"num_warps": warps, "num_stages": stages, **OPTIONS}
     if device.amd:
         return _tritons_way(functools.partial(kernel[grid], **options), args, constants)
@@ -95,7 +93,7 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
     elif hooked():
         compiled[grid](*args, *constants)
     else:
-        compiled.run(*_before(compiled, grid, current_stream()), *args, *constants)
+        compiled.run(*_before(compiled, grid, stream), *args, *constants)
     if _watching.watched is not None:
         before = _before(compiled, grid, None)
         _watching.watched.launches.append(Launched(compiled.run, before, args, constants, before.index(None)))
@@ -113,18 +111,10 @@ def _tritons_way(run: Callable[..., Any], args: tuple[Any, ...], constants: tupl
     return run(*args, *constants)
 
 
-def current_stream() -> Any:
-    """The current stream of the current device, as a compiled kernel takes it."""
-    active = driver.active
-    return active.get_current_stream(active.get_current_device())
-
-
 def hooked() -> bool:
     """Whether anything is to be called at launches, such as a profiler's: a chain of hooks may be empty."""
     enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
-    return (enter is not None and bool(getattr(enter, "calls", True))) or (
-        leave is not None and bool(getattr(leave, "calls", True))
-    )
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 _AS_THEY_ARE = frozenset((int, float, type(None)))

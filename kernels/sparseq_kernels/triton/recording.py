@@ -4,6 +4,8 @@ On the host most of a call's time goes into what is the same each time: checks, 
 kernel is found. What differs is where x lies and where what is new lies.
 """
 
+import itertools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,63 +15,73 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from . import plans
-from .device import Device, current
-from .launch import Launched, current_stream, hooked, watching
-from .runtime import interpreted
+from .device import Device, current, current_and_stream
+from .launch import Launched, hooked, watching
 
-# Of memory, in bytes, by which Triton tells its kernels apart.
-ALIGNMENT = 16
+# Of memory, in bytes: by which Triton tells its kernels apart, and what lies apart in a call's scratch memory.
+ALIGNMENT, APART = 16, 256
 
 
 class _Step(NamedTuple):
-    """A launch, as run(*args) with the values at `places` in args: (position, number of a value). descriptors: the same
-    for descriptors of tiles, with what else they say."""
+    """A launch, as run(*pick(values)) of all that is numbered."""
 
     run: Callable[..., Any]
-    args: list[Any]
-    places: list[tuple[int, int]]
-    descriptors: list[tuple[int, int, TensorDescriptor]]
+    pick: Callable[[list[Any]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Recording:
     """The launches of one call of an op.
 
-    What differs from call to call is numbered: 0 is x, 1 the stream, and from 2 on come the tensors that are made anew.
-    new: of each of these, an empty tensor like it and its shape. result: the number of the one that is returned.
-    device, index, forced: Triton's device, torch's number for it, and the plan in force, under which all this holds.
+    What its kernels get is numbered: 0 is x, 1 the stream, 2 the result, and from 3 on come the other tensors that are
+    made anew, and then what is `fixed`. descriptors: of these the ones that describe a tensor made anew, as (number,
+    number of the tensor). device, index, forced: Triton's device, torch's number for it, and the plan in force, under
+    which all this holds. result: an empty tensor like it, and its shape. scratch: the same of each of the others, where
+    they are handed to kernels as tensors. offsets, memory: where they begin in memory that is made for all of them at
+    once, an empty tensor like that and its size, where kernels get addresses, which a launch has less to do with.
     """
 
     device: Device
     index: int
     forced: plans.Plan | None
     steps: tuple[_Step, ...]
-    new: tuple[tuple[Tensor, tuple[int, ...]], ...]
-    result: int
+    fixed: tuple[Any, ...]
+    descriptors: tuple[tuple[int, int], ...]
+    result: tuple[Tensor, tuple[int, ...]]
+    scratch: tuple[tuple[Tensor, tuple[int, ...]], ...]
+    offsets: tuple[int, ...] | None
+    memory: tuple[Tensor, int]
 
-    def fits(self, x: Tensor) -> bool:
-        """Whether x, of the recorded shape and dtype, may be given to `run` here and now."""
-        return (
-            x.is_contiguous()
-            and x.data_ptr() % ALIGNMENT == 0
-            and current() is self.device
-            and x.get_device() == self.index
-            and plans.forced() is self.forced
-            and not hooked()
-        )
-
-    def run(self, x: Tensor) -> Tensor:
-        values: list[Any] = [x, None if interpreted() else current_stream()]
-        for like, shape in self.new:
-            values.append(like.new_empty(*shape))
-        for run, args, places, descriptors in self.steps:
-            args = args.copy()
-            for at, number in places:
-                args[at] = values[number]
-            for at, number, descriptor in descriptors:
-                args[at] = _moved(descriptor, values[number])
-            run(*args)
-        result: Tensor = values[self.result]
+    def run(self, x: Tensor) -> Tensor | None:
+        """The op's result for x, of the recorded shape and dtype; None where what was recorded does not hold for how it
+        lies, or does not hold any more."""
+        at, (device, stream) = x.data_ptr(), current_and_stream()
+        if (
+            at % ALIGNMENT
+            or not x.is_contiguous()
+            or device is not self.device
+            or x.get_device() != self.index
+            or plans.forced() is not self.forced
+            or hooked()
+        ):
+            return None
+        like, shape = self.result
+        result = like.new_empty(*shape)
+        values: list[Any]
+        if self.offsets is None:
+            scratch = [like.new_empty(*shape) for like, shape in self.scratch]
+            values = [x, stream, result, *scratch, *self.fixed]
+            for number, base in self.descriptors:
+                values[number] = _moved(values[number], values[base])
+        elif self.offsets:
+            like, size = self.memory
+            memory = like.new_empty(size)
+            start = memory.data_ptr()
+            values = [at, stream, result.data_ptr(), *[start + offset for offset in self.offsets], *self.fixed]
+        else:
+            values = [at, stream, result.data_ptr(), *self.fixed]
+        for run, pick in self.steps:
+            run(*pick(values))
         return result
 
 
@@ -83,42 +95,66 @@ def record(run: Callable[..., Tensor], x: Tensor, constants: Sequence[Any]) -> t
     The recording is None where a kernel was handed another tensor than x, the constants, and what `launch.empty` made,
     such as a copy of one of them: what is in it would not be made again. And where x is not on the current device.
     """
-    with watching() as (launches, new):
+    with watching() as (launches, made):
         result = run(x, *constants)
-    numbers = {_memory(tensor): number for number, tensor in enumerate(new, 2)} | {_memory(x): 0}
+    scratch = [tensor for tensor in made if tensor is not result]
+    numbers = _Numbers(x, [result, *scratch])
     kept = {_memory(constant) for constant in constants if isinstance(constant, Tensor)}
     handed = {_memory(tensor) for launched in launches for arg in launched.args if (tensor := _tensor(arg)) is not None}
     elsewhere = x.is_cuda and torch.cuda.current_device() != x.get_device()
-    made = [number for number, tensor in enumerate(new, 2) if tensor is result]
-    unknown = kept & numbers.keys() or handed - kept - numbers.keys()
-    if elsewhere or unknown or not launches or not made or not all(map(laid_out, new)):
+    unknown = kept & numbers.new.keys() or handed - kept - numbers.new.keys()
+    if elsewhere or unknown or not launches or len(scratch) == len(made) or not all(map(laid_out, made)):
         return result, None
-    steps = tuple(_step(launched, numbers) for launched in launches)
-    likes = tuple((tensor.new_empty(0), tuple(tensor.shape)) for tensor in new)
-    return result, Recording(current(), x.get_device(), plans.forced(), steps, likes, made[0])
+    steps = tuple(_Step(launched.run, operator.itemgetter(*numbers.of_launch(launched))) for launched in launches)
+    addresses = all(launched.stream is not None for launched in launches) and not numbers.descriptors
+    ends = [0, *itertools.accumulate(-(-tensor.nbytes // APART) * APART for tensor in scratch)]
+    return result, Recording(
+        current(),
+        x.get_device(),
+        plans.forced(),
+        steps,
+        tuple(numbers.fixed),
+        tuple(numbers.descriptors),
+        _like(result),
+        tuple(map(_like, scratch)),
+        tuple(ends[:-1]) if addresses else None,
+        (x.new_empty(0, dtype=torch.int8), ends[-1]),
+    )
+
+
+class _Numbers:
+    """The numbers of what kernels get, as `Recording` has them. new: of a tensor that is not fixed, by its memory."""
+
+    def __init__(self, x: Tensor, made: Sequence[Tensor]) -> None:
+        self.new = {_memory(tensor): number for number, tensor in enumerate(made, 2)} | {_memory(x): 0}
+        self.fixed: list[Any] = []
+        self.descriptors: list[tuple[int, int]] = []
+        self._first_fixed = 2 + len(made)
+
+    def of_launch(self, launched: Launched) -> list[int]:
+        args = (*launched.before, *launched.args, *launched.after)
+        return [1 if place == launched.stream else self._of(arg) for place, arg in enumerate(args)]
+
+    def _of(self, arg: Any) -> int:
+        tensor = _tensor(arg)
+        number = None if tensor is None else self.new.get(_memory(tensor))
+        if tensor is not None and number is not None:
+            if tensor is arg:
+                return number
+            # Without the memory that was recorded with: it is not to be kept.
+            self.descriptors.append((self._first_fixed + len(self.fixed), number))
+            arg = _moved(arg, tensor.new_empty(0))
+        self.fixed.append(arg)
+        return self._first_fixed + len(self.fixed) - 1
+
+
+def _like(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    return tensor.new_empty(0), tuple(tensor.shape)
 
 
 def laid_out(x: Tensor) -> bool:
     """Whether x is as kernels like it best, without gaps and aligned."""
     return x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0
-
-
-def _step(launched: Launched, numbers: dict[int, int]) -> _Step:
-    args = [*launched.before, *launched.args, *launched.after]
-    places: list[tuple[int, int]] = [] if launched.stream is None else [(launched.stream, 1)]
-    descriptors = []
-    for at, arg in enumerate(args):
-        tensor = _tensor(arg)
-        number = None if tensor is None else numbers.get(_memory(tensor))
-        if tensor is None or number is None:
-            continue
-        # What was recorded with is not kept.
-        args[at] = None
-        if isinstance(arg, TensorDescriptor):
-            descriptors.append((at, number, _moved(arg, tensor.new_empty(0))))
-        else:
-            places.append((at, number))
-    return _Step(launched.run, args, places, descriptors)
 
 
 def _tensor(arg: Any) -> Tensor | None:
