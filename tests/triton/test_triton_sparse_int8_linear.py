@@ -1,5 +1,7 @@
 """int8 products with sparse weights as stored: the dense product's bits, for any shape, pattern and density."""
 
+import dataclasses
+
 import pytest
 import torch
 from gpu_or_interpreter import DEVICE, FLOATS, both, integers, randn, same
@@ -105,6 +107,15 @@ def test_rows_of_blocks_of_very_different_length() -> None:
 def test_every_way_to_share_the_depth(plan: Plan, block: tuple[int, int]) -> None:
     with use_plan(plan):
         check(20, *stored(40, 600, block, 0.5))
+
+
+@pytest.mark.parametrize("block", [(1, 1), (0, 0), (16, 16)])
+@pytest.mark.parametrize("M", [3, 40])
+def test_a_weight_anywhere_in_memory(M: int, block: tuple[int, int]) -> None:
+    weight, dense = stored(32, 64, block, 0.5)
+    moved = torch.zeros(weight.values.numel() + 1, dtype=torch.int8, device=DEVICE)[1:].view_as(weight.values)
+    moved.copy_(weight.values)
+    check(M, dataclasses.replace(weight, values=moved), dense)
 
 
 def test_not_finite() -> None:

@@ -26,7 +26,10 @@ def bitmask_int8_linear(x: Tensor, values: Tensor, bits: Tensor, offsets: Tensor
 
 
 def semi_structured_int8_linear(x: Tensor, values: Tensor, indices: Tensor, *rest: Any) -> Tensor:
-    return _decoding(x, (values.contiguous(), indices.contiguous(), None, "2:4"), *rest)
+    values = values.contiguous()
+    # Both of four columns are read at once.
+    values = values.clone() if values.data_ptr() % 2 else values
+    return _decoding(x, (values, indices.contiguous(), None, "2:4"), *rest)
 
 
 Stored = tuple[Tensor, Tensor, Tensor | None, str]
@@ -61,10 +64,11 @@ def _decoding(
 
 
 def _decoding_plan(M: int, N: int, K: int) -> Plan:
-    """Two programs for each processor, by sharing the depth where columns are few."""
+    """Four programs for each processor, by sharing the depth where columns are few: a bitmask's values can be loaded
+    only when its bits are there and counted, and meanwhile others compute."""
     device = current()
     block_n = 16
-    split = max(1, min(cdiv(K, CHUNK), 2 * device.processors // cdiv(N, block_n)))
+    split = max(1, min(cdiv(K, CHUNK), 4 * device.processors // cdiv(N, block_n)))
     return Plan(16 if M <= 16 else 32, block_n, CHUNK, warps=4, stages=2, split=split)
 
 
