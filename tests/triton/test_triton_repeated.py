@@ -168,6 +168,17 @@ def test_what_looks_on_is_served(monkeypatch):
     assert same(layer(x), layer(x))
 
 
+def test_results_are_those_of_the_mode_they_are_asked_in(monkeypatch):
+    counted, layer, x = Counted(monkeypatch), packed_layer(), randn(3, 24)
+    with torch.inference_mode():
+        assert layer(x).is_inference()
+    y = layer(x)
+    assert counted.runs == 1 and not y.is_inference()
+    weight = torch.ones(12, device=DEVICE, requires_grad=True)
+    (y * weight).sum().backward()
+    assert same(weight.grad, y.sum(0))
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_record_for_themselves(copied, monkeypatch):
     counted, layer, x = Counted(monkeypatch), packed_layer(), randn(3, 24)

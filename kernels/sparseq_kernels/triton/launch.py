@@ -10,6 +10,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -38,11 +39,13 @@ class Launched(NamedTuple):
     stream: int | None
 
 
-class Watched(NamedTuple):
-    """What was launched, and the tensors that `empty` made."""
+@dataclass
+class Watched:
+    """What was launched, and the tensors that `empty` made. whole: whether all launches are known."""
 
-    launches: list[Launched]
-    new: list[Tensor]
+    launches: list[Launched] = field(default_factory=list)
+    new: list[Tensor] = field(default_factory=list)
+    whole: bool = True
 
 
 class _Watching(threading.local):
@@ -55,7 +58,7 @@ _watching = _Watching()
 @contextmanager
 def watching() -> Iterator[Watched]:
     """What this thread does by `launch` and `empty` within a `with` block."""
-    before, found = _watching.watched, Watched([], [])
+    before, found = _watching.watched, Watched()
     _watching.watched = found
     try:
         yield found
@@ -86,6 +89,8 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
     if compiled is None:
         compiled = kernel[grid](*args, *constants, **options)
         if compiled is None:  # A hook of Triton's wants none, as where kernels are only listed.
+            if _watching.watched is not None:
+                _watching.watched.whole = False
             return None
         if len(_compiled) >= MOST_REMEMBERED:  # There is one for each number of rows that was met.
             _compiled.clear()

@@ -95,15 +95,23 @@ def record(run: Callable[..., Tensor], x: Tensor, constants: Sequence[Any]) -> t
     The recording is None where a kernel was handed another tensor than x, the constants, and what `launch.empty` made,
     such as a copy of one of them: what is in it would not be made again. And where x is not on the current device.
     """
-    with watching() as (launches, made):
+    with watching() as watched:
         result = run(x, *constants)
+    launches, made = watched.launches, watched.new
     scratch = [tensor for tensor in made if tensor is not result]
     numbers = _Numbers(x, [result, *scratch])
     kept = {_memory(constant) for constant in constants if isinstance(constant, Tensor)}
     handed = {_memory(tensor) for launched in launches for arg in launched.args if (tensor := _tensor(arg)) is not None}
     elsewhere = x.is_cuda and torch.cuda.current_device() != x.get_device()
     unknown = kept & numbers.new.keys() or handed - kept - numbers.new.keys()
-    if elsewhere or unknown or not launches or len(scratch) == len(made) or not all(map(laid_out, made)):
+    if (
+        elsewhere
+        or unknown
+        or not launches
+        or not watched.whole
+        or len(scratch) == len(made)
+        or not all(map(laid_out, made))
+    ):
         return result, None
     steps = tuple(_Step(launched.run, operator.itemgetter(*numbers.of_launch(launched))) for launched in launches)
     addresses = all(launched.stream is not None for launched in launches) and not numbers.descriptors
