@@ -15,7 +15,7 @@ import triton
 from torch import Tensor
 
 from bench.absent_gpu import ARCHITECTURES
-from sparseq.models import SIZES
+from sparseq.models import BERT_VOCABULARY, SIZES
 from sparseq_kernels.tiles import layout
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
@@ -59,6 +59,8 @@ def cases() -> Iterator[Case]:
                 yield from sparse(M, outputs, inputs)
             yield from masked_linear(M, outputs, inputs, rich)
         yield from row_ops(M, hidden, rich)
+    # A decoder over the vocabulary: more columns than any GPU has processors for.
+    yield from int8_linear(16, BERT_VOCABULARY, 1024, True)
     yield from fake_quant()
     yield from magnitude_mask()
 

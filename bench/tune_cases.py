@@ -157,6 +157,7 @@ def candidates(product: Product, key: tuned.Key, device: Device, target: Target)
             Plan(block_m, n, k, warps, stages, split=split, inside=False) for (n, k, warps, stages), split in shares
         ]
         if product.x_bytes > 1:
+            # Or quantized before, by the first of the plans for levels.
             found = [Plan(block_m, *tile) for tile in _SKINNY_INSIDE_TILES] + found[:2]
     else:
         described = (True, False) if device.arch in ("sm_90", INTERPRETER) else (False,)

@@ -1,14 +1,14 @@
 """Calls of an op that a layer makes again and again, with the same weights."""
 
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import backends
 from .ops import RUN
-from .transforms import call, nothing_looks_on
+from .transforms import call, nothing_looks_on, plain
 
 if TYPE_CHECKING:
     from .triton.recording import Recording
@@ -17,41 +17,58 @@ if TYPE_CHECKING:
 MOST_RECORDED = 128
 
 
+class _Recorded(NamedTuple):
+    """What was recorded with these constants, under that forced backend, by op and x's shape and dtype."""
+
+    forced: str | None
+    constants: tuple[Any, ...]
+    recordings: "dict[tuple[Any, ...], Recording]"
+
+
 class Repeated:
     """`call` of ops in inference, fast on the host where little differs from call to call.
 
     On Triton's backend a call for x of a shape and dtype that it met before launches what was launched then, for the
-    new x (`triton.recording`), if `constants` are the same objects: their values may have changed, their shapes not.
-    Any other call is `transforms.call`. A copy begins without what was recorded.
+    new x (`triton.recording`), if `constants` are the same objects. Their values may have changed in place; not so
+    their memory, dtype and shape, as by an assignment to `.data`. Any other call is `transforms.call`. The constants of
+    the last recording are kept alive, until others come. A copy begins without what was recorded.
     """
 
     def __init__(self) -> None:
-        self._recorded: dict[tuple[Any, ...], tuple[str | None, tuple[Any, ...], Recording | None]] = {}
+        self._recorded = _Recorded(None, (), {})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Repeated, ()
 
     def __call__(self, op: str, x: Tensor, *constants: Any) -> Tensor:
         """The (first) result of op(x, *constants)."""
-        # Whether the op comes to no more than running it: its constants have no gradients.
+        # Something looks on, or a gradient is wanted: that is not for here.
         unusual = type(x) is not Tensor or torch._C._is_any_autocast_enabled() or not nothing_looks_on()
         if unusual or (x.requires_grad and torch.is_grad_enabled()):
             return call(op, x, *constants)
-        key = (op, x.shape, x.dtype)
-        forced, known, recording = self._recorded.get(key, _NOTHING)
-        if forced is backends._forced and len(known) == len(constants) and all(map(is_, known, constants)):
-            if recording is not None and (result := recording.run(x)) is not None:
-                return result
-        elif backends.backend(x.device.type) == "triton" and (known or len(self._recorded) < MOST_RECORDED):
-            from .triton.recording import laid_out, record
+        # Taken once: another thread may put another in its place.
+        recorded = self._recorded
+        forced, known, recordings = recorded
+        same = forced is backends._forced and len(known) == len(constants) and all(map(is_, known, constants))
+        recording = recordings.get((op, x.shape, x.dtype)) if same else None
+        if recording is None:
+            return self._record(op, x, constants, recorded if same else None)
+        result = recording.run(x)
+        return call(op, x, *constants) if result is None else result
 
-            if laid_out(x):
-                if known:  # By weights that are no longer there: they are not to be kept.
-                    self._recorded.clear()
-                result, recording = record(RUN[op], x, constants)
-                self._recorded[key] = backends._forced, constants, recording
-                return result
-        return call(op, x, *constants)
+    def _record(self, op: str, x: Tensor, constants: tuple[Any, ...], recorded: _Recorded | None) -> Tensor:
+        """As `__call__`, and adds the call to what was `recorded` with these constants, if anything was."""
+        if (recorded is not None and len(recorded.recordings) >= MOST_RECORDED) or not (
+            backends.backend(x.device.type) == "triton"
+            and plain((x, *constants))
+            and not any(isinstance(constant, Tensor) and constant.requires_grad for constant in constants)
+        ):
+            return call(op, x, *constants)
+        from .triton.recording import record
 
-
-_NOTHING: tuple[str, tuple[Any, ...], None] = ("", (), None)
+        result, recording = record(RUN[op], x, constants)
+        if recording is not None:
+            if recorded is None:
+                self._recorded = recorded = _Recorded(backends._forced, constants, {})
+            recorded.recordings[op, x.shape, x.dtype] = recording
+        return result

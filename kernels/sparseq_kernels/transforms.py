@@ -139,7 +139,7 @@ def call(op: str, *args: Any) -> Tensor:
     As `torch.ops.sparseq`, but torch.func's transforms pass through, too; and where nothing is traced or transformed,
     the op runs without torch's dispatcher, which on the host takes longer than launching a kernel.
     """
-    if torch.compiler.is_compiling() or not _plain(args):
+    if torch.compiler.is_compiling() or not plain(args):
         transformed = torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling()
         result = (_DIFFERENTIABLE[op].apply if transformed and op in _DIFFERENTIABLE else getattr(OPS, op))(*args)
     elif torch.is_autocast_enabled(args[0].device.type):
@@ -153,13 +153,13 @@ def call(op: str, *args: Any) -> Tensor:
 
 def _run(op: str, *args: Any) -> Any:
     """An op within another's backward."""
-    return RUN[op](*args) if not torch.compiler.is_compiling() and _plain(args) else getattr(OPS, op)(*args)
+    return RUN[op](*args) if not torch.compiler.is_compiling() and plain(args) else getattr(OPS, op)(*args)
 
 
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
 
 
-def _plain(args: tuple[Any, ...]) -> bool:
+def plain(args: tuple[Any, ...]) -> bool:
     """Whether all tensors hold values and nothing looks on: no subclasses, modes, traces, or transforms."""
     for arg in args:
         if isinstance(arg, Tensor) and (type(arg) not in _PLAIN_TENSORS or not (arg.is_cpu or arg.is_cuda)):

@@ -101,6 +101,11 @@ class PackedLinear(Packed):
             self.expand()
         return self
 
+    def _replicate_for_data_parallel(self) -> "PackedLinear":
+        replica: PackedLinear = super()._replicate_for_data_parallel()
+        replica._repeated = Repeated()  # Its weights are its own.
+        return replica
+
     def forward(self, input: Tensor) -> Tensor:
         if self._op is not None and input.numel() >= self._least_rows * self.in_features:
             stored = (getattr(self, name).view(shape) for name, shape in self._operands)

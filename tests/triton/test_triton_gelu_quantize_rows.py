@@ -71,8 +71,9 @@ def test_gelu_against_fp64(approximate):
     # Where it is half of y or so it is right to some of fp32's last places.
     small = y.abs() < 0.5
     torch.testing.assert_close(found[small], exact[small], rtol=3e-6, atol=0)
-    strange = activated(torch.tensor([float("nan"), float("inf")], device=DEVICE), approximate)
-    assert strange.isnan().tolist() == [True, False] and strange[1] == float("inf")
+    strange = torch.tensor([float("nan"), float("inf"), float("-inf")], device=DEVICE)
+    found = activated(strange, approximate)
+    assert found.isnan().tolist() == [True, False, True] and found[1] == float("inf")
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])

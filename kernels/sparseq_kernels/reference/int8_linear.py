@@ -38,9 +38,14 @@ def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Te
 
 def int8_input_scale(input_scale: Tensor | None) -> Tensor:
     """The scale [M or 1] that came with int8 activations; InputError if none did."""
+    return flat_scale(given_scale(input_scale))
+
+
+def given_scale(input_scale: Tensor | None) -> Tensor:
+    """The scale that came with int8 activations, as it came; InputError if none did."""
     if input_scale is None:
         raise InputError("int8 activations need their scale: pass input_scale, one value a row or one in all")
-    return flat_scale(input_scale)
+    return input_scale
 
 
 def flat_scale(scale: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..numerics import as_rows, qmax
-from ..reference.int8_linear import check_depth, int8_input_scale, result_dtype
+from ..reference.int8_linear import check_depth, given_scale, result_dtype
 from .device import current
 from .int8_gemm import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
 from .launch import empty, launch, on
@@ -27,7 +27,7 @@ def int8_linear(
     check_depth(K)
     out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype, output_scale), x.device)
     if M and N:
-        scale = vector(int8_input_scale(input_scale)) if x.dtype == torch.int8 else _given(input_scale)
+        scale = vector(given_scale(input_scale)) if x.dtype == torch.int8 else _given(input_scale)
         inside = x.dtype != torch.int8 and quantizes_inside(M, K, scale is not None)
         plan = forced() or int8_plan(M, N, K, x.element_size() if inside else 1, activation, current())
         bias = None if bias is None else bias.contiguous()

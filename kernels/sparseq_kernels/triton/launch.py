@@ -67,7 +67,8 @@ def watching() -> Iterator[Watched]:
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """torch.empty, for what an op's launches write."""
+    """torch.empty, for what an op's launches write: whole tensors, handed to kernels from their beginning. An op that
+    hands its kernels memory made otherwise is not recorded (`recording`)."""
     tensor = torch.empty(shape, dtype=dtype, device=device)
     if _watching.watched is not None:
         _watching.watched.new.append(tensor)
@@ -101,7 +102,7 @@ def launch(kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any,
         compiled.run(*_before(compiled, grid, stream), *args, *constants)
     if _watching.watched is not None:
         before = _before(compiled, grid, None)
-        _watching.watched.launches.append(Launched(compiled.run, before, args, constants, before.index(None)))
+        _watching.watched.launches.append(Launched(compiled.run, before, args, constants, len(grid)))
     return compiled
 
 

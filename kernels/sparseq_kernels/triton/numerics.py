@@ -94,9 +94,8 @@ def gelu(y):
     |y| <= 5. Of all of its degree it has the least largest error of y Phi(y) there, 3.3e-7 (found in fp64 by least
     squares, each time with more weight where the error was large). Below -5 the result is that of -5, 0 but for 2e-6.
     """
-    # NaN stays NaN.
-    above = tl.maximum(y, -5.0, propagate_nan=tl.PropagateNan.ALL)
-    inside = tl.minimum(above, 5.0, propagate_nan=tl.PropagateNan.ALL)
+    above = tl.maximum(y, -5.0)
+    inside = tl.minimum(above, 5.0)
     t = tl.fma(inside * inside, 0.08, -1.0)
     q = tl.fma(t, 0.00049297011, -0.00151415449)
     q = tl.fma(t, q, 0.00200185878)
@@ -110,7 +109,8 @@ def gelu(y):
     q = tl.fma(t, q, 0.0515214205)
     q = tl.fma(t, q, -0.0702966526)
     q = tl.fma(t, q, 0.141363785)
-    return above * tl.fma(inside, q, 0.5)
+    # -Inf gives NaN, as in torch, and NaN stays NaN.
+    return tl.where(y > -INF, above * tl.fma(inside, q, 0.5), y - y)
 
 
 @triton.jit

@@ -72,8 +72,8 @@ def forced() -> Plan | None:
 
 @functools.lru_cache(maxsize=4096)
 def int8_plan(M: int, N: int, K: int, x_bytes: int, activation: str, device: Device) -> Plan:
-    """For a product of levels, which `int8_linear` and the forward of `qat_linear` are. x_bytes: of a value of x as it
-    comes to the product; more than 1 only where `quantizes_inside`."""
+    """For the product that `int8_linear` and the forward of `qat_linear` are. x_bytes: of a value of x as it comes to
+    the product, 1 of levels; more only where `quantizes_inside`."""
     if (measured := tuned.find("int8", M, N, K, x_bytes, device)) is not None:
         return measured
     if M <= SKINNY_ROWS:
@@ -208,15 +208,17 @@ def skinny_search(K: int, mode: str, plan: Plan, device: Device) -> int:
 
 
 def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:
-    """Columns as narrow as leave no processor a second program, for loads under way are what reads the weight fast.
+    """The narrowest columns that give no processor a second program: loads under way are what reads the weight fast.
     Depth is shared only where it is so long that it makes up for the kernel that adds up, and what is quantized inside
     is by twice the warps."""
     block_m = 16 if M <= 16 else 32
     block_n = next((n for n in (16, 32) if cdiv(N, n) <= device.processors), 64)
-    deepest, shared = (64, 128) if device.arch == INTERPRETER else (8192 // block_m, 8192)
-    block_k = next((k for k in (deepest, deepest // 2) if K % k == 0), deepest // 4)
+    deepest, shared = (64, 128) if device.arch == INTERPRETER else ((1 << 14) // (block_m * max(x_bytes, 2)), 8192)
+    # What is quantized inside needs room beside what was loaded.
+    loads, quantized, room = block_m * x_bytes + block_n, block_m * (x_bytes > 1), device.shared_bytes - 1024
+    choices = [deepest, deepest // 2, deepest // 4]
+    block_k = next((k for k in choices if K % k == 0 and k * (loads + quantized) <= room), choices[-1])
     split = max(1, min(K // shared, device.processors // cdiv(N, block_n)))
-    loads = block_k * (block_m * x_bytes + block_n)
-    stages = 2 if device.amd else max(2, min(4, (device.shared_bytes - block_k * block_m - 1024) // loads))
+    stages = 2 if device.amd else max(2, min(4, (room - block_k * quantized) // (block_k * loads)))
     inside = x_bytes > 1
     return Plan(block_m, block_n, block_k, 8 if inside else 4, stages, split=split, inside=inside)

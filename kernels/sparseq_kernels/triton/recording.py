@@ -21,6 +21,9 @@ from .launch import Launched, hooked, watching
 # Of memory, in bytes: by which Triton tells its kernels apart, and what lies apart in a call's scratch memory.
 ALIGNMENT, APART = 16, 256
 
+# An empty tensor like one that is made anew, and its shape.
+Like = tuple[Tensor, tuple[int, ...]]
+
 
 class _Step(NamedTuple):
     """A launch, as run(*pick(values)) of all that is numbered."""
@@ -33,12 +36,14 @@ class _Step(NamedTuple):
 class Recording:
     """The launches of one call of an op.
 
-    What its kernels get is numbered: 0 is x, 1 the stream, 2 the result, and from 3 on come the other tensors that are
-    made anew, and then what is `fixed`. descriptors: of these the ones that describe a tensor made anew, as (number,
-    number of the tensor). device, index, forced: Triton's device, torch's number for it, and the plan in force, under
-    which all this holds. result: an empty tensor like it, and its shape. scratch: the same of each of the others, where
-    they are handed to kernels as tensors. offsets, memory: where they begin in memory that is made for all of them at
-    once, an empty tensor like that and its size, where kernels get addresses, which a launch has less to do with.
+    What its kernels get is numbered: 0 is x, 1 the stream, 2 the result, and from 3 on comes the scratch that is made
+    anew, and then what is `fixed`. Kernels get the first of these as addresses, with which a launch has less to do, and
+    scratch is one piece of memory; but as tensors where `tensors` is not None.
+
+    device, index, forced: Triton's device, torch's number for it, and the plan in force, under which all this holds.
+    result: an empty tensor like it, and its shape. offsets: where the scratch of each number begins. memory: an empty
+    tensor like all of it, and its bytes. tensors: of each scratch an empty tensor like it, and its shape. descriptors:
+    (number, number of the tensor) of the fixed ones that describe a tensor made anew.
     """
 
     device: Device
@@ -46,11 +51,11 @@ class Recording:
     forced: plans.Plan | None
     steps: tuple[_Step, ...]
     fixed: tuple[Any, ...]
-    descriptors: tuple[tuple[int, int], ...]
-    result: tuple[Tensor, tuple[int, ...]]
-    scratch: tuple[tuple[Tensor, tuple[int, ...]], ...]
-    offsets: tuple[int, ...] | None
+    result: Like
+    offsets: tuple[int, ...]
     memory: tuple[Tensor, int]
+    tensors: tuple[Like, ...] | None
+    descriptors: tuple[tuple[int, int], ...]
 
     def run(self, x: Tensor) -> Tensor | None:
         """The op's result for x, of the recorded shape and dtype; None where what was recorded does not hold for how it
@@ -68,8 +73,8 @@ class Recording:
         like, shape = self.result
         result = like.new_empty(*shape)
         values: list[Any]
-        if self.offsets is None:
-            scratch = [like.new_empty(*shape) for like, shape in self.scratch]
+        if self.tensors is not None:
+            scratch = [like.new_empty(*shape) for like, shape in self.tensors]
             values = [x, stream, result, *scratch, *self.fixed]
             for number, base in self.descriptors:
                 values[number] = _moved(values[number], values[base])
@@ -89,32 +94,28 @@ def _moved(descriptor: TensorDescriptor, base: Tensor) -> TensorDescriptor:
     return TensorDescriptor(base, descriptor.shape, descriptor.strides, descriptor.block_shape)
 
 
-def record(run: Callable[..., Tensor], x: Tensor, constants: Sequence[Any]) -> tuple[Tensor, Recording | None]:
-    """(run(x, *constants), its recording), x being `laid_out`.
+def record(run: Callable[..., Any], x: Tensor, constants: Sequence[Any]) -> tuple[Tensor, Recording | None]:
+    """(the first result of run(x, *constants), the recording of this call).
 
-    The recording is None where a kernel was handed another tensor than x, the constants, and what `launch.empty` made,
-    such as a copy of one of them: what is in it would not be made again. And where x is not on the current device.
+    The recording is None where the call cannot be made again from it: x or what was made has gaps, or is not aligned; x
+    is not on the current device; a kernel was handed another tensor than x, the constants, and what `launch.empty`
+    made, such as a copy of a constant, whose values would not be copied again; there was nothing to launch, or not all
+    that was launched is known; or the op has more results than one.
     """
     with watching() as watched:
         result = run(x, *constants)
     launches, made = watched.launches, watched.new
+    if not isinstance(result, Tensor):
+        return result[0], None
     scratch = [tensor for tensor in made if tensor is not result]
-    numbers = _Numbers(x, [result, *scratch])
-    kept = {_memory(constant) for constant in constants if isinstance(constant, Tensor)}
-    handed = {_memory(tensor) for launched in launches for arg in launched.args if (tensor := _tensor(arg)) is not None}
-    elsewhere = x.is_cuda and torch.cuda.current_device() != x.get_device()
-    unknown = kept & numbers.new.keys() or handed - kept - numbers.new.keys()
-    if (
-        elsewhere
-        or unknown
-        or not launches
-        or not watched.whole
-        or len(scratch) == len(made)
-        or not all(map(laid_out, made))
-    ):
+    result_made = len(scratch) < len(made) and result.dim() > 0
+    here = not x.is_cuda or torch.cuda.current_device() == x.get_device()
+    numbers = _Numbers(x, [result, *scratch], constants)
+    known = launches and watched.whole and all(numbers.knows(arg) for launched in launches for arg in launched.args)
+    if not (known and result_made and here and all(map(_laid_out, (x, *made)))):
         return result, None
     steps = tuple(_Step(launched.run, operator.itemgetter(*numbers.of_launch(launched))) for launched in launches)
-    addresses = all(launched.stream is not None for launched in launches) and not numbers.descriptors
+    by_address = all(launched.stream is not None for launched in launches) and not numbers.descriptors
     ends = [0, *itertools.accumulate(-(-tensor.nbytes // APART) * APART for tensor in scratch)]
     return result, Recording(
         current(),
@@ -122,22 +123,33 @@ def record(run: Callable[..., Tensor], x: Tensor, constants: Sequence[Any]) -> t
         plans.forced(),
         steps,
         tuple(numbers.fixed),
-        tuple(numbers.descriptors),
         _like(result),
-        tuple(map(_like, scratch)),
-        tuple(ends[:-1]) if addresses else None,
+        tuple(ends[:-1]),
         (x.new_empty(0, dtype=torch.int8), ends[-1]),
+        None if by_address else tuple(map(_like, scratch)),
+        tuple(numbers.descriptors),
     )
 
 
 class _Numbers:
-    """The numbers of what kernels get, as `Recording` has them. new: of a tensor that is not fixed, by its memory."""
+    """The numbers of what kernels get, as `Recording` has them."""
 
-    def __init__(self, x: Tensor, made: Sequence[Tensor]) -> None:
-        self.new = {_memory(tensor): number for number, tensor in enumerate(made, 2)} | {_memory(x): 0}
+    def __init__(self, x: Tensor, made: Sequence[Tensor], constants: Sequence[Any]) -> None:
         self.fixed: list[Any] = []
         self.descriptors: list[tuple[int, int]] = []
         self._first_fixed = 2 + len(made)
+        self._constants = [constant for constant in constants if isinstance(constant, Tensor)]
+        # Of what begins where x or a new tensor does.
+        self._new = {tensor.data_ptr(): number for number, tensor in enumerate(made, 2)} | {x.data_ptr(): 0}
+        # With a constant in the memory of x it could not be told which of them a kernel got.
+        self._apart = not {*map(_memory, (x, *made))} & {*map(_memory, self._constants)}
+
+    def knows(self, arg: Any) -> bool:
+        """Whether a kernel's argument is no tensor, or one that there will be in the next call too."""
+        tensor = _tensor(arg)
+        if tensor is None or any(tensor is constant for constant in self._constants):
+            return self._apart
+        return self._apart and tensor.data_ptr() in self._new
 
     def of_launch(self, launched: Launched) -> list[int]:
         args = (*launched.before, *launched.args, *launched.after)
@@ -145,7 +157,7 @@ class _Numbers:
 
     def _of(self, arg: Any) -> int:
         tensor = _tensor(arg)
-        number = None if tensor is None else self.new.get(_memory(tensor))
+        number = None if tensor is None else self._new.get(tensor.data_ptr())
         if tensor is not None and number is not None:
             if tensor is arg:
                 return number
@@ -156,11 +168,11 @@ class _Numbers:
         return self._first_fixed + len(self.fixed) - 1
 
 
-def _like(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+def _like(tensor: Tensor) -> Like:
     return tensor.new_empty(0), tuple(tensor.shape)
 
 
-def laid_out(x: Tensor) -> bool:
+def _laid_out(x: Tensor) -> bool:
     """Whether x is as kernels like it best, without gaps and aligned."""
     return x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0
 

@@ -28,7 +28,7 @@ def bitmask_tile(values, bits, offsets, rows, k, K, N, CHUNKS):
 
 
 @triton.jit
-def fours(first, second, third, fourth):
+def interleaved(first, second, third, fourth):
     """Columns 0, 4, ..., then 1, 5, ... and so on, [BLOCK_N, G] each, as one tile [BLOCK_N, 4 G]."""
     joined = tl.join(tl.join(first, third), tl.join(second, fourth))
     return tl.reshape(joined, (joined.shape[0], 4 * joined.shape[1]))
@@ -47,7 +47,7 @@ def pairs_tile(values, indices, rows, k, K, N, BLOCK_K: tl.constexpr):
     pair = tl.load(pairs + row * (K // 4) + four, mask=inside, other=0)
     first, second = pair.to(tl.int8), (pair >> 8).to(tl.int8)
     one, other = (byte >> (four % 2 * 4)) & 3, (byte >> (four % 2 * 4 + 2)) & 3
-    return fours(
+    return interleaved(
         tl.where(one == 0, first, tl.where(other == 0, second, 0)).to(tl.int8),
         tl.where(one == 1, first, tl.where(other == 1, second, 0)).to(tl.int8),
         tl.where(one == 2, first, tl.where(other == 2, second, 0)).to(tl.int8),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import as_rows
-from ..reference.int8_linear import check_depth, int8_input_scale, result_dtype
+from ..reference.int8_linear import check_depth, given_scale, result_dtype
 from ..reference.sparse_int8_linear import CHUNK
 from .device import INTERPRETER, current
 from .int8_gemm import int8_sum_kernel
@@ -22,12 +22,12 @@ DECODE_TILE = (16, CHUNK)
 
 
 def bitmask_int8_linear(x: Tensor, values: Tensor, bits: Tensor, offsets: Tensor, *rest: Any) -> Tensor:
-    return _decoding(x, (values, bits.contiguous(), offsets.contiguous(), "bitmask"), *rest)
+    return _decoding(x, (values.contiguous(), bits.contiguous(), offsets.contiguous(), "bitmask"), *rest)
 
 
 def semi_structured_int8_linear(x: Tensor, values: Tensor, indices: Tensor, *rest: Any) -> Tensor:
     values = values.contiguous()
-    # Both of four columns are read at once.
+    # The two that are kept of four are one load of 16 bits, which must be aligned.
     values = values.clone() if values.data_ptr() % 2 else values
     return _decoding(x, (values, indices.contiguous(), None, "2:4"), *rest)
 
@@ -120,9 +120,9 @@ def block_sparse_int8_linear(
                 rows,
                 scale,
                 values.contiguous(),
-                block_columns,
-                offsets,
-                order,
+                block_columns.contiguous(),
+                offsets.contiguous(),
+                order.contiguous(),
                 vector(weight_scale),
                 None if bias is None else bias.contiguous(),
                 out,
@@ -157,5 +157,5 @@ def _prepared(
     check_depth(rows.shape[1])
     out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype), x.device)
     if x.dtype == torch.int8:
-        return out, rows, vector(int8_input_scale(input_scale))
+        return out, rows, vector(given_scale(input_scale))
     return out, *row_levels(rows, None, None if input_scale is None else vector(input_scale), 8)
