@@ -136,7 +136,7 @@ def _skinny(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, acti
     sums = out if plan.split == 1 else empty((plan.split, M, N), torch.int32, x.device)
     columns, row_blocks = cdiv(N, plan.block_n), cdiv(M, plan.block_m)
     tile = (plan.split, plan.block_m, plan.block_n)
-    search = skinny_search(K, mode, plan, current())
+    search = skinny_search(K, mode, plan, x.element_size(), current())
     launch(
         int8_skinny_kernel,
         (columns, plan.split, row_blocks),

@@ -200,11 +200,11 @@ def quantizes_inside(M: int, K: int, given: bool) -> bool:
     return M <= SKINNY_ROWS and (given or M * K <= SEARCHED_INSIDE)
 
 
-def skinny_search(K: int, mode: str, plan: Plan, device: Device) -> int:
-    """How much of each row is searched for its maximum at once: as much as registers hold, or all of it; 0 where the
-    mode is not "max"."""
-    held = 1 << (13 if device.arch == "sm_100" else 14)  # There the compiler spills more.
-    return min(1 << max(K - 1, 15).bit_length(), held // plan.block_m) if mode == "max" else 0
+def skinny_search(K: int, mode: str, plan: Plan, x_bytes: int, device: Device) -> int:
+    """How much of each row is searched for its maximum at once: 32 KiB of all rows, which registers hold, or all of it;
+    0 where the mode is not "max"."""
+    held = 1 << (14 if device.arch == "sm_100" else 15)  # There the compiler spills more.
+    return min(1 << max(K - 1, 15).bit_length(), held // (x_bytes * plan.block_m)) if mode == "max" else 0
 
 
 def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:
