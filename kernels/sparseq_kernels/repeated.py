@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Shapes of x that a layer's calls are recorded for; further ones are called as any op is.
 MOST_RECORDED = 128
+_any_autocast = torch._C._is_any_autocast_enabled
 
 
 class _Recorded(NamedTuple):
@@ -43,7 +44,7 @@ class Repeated:
     def __call__(self, op: str, x: Tensor, *constants: Any) -> Tensor:
         """The (first) result of op(x, *constants)."""
         # Something looks on, or a gradient is wanted: that is not for here.
-        unusual = type(x) is not Tensor or torch._C._is_any_autocast_enabled() or not nothing_looks_on()
+        unusual = type(x) is not Tensor or _any_autocast() or not nothing_looks_on()
         if unusual or (x.requires_grad and torch.is_grad_enabled()):
             return call(op, x, *constants)
         # Taken once: another thread may put another in its place.

@@ -167,13 +167,15 @@ def plain(args: tuple[Any, ...]) -> bool:
     return nothing_looks_on()
 
 
+# Every call of a layer asks these, and to look them up takes as long as to call them.
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
+_functorch_transforms = torch._C._are_functorch_transforms_active
+
+
 def nothing_looks_on() -> bool:
     """Whether what runs is neither traced, nor transformed, nor seen by a dispatch mode."""
-    return (
-        torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._get_tracing_state() is None
-        and not torch._C._are_functorch_transforms_active()
-    )
+    return _dispatch_modes() == 0 and _tracing_state() is None and not _functorch_transforms()
 
 
 Autocast = Callable[..., Any]
