@@ -105,7 +105,7 @@ GOALS = (
 
 def goals(folder: Path) -> str:
     """A line a goal, a column a number of rows: the median over the layers of base and large, and their range. The
-    limit is the same for an op that takes no longer than its bytes and operations at the rates measured on that GPU."""
+    limit is the median for an op that takes no longer than its bytes and operations at the datasheet's rates."""
     head = ["", "wanted", f"limit, M = {LIMIT_AT}", *(f"M = {M}" for M in ROWS[True])]
     return tables.table(head, (_goal(goal, rows_of(goal.op, folder)) for goal in GOALS))
 
@@ -127,10 +127,10 @@ def _goal(goal: Goal, rows: Sequence[Row]) -> list[str]:
 
 def _limit(goal: Goal, rows: Sequence[Row]) -> str:
     values = [
-        value / row["floor"]["measured"]["fraction"]
+        value / reached
         for row in rows
-        if goal.speed and goal.at(LIMIT_AT) and row["case"]["M"] == LIMIT_AT and row.get("floor", {}).get("measured")
-        if (value := goal.value(row)) is not None
+        if goal.speed and goal.at(LIMIT_AT) and row["case"]["M"] == LIMIT_AT
+        if (value := goal.value(row)) is not None and (reached := floor_reached(row))
     ]
     return f"{median(values):.2f}" if values else ""
 

@@ -150,7 +150,7 @@ def write(folder, op, rows):
 
 def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, "FAKE", "fake")
-    limited = {"floor": {"measured": {"fraction": 0.5}}}
+    limited = {"floor": {"datasheet": {"fraction": 0.5, "bound": "bytes", "seconds": 1e-6}}}
     floor = {"floor": {"datasheet": {"fraction": 0.6, "bound": "bytes", "seconds": 1e-6}}}
     small = row(8192, ours=100.0, size="tiny")
     failed = {"case": {"size": "base", "layer": "1 -> 2", "M": 8192, "step": "forward"}, "failed": "wrong"}

@@ -99,6 +99,11 @@ class Packed(nn.Module):
         return str(self._layout["format"])
 
     @property
+    def is_expanded(self) -> bool:
+        """Whether arithmetic runs on an expanded copy, because what is stored is not one integer or float a weight."""
+        return self.format != "dense" or self.bits == 4
+
+    @property
     def weight(self) -> Tensor:
         """The dequantized matrix, made anew each time: for inspection, not for arithmetic."""
         levels = self.levels()
@@ -106,7 +111,7 @@ class Packed(nn.Module):
 
     def levels(self) -> Tensor:
         """One value for each weight, [rows, columns]: int8, int16 or floats, zeros where masked."""
-        if self._layout["format"] == "dense" and self.bits != 4:
+        if not self.is_expanded:
             values: Tensor = self.values
             return values
         if self._expanded is None:
@@ -119,7 +124,7 @@ class Packed(nn.Module):
         weight = self.stored_weight()
         if not weight.values.is_meta:
             weight.validate()
-            if weight.name != "dense" or weight.bits == 4:
+            if self.is_expanded:
                 self._expanded = weight.to_dense()
 
     def weight_counts(self) -> WeightCounts:

@@ -39,9 +39,8 @@ class PackedLinear(Packed):
         self.out_features, self.in_features = weight.shape
         self._repeated = Repeated()
         self._hold(weight, scale)
-        as_they_are = weight.name == "dense" and weight.bits == 8
         # The buffer that int8_linear multiplies by; None where there are more than 8 bits.
-        self._integers = ("values" if as_they_are else "_expanded") if weight.bits <= 8 else None
+        self._integers = ("_expanded" if self.is_expanded else "values") if weight.bits <= 8 else None
         self.register_buffer("bias", bias)
         self.register_buffer("input_scale", input_scale)
 

@@ -87,12 +87,11 @@ def clip_and_slope(x, inverse_scale, QMAX: tl.constexpr):
 
 @triton.jit
 def gelu(y):
-    """y Phi(y), to within 1e-6 max(1, |y|), without a division or an exponential: by those an epilogue takes twice the
-    instructions.
+    """y Phi(y), to within 1e-6 max(1, |y|), without a division or an exponential, which take an epilogue longer.
 
     Phi(y) - 1/2 is y times a function of y^2, here a polynomial of t = 2 y^2 / 25 - 1, which is in [-1, 1] for
-    |y| <= 5. Of all of its degree it has the least largest error of y Phi(y) there, 3.3e-7 (found in fp64 by least
-    squares, each time with more weight where the error was large). Below -5 the result is that of -5, 0 but for 2e-6.
+    |y| <= 5. Of all of its degree it has the least largest error of y Phi(y) there (found in fp64 by least squares,
+    each time with more weight where the error was large). Below -5 the result is that of -5, which is as good as 0.
     """
     above = tl.maximum(y, -5.0)
     inside = tl.minimum(above, 5.0)

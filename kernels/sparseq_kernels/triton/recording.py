@@ -111,8 +111,8 @@ def record(run: Callable[..., Any], x: Tensor, constants: Sequence[Any]) -> tupl
     result_made = len(scratch) < len(made) and result.dim() > 0
     here = not x.is_cuda or torch.cuda.current_device() == x.get_device()
     numbers = _Numbers(x, [result, *scratch], constants)
-    known = launches and watched.whole and all(numbers.knows(arg) for launched in launches for arg in launched.args)
-    if not (known and result_made and here and all(map(_laid_out, (x, *made)))):
+    known = watched.whole and numbers.apart and all(numbers.knows(arg) for one in launches for arg in one.args)
+    if not (launches and known and result_made and here and all(map(_laid_out, (x, *made)))):
         return result, None
     steps = tuple(_Step(launched.run, operator.itemgetter(*numbers.of_launch(launched))) for launched in launches)
     by_address = all(launched.stream is not None for launched in launches) and not numbers.descriptors
@@ -142,14 +142,12 @@ class _Numbers:
         # Of what begins where x or a new tensor does.
         self._new = {tensor.data_ptr(): number for number, tensor in enumerate(made, 2)} | {x.data_ptr(): 0}
         # With a constant in the memory of x it could not be told which of them a kernel got.
-        self._apart = not {*map(_memory, (x, *made))} & {*map(_memory, self._constants)}
+        self.apart = not {*map(_memory, (x, *made))} & {*map(_memory, self._constants)}
 
     def knows(self, arg: Any) -> bool:
         """Whether a kernel's argument is no tensor, or one that there will be in the next call too."""
         tensor = _tensor(arg)
-        if tensor is None or any(tensor is constant for constant in self._constants):
-            return self._apart
-        return self._apart and tensor.data_ptr() in self._new
+        return tensor is None or any(tensor is one for one in self._constants) or tensor.data_ptr() in self._new
 
     def of_launch(self, launched: Launched) -> list[int]:
         args = (*launched.before, *launched.args, *launched.after)
