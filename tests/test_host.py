@@ -23,6 +23,7 @@ from sparseq import pack
 from sparseq.nn import QuantSparseLinear
 from sparseq_kernels.triton import int8_linear, quantize_rows
 from sparseq_kernels.triton.launch import launch
+from sparseq_kernels.triton.plans import Plan, use_plan
 
 ROWS = range(1, 65)
 
@@ -84,6 +85,37 @@ def test_a_further_call_does_nothing_but_launch(M, launches):
         "packed_linear", "repeated", "transforms", "recording", "launch", "device", "runtime", "plans"
     }  # fmt: skip
     assert len(called) <= 12, called
+
+
+def address(argument):
+    """Of what a kernel got: a tensor, a descriptor of one, or an address; None for anything else."""
+    argument = getattr(argument, "base", argument)
+    return argument.data_ptr() if isinstance(argument, torch.Tensor) else None
+
+
+@pytest.mark.parametrize("plan", [None, Plan(64, 64, 128, 4, 3, inside=False, descriptors=True)], ids=["rule", "tma"])
+@pytest.mark.parametrize("M", [5, 700])
+def test_a_further_call_hands_over_the_new_tensors_and_the_same_weights(M, plan):
+    layer, (x, other) = packed(768, 128), torch.zeros(2, M, 768, dtype=torch.bfloat16)
+    with absent_gpu("sm_90") as gpu, torch.inference_mode(), use_plan(plan):
+        results = [layer(x), layer(other)]
+        count = len(gpu.launches) // 2
+        first, further = gpu.launches[:count], gpu.launches[count:]
+    moved = {}
+    for one, again in zip(first, further, strict=True):
+        assert one.kernel == again.kernel and one.grid == again.grid
+        for name, before in one.args.items():
+            after = again.args[name]
+            if (was := address(before)) is None:
+                assert after == before
+            else:
+                # Wherever the first call's kernels shared a tensor, these share one too.
+                now = after if isinstance(after, int) else address(after)
+                assert moved.setdefault(was, now) == now
+    given = [layer.values, layer.scale, layer.bias]
+    assert all(moved[tensor.data_ptr()] == tensor.data_ptr() for tensor in given)
+    assert moved[x.data_ptr()] == other.data_ptr() and moved[results[0].data_ptr()] == results[1].data_ptr()
+    assert len(set(moved.values())) == len(moved) and all(now % 16 == 0 for now in moved.values())
 
 
 def test_hooks_of_a_profiler_are_handed_to_every_launch():
