@@ -1,12 +1,16 @@
 """Layers: drop-in replacements that train quantized and pruned, their packed forms, and the swap between them."""
 
+from .calibration import calibrate
 from .check import check_finite, find_nonfinite
-from .convert import LAYERS, calibrate, convert, named_layers, pack, prunable
+from .convert import convert
 from .embedding import QuantEmbedding
+from .layers import LAYERS, named_layers
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
 from .packed import Packed, PackedEmbedding
 from .packed_linear import PackedLinear, multiply_as_stored
+from .packing import pack
+from .prunable import prunable
 
 __all__ = [
     "LAYERS",
