@@ -63,11 +63,11 @@ class DenseWeight:
         return cls(values, (levels.shape[0], levels.shape[1]), bits, kept)
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "DenseWeight":
+    def empty(cls, layout: dict[str, Any], dtype: torch.dtype, device: torch.device | None = None) -> "DenseWeight":
         rows, columns = layout["shape"]
         bits = layout["bits"]
         shape = (rows, -(-columns // 2)) if bits == 4 else (rows, columns)
-        values = torch.empty(shape, dtype=_value_dtype(bits, dtype))
+        values = torch.empty(shape, dtype=_value_dtype(bits, dtype), device=device)
         return cls(values, (rows, columns), bits, layout["kept_weights"])
 
     def tensors(self) -> dict[str, Tensor]:
@@ -120,11 +120,13 @@ class BlockBitmapWeight:
         return cls(packed, pack_mask(keep), shape, block, int(keep.sum()), bits)
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "BlockBitmapWeight":
+    def empty(
+        cls, layout: dict[str, Any], dtype: torch.dtype, device: torch.device | None = None
+    ) -> "BlockBitmapWeight":
         (rows, columns), (r, c), bits = layout["shape"], layout["block"], layout["bits"]
         count = layout["kept_blocks"] * r * c
-        values = torch.empty(-(-count // 2) if bits == 4 else count, dtype=_value_dtype(bits, dtype))
-        bitmap = torch.zeros(-(-(rows * columns // (r * c)) // 8), dtype=torch.uint8)
+        values = torch.empty(-(-count // 2) if bits == 4 else count, dtype=_value_dtype(bits, dtype), device=device)
+        bitmap = torch.zeros(-(-(rows * columns // (r * c)) // 8), dtype=torch.uint8, device=device)
         return cls(values, bitmap, (rows, columns), (r, c), layout["kept_blocks"], bits)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -200,10 +202,12 @@ class SemiStructuredWeight:
         return None
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "SemiStructuredWeight":
+    def empty(
+        cls, layout: dict[str, Any], dtype: torch.dtype, device: torch.device | None = None
+    ) -> "SemiStructuredWeight":
         rows, columns = layout["shape"]
-        indices = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
-        values = torch.empty(rows, columns // 2, dtype=torch.int8)
+        indices = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8, device=device)
+        values = torch.empty(rows, columns // 2, dtype=torch.int8, device=device)
         return cls(values, indices, (rows, columns), layout["kept_weights"])
 
     def tensors(self) -> dict[str, Tensor]:
@@ -236,10 +240,11 @@ class SemiStructuredWeight:
 PackedWeight = DenseWeight | BlockBitmapWeight | SemiStructuredWeight
 
 
-def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
-    """The weight that `layout` describes, with its tensors' contents still to be loaded."""
+def empty_weight(layout: dict[str, Any], dtype: torch.dtype, device: torch.device | None = None) -> PackedWeight:
+    """The weight that `layout` describes, with its tensors' contents still to be loaded; on torch's own device if not
+    on `device`."""
     kinds: dict[str, Any] = {"dense": DenseWeight, "semi_structured": SemiStructuredWeight}
-    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).empty(layout, dtype)
+    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).empty(layout, dtype, device)
     return weight
 
 

@@ -17,7 +17,7 @@ def from_blocks(values: Tensor, block_columns: Tensor, offsets: Tensor, columns:
     _, r, c = values.shape
     rows = len(offsets) - 1
     grid = torch.zeros(rows, columns // c, r, c, dtype=values.dtype, device=values.device)
-    row = torch.repeat_interleave(torch.arange(rows, device=values.device), offsets.long().diff())
+    row = torch.repeat_interleave(torch.arange(rows, dtype=torch.int64, device=values.device), offsets.long().diff())
     grid[row, block_columns.long()] = values
     return grid.transpose(1, 2).reshape(rows * r, columns)
 
