@@ -152,7 +152,11 @@ def call(op: str, *args: Any) -> Tensor:
 
 
 def _run(op: str, *args: Any) -> Any:
-    """An op within another's backward."""
+    """An op within another's backward, which autocast does not reach: the gradients' dtypes are the op's to decide."""
+    device = args[0].device.type
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return _run(op, *args)
     return RUN[op](*args) if not torch.compiler.is_compiling() and plain(args) else getattr(OPS, op)(*args)
 
 
