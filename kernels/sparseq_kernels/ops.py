@@ -27,12 +27,20 @@ def _runs(op: str) -> Callable[..., Any]:
         device = device_of(args)
         if check_contents is not None and device == "cpu":
             check_contents(*args)
-        results = implementation(op, device)(*args)
+        results = _implemented(op, device, args)
         if isinstance(results, Tensor):
             return own_memory(results)
         return _apart(type(results)([own_memory(result) for result in results]))
 
     return run
+
+
+def _implemented(op: str, device: str, args: tuple[Any, ...]) -> Any:
+    """The backend's results, outside autocast, which would change the precision of torch's products within an op."""
+    if torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return implementation(op, device)(*args)
+    return implementation(op, device)(*args)
 
 
 def device_of(args: tuple[Any, ...]) -> str:

@@ -162,7 +162,7 @@ def _train(
     pruning = Pruning(lambda steps: pruner(recipe, student, steps)) if recipe.uses("mp") else None
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
-        losses=losses, lengths=lengths(rows), folder=folder, seconds_before=before,
+        losses=losses, precision=prepared.precision, lengths=lengths(rows), folder=folder, seconds_before=before,
     )  # fmt: skip
     trainer.add_callback(RowOrder(lambda: trainer.sampler))
     if pruning is not None:
