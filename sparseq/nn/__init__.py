@@ -1,6 +1,6 @@
 """Layers: drop-in replacements that train quantized and pruned, their packed forms, and the swap between them."""
 
-from .calibration import calibrate
+from .calibration import calibrate, share_static_scales
 from .check import check_finite, checked_tensors, find_nonfinite, is_finite
 from .convert import convert
 from .embedding import QuantEmbedding
@@ -32,4 +32,5 @@ __all__ = [
     "named_layers",
     "pack",
     "prunable",
+    "share_static_scales",
 ]

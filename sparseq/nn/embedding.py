@@ -60,6 +60,17 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         scale = scale_from_max(row_max(rows.detach()), bits).unsqueeze(-1)
         return call("fake_quant", rows, scale, bits)
 
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the weight."""
+        rows: int = self.__dict__["num_embeddings"]
+        return rows
+
+    @num_embeddings.setter
+    def num_embeddings(self, rows: int) -> None:
+        self.__dict__["num_embeddings"] = rows
+        self._fit_rows()
+
     def masked_weight(self) -> Tensor:
         """The rows with exact zeros where they are masked, renormalized as `max_norm` does at look-up."""
         if self.max_norm is None:

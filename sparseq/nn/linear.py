@@ -1,5 +1,6 @@
 """`QuantSparseLinear`: a drop-in `nn.Linear` that trains quantized and pruned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,17 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
-from sparseq_kernels.numerics import ZERO_BELOW, positive, qmax, row_max, scale_from_max
+from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
 
 from .masking import MaskedWeight
 from .settings import QuantSettings
+from .static_scale import StaticScale
 
 # Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
 # knows, such as `decoder.weight`, so that no name of ours begins with `weight` or `bias`.
 RENAMED_STATE = {"weight_scale": "step_size"}
 
 
-class QuantSparseLinear(MaskedWeight, nn.Linear):
+class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
     """y = Q(x) Q(weight o mask)^T + bias, where Q quantizes to integers and back; a drop-in for `nn.Linear`.
 
     x [..., in_features] in fp32, fp16 or bf16 -> [..., out_features] in the same dtype, or autocast's. Up to 8 bits the
@@ -36,6 +38,9 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     what is known of their tiles is found there.
 
     While `quantizing` is False the layer computes in floating point, masked: so QAT can start late.
+
+    `step_size` (LSQ's scale of each output channel) and `input_scale` stay fp32 when the layer is cast to fp16 or bf16,
+    which hold scales of 1e-5 badly; beside an fp64 weight they are fp64.
     """
 
     step_size: nn.Parameter | None
@@ -62,14 +67,8 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         self.settings_ = settings
         self._init_mask(pattern)
         learned = settings.scale == "lsq" and settings.bits is not None
-        self.register_parameter("step_size", nn.Parameter(self._max_scale()) if learned else None)
-        self.calibrated = settings.activation == "dynamic"
-        # Not a 0-dim tensor, which FSDP cannot shard; 0 until it is calibrated.
-        unset = None if self.calibrated or settings.bits is None else torch.zeros(1, device=self.weight.device)
-        if learned and unset is not None:
-            self.input_scale: Tensor | None = nn.Parameter(unset)
-        else:
-            self.register_buffer("input_scale", unset)
+        self.register_parameter("step_size", self._new_step_size() if learned else None)
+        self._init_input_scale()
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **settings: Any) -> "QuantSparseLinear":
@@ -104,6 +103,8 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.reset_weight_scale()
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Tensor) and not input.is_floating_point():
+            raise InputError(f"a linear layer's input must hold real floating-point numbers, not {input.dtype}")
         if not self.quantizing:
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
@@ -132,6 +133,10 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         """fp32 [out_features]: the scale of each output channel's integers, learned or from the maximum."""
         return self._max_scale() if self.step_size is None else positive(self.step_size.detach())
 
+    def _new_step_size(self) -> nn.Parameter:
+        # A frozen layer stays frozen.
+        return nn.Parameter(self._max_scale(), requires_grad=self.weight.requires_grad)
+
     def _max_scale(self) -> Tensor:
         return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)
 
@@ -140,27 +145,6 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         """Sets learned weight scales from the weights as they are now; does nothing where scales are not learned."""
         if self.step_size is not None:
             self.step_size.copy_(self._max_scale())
-
-    def _static_scale(self, x: Tensor) -> Tensor | None:
-        scale = self.input_scale
-        if scale is None:
-            return None
-        if self.training and (self.settings_.scale == "max" or not self.calibrated) and x.numel():
-            self._observe(x)
-        elif not self.calibrated:
-            raise InputError(
-                "a layer with static activations has no scale yet: train it for a step or call "
-                "sparseq.calibrate(model, batches) first"
-            )
-        return positive(scale)
-
-    @torch.no_grad()
-    def _observe(self, x: Tensor) -> None:
-        """Raises the static scale to what the largest |x| seen so far needs."""
-        assert self.input_scale is not None
-        needed = x.detach().abs().amax().to(self.input_scale.dtype) / qmax(self.settings_.input_bits)
-        self.input_scale.copy_(torch.maximum(self.input_scale, needed).clamp_min(ZERO_BELOW))
-        self.calibrated = True
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON; `from_settings` makes the layer again, to load a state dict into."""
@@ -197,8 +181,39 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.reset_weight_scale()
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)
-        if self.input_scale is not None and not self.input_scale.is_meta:
-            self.calibrated = bool(self.input_scale != 0)
+        self._forget_reading()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantSparseLinear":
+        before = {name: tensor.data for name, tensor in self._scales().items()}
+        super()._apply(fn, recurse)
+        # Scales have the precision that arithmetic has, whatever the weight is cast to: fp16 cannot hold them.
+        for name, tensor in self._scales().items():
+            if tensor.dtype != (wanted := compute_dtype(self.weight)):
+                tensor.data = before[name].to(tensor.device, wanted)
+        return self
+
+    def _scales(self) -> dict[str, Tensor]:
+        return {n: t for n in ("step_size", "input_scale") if (t := getattr(self, n)) is not None}
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        rows: int = self.__dict__["out_features"]
+        return rows
+
+    @out_features.setter
+    def out_features(self, rows: int) -> None:
+        self.__dict__["out_features"] = rows
+        self._fit_rows()
+
+    def _fit_own_rows(self) -> None:
+        super()._fit_own_rows()
+        step = self._parameters.get("step_size")
+        if step is not None and len(step) != len(self.weight):
+            rows = self._max_scale().to(step.dtype)
+            kept = min(len(step), len(rows))
+            rows[:kept] = step.detach()[:kept]
+            step.data, step.grad = rows, None
 
     def extra_repr(self) -> str:
         s = self.settings_
