@@ -6,7 +6,7 @@ made before training. They are found among all layers that are alive, which are 
 
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -52,6 +52,12 @@ def moved(before: Tensor, after: Tensor) -> Tensor:
             return found
     _MOVED[before] = (after, version_of(after), version_of(before))
     return after
+
+
+def first_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Each name -> the first name that its weight has among them: the same one for tied weights."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(weight), name) for name, weight in weights.items()}
 
 
 def version_of(tensor: Tensor) -> int | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
 
+from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
 from .settings import QuantSettings
 from .static_scale import StaticScale
@@ -72,7 +73,9 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **settings: Any) -> "QuantSparseLinear":
-        """The layer with the weights of `linear`: the same Parameter objects, so ties and optimizers hold."""
+        """The layer with the weights of `linear`: the same Parameter objects, so ties and optimizers hold; with its
+        hooks and attributes, and its mask if `torch.nn.utils.prune` gave it one. InputError for what would be lost."""
+        check_replaceable(linear, nn.Linear)
         quant = QuantSettings(
             *(settings.pop(k, d) for k, d in (("bits", 8), ("activation", "dynamic"), ("scale", "max")))
         )
@@ -82,12 +85,18 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer.in_features, layer.out_features = linear.in_features, linear.out_features
-        layer.weight, layer.bias = linear.weight, linear.bias
+        weight, mask = weight_and_mask(linear)
+        layer.weight, layer.bias = weight, linear.bias
         layer._init_quantization(quant, pattern)
+        carry(linear, layer)
+        if mask is not None:
+            layer.set_mask(mask)
         return layer.train(linear.training)
 
     def to_linear(self) -> nn.Linear:
-        """A plain `nn.Linear` with this layer's masked weights, not quantized."""
+        """A plain `nn.Linear` with copies of this layer's masked weights, not quantized, and of what hangs on it
+        (hooks, attributes, requires_grad). InputError for what would be lost."""
+        check_attached(self, takes_mask=False)
         linear = nn.Linear(
             self.in_features, self.out_features, self.bias is not None, self.weight.device, self.weight.dtype
         )
@@ -95,6 +104,9 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
             linear.weight.copy_(self.masked_weight())
             if self.bias is not None:
                 linear.bias.copy_(self.bias)
+        for name, parameter in linear.named_parameters():
+            parameter.requires_grad_(getattr(self, name).requires_grad)
+        carry(self, linear, copy=True)
         return linear.train(self.training)
 
     def reset_parameters(self) -> None:

@@ -56,6 +56,19 @@ class MaskedWeight(nn.Module):
         self.register_buffer("mask", None)
         self._list_tiles()
         kin.register(self)
+        self._take_tied_mask()
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        super().register_parameter(name, param)
+        if name == "weight":
+            self._take_tied_mask()
+
+    def _take_tied_mask(self) -> None:
+        """The mask of a weight that another layer masks already, and that this one shares from now on."""
+        if "mask" in self._buffers and self.mask is None:
+            for layer in kin.tied(self):
+                if layer.mask is not None and layer.mask.shape == self.weight.shape:
+                    self._hold_mask(layer.mask)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
