@@ -31,11 +31,11 @@ def _blocks(module: nn.Module, name: str, config: Any) -> Iterator[tuple[str, nn
         for group in groups.values():
             if len(group) > 1 or (len(module) == 1 and 1 in _depths(config)):
                 found |= group
-    for child, member in module.named_children():
+    for child, member in module._modules.items():
         full = f"{name}.{child}" if name else child
         if child in found:
-            yield full, member
-        else:
+            yield full, found[child]
+        elif member is not None:
             yield from _blocks(member, full, config)
 
 
