@@ -11,6 +11,7 @@ from .packed import Packed, PackedEmbedding
 from .packed_linear import PackedLinear, multiply_as_stored
 from .packing import pack
 from .prunable import prunable
+from .refreshing import refresh
 
 __all__ = [
     "LAYERS",
@@ -32,5 +33,6 @@ __all__ = [
     "named_layers",
     "pack",
     "prunable",
+    "refresh",
     "share_static_scales",
 ]

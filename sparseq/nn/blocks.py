@@ -25,9 +25,9 @@ def _blocks(module: nn.Module, name: str, config: Any) -> Iterator[tuple[str, nn
     found: dict[str, nn.Module] = {}
     if isinstance(module, CONTAINERS):
         groups: dict[Any, dict[str, nn.Module]] = {}
-        for child, member in module._modules.items():  # one block that is there several times counts so
-            if member is not None and _may_repeat(member):
-                groups.setdefault(_kind(member), {})[child] = member
+        for child, item in module._modules.items():  # one block that is there several times counts so
+            if item is not None and _may_repeat(item):
+                groups.setdefault(_kind(item), {})[child] = item
         for group in groups.values():
             if len(group) > 1 or (len(module) == 1 and 1 in _depths(config)):
                 found |= group
