@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import InputError
 from .layouts import FLOAT_BITS as FLOAT_BITS
 from .layouts import tensor_specs
+from .numerics import qmax
 from .reference.sparse_int8_linear import from_pairs
 
 
@@ -85,7 +86,10 @@ class DenseWeight:
         return self.kept_weights
 
     def validate(self) -> None:
-        """Nothing to contradict: the values' shape is checked where they are loaded."""
+        """Raises InputError unless the levels are in the range of their bits, and zero where nothing is kept."""
+        _check_levels(self.values, self.bits, self.name)
+        if self.kept_weights < self.shape[0] * self.shape[1]:
+            _check_count(self.to_dense(), self.kept_weights, self.name)
 
 
 @dataclass(frozen=True)
@@ -136,15 +140,20 @@ class BlockBitmapWeight:
     def to_dense(self) -> Tensor:
         (rows, columns), (r, c) = self.shape, self.block
         values = unpack_int4(self.values, self.kept()) if self.bits == 4 else self.values
-        grid = torch.zeros(rows * columns // (r * c), r * c, dtype=values.dtype, device=values.device)
-        grid[unpack_mask(self.bitmap, grid.shape[0])] = values.reshape(-1, r * c)
+        kept = unpack_mask(self.bitmap, rows * columns // (r * c))
+        # By the place of each block among those that are kept, 0 being a block of zeros: no shape depends on what the
+        # tensors hold, so that vmap and traces pass through.
+        blocks = torch.nn.functional.pad(values.reshape(-1, r * c), (0, 0, 1, 0))
+        grid = blocks[kept.cumsum(0) * kept]
         return grid.reshape(rows // r, columns // c, r, c).transpose(1, 2).reshape(rows, columns)
 
     def kept(self) -> int:
         return self.kept_blocks * self.block[0] * self.block[1]
 
     def validate(self) -> None:
-        """Raises InputError unless the bitmap marks exactly as many blocks as there are values for."""
+        """Raises InputError unless the bitmap marks exactly as many blocks as there are values for, and the levels are
+        in the range of their bits."""
+        _check_levels(self.values, self.bits, self.name)
         marked = int(unpack_mask(self.bitmap, self.bitmap.numel() * 8).sum())
         inside = int(unpack_mask(self.bitmap, self.shape[0] * self.shape[1] // (self.block[0] * self.block[1])).sum())
         if marked != self.kept_blocks or inside != marked:
@@ -215,7 +224,10 @@ class SemiStructuredWeight:
         return self.kept_weights
 
     def validate(self) -> None:
-        """Raises InputError unless the second of every two values stands after the first."""
+        """Raises InputError unless the second of every two values stands after the first, the levels are in the range
+        of their bits, and no more of them than are kept are other than zero."""
+        _check_levels(self.values, self.bits, self.name)
+        _check_count(self.values, self.kept_weights, self.name)
         nibbles = torch.stack((self.indices & 15, self.indices >> 4), dim=-1).flatten(1)[:, : self.shape[1] // 4]
         if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
             raise InputError(
@@ -262,6 +274,27 @@ def smallest(levels: Tensor, mask: Tensor | None, block: tuple[int, int], bits: 
 def stored_bytes(weight: PackedWeight) -> int:
     """Bytes of the format's tensors."""
     return sum(t.numel() * t.element_size() for t in weight.tensors().values())
+
+
+def _check_levels(values: Tensor, bits: int, name: str) -> None:
+    """Raises InputError for a level below -qmax, which no quantizer gives: the range is symmetric."""
+    if bits == FLOAT_BITS:
+        return
+    lowest = -qmax(bits) - 1
+    parts = (values & 15, values >> 4) if bits == 4 else (values,)
+    if count := sum(int((part == (lowest & 15 if bits == 4 else lowest)).sum()) for part in parts):
+        raise InputError(
+            f"a {name} weight is inconsistent: {count} of its levels are {lowest}, and {bits} bits hold "
+            f"{lowest + 1} to {qmax(bits)}"
+        )
+
+
+def _check_count(levels: Tensor, kept: int, name: str) -> None:
+    """Raises InputError where more levels than were kept are other than zero."""
+    if (found := int(levels.count_nonzero())) > kept:
+        raise InputError(
+            f"a {name} weight is inconsistent: {found} of its levels are not zero, and it is said to keep {kept}"
+        )
 
 
 def _blocks(matrix: Tensor, block: tuple[int, int]) -> Tensor:
