@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from operator import attrgetter, is_
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+PLAIN = (Tensor, nn.Parameter)
 _version = attrgetter("_version")
 
 
@@ -17,15 +18,16 @@ class Derived(NamedTuple):
     sources: tuple[Tensor, ...]
     memory: tuple[Tensor, ...]
     addresses: tuple[int, ...]
-    versions: tuple[int, ...] | None
+    versions: tuple[int, ...]
+    watched: bool
 
     @classmethod
     def of(cls, sources: tuple[Tensor, ...]) -> "Derived":
-        # A tensor of inference mode counts no changes.
-        counted = not any(map(Tensor.is_inference, sources))
-        versions = tuple(map(_version, sources)) if counted else None
-        memory = tuple(source.detach() for source in sources)
-        return cls(sources, memory, tuple(map(Tensor.data_ptr, sources)), versions)
+        # A tensor of inference mode counts no changes, and a faked one has no memory.
+        if not all(type(source) in PLAIN and not source.is_inference() for source in sources):
+            return cls(sources, (), (), (), watched=False)
+        addresses, versions = tuple(map(Tensor.data_ptr, sources)), tuple(map(_version, sources))
+        return cls(sources, tuple(source.detach() for source in sources), addresses, versions, watched=True)
 
     def holds(self, sources: Sequence[Tensor]) -> bool:
         """Whether these are the same tensors, with the same memory, and unchanged as far as torch counts changes: one
@@ -33,8 +35,8 @@ class Derived(NamedTuple):
         if is_compiling():  # Of a traced tensor neither is known; the trace is for these objects.
             return all(map(is_, self.sources, sources))
         return (
-            all(map(is_, self.sources, sources))
+            self.watched
+            and all(map(is_, self.sources, sources))
             and tuple(map(Tensor.data_ptr, sources)) == self.addresses
-            and self.versions is not None
             and tuple(map(_version, sources)) == self.versions
         )

@@ -14,12 +14,11 @@ from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from . import stored
 from .carried import carry, normal
-from .derived import Derived
+from .derived import PLAIN, Derived
 from .masking import WeightCounts
 
 # The buffer with the expanded copy.
 EXPANDED = "_expanded_levels"
-_PLAIN = (Tensor, nn.Parameter)
 
 
 class Packed(nn.Module):
@@ -103,7 +102,7 @@ class Packed(nn.Module):
     def _is_current(self, sources: tuple[Tensor, ...]) -> bool:
         """Whether what was made of the stored tensors is still what they say."""
         # With a trace's or a replica's tensors, what was made of them has been exchanged, too.
-        if type(sources[0]) not in _PLAIN or getattr(self, "_is_replica", False):
+        if type(sources[0]) not in PLAIN or getattr(self, "_is_replica", False):
             return True
         return self._derived is not None and self._derived.holds(sources)
 
@@ -129,15 +128,10 @@ class Packed(nn.Module):
         with torch.inference_mode(False):
             if wanted:
                 self.register_buffer(EXPANDED, self.stored_weight().to_dense(), persistent=False)
-            self._note_sources()
+            self._derived = Derived.of(self._sources())
         # torch.export miscounts the buffers that follow an empty one.
         for name in [name for name, buffer in self._buffers.items() if buffer is None]:
             self._buffers[name] = self._buffers.pop(name)
-
-    def _note_sources(self) -> None:
-        """What was made of the stored tensors was made of them as they are now."""
-        plain = all(type(source) in _PLAIN and not source.is_meta for source in self._sources())
-        self._derived = Derived.of(self._sources()) if plain else None
 
     def weight_counts(self) -> WeightCounts:
         rows, columns = self._layout["shape"]
@@ -150,7 +144,7 @@ class Packed(nn.Module):
                 raise InputError(f"a packed layer cannot be cast to {dtype}: use one of {', '.join(FLOAT_DTYPES)}")
             # Without what was made of buffers that have changed since.
             current = self._derived is not None and self._derived.holds(self._sources())
-            if not current and EXPANDED in self._buffers and type(self.values) in _PLAIN:
+            if not current and EXPANDED in self._buffers and type(self.values) in PLAIN:
                 delattr(self, EXPANDED)
             casts = {id(self._buffers.get("bias"))} | ({id(self.values)} if self.bits == FLOAT_BITS else set())
             if self.bits == FLOAT_BITS:
@@ -158,7 +152,7 @@ class Packed(nn.Module):
             super()._apply(lambda tensor: carry(tensor, fn, id(tensor) not in casts), recurse)
         self.dtype = dtype
         if current:
-            self._note_sources()
+            self._derived = Derived.of(self._sources())
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
