@@ -47,8 +47,7 @@ class PackedEmbedding(Packed):
             return (rows * F.embedding(indices, self.scale.unsqueeze(-1))).to(self.dtype)
         except IndexError as error:
             raise InputIndexError(
-                f"an index is out of range: an embedding of {self.num_embeddings} rows has those from 0 to "
-                f"{self.num_embeddings - 1}"
+                f"an index is outside [0, {self.num_embeddings}), the rows of the embedding"
             ) from error
 
     @staticmethod
