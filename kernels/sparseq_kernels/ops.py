@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .backends import implementation
 from .checks import CHECKS, CONTENTS
+from .errors import InputError
 from .fake import FAKE
 from .schemas import SCHEMAS, complete, names
 
@@ -88,6 +89,18 @@ def _fakes(op: str) -> Callable[..., Any]:
     return run
 
 
+def _elsewhere(op: str) -> Callable[..., Any]:
+    """For what is no dense tensor on a CPU or a GPU, and for lists without a tensor."""
+
+    def run(*args: Any) -> Any:
+        if args[0] == []:
+            return RUN[op](*args)
+        CHECKS[op](*complete(op, args))
+        raise InputError(f"{op} runs on dense tensors on a CPU or a GPU: convert what it got to such")
+
+    return run
+
+
 # Each op without torch's dispatcher before it: on tensors that hold values, and without autograd.
 RUN: dict[str, Callable[..., Any]] = {}
 for _op, _schema in SCHEMAS.items():
@@ -95,4 +108,5 @@ for _op, _schema in SCHEMAS.items():
     RUN[_op] = _runs(_op)
     for _key in ("CPU", "CUDA"):
         LIBRARY.impl(_op, RUN[_op], _key)
+    LIBRARY.impl(_op, _elsewhere(_op), "CompositeExplicitAutograd")
     torch.library.register_fake(f"sparseq::{_op}", _fakes(_op), lib=LIBRARY)

@@ -10,7 +10,8 @@ from sparseq_kernels import InputError
 from .check import check_finite
 from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
-from .packed import PackedEmbedding, Stored, pack_weight
+from .pack_weight import Stored, pack_weight
+from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
 
 

@@ -47,7 +47,7 @@ def from_pairs(values: Tensor, indices: Tensor) -> Tensor:
     nibbles = torch.stack((indices & 15, indices >> 4), dim=-1).flatten(1)[:, : half // 2]
     places = torch.stack((nibbles & 3, nibbles >> 2), dim=-1).long()
     dense = torch.zeros(rows, half // 2, 4, dtype=values.dtype, device=values.device)
-    return dense.scatter_(2, places, values.reshape(rows, half // 2, 2)).flatten(1)
+    return dense.scatter(2, places, values.reshape(rows, half // 2, 2)).flatten(1)
 
 
 def expanded(format: str, stored: Sequence[Tensor], columns: int) -> Tensor:
