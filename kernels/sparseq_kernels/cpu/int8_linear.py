@@ -51,7 +51,12 @@ def int8_linear(
     *,
     native: bool,
 ) -> Tensor:
-    q, scale = quantize_input(as_rows(x), input_scale, 8, native=native)
-    y = ACTIVATIONS[activation](scaled_product(q, weight, scale, weight_scale, bias, native=native))
-    y = delivered(y, result_dtype(x, out_dtype, output_scale), output_scale)
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    fp32 = x.dtype is weight_scale.dtype is torch.float32 and (bias is None or bias.dtype is torch.float32)
+    if native and fp32 and input_scale is None and way(native) == "native":
+        check_depth(weight.shape[1])
+        y = compiled.quantized_linear(x, weight, weight_scale, bias, 8)
+    else:
+        q, scale = quantize_input(as_rows(x), input_scale, 8, native=native)
+        y = scaled_product(q, weight, scale, weight_scale, bias, native=native)
+        y = y.reshape(*x.shape[:-1], weight.shape[0])
+    return delivered(ACTIVATIONS[activation](y), result_dtype(x, out_dtype, output_scale), output_scale)

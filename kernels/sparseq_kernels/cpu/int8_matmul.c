@@ -11,6 +11,7 @@
 #endif
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__AVX512BW__) || defined(__AVX2__)
@@ -269,6 +270,24 @@ void sparseq_int8_linear(const int8_t *x, const int8_t *w, int64_t M, int64_t N,
                               .input_stride = input_stride,
                               .weight_scale = weight_scale,
                               .bias = bias});
+}
+
+void sparseq_quantize_rows(const float *x, const uint8_t *mask, int64_t rows, int64_t columns, int32_t limit, int8_t *q,
+                           float *scale); /* native.c */
+
+/* sparseq_int8_linear of x [M, K] quantized by row to [-limit, limit]. Returns 0, or 1 where there is no memory for the
+ * integers. One call, for those of a small layer take longer than its work. */
+int sparseq_quantized_linear(const float *x, const int8_t *w, int64_t M, int64_t N, int64_t K, int32_t limit,
+                             const float *weight_scale, const float *bias, float *y)
+{
+    float *scale = malloc(sizeof(float) * (size_t)M + (size_t)(M * K) + 1);
+    if (!scale)
+        return 1;
+    int8_t *q = (int8_t *)(scale + M);
+    sparseq_quantize_rows(x, NULL, M, K, limit, q, scale);
+    sparseq_int8_linear(q, w, M, N, K, scale, 1, weight_scale, bias, y);
+    free(scale);
+    return 0;
 }
 
 /* Which instructions the product is of. */

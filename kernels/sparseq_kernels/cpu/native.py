@@ -5,6 +5,7 @@ Each function trusts its caller: tensors are on the CPU, of the dtypes and shape
 
 import ctypes
 import functools
+import math
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ _SIGNATURES = {
     "sparseq_mask": (_P, _P, _I64, _P),
     "sparseq_int8_matmul": (_P, _P, _I64, _I64, _I64, _P),
     "sparseq_int8_linear": (_P, _P, _I64, _I64, _I64, _P, _I64, _P, _P, _P),
+    "sparseq_quantized_linear": (_P, _P, _I64, _I64, _I64, _I32, _P, _P, _P),
 }
 
 
@@ -97,6 +99,32 @@ def int8_linear(x: Tensor, weight: Tensor, input_scale: Tensor, weight_scale: Te
     return y
 
 
+def quantized_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None, bits: int) -> Tensor:
+    """`int8_linear` of `quantize_rows(x, bits)`, to the bit, in one call.
+
+    fp32 [..., K], int8 [N, K], fp32 [N], fp32 [N] or None -> fp32 [..., N].
+    """
+    x, weight, columns = x.contiguous(), weight.contiguous(), weight_scale.contiguous()
+    added = None if bias is None else bias.contiguous()
+    N, K = weight.shape
+    *leading, _ = x.shape
+    y = torch.empty((*leading, N), dtype=torch.float32, device=CPU)
+    no_memory = _library().sparseq_quantized_linear(
+        x.data_ptr(),
+        weight.data_ptr(),
+        math.prod(leading),
+        N,
+        K,
+        qmax(bits),
+        columns.data_ptr(),
+        None if added is None else added.data_ptr(),
+        y.data_ptr(),
+    )
+    if no_memory:
+        raise MemoryError(f"no memory for the {x.numel()} integers of a quantized input")
+    return y
+
+
 def int8_instructions() -> str:
     """Which instructions `int8_matmul` is of: "AVX-512", "AVX2" or "plain C"."""
     name: bytes = _library().sparseq_int8_instructions()
@@ -133,4 +161,5 @@ def _library() -> ctypes.CDLL:
         function = getattr(library, name)
         function.argtypes, function.restype = signature, None
     library.sparseq_int8_instructions.restype = ctypes.c_char_p
+    library.sparseq_quantized_linear.restype = ctypes.c_int
     return library
