@@ -5,6 +5,7 @@ quantized. Scales and biases belong to the layer. `from_dense` and `to_dense` ar
 dropped weights are zero.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .layouts import FLOAT_BITS as FLOAT_BITS
+from .layouts import tensor_specs
 from .reference.sparse_int8_linear import from_pairs
-
-FLOAT_BITS = 32
 
 
 def pack_int4(levels: Tensor) -> Tensor:
@@ -63,12 +64,8 @@ class DenseWeight:
         return cls(values, (levels.shape[0], levels.shape[1]), bits, kept)
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "DenseWeight":
-        rows, columns = layout["shape"]
-        bits = layout["bits"]
-        shape = (rows, -(-columns // 2)) if bits == 4 else (rows, columns)
-        values = torch.empty(shape, dtype=_value_dtype(bits, dtype))
-        return cls(values, (rows, columns), bits, layout["kept_weights"])
+    def of(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "DenseWeight":
+        return cls(tensors["values"], tuple(layout["shape"]), layout["bits"], layout["kept_weights"])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values}
@@ -120,12 +117,9 @@ class BlockBitmapWeight:
         return cls(packed, pack_mask(keep), shape, block, int(keep.sum()), bits)
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "BlockBitmapWeight":
-        (rows, columns), (r, c), bits = layout["shape"], layout["block"], layout["bits"]
-        count = layout["kept_blocks"] * r * c
-        values = torch.empty(-(-count // 2) if bits == 4 else count, dtype=_value_dtype(bits, dtype))
-        bitmap = torch.zeros(-(-(rows * columns // (r * c)) // 8), dtype=torch.uint8)
-        return cls(values, bitmap, (rows, columns), (r, c), layout["kept_blocks"], bits)
+    def of(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlockBitmapWeight":
+        shape, block = tuple(layout["shape"]), tuple(layout["block"])
+        return cls(tensors["values"], tensors["bitmap"], shape, block, layout["kept_blocks"], layout["bits"])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values, "bitmap": self.bitmap}
@@ -200,11 +194,8 @@ class SemiStructuredWeight:
         return None
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "SemiStructuredWeight":
-        rows, columns = layout["shape"]
-        indices = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
-        values = torch.empty(rows, columns // 2, dtype=torch.int8)
-        return cls(values, indices, (rows, columns), layout["kept_weights"])
+    def of(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "SemiStructuredWeight":
+        return cls(tensors["values"], tensors["indices"], tuple(layout["shape"]), layout["kept_weights"])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values, "indices": self.indices}
@@ -236,11 +227,22 @@ class SemiStructuredWeight:
 PackedWeight = DenseWeight | BlockBitmapWeight | SemiStructuredWeight
 
 
-def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
-    """The weight that `layout` describes, with its tensors' contents still to be loaded."""
+def weight_of(layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> PackedWeight:
+    """The weight that `layout` describes, around its `tensors`."""
     kinds: dict[str, Any] = {"dense": DenseWeight, "semi_structured": SemiStructuredWeight}
-    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).empty(layout, dtype)
+    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).of(layout, tensors)
     return weight
+
+
+def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
+    """The weight that `layout` describes, on the default device, with its tensors' contents still to be loaded.
+
+    dtype: of the values, if they are not quantized. The layout must have passed `layouts.check_layout`.
+    """
+    specs = tensor_specs(layout, dtype)
+    # On the default device, which decides where a module that is made belongs.
+    device = torch.get_default_device()
+    return weight_of(layout, {n: torch.zeros(spec.shape, dtype=spec.dtype, device=device) for n, spec in specs.items()})
 
 
 def smallest(levels: Tensor, mask: Tensor | None, block: tuple[int, int], bits: int) -> PackedWeight:
@@ -260,10 +262,6 @@ def smallest(levels: Tensor, mask: Tensor | None, block: tuple[int, int], bits: 
 def stored_bytes(weight: PackedWeight) -> int:
     """Bytes of the format's tensors."""
     return sum(t.numel() * t.element_size() for t in weight.tensors().values())
-
-
-def _value_dtype(bits: int, float_dtype: torch.dtype) -> torch.dtype:
-    return {4: torch.uint8, 8: torch.int8, 16: torch.int16, FLOAT_BITS: float_dtype}[bits]
 
 
 def _blocks(matrix: Tensor, block: tuple[int, int]) -> Tensor:

@@ -12,6 +12,10 @@ from sparseq_kernels.numerics import ZERO_BELOW, positive, qmax, row_max, scale_
 from .masking import MaskedWeight
 from .settings import QuantSettings
 
+# Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
+# knows, such as `decoder.weight`, so that no name of ours begins with `weight` or `bias`.
+RENAMED_STATE = {"weight_scale": "step_size"}
+
 
 class QuantSparseLinear(MaskedWeight, nn.Linear):
     """y = Q(x) Q(weight o mask)^T + bias, where Q quantizes to integers and back; a drop-in for `nn.Linear`.
@@ -20,7 +24,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     product is one of int8 matrices, in training as in inference, so that `pack()` changes outputs by rounding only. The
     gradient is straight-through inside the clip range and zero outside (Bengio et al. 2013), LSQ's for learned scales
     (Esser et al. 2020), and zero for masked weights. Loads an `nn.Linear`'s state dict, and saves the same keys:
-    `mask`, `weight_scale` and `input_scale` are beside them only where they are in use.
+    `mask`, `step_size` and `input_scale` are beside them only where they are in use.
 
     bits: 4, 8 or 16, or None for floating point (a masked layer that is not quantized).
     activation: "dynamic" (a scale for each row) or "static" (one in all: see `calibrate`).
@@ -34,7 +38,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     While `quantizing` is False the layer computes in floating point, masked: so QAT can start late.
     """
 
-    weight_scale: nn.Parameter | None
+    step_size: nn.Parameter | None
     multiplies = True
 
     def __init__(
@@ -58,7 +62,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         self.settings_ = settings
         self._init_mask(pattern)
         learned = settings.scale == "lsq" and settings.bits is not None
-        self.register_parameter("weight_scale", nn.Parameter(self._max_scale()) if learned else None)
+        self.register_parameter("step_size", nn.Parameter(self._max_scale()) if learned else None)
         self.calibrated = settings.activation == "dynamic"
         # Not a 0-dim tensor, which FSDP cannot shard; 0 until it is calibrated.
         unset = None if self.calibrated or settings.bits is None else torch.zeros(1, device=self.weight.device)
@@ -96,7 +100,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if getattr(self, "weight_scale", None) is not None:
+        if getattr(self, "step_size", None) is not None:
             self.reset_weight_scale()
 
     def forward(self, input: Tensor) -> Tensor:
@@ -110,7 +114,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.weight,
             self.bias,
             self.mask,
-            None if self.weight_scale is None else positive(self.weight_scale),
+            None if self.step_size is None else positive(self.step_size),
             self._static_scale(input),
             self.settings_.bits,
             self.settings_.input_bits,
@@ -119,9 +123,14 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.mask_tiles(),
         )
 
+    @property
+    def weight_scale(self) -> nn.Parameter | None:
+        """`step_size` under the name that it had in earlier releases."""
+        return self.step_size
+
     def channel_scale(self) -> Tensor:
         """fp32 [out_features]: the scale of each output channel's integers, learned or from the maximum."""
-        return self._max_scale() if self.weight_scale is None else positive(self.weight_scale.detach())
+        return self._max_scale() if self.step_size is None else positive(self.step_size.detach())
 
     def _max_scale(self) -> Tensor:
         return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)
@@ -129,8 +138,8 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     @torch.no_grad()
     def reset_weight_scale(self) -> None:
         """Sets learned weight scales from the weights as they are now; does nothing where scales are not learned."""
-        if self.weight_scale is not None:
-            self.weight_scale.copy_(self._max_scale())
+        if self.step_size is not None:
+            self.step_size.copy_(self._max_scale())
 
     def _static_scale(self, x: Tensor) -> Tensor | None:
         scale = self.input_scale
@@ -167,21 +176,24 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         return layer
 
     def pack(self, format: str | None = None) -> nn.Module:
-        """The inference layer: only what is stored. `format`: "dense", "bitmask" or "block_sparse"; None takes the
-        smallest."""
+        """The inference layer: only what is stored. `format`: "dense", "bitmask", "block_sparse" (a block pattern's) or
+        "semi_structured" (2:4 at 8 bits); None takes the smallest."""
         from .packed_linear import PackedLinear
 
         return PackedLinear.from_layer(self, format)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        missing = [name for name in ("weight_scale", "input_scale") if prefix + name not in state_dict]
+        for old, new in RENAMED_STATE.items():
+            if prefix + old in state_dict:
+                state_dict[prefix + new] = state_dict.pop(prefix + old)
+        missing = [name for name in ("step_size", "input_scale") if prefix + name not in state_dict]
         loading = prefix + "weight" in state_dict
         if loading:  # An nn.Linear's state has no scales: the weights' follow from them, the inputs' stays as it is.
             for name in missing:
                 if (own := getattr(self, name)) is not None:
                     state_dict[prefix + name] = own.detach()
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if loading and "weight_scale" in missing:
+        if loading and "step_size" in missing:
             self.reset_weight_scale()
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)

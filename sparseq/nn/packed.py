@@ -16,15 +16,16 @@ from sparseq_kernels.formats import (
     empty_weight,
     smallest,
     unpack_int4,
+    weight_of,
 )
+from sparseq_kernels.layouts import FORMATS, TensorSpec
 from sparseq_kernels.numerics import compute_dtype
 from sparseq_kernels.reference.quantize_rows import quantize
+from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
+from . import stored as stored_layers
 from .embedding import QuantEmbedding
 from .masking import MaskedWeight, WeightCounts
-
-FORMATS = ("dense", "bitmask", "block_sparse", "semi_structured")
-
 
 Stored = tuple[PackedWeight, Tensor | None]
 
@@ -78,17 +79,7 @@ class Packed(nn.Module):
     def stored_weight(self) -> PackedWeight:
         """The weight's format, around this module's own buffers."""
         tensors = {name: getattr(self, name) for name in ("values", "bitmap", "indices") if hasattr(self, name)}
-        layout = self._layout
-        if layout["format"] == "dense":
-            return DenseWeight(tensors["values"], tuple(layout["shape"]), layout["bits"], layout["kept_weights"])
-        if layout["format"] == "semi_structured":
-            return SemiStructuredWeight(
-                tensors["values"], tensors["indices"], tuple(layout["shape"]), layout["kept_weights"]
-            )
-        shape, block = tuple(layout["shape"]), tuple(layout["block"])
-        return BlockBitmapWeight(
-            tensors["values"], tensors["bitmap"], shape, block, layout["kept_blocks"], layout["bits"]
-        )
+        return weight_of(self._layout, tensors)
 
     @property
     def bits(self) -> int:
@@ -137,9 +128,20 @@ class Packed(nn.Module):
         if prefix + "values" in state_dict:
             self.expand()
 
-    @staticmethod
-    def _empty(settings: dict[str, Any]) -> tuple[PackedWeight, Tensor | None]:
-        weight = empty_weight(settings["weight"], getattr(torch, settings["dtype"]))
+    @classmethod
+    def check_settings(cls, settings: object, where: str) -> None:
+        """Raises InputError unless `settings`, as read from a file, are such as `settings()` gives."""
+        stored_layers.check_settings(cls.__name__, settings, where)
+
+    @classmethod
+    def tensor_specs(cls, settings: dict[str, Any]) -> dict[str, TensorSpec]:
+        """Every tensor in the state of the layer that these settings describe, by its name there."""
+        return stored_layers.tensor_specs(cls.__name__, settings)
+
+    @classmethod
+    def _empty(cls, settings: dict[str, Any]) -> tuple[PackedWeight, Tensor | None]:
+        cls.check_settings(settings, f"settings of a {cls.__name__}")
+        weight = empty_weight(settings["weight"], FLOAT_DTYPES[settings["dtype"]])
         rows = settings["weight"]["shape"][0]
         return weight, None if weight.bits == FLOAT_BITS else torch.empty(rows, dtype=torch.float32)
 
@@ -188,11 +190,7 @@ class PackedEmbedding(Packed):
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "PackedEmbedding":
         weight, scale = cls._empty(settings)
-        return cls(weight, scale, settings["padding_idx"], getattr(torch, settings["dtype"])).eval()
+        return cls(weight, scale, settings["padding_idx"], FLOAT_DTYPES[settings["dtype"]]).eval()
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, format={self.format}"
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -11,9 +11,10 @@ from torch.compiler import is_compiling
 from sparseq_kernels import InputError, Repeated, backend, call
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
+from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
 from .linear import QuantSparseLinear
-from .packed import Packed, Stored, dtype_name, pack_weight
+from .packed import Packed, Stored, pack_weight
 
 
 class PackedLinear(Packed):
@@ -137,7 +138,7 @@ class PackedLinear(Packed):
         weight, scale = cls._empty(settings)
         bias = None
         if settings["bias"] is not None:
-            bias = torch.empty(weight.shape[0], dtype=getattr(torch, settings["bias"]))
+            bias = torch.empty(weight.shape[0], dtype=FLOAT_DTYPES[settings["bias"]])
         return cls(weight, scale, bias, torch.ones(1) if settings["static"] else None).eval()
 
     def extra_repr(self) -> str:
