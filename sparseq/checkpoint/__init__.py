@@ -6,6 +6,7 @@ sha256 over all of that and every tensor's bytes. Nothing is unpickled, and noth
 """
 
 from .contents import Contents, contents
+from .folder import Folder, open_folder
 from .names import CONFIG, WEIGHTS
 from .read import is_saved, layer_names, load, read_metadata, verify
 from .write import save
@@ -14,10 +15,12 @@ __all__ = [
     "CONFIG",
     "WEIGHTS",
     "Contents",
+    "Folder",
     "contents",
     "is_saved",
     "layer_names",
     "load",
+    "open_folder",
     "read_metadata",
     "save",
     "verify",

@@ -24,7 +24,7 @@ from sparseq_kernels.untrusted import FLOAT_DTYPES, shown
 
 from .header import Header
 from .layout import Layout
-from .names import CONFIG, PREVIOUS, STAGING
+from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
 from .untrusted_files import read_text, reason, strict_json
 
 __all__ = ["build", "check_values", "config_text", "digest", "read_config", "verify_config"]
@@ -51,9 +51,14 @@ _BYTES_PER_BYTE, _BYTES_ANYWAY = 8, 2**27
 _CALLS_PER_TENSOR, _CALLS_ANYWAY = 64, 4096
 
 
-def config_text(model: Any, architecture: str) -> str:
-    """What `save` writes as config.json. InputError: a config that `load` would refuse."""
+def config_text(model: Any, architecture: str, quantized: bool) -> str:
+    """What `save` writes as config.json. quantized: whether the model has sparseq layers, which transformers then
+    leaves to `sparseq.pretrained`. InputError: a config that `load` would refuse."""
     config = copy.deepcopy(model.config)
+    if hasattr(config, QUANTIZATION):
+        delattr(config, QUANTIZATION)
+    if quantized:
+        setattr(config, QUANTIZATION, {"quant_method": METHOD})
     config.architectures = [architecture]
     config.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), config.dtype)
     written = json.loads(_json(config))
@@ -130,7 +135,8 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
     default = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float32)
-        parsed = _parsed(kind.config_class, config)
+        # The layers are put in afterwards, and `save` names them anew.
+        parsed = _parsed(kind.config_class, {name: value for name, value in config.items() if name != QUANTIZATION})
         if config.get("transformers_version") == transformers.__version__:
             lost = [name for name in json.loads(_json(parsed)) if name not in config]
             if lost:

@@ -13,3 +13,7 @@ CHECKSUM = "sha256"
 # 1: without "config", "dtypes" and "sentinels", so that config.json is not covered by the checksum.
 FORMAT_VERSION = 2
 READABLE = (1, 2)
+
+# What config.json names as the quantization of a model with sparseq layers.
+QUANTIZATION = "quantization_config"
+METHOD = "sparseq"

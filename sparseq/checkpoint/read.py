@@ -24,7 +24,7 @@ from .sentinels import unguarded
 from .skeleton import check_state, fill, place_layers
 from .untrusted_files import opened, reason
 
-__all__ = ["is_saved", "layer_names", "load", "read_metadata", "verify"]
+__all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_metadata", "verify"]
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -38,7 +38,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     before memory is taken for it.
     """
     folder = Path(folder)
-    with _source(folder) as source:
+    with open_source(folder) as source:
         layout, path = source.layout, source.path
         if model is None:
             model = _build(folder, source)
@@ -62,7 +62,7 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 def verify(folder: str | Path) -> None:
     """InputError unless the folder's `model.safetensors` and `config.json` are whole and unaltered since `save` wrote
     them (in format 1 `config.json` has no checksum)."""
-    with _source(Path(folder)) as source:
+    with open_source(Path(folder)) as source:
         verify_config(Path(folder), source.layout)
         source.verify()
 
@@ -77,7 +77,7 @@ def is_saved(folder: str | Path) -> bool:
 def layer_names(folder: str | Path) -> tuple[str, ...]:
     """Names of the sparseq layers in a saved folder; empty for a plain model. InputError: the header is not `save`'s,
     or damaged."""
-    with _source(Path(folder)) as source:
+    with open_source(Path(folder)) as source:
         return tuple(source.layout.layers)
 
 
@@ -88,7 +88,7 @@ def read_metadata(folder: str | Path) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """An open file whose header was checked."""
 
     file: BinaryIO
@@ -145,11 +145,12 @@ class _Source:
 
 
 @contextlib.contextmanager
-def _source(folder: Path) -> Iterator[_Source]:
+def open_source(folder: Path) -> Iterator[Source]:
+    """The folder's weights, open and with a checked header. InputError: missing, damaged or not written by `save`."""
     path = folder / WEIGHTS
     with _opened(folder) as file:
         header = read_header(file, path)
-        yield _Source(file, path, header, read_layout(header, path))
+        yield Source(file, path, header, read_layout(header, path))
 
 
 @contextlib.contextmanager
@@ -169,7 +170,7 @@ def _opened(folder: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _build(folder: Path, source: _Source) -> nn.Module:
+def _build(folder: Path, source: Source) -> nn.Module:
     """The untrained model around the tensors."""
     layout = source.layout
     if "" in layout.layers:

@@ -51,11 +51,16 @@ def place_layers(model: nn.Module, layout: Layout, path: Path) -> nn.Module:
     return model
 
 
-def check_state(model: nn.Module, layout: Layout, header: Header, path: Path) -> None:
-    """InputError unless the model's state and the file hold the same names, with the same shapes and kinds of dtype."""
+def check_state(model: nn.Module, layout: Layout, header: Header, path: Path, *, part: bool = False) -> None:
+    """InputError unless the model's state and the file hold the same names, with the same shapes and kinds of dtype.
+
+    part: names that only one of them holds are passed over.
+    """
     expected = model.state_dict(keep_vars=True)
     for name, wanted in expected.items():
         if name not in layout.origin:
+            if part:
+                continue
             raise InputError(f"{path} does not hold {name}, which the model needs; pass a fitting model")
         found = header.entries[layout.origin[name]]
         shape = found.shape[:-1] if layout.origin[name] in layout.guarded else found.shape
@@ -68,7 +73,8 @@ def check_state(model: nn.Module, layout: Layout, header: Header, path: Path) ->
             raise InputError(
                 f"{name} is of {found.dtype} in {path}, but of {wanted.dtype} in the model; pass a fitting model"
             )
-    if unknown := sorted(set(layout.origin) - set(expected)):
+    unknown = sorted(set(layout.origin) - set(expected))
+    if unknown and not part:
         raise InputError(f"{path} holds {unknown[0]}, which the model does not have; pass a fitting model")
 
 

@@ -44,7 +44,7 @@ def save(
     held = contents(model)
     _check_tensors(model, held)
     extra = _checked(metadata or {})
-    config = None if not has_config(model) else config_text(model, type(model).__name__).encode()
+    config = None if not has_config(model) else config_text(model, type(model).__name__, bool(held.layers)).encode()
     header = held.metadata(extra, None if config is None else digest(config))
     if len(encode(held.stored(), header)) > LARGEST_HEADER:
         raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
