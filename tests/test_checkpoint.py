@@ -302,10 +302,10 @@ def test_foreign_files(folder: Path) -> None:
 
 
 def test_a_newer_format(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoint.state, "FORMAT_VERSION", 3)
     save(classifier(), folder)
     monkeypatch.undo()
-    assert "has format version 2, this sparseq reads 1; update sparseq" in sentence(folder)
+    assert "has format version 3, this sparseq reads 1 to 2; update sparseq" in sentence(folder)
 
 
 def test_a_config_that_does_not_fit(folder: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.Mo
         raise OSError("No space left on device")
 
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint.write, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         save(classifier(num_labels=3), folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

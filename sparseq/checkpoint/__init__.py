@@ -5,10 +5,10 @@ sparseq layer, the names under which a shared tensor appears again, the model's 
 sha256 over all of that and every tensor's bytes. Nothing is unpickled, and nothing is fetched.
 """
 
-from .contents import Contents, contents
 from .folder import Folder, open_folder
 from .names import CONFIG, WEIGHTS
 from .read import is_saved, layer_names, load, read_metadata, verify
+from .state import Contents, contents
 from .write import save
 
 __all__ = [

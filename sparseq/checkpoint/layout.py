@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.nn import LAYERS
+from sparseq.nn import LAYERS, RENAMED_STATE
 from sparseq.nn.stored import check_settings, shape_of, tensor_specs
 from sparseq_kernels.untrusted import fields, one_of, shown
 
-from .contents import plain_dtypes
 from .header import Entry, Header, check_name
 from .names import KEY, READABLE
 from .sentinels import is_guarded
+from .state import plain_dtypes
 from .untrusted_files import strict_json
 
 __all__ = ["Layer", "Layout", "read_layout"]
@@ -99,6 +99,8 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     sentinels = _sentinels(found.get("sentinels", []), header.entries)
     origin = {name: name for name in header.entries if name not in sentinels}
     origin |= _aliases(found["aliases"], origin, header.entries)
+    if version == 1:
+        origin = _renamed(origin, found["layers"])
     if not isinstance(found["layers"], dict):
         raise InputError(f"layers is {shown(found['layers'])}, and must be an object")
     guarded = frozenset(name for name in header.entries if version > 1 and is_guarded(name, found["layers"]))
@@ -149,6 +151,17 @@ def _aliases(aliases: Any, origin: Mapping[str, str], entries: Mapping[str, Entr
         if not isinstance(first, str) or first not in origin:
             raise InputError(f"{name!a} is another name of {shown(first)}, and the file holds no such tensor")
     return aliases
+
+
+def _renamed(origin: Mapping[str, str], layers: Mapping[str, Any]) -> dict[str, str]:
+    """The same, by the names that the layers' tensors have now."""
+    result = {}
+    for name, first in origin.items():
+        module, dot, key = name.rpartition(".")
+        result[f"{module}{dot}{RENAMED_STATE.get(key, key)}" if module in layers else name] = first
+    if len(result) < len(origin):
+        raise InputError("a layer has a tensor under its old name and its new one")
+    return result
 
 
 def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str], guarded: frozenset[str]) -> Layer:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sparseq.errors import InputError
+from sparseq.nn import check_finite
 
+from .build import build
 from .checksum import checksum, raw
-from .config import build, read_config, verify_config
-from .finite import check_values_finite
+from .config import read_config, verify_config
 from .header import Entry, Header, read_header
 from .layout import Layout, read_layout
 from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
@@ -45,17 +46,11 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
         model = place_layers(model, layout, path)
         check_state(model, layout, source.header, path)
         tensors = source.tensors()
-    parameters = {layout.origin[name] for name, _ in model.named_parameters(remove_duplicate=False)}
-    own = {
-        layout.origin[f"{name}.{key}" if name else key]
-        for name, layer in layout.layers.items()
-        for key in layer.tensors
-    }
-    check_values_finite({name: tensors[name] for name in sorted(parameters | own)}, f" in {path}")
     try:
         fill(model, layout, tensors)
+        check_finite(model)
     except InputError as error:
-        raise InputError(f"{path} is damaged: {error}; save it again") from error
+        raise InputError(f"{path} cannot be used: {error}; save the model again") from error
     return model.eval()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparseq.errors import InputError
-from sparseq.nn.unwrap import plain_modules, unwrapped
+from sparseq.nn import check_finite
+from sparseq.nn.unwrap import unwrapped
 
 from .checksum import checksum
 from .config import config_text, digest
-from .contents import Contents, contents, has_config
-from .finite import check_values_finite
 from .header import LARGEST_HEADER, check_name, encode
 from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
+from .state import Contents, contents, has_config
 from .untrusted_files import reason
 
 __all__ = ["save"]
@@ -70,17 +70,7 @@ def _check_tensors(model: nn.Module, held: Contents) -> None:
     for name, tensor in held.tensors.items():
         if tensor.is_meta:
             raise InputError(f"{name} is on the meta device and has no values to save; load the model first")
-    # A parameter is held under its first name, which may be that of any of the modules that share it.
-    wanted = {held.aliases.get(name, name) for name, _ in plain_parameters(model)}
-    wanted |= {name for name in held.tensors if name.rpartition(".")[0] in held.layers}
-    check_values_finite({name: tensor for name, tensor in held.tensors.items() if name in wanted}, "")
-
-
-def plain_parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, parameter) by the names that a file has for them."""
-    for path, module in plain_modules(model):
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            yield f"{path}.{name}" if path else name, parameter
+    check_finite(model)
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -123,6 +123,9 @@ class Packed(nn.Module):
         return WeightCounts(rows * columns, self.stored_weight().kept(), self.bits)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        sentinel = state_dict.get(prefix + "weight")
+        if isinstance(sentinel, Tensor) and not sentinel.numel():
+            del state_dict[prefix + "weight"]  # `sparseq.save` writes it for readers that expect a weight
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._expanded = None
         if prefix + "values" in state_dict:
