@@ -108,7 +108,7 @@ def parsed(kind: Any, config: Mapping[str, Any]) -> Any:
 
 
 def as_json(config: Any) -> str:
-    return str(config.toas_json_string())
+    return str(config.to_json_string())
 
 
 def _text(folder: Path, layout: Layout) -> bytes:

@@ -21,6 +21,7 @@ from sparseq_kernels.untrusted import fields, one_of, shown
 
 from .header import Entry, Header, check_name
 from .names import KEY, READABLE
+from .sentinels import is_guarded
 from .state import plain_dtypes
 from .untrusted_files import strict_json
 
@@ -52,7 +53,7 @@ class Layer:
 @dataclass(frozen=True)
 class Layout:
     """What a file says of its model. origin: name in the model's state -> name in the file, of every tensor but the
-    sentinels."""
+    sentinels. guarded: names in the file of the tensors that are stored with one axis more, see `sentinels.py`."""
 
     version: int
     architecture: str | None
@@ -60,6 +61,7 @@ class Layout:
     origin: dict[str, str]
     config: str | None
     sentinels: tuple[str, ...]
+    guarded: frozenset[str]
 
     @property
     def weights(self) -> int:
@@ -97,14 +99,15 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     sentinels = _sentinels(found.get("sentinels", []), header.entries)
     origin = {name: name for name in header.entries if name not in sentinels}
     origin |= _aliases(found["aliases"], origin, header.entries)
-    if version == 1:
-        origin = _renamed(origin, found["layers"])
-    result = Layout(version, architecture, {}, origin, _digest(found.get("config")), sentinels)
     if not isinstance(found["layers"], dict):
         raise InputError(f"layers is {shown(found['layers'])}, and must be an object")
+    if version == 1:
+        origin = _renamed(origin, found["layers"])
+    guarded = frozenset(name for name in header.entries if version > 1 and is_guarded(name, found["layers"]))
+    result = Layout(version, architecture, {}, origin, _digest(found.get("config")), sentinels, guarded)
     weights = 0
     for name, entry in found["layers"].items():
-        result.layers[name] = layer = _layer(name, entry, header, origin)
+        result.layers[name] = layer = _layer(name, entry, header, origin, guarded)
         weights += layer.shape[0] * layer.shape[1]
         if weights > max(_WEIGHTS_ANYWAY, _WEIGHTS_PER_BYTE * header.size):
             raise InputError(f"its layers have {weights:,} weights or more, which {header.size:,} bytes do not hold")
@@ -150,19 +153,18 @@ def _aliases(aliases: Any, origin: Mapping[str, str], entries: Mapping[str, Entr
     return aliases
 
 
-def _renamed(origin: Mapping[str, str], layers: Any) -> dict[str, str]:
+def _renamed(origin: Mapping[str, str], layers: Mapping[str, Any]) -> dict[str, str]:
     """The same, by the names that the layers' tensors have now."""
     result = {}
     for name, first in origin.items():
         module, dot, key = name.rpartition(".")
-        inside = isinstance(layers, dict) and module in layers
-        result[f"{module}{dot}{RENAMED_STATE.get(key, key)}" if inside else name] = first
+        result[f"{module}{dot}{RENAMED_STATE.get(key, key)}" if module in layers else name] = first
     if len(result) < len(origin):
         raise InputError("a layer has a tensor under its old name and its new one")
     return result
 
 
-def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str]) -> Layer:
+def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str], guarded: frozenset[str]) -> Layer:
     check_name(name, "a layer")
     where = f"layer {name!a}"
     found = fields(entry, ("class", "settings"), where)
@@ -174,8 +176,9 @@ def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str]) -> 
         if full not in origin:
             raise InputError(f"{where} has no tensor {key!r}")
         tensor = tensors[key] = header.entries[origin[full]]
-        if tensor.shape != spec.shape:
-            raise InputError(f"{where}: {key} is of shape {list(tensor.shape)}, and must be {list(spec.shape)}")
+        shape = (*spec.shape, 1) if origin[full] in guarded else spec.shape
+        if tensor.shape != shape:
+            raise InputError(f"{where}: {key} is of shape {list(tensor.shape)}, and must be {list(shape)}")
         if tensor.dtype not in spec.dtypes:
             wanted = " or ".join(str(dtype) for dtype in spec.dtypes)
             raise InputError(f"{where}: {key} is of {tensor.dtype}, and must be {wanted}".replace("torch.", ""))

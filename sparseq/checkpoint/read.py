@@ -21,6 +21,7 @@ from .config import read_config, verify_config
 from .header import Entry, Header, read_header
 from .layout import Layout, read_layout
 from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
+from .sentinels import unguarded
 from .skeleton import check_state, fill, place_layers
 from .untrusted_files import opened, reason
 
@@ -91,7 +92,8 @@ class _Source:
     layout: Layout
 
     def tensors(self) -> dict[str, Tensor]:
-        """All but the sentinels, by their names in the file. InputError: the checksum does not hold."""
+        """All but the sentinels, by their names in the file, in the shapes that they have in the model. InputError: the
+        checksum does not hold."""
         tensors: dict[str, Tensor] = {}
 
         def reading() -> Iterator[tuple[str, Tensor]]:
@@ -100,7 +102,11 @@ class _Source:
                 yield name, tensors[name]
 
         self._check(reading())
-        return {name: tensor for name, tensor in tensors.items() if name not in self.layout.sentinels}
+        return {
+            name: unguarded(tensor) if name in self.layout.guarded else tensor
+            for name, tensor in tensors.items()
+            if name not in self.layout.sentinels
+        }
 
     def verify(self) -> None:
         """InputError unless the checksum holds. One tensor at a time is in memory."""

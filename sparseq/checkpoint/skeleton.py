@@ -58,9 +58,10 @@ def check_state(model: nn.Module, layout: Layout, header: Header, path: Path) ->
         if name not in layout.origin:
             raise InputError(f"{path} does not hold {name}, which the model needs; pass a fitting model")
         found = header.entries[layout.origin[name]]
-        if found.shape != wanted.shape:
+        shape = found.shape[:-1] if layout.origin[name] in layout.guarded else found.shape
+        if shape != wanted.shape:
             raise InputError(
-                f"{name} has shape {tuple(found.shape)} in {path}, but {tuple(wanted.shape)} in the model; "
+                f"{name} has shape {shape} in {path}, but {tuple(wanted.shape)} in the model; "
                 "pass a fitting model or mend config.json"
             )
         if _kind(found.dtype) != _kind(wanted.dtype):

@@ -16,6 +16,7 @@ from sparseq.nn.unwrap import plain_modules, plain_state, unwrapped
 
 from .header import DTYPES, check_name, encode
 from .names import CHECKSUM, FORMAT_VERSION, KEY
+from .sentinels import guarded, is_guarded, sentinel, sentinel_name
 
 __all__ = ["Contents", "contents", "has_config"]
 
@@ -35,6 +36,13 @@ class Contents:
     layers: dict[str, dict[str, Any]]
     architecture: str | None
     sentinels: dict[str, Tensor] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, Tensor]:
+        """Every tensor of the file, by its name there, in the shape that it has there."""
+        own = {
+            name: guarded(tensor) if is_guarded(name, self.layers) else tensor for name, tensor in self.tensors.items()
+        }
+        return own | self.sentinels
 
     def metadata(self, extra: Mapping[str, str] | None = None, config: str | None = None) -> dict[str, str]:
         """The file's metadata but for the checksum; "format" lets transformers read a plain model from it too.
@@ -56,7 +64,7 @@ class Contents:
         """What `save` writes before the first tensor, in length and but for the digits of its two checksums."""
         digits = "0" * 64
         metadata = {**self.metadata(config=None if self.architecture is None else digits), CHECKSUM: digits}
-        return encode({**self.tensors, **self.sentinels}, metadata)
+        return encode(self.stored(), metadata)
 
 
 def contents(model: nn.Module) -> Contents:
@@ -75,15 +83,21 @@ def contents(model: nn.Module) -> Contents:
             tensors[name] = tensor.detach()
         else:
             aliases[name] = first
-    layers = {}
+    layers: dict[str, dict[str, Any]] = {}
+    sentinels: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for name, module in plain_modules(model):
         if isinstance(module, tuple(LAYERS.values())):
             kind = type(module).__name__
             if LAYERS.get(kind) is not type(module):
                 raise InputError(f"{name} is a {kind}, a subclass that a file cannot name; use {', '.join(LAYERS)}")
             layers[name] = {"class": kind, "settings": module.settings()}  # type: ignore[operator]
+            own = None if id(module) in seen else sentinel_name(name, kind)
+            if own is not None:
+                sentinels[own] = sentinel()
+            seen.add(id(module))
     inner = unwrapped(model)
-    return Contents(tensors, aliases, layers, type(inner).__name__ if has_config(inner) else None)
+    return Contents(tensors, aliases, layers, type(inner).__name__ if has_config(inner) else None, sentinels)
 
 
 def check_tensor(name: str, tensor: Any) -> None:

@@ -46,11 +46,11 @@ def save(
     extra = _checked(metadata or {})
     config = None if not has_config(model) else config_text(model, type(model).__name__).encode()
     header = held.metadata(extra, None if config is None else digest(config))
-    if len(encode({**held.tensors, **held.sentinels}, header)) > LARGEST_HEADER:
+    if len(encode(held.stored(), header)) > LARGEST_HEADER:
         raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
     staging = _place(folder)
     try:
-        tensors = _independent({**held.tensors, **held.sentinels})
+        tensors = _independent(held.stored())
         header[CHECKSUM] = checksum(header, sorted(tensors.items()))
         try:
             save_file(tensors, staging / WEIGHTS, header)
