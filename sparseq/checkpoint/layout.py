@@ -99,10 +99,10 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     sentinels = _sentinels(found.get("sentinels", []), header.entries)
     origin = {name: name for name in header.entries if name not in sentinels}
     origin |= _aliases(found["aliases"], origin, header.entries)
-    if version == 1:
-        origin = _renamed(origin, found["layers"])
     if not isinstance(found["layers"], dict):
         raise InputError(f"layers is {shown(found['layers'])}, and must be an object")
+    if version == 1:
+        origin = _renamed(origin, found["layers"])
     guarded = frozenset(name for name in header.entries if version > 1 and is_guarded(name, found["layers"]))
     result = Layout(version, architecture, {}, origin, _digest(found.get("config")), sentinels, guarded)
     weights = 0
