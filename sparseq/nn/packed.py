@@ -156,6 +156,9 @@ class Packed(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        sentinel = state_dict.get(prefix + "weight")
+        if isinstance(sentinel, Tensor) and not sentinel.numel():
+            del state_dict[prefix + "weight"]  # `sparseq.save` writes it for readers that expect a weight
         for name in (*self._names, "scale", "input_scale"):
             self._check_dtype(name, state_dict.get(prefix + name))
         super()._load_from_state_dict(state_dict, prefix, *args)
