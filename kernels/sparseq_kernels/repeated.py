@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from . import backends
+from .looks import nothing_looks_on, plain
 from .ops import RUN
-from .transforms import call, nothing_looks_on, plain
+from .transforms import call
 
 if TYPE_CHECKING:
     from .triton.recording import Recording
@@ -44,13 +45,13 @@ class Repeated:
     def __call__(self, op: str, x: Tensor, *constants: Any) -> Tensor:
         """The (first) result of op(x, *constants)."""
         # Something looks on, or a gradient is wanted: that is not for here.
-        unusual = type(x) is not Tensor or _any_autocast() or not nothing_looks_on()
+        unusual = type(x) is not Tensor or x.is_neg() or x._is_zerotensor() or _any_autocast() or not nothing_looks_on()
         if unusual or (x.requires_grad and torch.is_grad_enabled()):
             return call(op, x, *constants)
         # Taken once: another thread may put another in its place.
         recorded = self._recorded
         forced, known, recordings = recorded
-        same = forced is backends._forced and len(known) == len(constants) and all(map(is_, known, constants))
+        same = forced is backends.forced() and len(known) == len(constants) and all(map(is_, known, constants))
         recording = recordings.get((op, x.shape, x.dtype)) if same else None
         if recording is None:
             return self._record(op, x, constants, recorded if same else None)
@@ -70,6 +71,6 @@ class Repeated:
         result, recording = record(RUN[op], x, constants)
         if recording is not None:
             if recorded is None:
-                self._recorded = recorded = _Recorded(backends._forced, constants, {})
+                self._recorded = recorded = _Recorded(backends.forced(), constants, {})
             recorded.recordings[op, x.shape, x.dtype] = recording
         return result
