@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from test_ops import SAMPLES
+from samples import SAMPLES
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
@@ -73,6 +73,7 @@ CALLS = {
     "mask_": lambda: native.mask_(X.clone(), KEPT),
     "int8_matmul": lambda: native.int8_matmul(Q, W),
     "int8_linear": lambda: native.int8_linear(Q, W, ROWS, COLUMNS, COLUMNS),
+    "quantized_linear": lambda: native.quantized_linear(X, W, COLUMNS, COLUMNS, 8),
     "fp32": lambda: int8_matmul.WAYS["fp32"](Q, W),
     "int_mm": lambda: int8_matmul.WAYS["int_mm"](Q, W),
     "int_mm, empty": lambda: int8_matmul.WAYS["int_mm"](Q[:0], W),

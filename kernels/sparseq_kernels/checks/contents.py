@@ -33,10 +33,10 @@ def _block_sparse(op: str, columns: int, values: Tensor, block_columns: Tensor, 
         raise InputError(f"{op}: offsets must rise from 0 to {blocks}, the number of blocks")
     if blocks and (int(block_columns.min()) < 0 or int(block_columns.max()) >= width):
         raise InputError(f"{op}: block_columns must be in [0, {width}), of a weight with {columns} columns")
-    rows = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths.long())
+    rows = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int64, device=values.device), lengths.long())
     if ((rows * width + block_columns).diff() <= 0).any():
         raise InputError(f"{op}: block_columns must rise within each row of blocks, no column twice")
-    if not torch.equal(order.long().sort().values, torch.arange(len(order), device=order.device)):
+    if not torch.equal(order.long().sort().values, torch.arange(len(order), dtype=torch.int64, device=order.device)):
         raise InputError(f"{op}: order must hold each of {len(order)} rows of blocks once")
 
 

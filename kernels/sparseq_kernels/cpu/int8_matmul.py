@@ -42,8 +42,6 @@ def way(native: bool) -> str:
 
 def why_not_int_mm() -> str | None:
     """None if `torch._int_mm` is fast and exact here and now, otherwise why it is not."""
-    if not torch.backends.mkldnn.is_available():
-        return "this torch has no oneDNN"
     if not torch._C._get_mkldnn_enabled():  # may change from call to call
         return "oneDNN is turned off (torch.backends.mkldnn)"
     return _why_not_this_processor()
@@ -51,6 +49,8 @@ def why_not_int_mm() -> str | None:
 
 @functools.cache
 def _why_not_this_processor() -> str | None:
+    if not torch.backends.mkldnn.is_available():
+        return "this torch has no oneDNN"
     if not torch.cpu._is_vnni_supported():
         return "torch has a fast int8 product only for processors with AVX-512 VNNI"
     if not int_mm_is_exact():
