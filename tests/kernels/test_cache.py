@@ -322,19 +322,21 @@ def test_two_that_build_at_once(folder):
 @compiles
 @root
 @pytest.mark.parametrize("home", ["read-only", "absent"])
-def test_a_user_whose_home_cannot_be_written(tmp_path, home):
+def test_a_user_whose_home_cannot_be_written(home):
     """As another user, in a process of its own: root may write everywhere."""
-    folder, temporary = tmp_path / "home", Path(tempfile.mkdtemp())
-    if home == "read-only":
-        folder.mkdir(mode=0o555)
-    temporary.chmod(0o1777)
-    for above in (tmp_path, *tmp_path.parents):
-        if above.stat().st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
-    # Python's own files may be out of that user's reach: what is needed is imported before.
-    code = "import os, locale, torch; from sparseq_kernels.cpu import native; "
-    code += f"os.setgid({OTHER}); os.setuid({OTHER}); print(native.quantize_rows(torch.ones(1, 2), 8)[0].tolist())"
-    done = new_process(code, HOME=str(folder), SPARSEQ_CACHE=None, TMPDIR=str(temporary))
-    assert done.stdout == "[[127, 127]]\n", done.stderr
-    assert ("builds its native code anew" in done.stderr) == (home == "read-only")
-    assert len(list(temporary.rglob("*.so"))) == (home == "absent")
+    with tempfile.TemporaryDirectory() as above, tempfile.TemporaryDirectory() as temporary:
+        os.chmod(above, 0o755)
+        os.chmod(temporary, 0o1777)
+        if home == "read-only":
+            (Path(above) / "home").mkdir(mode=0o555)
+        # Python's own files may be out of that user's reach: what is needed is imported before.
+        code = "import os, locale, torch; from sparseq_kernels import cache; from sparseq_kernels.cpu import native; "
+        code += (
+            f"os.setgid({OTHER}); os.setuid({OTHER}); print(native.quantize_rows(torch.ones(1, 2), 8)[0].tolist()); "
+        )
+        code += "print(cache.cache_dir())"
+        done = new_process(code, HOME=f"{above}/home", SPARSEQ_CACHE=None, TMPDIR=temporary)
+        assert done.stdout.startswith("[[127, 127]]\n"), done.stderr
+        assert done.stdout.splitlines()[1].startswith(f"{above}/home/.cache/sparseq") == (home == "read-only")
+        assert ("builds its native code anew" in done.stderr) == (home == "read-only")
+        assert len(list(Path(temporary).rglob("*.so"))) == (home == "absent")
