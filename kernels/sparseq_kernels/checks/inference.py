@@ -13,7 +13,7 @@ from .arguments import bits as check_bits
 from .arguments import choice, dtype, floating, floating_dtype, matrix, needs, one_value, rows, shape
 
 SIDES = (16, 32, 64, 128)
-INDICES = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+INDICES = frozenset(getattr(torch, f"{sign}int{size}") for sign in ("", "u") for size in (8, 16, 32, 64))
 
 
 def layer_norm_quantize_rows(
