@@ -12,9 +12,9 @@ from torch.nn.utils import prune
 from sparseq_kernels import InputError
 
 from .masking import MaskedWeight
+from .settings import check_dtype
 from .static_scale import StaticScale
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _HELD = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"))
 # Hooks of every kind that this torch has, and the flags that belong to them.
 HOOKS = tuple(name for name in vars(nn.Module()) if name not in _HELD)
@@ -73,8 +73,7 @@ def check_attached(layer: nn.Module, name: str = "", *, takes_mask: bool = True)
             raise refuse(f"has a {kind} {extra[0]!r} of its own", f"remove it (del layer.{extra[0]})")
     if taken := [key for key in _extra(layer) if _is_taken(key)]:
         raise refuse(f"has an attribute {taken[0]!r}, a name that sparseq's layers use", "rename it")
-    if held.dtype not in DTYPES:
-        raise InputError(f"{where} has weights of {held.dtype}: only {_listed(DTYPES)} can be quantized or masked")
+    check_dtype(held.dtype, where)
     if not _is_plain(held):
         what = f"keeps its weight in a {type(held).__name__}"
         raise refuse(what, "convert the model before it is sharded or quantized by another library, starting over")
@@ -142,7 +141,3 @@ def _is_zero_or_one(mask: Any) -> bool:
 
 def _is_plain(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) or isinstance(tensor, torch._subclasses.FakeTensor)
-
-
-def _listed(dtypes: tuple[torch.dtype, ...]) -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)

@@ -16,7 +16,7 @@ from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .prunable import prunable_names, why_none
 from .selection import ON_MISMATCH, SCOPES, choice, dividing, select_masks
-from .selectors import Selector, chosen, shown
+from .selectors import Selector, chosen, selectors, shown
 from .settings import QuantSettings
 
 
@@ -26,8 +26,8 @@ def convert(
     bits: int | None = 8,
     sparsity: float = 0.0,
     pattern: str | Pattern = "unstructured",
-    include: Iterable[Selector] = (nn.Linear, nn.Embedding),
-    exclude: Iterable[Selector] = (),
+    include: Iterable[Selector] | Selector = (nn.Linear, nn.Embedding),
+    exclude: Iterable[Selector] | Selector = (),
     activation: str = "dynamic",
     scale: str = "max",
     scope: str = "global",
@@ -55,7 +55,7 @@ def convert(
     settings = QuantSettings(bits, activation, scale)
     choice("scope", scope, SCOPES)
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
-    include, exclude = tuple(include), tuple(exclude)
+    include, exclude = selectors("include", include), selectors("exclude", exclude)
     check_unwrapped(model)
     picked = _pick(model, include, exclude)
     left = left_out(model, include, exclude)

@@ -66,15 +66,18 @@ def check_unwrapped(model: nn.Module) -> None:
 def check_no_adapters(model: nn.Module, picked: Iterable[str]) -> None:
     """Raises InputError if a layer to be swapped belongs to an adapter of peft: adapters stay in floating point, to be
     merged."""
+    adapters: dict[str, str] = {}
     for name in picked:
         parts = name.split(".")
         for end in range(len(parts)):
             parent = model.get_submodule(".".join(parts[:end]))
             if type(parent).__module__.startswith("peft.") and hasattr(parent, "base_layer"):
                 if parts[end] != "base_layer":
-                    raise InputError(
-                        f"layer {name!r} is part of an adapter of peft ({type(parent).__name__}), which stays in "
-                        "floating point: convert the model before get_peft_model, or leave adapters out with "
-                        f"exclude=('*.{parts[end]}.*',), or merge them with merge_and_unload()"
-                    )
+                    adapters.setdefault(f"*.{parts[end]}.*", name)
                 break
+    if adapters:
+        raise InputError(
+            f"layer {next(iter(adapters.values()))!r} is part of an adapter of peft, which stays in floating point: "
+            f"convert the model before get_peft_model, or leave adapters out with exclude={tuple(adapters)}, or merge "
+            "them with merge_and_unload()"
+        )

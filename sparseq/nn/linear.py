@@ -12,7 +12,7 @@ from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_fro
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
-from .settings import QuantSettings
+from .settings import QuantSettings, check_dtype
 from .static_scale import StaticScale
 
 # Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
@@ -61,6 +61,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         pattern: str | Pattern = "unstructured",
     ) -> None:
         settings = QuantSettings(bits, activation, scale)
+        check_dtype(dtype or torch.get_default_dtype(), "a QuantSparseLinear")
         super().__init__(in_features, out_features, bias, device, dtype)
         self._init_quantization(settings, pattern)
 
