@@ -13,7 +13,7 @@ LAYERS = [
     {"sparseq_kernels"},
     {"sparseq.errors"},
     {"sparseq.nn"},
-    {"sparseq.pinned", "sparseq.prune", "sparseq.timing"},
+    {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
     {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
     {"sparseq.models", "sparseq.size"},
     {"sparseq"},
