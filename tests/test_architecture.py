@@ -14,7 +14,7 @@ LAYERS = [
     {"sparseq.errors"},
     {"sparseq.reading"},
     {"sparseq.nn"},
-    {"sparseq.pinned", "sparseq.prune", "sparseq.timing"},
+    {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
     {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
     {"sparseq.models", "sparseq.size", "sparseq.pretrained"},
     {"sparseq.registration"},
