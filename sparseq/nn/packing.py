@@ -12,6 +12,7 @@ from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .packed import PackedEmbedding, Stored, pack_weight
 from .packed_linear import PackedLinear
+from .save_pretrained import refuse_save_pretrained
 
 
 def pack(model: nn.Module) -> nn.Module:
@@ -41,4 +42,4 @@ def pack(model: nn.Module) -> nn.Module:
             if isinstance(layer, QuantSparseLinear) and layer.bias is not None:
                 assert isinstance(packed.bias, Tensor)
                 memo[id(layer.bias)] = nn.Parameter(packed.bias, layer.bias.requires_grad)
-    return copy.deepcopy(model, memo).eval()
+    return refuse_save_pretrained(copy.deepcopy(model, memo).eval())
