@@ -19,7 +19,7 @@ from sparseq_kernels.untrusted import FLOAT_DTYPES, shown
 
 from .layout import Layout
 from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
-from .untrusted_files import read_text, strict_json
+from .untrusted_files import plain, read_text, strict_json
 
 __all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_config", "verify_config"]
 
@@ -91,7 +91,7 @@ def check_values(config: Any, where: str) -> None:
     if not isinstance(config, dict):
         raise InputError(f"{where} is {shown(config)}, and must be an object")
     for name, value, depth in _nodes(config):
-        what = f"{where}: {name!a}"
+        what = f"{where}: '{plain(name)}'"
         if depth > _DEEPEST:
             raise InputError(f"{where} is nested deeper than {_DEEPEST} levels")
         if _REFUSED.fullmatch(name) or (name in ("use_pretrained_backbone", "use_timm_backbone") and value):

@@ -13,10 +13,12 @@ from typing import Any, BinaryIO
 
 from sparseq.errors import InputError
 
-__all__ = ["opened", "read_text", "reason", "strict_json"]
+__all__ = ["opened", "plain", "read_text", "reason", "strict_json"]
 
 # Digits of an integer: more than any size needs, and few enough to be read in no time.
 _DIGITS = 20
+# Characters of a name or an error in a message.
+_SHOWN = 120
 
 
 @contextlib.contextmanager
@@ -87,10 +89,16 @@ def strict_json(text: bytes | str, where: str) -> Any:
         raise InputError(f"{where} cannot be read as JSON ({reason(error)})") from error
 
 
+def plain(name: str) -> str:
+    """A name from a file, to be named in a sentence: without control characters, and cut short."""
+    text = ascii(name)[1:-1]
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
 def reason(error: BaseException) -> str:
     """The first line of an error, cut short, to be named in a sentence."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return ascii(text.splitlines()[0][:100])[1:-1]
+    return plain(text.splitlines()[0])
 
 
 def _kind(mode: int) -> str:
