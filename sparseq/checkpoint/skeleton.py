@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import LAYERS, PackedEmbedding, PackedLinear
+from sparseq.nn.save_pretrained import refuse_save_pretrained
 
 from .header import Header
 from .layout import Layer, Layout
@@ -91,6 +92,7 @@ def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> Non
         if isinstance(wanted, nn.Parameter):
             state[name] = parameters.setdefault(first, nn.Parameter(tensors[first], wanted.requires_grad))
     model.load_state_dict(state, assign=True)
+    refuse_save_pretrained(model)
 
 
 def _made(layer: Layer) -> nn.Module:

@@ -13,6 +13,7 @@ from .linear import QuantSparseLinear
 from .pack_weight import Stored, pack_weight
 from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
+from .save_pretrained import refuse_save_pretrained
 from .unwrap import unwrapped
 
 
@@ -46,4 +47,4 @@ def pack(model: nn.Module) -> nn.Module:
             if isinstance(layer, QuantSparseLinear) and layer.bias is not None:
                 assert isinstance(packed.bias, Tensor)
                 memo[id(layer.bias)] = nn.Parameter(packed.bias, layer.bias.requires_grad)
-    return copy.deepcopy(model, memo).eval()
+    return refuse_save_pretrained(copy.deepcopy(model, memo).eval())
