@@ -29,7 +29,7 @@ def pack(model: nn.Module) -> nn.Module:
         if isinstance(layer, QuantSparseLinear | QuantEmbedding):
             # Tied weights, such as an embedding's and a language model head's, are stored once if they are quantized
             # alike.
-            learned = None if getattr(layer, "weight_scale", None) is None else id(layer.weight_scale)
+            learned = None if getattr(layer, "step_size", None) is None else id(layer.step_size)
             key = (id(layer.weight), id(layer.mask), layer.bits, layer.pattern, learned)
             if key not in stored:
                 stored[key] = pack_weight(layer, None)

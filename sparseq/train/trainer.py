@@ -21,7 +21,7 @@ from .data import SimilarLengths, inputs_of
 from .folder import Marker, RunFolder
 from .recipe import Recipe
 
-LEARNED_SCALES = ("weight_scale", "input_scale")
+LEARNED_SCALES = ("step_size", "input_scale")
 
 
 @dataclass
