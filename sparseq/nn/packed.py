@@ -37,6 +37,8 @@ class Packed(nn.Module):
     values: Tensor
     scale: Tensor | None
     dtype: torch.dtype
+    # The op that multiplies by what is stored.
+    _op: str | None = None
 
     def _hold(self, weight: PackedWeight, scale: Tensor | None, dtype: torch.dtype) -> None:
         self._layout = weight.layout()
@@ -128,10 +130,14 @@ class Packed(nn.Module):
         with torch.inference_mode(False):
             if wanted:
                 self.register_buffer(EXPANDED, self.stored_weight().to_dense(), persistent=False)
-            self._derived = Derived.of(self._sources())
+            self._note_sources()
         # torch.export miscounts the buffers that follow an empty one.
         for name in [name for name, buffer in self._buffers.items() if buffer is None]:
             self._buffers[name] = self._buffers.pop(name)
+
+    def _note_sources(self) -> None:
+        """What was made of the stored tensors, if anything was, was made of them as they are now."""
+        self._derived = Derived.of(self._sources()) if self._non_persistent_buffers_set or self._op else None
 
     def weight_counts(self) -> WeightCounts:
         rows, columns = self._layout["shape"]
@@ -152,7 +158,7 @@ class Packed(nn.Module):
             super()._apply(lambda tensor: carry(tensor, fn, id(tensor) not in casts), recurse)
         self.dtype = dtype
         if current:
-            self._derived = Derived.of(self._sources())
+            self._note_sources()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

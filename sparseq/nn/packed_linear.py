@@ -31,8 +31,7 @@ class PackedLinear(Packed):
     bias: Tensor | None
     input_scale: Tensor | None
     as_stored: bool | None = None
-    # The op that multiplies by what is stored, its tensors' names and shapes, and from how many rows of x it does.
-    _op: str | None = None
+    # The names and shapes of the tensors of `_op`, and from how many rows of x it is taken.
     _operands: tuple[tuple[str, tuple[int, ...]], ...] = ()
     _least_rows: int = 0
 
