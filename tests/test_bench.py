@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import bench_demo_seeds, bench_formats, bench_model, bench_qat_step, common, tables
+from bench import bench_demo_seeds, bench_formats, bench_model, bench_packed_linear, bench_qat_step, common, tables
 from bench.check import WrongResultError, require_close, require_equal
 from sparseq import InputError, backend, convert, pack, save
 from sparseq.timing import alternate
+from sparseq_kernels.backends import runnable
 
 ROOT = Path(__file__).parent.parent
 OPS = (
@@ -138,6 +139,22 @@ def test_the_checks_refuse():
             require_close("other", found, x, 1e-2)
     with pytest.raises(WrongResultError):
         require_equal("other dtype", x.int(), x.int().long())
+
+
+@pytest.mark.skipif("native" not in runnable(), reason="there is no native code here")
+def test_a_packed_layer_is_compared_on_the_cpu(tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        assert bench_packed_linear.main(["--smallest", "--out", str(tmp_path)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    [result] = common.read_results("packed_linear", tmp_path)
+    assert {(r["of"], r["to"]) for r in result["rows"][0]["ratios"]} == {
+        (name, bench_packed_linear.FP32)
+        for name in (bench_packed_linear.OURS, bench_packed_linear.PLAIN, bench_packed_linear.QAT)
+    }
+    assert result["settings"]["clock"] == "time.thread_time" and result["machine"]["threads"] == 1
+    assert "fp32 nn.Linear" in tables.render("packed_linear", tmp_path)
 
 
 def test_qat_step_keeps_less_for_the_backward(tmp_path):

@@ -60,6 +60,12 @@ def test_the_interval_is_that_of_the_binomial_table(count, rank):
     assert (found.confidence >= 0.95) == (count >= 6)
 
 
+def test_the_clock_can_be_another():
+    ticks = iter(range(1000))
+    times = alternate({"one": lambda: None}, 3, shortest=0, clock=lambda: float(next(ticks)))
+    assert times.samples["one"] == (1.0, 1.0, 1.0)
+
+
 def test_time_is_of_a_unit_and_near_the_truth():
     found = alternate({"sleep": lambda: time.sleep(0.01)}, 3, units=5)
     assert 0.002 <= found.time("sleep").median < 0.02
