@@ -143,6 +143,8 @@ class MaskedWeight(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The state of a plain layer has no mask, that of a pruned one has: follow what comes.
         mask = state_dict.get(prefix + "mask")
+        if mask is not None and mask.dtype != torch.bool:
+            raise InputError(f"{prefix}mask in the state dict is {mask.dtype}, and a mask is bool")
         if mask is not None and self.mask is None:
             shared = [layer.mask for layer in kin.tied(self) if layer.mask is not None]
             self._hold_mask(shared[0] if shared else self._all_kept())
