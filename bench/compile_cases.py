@@ -19,6 +19,7 @@ from sparseq.models import BERT_VOCABULARY, SIZES
 from sparseq_kernels.tiles import layout
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
+from sparseq_kernels.triton.plans import SKINNY_ROWS
 from sparseq_kernels.triton.tile_sparse import masked_values
 
 ROWS = (1, 16, 128, 1024, 8192)
@@ -80,9 +81,11 @@ def tuned_cases(arch: str) -> Iterator[Case]:
 
 
 def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
-    def case(dtype: torch.dtype, activation: str, text: str = "", **options: Any) -> Case:
+    def case(
+        dtype: torch.dtype, activation: str, text: str = "", bias_dtype: torch.dtype | None = None, **options: Any
+    ) -> Case:
         def run() -> Any:
-            x, bias = new(M, K, dtype=dtype), new(N, dtype=BF16 if dtype == torch.int8 else dtype)
+            x, bias = new(M, K, dtype=dtype), new(N, dtype=bias_dtype or (BF16 if dtype == torch.int8 else dtype))
             weight, scale = new(N, K, dtype=torch.int8), new(N)
             given = {name: value() for name, value in options.items()}
             return ops.int8_linear(x, weight, scale, bias, activation=activation, **given)
@@ -99,6 +102,13 @@ def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
         yield case(BF16, activation, ", static", input_scale=lambda: new(1))
         yield case(BF16, activation, ", requantized", output_scale=lambda: new(1))
         yield case(torch.int8, activation, ", requantized", input_scale=lambda: new(M), output_scale=lambda: new(1))
+        if M > SKINNY_ROWS:
+            # A bias that stayed fp32, as in a model trained under autocast: it takes most registers at a tile's end.
+            for out in FLOATS:
+                given = {"input_scale": lambda: new(M), "out_dtype": lambda out=out: out}
+                yield case(torch.int8, activation, f", bias fp32 -> {_name(out)}", torch.float32, **given)
+            given = {"input_scale": lambda: new(M), "output_scale": lambda: new(1)}
+            yield case(torch.int8, activation, ", bias fp32, requantized", torch.float32, **given)
 
 
 def sparse(M: int, N: int, K: int) -> Iterator[Case]:

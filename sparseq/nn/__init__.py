@@ -7,7 +7,8 @@ from .embedding import QuantEmbedding
 from .layers import LAYERS, named_layers
 from .linear import RENAMED_STATE, QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
-from .packed import Packed, PackedEmbedding
+from .packed import Packed
+from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear, multiply_as_stored
 from .packing import pack
 from .prunable import prunable

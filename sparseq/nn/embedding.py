@@ -135,7 +135,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
 
     def pack(self, format: str | None = None) -> nn.Module:
         """The inference layer; formats as in `QuantSparseLinear.pack`."""
-        from .packed import PackedEmbedding
+        from .packed_embedding import PackedEmbedding
 
         return PackedEmbedding.from_layer(self, format)
 

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sparseq.nn import MaskedWeight, QuantSparseLinear, calibrate, named_layers, share_static_scales
 from sparseq.prune import MagnitudePruner
 
+from . import machine
 from .console import Phase
 from .data import SimilarLengths
 
@@ -51,8 +52,9 @@ class QuantizationStart(TrainerCallback):
             if isinstance(layer, QuantSparseLinear):
                 layer.reset_weight_scale()
         if any(layer.settings_.activation == "static" for layer in self.layers):
-            training = self.model.training
-            calibrate(self.model.eval(), self.batches())
+            training, place = self.model.training, next(self.model.parameters()).device
+            with machine.arithmetic(place):  # as it is evaluated
+                calibrate(self.model.eval(), self.batches())
             self.model.train(training)
 
     def _set(self, quantizing: bool) -> None:

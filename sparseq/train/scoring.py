@@ -42,19 +42,20 @@ def predict_logits(
     tokenizer: Any,
     *,
     batch_size: int,
-    precision: str = "fp32",
+    precision: str = machine.EVALUATION_PRECISION,
     phase: Phase | None = None,
 ) -> Tensor:
     """Logits [rows, labels] of tokenised rows in fp32 on the CPU, in the rows' order; the model is left in eval mode.
 
-    It runs where its parameters are. Evaluation is always in fp32, so a score never depends on how a model was trained.
+    It runs where its parameters are. Evaluation is always in fp32, so a score never depends on how a model was trained,
+    nor on what ran before; another precision is for a teacher's logits, which belong to the training.
     """
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     collate = DataCollatorWithPadding(tokenizer)
     inputs = rows.select_columns([name for name in rows.column_names if name in tokenizer.model_input_names])
     parts, order = [], []
-    with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), machine.arithmetic(place, precision):
         for numbers in by_length(rows, batch_size):
             fields = inputs[numbers]
             batch = collate([dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)])
@@ -98,11 +99,13 @@ def evaluate_model(
 
 
 def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> str:
-    """The first layer whose output is not finite on the first row whose logits are not."""
+    """The first layer whose output is not finite on the first row whose logits are not, computed as they were."""
     number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
     inputs = {key: rows[number][key] for key in rows.column_names if key in tokenizer.model_input_names}
     place = next(t.device for t in [*model.parameters(), *model.buffers()])
-    return find_nonfinite(model, dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))) or "unknown"
+    batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
+    with machine.arithmetic(place):
+        return find_nonfinite(model, batch) or "unknown"
 
 
 def evaluate(
@@ -121,9 +124,7 @@ def evaluate(
     Returns task, rows (per split), metrics and score. Raises InputError for an unfinished or damaged folder, and for
     data that cannot be had.
     """
-    run = RunFolder(folder)
-    task = Task.from_dict(run.metrics()["task_definition"])
-    recipe = Recipe.from_file(run.path / RECIPE)
+    task, recipe = _finished(folder)
     own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
     source = {"data_dir": data_dir, "validation_file": validation_file} if data_dir or validation_file else own
     if source["validation_file"]:
@@ -152,9 +153,7 @@ def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size:
 
     Raises InputError where a tuple's length is not the task's.
     """
-    run = RunFolder(folder)
-    task = Task.from_dict(run.metrics()["task_definition"])
-    recipe = Recipe.from_file(run.path / RECIPE)
+    task, recipe = _finished(folder)
     wanted = len(task.columns)
     for text in texts:
         if len(text) != wanted:
@@ -178,6 +177,38 @@ def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size:
         Prediction(text, names[number], share)
         for text, number, share in zip(texts, classes.tolist(), shares.tolist(), strict=True)
     ]
+
+
+def right_answers(folder: str | Path) -> list[bool]:
+    """Whether a finished run's model has the right class, for each row of its own validation data, in order.
+
+    Raises InputError for a run that predicts a number, and for an unfinished or damaged folder.
+    """
+    task, recipe = _finished(folder)
+    if task.is_regression:
+        raise InputError(f"the run in {folder} predicts a number, which is never simply right: compare its metrics")
+    data = load_data(
+        task,
+        data_dir=recipe.data_dir,
+        validation_file=recipe.validation_file,
+        text_columns=recipe.text_columns or None,
+        label_column=recipe.label_column,
+        max_validation_rows=recipe.max_validation_rows,
+        with_train=False,
+    )
+    model, tokenizer = load_folder(folder)
+    right: list[bool] = []
+    for part in data.validations.values():
+        rows = tokenise(part, tokenizer, recipe.max_length, model)
+        logits = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
+        right += (logits.argmax(-1) == torch.tensor(rows["labels"][:])).tolist()
+    return right
+
+
+def _finished(folder: str | Path) -> tuple[Task, Recipe]:
+    """A finished run's task and recipe."""
+    run = RunFolder(folder)
+    return Task.from_dict(run.metrics()["task_definition"]), Recipe.from_file(run.path / RECIPE)
 
 
 def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:

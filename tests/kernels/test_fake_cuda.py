@@ -5,7 +5,7 @@ A CPU build of torch has neither CUDA's random numbers nor its autograd, hence t
 
 import pytest
 import torch
-from test_ops import OPS, SAMPLES
+from samples import OPS, SAMPLES
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 import sparseq
 from sparseq.nn import QuantEmbedding, QuantSparseLinear
 from sparseq_kernels import use_backend
-from sparseq_kernels.ops import SCHEMAS
+from sparseq_kernels.schemas import SCHEMAS
 
 
 def on_cuda(tensor):
