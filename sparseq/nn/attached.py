@@ -5,8 +5,8 @@ import weakref
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import prune
 
 from sparseq_kernels import InputError
@@ -17,7 +17,7 @@ from .static_scale import StaticScale
 
 _HELD = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"))
 # Hooks of every kind that this torch has, and the flags that belong to them.
-HOOKS = tuple(name for name in vars(nn.Module()) if name not in _HELD)
+HOOKS = frozenset(vars(nn.Module()).keys() - _HELD)
 # Attributes that are a sparseq layer's own.
 OWN = frozenset(
     ("settings_", "pattern", "quantizing", "regrow", "lineage", "_tiles", "_tiled", "_tiled_version", "_reading")
@@ -53,8 +53,8 @@ def check_attached(layer: nn.Module, name: str = "", *, takes_mask: bool = True)
         raise refuse("carries a hook of accelerate, in place of its forward", remedy)
     if own.get("_compiled_call_impl") is not None:
         raise refuse("was compiled in place", "convert, then compile")
-    for key in own:
-        if key not in HOOKS and callable(getattr(type(layer), key, None)):
+    for key, value in own.items():
+        if key not in HOOKS and callable(getattr(type(layer), key, None)) and not _is_own_method(layer, key, value):
             raise refuse(f"has a {key} of its own, put on the instance", f"delete that attribute (del layer.{key})")
     pruned = [hook._tensor_name for hook in _pruning(layer)]
     if pruned and (pruned != ["weight"] or not takes_mask or not _is_zero_or_one(layer.weight_mask)):
@@ -96,7 +96,7 @@ def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
     The hooks' handles then remove them from `new`; with `copy` they stay with `old`, and `new` has hooks of its own.
     """
     pruning = list(_pruning(old))
-    for key in HOOKS:
+    for key in HOOKS & vars(old).keys():
         value = vars(old)[key]
         if isinstance(value, dict) and (copy or (pruning and key == "_forward_pre_hooks")):
             value = OrderedDict((number, hook) for number, hook in value.items() if hook not in pruning)
@@ -124,7 +124,14 @@ def _extra(layer: nn.Module) -> dict[str, Any]:
     known = vars(plain(1, 1, device="meta"))
     # torch.nn.utils.prune keeps the masked weight as an attribute.
     ours = OWN if isinstance(layer, MaskedWeight) else ()
-    return {k: v for k, v in vars(layer).items() if k not in known and k not in ours and k != "weight"}
+    extra = {k: v for k, v in vars(layer).items() if k not in known and k not in ours and k != "weight"}
+    return {k: v for k, v in extra.items() if not _is_own_method(layer, k, v)}
+
+
+def _is_own_method(layer: nn.Module, key: str, value: Any) -> bool:
+    """Whether an attribute is the class's method again, as accelerate leaves it when it removes its hook."""
+    bound = isinstance(value, types.MethodType) and value.__self__ is layer
+    return bound and value.__func__ is getattr(type(layer), key, None)
 
 
 def _is_taken(key: str) -> bool:
@@ -140,4 +147,4 @@ def _is_zero_or_one(mask: Any) -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) or isinstance(tensor, torch._subclasses.FakeTensor)
+    return type(tensor) in (Tensor, nn.Parameter) or isinstance(tensor, FakeTensor)

@@ -11,7 +11,14 @@ from .attached import check_attached
 from .check import check_finite
 from .embedding import QuantEmbedding
 from .layers import named_layers
-from .left_out import check_no_adapters, check_unwrapped, inside_fused_attention, left_out
+from .left_out import (
+    check_no_adapters,
+    check_no_offload,
+    check_not_held_elsewhere,
+    check_unwrapped,
+    inside_fused_attention,
+    left_out,
+)
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .prunable import prunable_names, why_none
@@ -67,6 +74,8 @@ def convert(
             f"{f', and {left} have no quantized form' if left else ''}: see the names with model.named_modules()"
         )
     check_no_adapters(model, picked)
+    check_no_offload(model)
+    check_not_held_elsewhere(model, picked)
     for name, module in picked.items():
         check_attached(module, name)
     check_finite(model)

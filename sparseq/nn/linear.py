@@ -195,15 +195,26 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)
         self._forget_reading()
+        if loading:
+            self._restore_precision(self._scales())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantSparseLinear":
         before = {name: tensor.data for name, tensor in self._scales().items()}
         super()._apply(fn, recurse)
-        # Scales have the precision that arithmetic has, whatever the weight is cast to: fp16 cannot hold them.
-        for name, tensor in self._scales().items():
-            if tensor.dtype != (wanted := compute_dtype(self.weight)):
-                tensor.data = before[name].to(tensor.device, wanted)
+        self._restore_precision(before)
         return self
+
+    def _restore_precision(self, values: dict[str, Tensor]) -> None:
+        """Gives scales the precision that arithmetic has, whatever the weight is cast to: fp16 cannot hold them."""
+        for name, tensor in self._scales().items():
+            wanted = compute_dtype(self.weight)
+            if tensor.dtype == wanted:
+                continue
+            value = values[name].detach().to(tensor.device, wanted)
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = value
+            else:
+                setattr(self, name, value)
 
     def _scales(self) -> dict[str, Tensor]:
         return {n: t for n in ("step_size", "input_scale") if (t := getattr(self, n)) is not None}

@@ -164,6 +164,14 @@ def test_a_bad_batch_leaves_no_trace_in_a_scale(settings, value):
     assert torch.equal(fresh[0].input_scale, kept) and torch.isfinite(fresh.eval()(X)).all()
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_the_first_batch_can_be_the_bad_one(training):
+    model = net(activation="static").train(training)
+    with pytest.raises(InputError, match=r"calibration batch 0 .* input of layer '0'"):
+        calibrate(model, [{"input": X / 0}])
+    assert not model[0].calibrated and model.training == training
+
+
 def test_the_layer_that_a_bad_value_first_reaches_is_named():
     class Late(nn.Module):
         def forward(self, x):
@@ -214,6 +222,19 @@ def test_a_state_with_or_without_masks_loads_into_either():
     assert torch.equal(average.module[0].mask, pruned[0].mask)
     average.module.load_state_dict(net().state_dict())
     assert average.module[0].mask is None
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_what_is_loaded_has_the_types_that_a_layer_works_with(assign):
+    settings = {"activation": "static", "scale": "lsq", "sparsity": 0.5}
+    state = calibrate(net(**settings), [{"input": X}]).half().state_dict()
+    half = {n: t.half() if n.endswith(("step_size", "input_scale")) else t.clone() for n, t in state.items()}
+    model = net(**settings)
+    model.load_state_dict(half, assign=assign)
+    assert {model[0].step_size.dtype, model[0].input_scale.dtype} == {torch.float32}
+    assert half["0.input_scale"].dtype == torch.float16, "the caller's dictionary was changed"
+    with pytest.raises(InputError, match=r"0\.mask in the state dict is torch\.float16, and a mask is bool"):
+        model.load_state_dict({n: t.half() for n, t in state.items()}, assign=assign)
 
 
 def test_a_copys_mask_is_its_own():
