@@ -7,6 +7,8 @@ from sparseq_kernels import call, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.transforms import _EAGER
 
+pytestmark = pytest.mark.processor
+
 
 def arguments(op: str, learned: bool) -> list[object]:
     draw = torch.Generator().manual_seed(0)
