@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         code, output, seconds = results[one]
         found = COUNT.findall((output.strip().splitlines() or [""])[-1])
-        counts.update({word.rstrip("s") if word == "errors" else word: int(number) for number, word in found})
+        counts.update({"errors" if word == "error" else word: int(number) for number, word in found})
         said = ", ".join(f"{number} {word}" for number, word in found) or f"pytest ended with code {code}"
         print(f"{one}: {said} in {seconds:.0f} s")
         if code:

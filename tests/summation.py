@@ -9,6 +9,7 @@ bit of what is not the same product.
 
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,7 @@ def install() -> None:
     if _installed:
         return
     library = torch.library.Library("aten", "IMPL")
+    warnings.filterwarnings("ignore", message="Warning only once for all operators")
     for name, operands in (("mm", 2), ("bmm", 2), ("mv", 2), ("addmm", 3), ("baddbmm", 3), ("addmv", 3)):
         library.impl(name, _product(getattr(aten, name).out, operands), "CPU", allow_override=True)
     library.impl("dot", _dot, "CPU", allow_override=True)

@@ -5,6 +5,8 @@ from rounding import assert_within_rounding
 from sparseq.nn import PackedEmbedding, PackedLinear, QuantEmbedding, QuantSparseLinear
 from sparseq_kernels import InputError
 
+pytestmark = pytest.mark.processor
+
 
 def pruned(pattern, bits, sparsity=0.5):
     layer = QuantSparseLinear(32, 16, bits=bits, pattern=pattern)

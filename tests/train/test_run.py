@@ -63,6 +63,7 @@ def test_the_folder_of_a_finished_run(make_recipe: Callable[..., Recipe]) -> Non
     assert (folder / "metrics.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.processor
 def test_evaluate_and_predict_agree_with_the_run(
     make_recipe: Callable[..., Recipe], tiny_csv: tuple[Path, Path]
 ) -> None:
@@ -180,6 +181,7 @@ def test_kd_pulls_the_student_towards_the_teacher(make_recipe: Callable[..., Rec
     assert abs(student.score - teacher.score) <= 0.1
 
 
+@pytest.mark.processor
 def test_same_seed_same_weights_other_seed_other_weights(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     def weights(seed: int, name: str) -> str:
         return read_metadata(compress(make_recipe(seed=seed, epochs=1, out=str(tmp_path / name))).out)["sha256"]
