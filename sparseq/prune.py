@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sparseq_kernels import InputError, Pattern
 
+from .nn.kin import first_names, tied
 from .nn.masking import MaskedWeight
 from .nn.selection import dividing, select_masks
 
@@ -60,7 +61,9 @@ class MagnitudePruner:
         every: int = 10,
         regrow: bool = False,
     ) -> None:
-        self.layers = dict(layers)
+        # A weight that layers share is pruned once, and they share its mask.
+        once = set(first_names({name: layer.weight for name, layer in layers.items()}).values())
+        self.layers = {name: layer for name, layer in layers.items() if name in once}
         self.schedule = schedule
         self.pattern = Pattern.parse(pattern)
         self.scope = scope
@@ -70,7 +73,8 @@ class MagnitudePruner:
         self.pattern.check_sparsity(schedule.final)
         for name, layer in self.layers.items():
             self.pattern.check(layer.weight.shape, name)
-            layer.regrow = regrow
+            for shared in tied(layer):
+                shared.regrow = regrow
 
     def step(self, step: int) -> float:
         """Brings the masks to where they belong after `step` optimizer steps; returns the sparsity asked for there."""

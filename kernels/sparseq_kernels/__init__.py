@@ -4,9 +4,19 @@ Knows nothing of models or training; `sparseq` is built on it.
 """
 
 from .backends import backend, set_backend, use_backend
-from .errors import InputError
+from .errors import InputError, InputIndexError, InputTypeError
 from .patterns import Pattern
 from .repeated import Repeated
 from .transforms import call
 
-__all__ = ["InputError", "Pattern", "Repeated", "backend", "call", "set_backend", "use_backend"]
+__all__ = [
+    "InputError",
+    "InputIndexError",
+    "InputTypeError",
+    "Pattern",
+    "Repeated",
+    "backend",
+    "call",
+    "set_backend",
+    "use_backend",
+]

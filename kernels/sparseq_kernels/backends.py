@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from .reference import (
     gelu_quantize_rows,
     int8_embedding,
     int8_linear,
+    int8_linear_backward,
     layer_norm_quantize_rows,
     magnitude_mask,
     masked_linear,
@@ -48,6 +50,7 @@ REFERENCE: Table = {
     "qat_linear": qat_linear.qat_linear,
     "qat_linear_backward": qat_linear.qat_linear_backward,
     "int8_linear": int8_linear.int8_linear,
+    "int8_linear_backward": int8_linear_backward.int8_linear_backward,
     "int8_embedding": int8_embedding.int8_embedding,
     "block_sparse_int8_linear": sparse_int8_linear.block_sparse_int8_linear,
     "bitmask_int8_linear": sparse_int8_linear.bitmask_int8_linear,
@@ -71,7 +74,10 @@ NATIVE = REFERENCE | {op: functools.partial(function, native=True) for op, funct
 
 BACKENDS = ("reference", "cpu", "native", "triton")
 _ON_CPU = ("cpu", "native")
-_forced: str | None = None
+_for_process: str | None = None
+# What `use_backend` forces where it is in force: in this thread, or in this task of asyncio.
+_UNSET = ""
+_in_context: ContextVar[str | None] = ContextVar("sparseq_backend", default=_UNSET)
 
 
 @functools.cache
@@ -106,7 +112,8 @@ def backend(device: str = "cpu") -> str:
     On a CPU that is "native" where its code can be built, which the first call does; elsewhere "cpu", with a warning.
     On a GPU it is "triton"; without a Triton that works "reference", with a warning.
     """
-    return _forced if _forced is not None else _best(device)
+    name = forced()
+    return name if name is not None else _best(device)
 
 
 # (the fastest backend, what stands in where it cannot run, and what that is)
@@ -126,39 +133,63 @@ def _best(device: str) -> str:
     return plain
 
 
+def forced() -> str | None:
+    """The backend that is forced here, by `use_backend` or else by `set_backend`; None if none is."""
+    found = _in_context.get()
+    return _for_process if found is _UNSET else found
+
+
 def set_backend(name: str | None) -> None:
-    """Forces the backend `name` everywhere, or with None gives the choice back.
+    """Forces the backend `name` in the whole process, but for what a `use_backend` surrounds; with None gives the
+    choice back.
 
     Raises InputError for an unknown backend, and for one that cannot run on this machine, saying why.
     """
-    global _forced
-    if name is not None:
-        if name not in BACKENDS:
-            raise InputError(f"unknown backend {name!r}: available are {', '.join(BACKENDS)}")
-        reasons = [why_not(name, device) for device in ("cpu", "cuda") if device == "cpu" or torch.cuda.is_available()]
-        if None not in reasons:
-            raise InputError(f"backend {name!r} cannot run here: {reasons[0]}")
-    _forced = name
+    global _for_process
+    _check(name)
+    _for_process = name
+
+
+def _check(name: str | None) -> None:
+    if name is None:
+        return
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}: available are {', '.join(BACKENDS)}")
+    reasons = [why_not(name, device) for device in ("cpu", "cuda") if device == "cpu" or torch.cuda.is_available()]
+    if None not in reasons:
+        raise InputError(f"backend {name!r} cannot run here: {reasons[0]}")
 
 
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Forces a backend within a `with` block."""
-    before = _forced
-    set_backend(name)
+    """Forces a backend within a `with` block, in this thread alone; None lets the library choose there.
+
+    It is a context variable: other threads, and tasks of asyncio that began elsewhere, do not see it. A backward runs
+    on the backend of its forward, whichever thread autograd takes for it. Raises InputError as `set_backend`.
+    """
+    _check(name)
+    with scope(name):
+        yield
+
+
+@contextmanager
+def scope(name: str | None) -> Iterator[None]:
+    """`use_backend` of what `forced` returned: nothing to check."""
+    token = _in_context.set(name)
     try:
         yield
     finally:
-        set_backend(before)
+        _in_context.reset(token)
 
 
 def implementation(op: str, device: str) -> Implementation:
     """The function that runs `op` on tensors of `device`; InputError where a forced backend cannot."""
-    if _forced is None:
+    name = forced()
+    if name is None:
         return table(_best(device))[op]
-    if (reason := _refused(_forced, device)) is not None:
-        raise InputError(f"backend {_forced!r} is forced, but {reason}, and {op} got {device} ones")
-    return table(_forced)[op]
+    if (reason := _refused(name, device)) is not None:
+        raise InputError(f"backend {name!r} is forced, but {reason}, and {op} got {device} ones")
+    return table(name)[op]
 
 
 @functools.cache

@@ -5,6 +5,7 @@ quantized. Scales and biases belong to the layer. `from_dense` and `to_dense` ar
 dropped weights are zero.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .layouts import FLOAT_BITS as FLOAT_BITS
+from .layouts import tensor_specs
+from .numerics import qmax
 from .reference.sparse_int8_linear import from_pairs
-
-FLOAT_BITS = 32
 
 
 def pack_int4(levels: Tensor) -> Tensor:
@@ -63,12 +65,8 @@ class DenseWeight:
         return cls(values, (levels.shape[0], levels.shape[1]), bits, kept)
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "DenseWeight":
-        rows, columns = layout["shape"]
-        bits = layout["bits"]
-        shape = (rows, -(-columns // 2)) if bits == 4 else (rows, columns)
-        values = torch.empty(shape, dtype=_value_dtype(bits, dtype))
-        return cls(values, (rows, columns), bits, layout["kept_weights"])
+    def of(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "DenseWeight":
+        return cls(tensors["values"], tuple(layout["shape"]), layout["bits"], layout["kept_weights"])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values}
@@ -88,7 +86,10 @@ class DenseWeight:
         return self.kept_weights
 
     def validate(self) -> None:
-        """Nothing to contradict: the values' shape is checked where they are loaded."""
+        """Raises InputError unless the levels are in the range of their bits, and zero where nothing is kept."""
+        _check_levels(self.values, self.bits, self.name)
+        if self.kept_weights < self.shape[0] * self.shape[1]:
+            _check_count(self.to_dense(), self.kept_weights, self.name)
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,9 @@ class BlockBitmapWeight:
         return cls(packed, pack_mask(keep), shape, block, int(keep.sum()), bits)
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "BlockBitmapWeight":
-        (rows, columns), (r, c), bits = layout["shape"], layout["block"], layout["bits"]
-        count = layout["kept_blocks"] * r * c
-        values = torch.empty(-(-count // 2) if bits == 4 else count, dtype=_value_dtype(bits, dtype))
-        bitmap = torch.zeros(-(-(rows * columns // (r * c)) // 8), dtype=torch.uint8)
-        return cls(values, bitmap, (rows, columns), (r, c), layout["kept_blocks"], bits)
+    def of(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "BlockBitmapWeight":
+        shape, block = tuple(layout["shape"]), tuple(layout["block"])
+        return cls(tensors["values"], tensors["bitmap"], shape, block, layout["kept_blocks"], layout["bits"])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values, "bitmap": self.bitmap}
@@ -142,15 +140,20 @@ class BlockBitmapWeight:
     def to_dense(self) -> Tensor:
         (rows, columns), (r, c) = self.shape, self.block
         values = unpack_int4(self.values, self.kept()) if self.bits == 4 else self.values
-        grid = torch.zeros(rows * columns // (r * c), r * c, dtype=values.dtype, device=values.device)
-        grid[unpack_mask(self.bitmap, grid.shape[0])] = values.reshape(-1, r * c)
+        kept = unpack_mask(self.bitmap, rows * columns // (r * c))
+        # By the place of each block among those that are kept, 0 being a block of zeros: no shape depends on what the
+        # tensors hold, so that vmap and traces pass through.
+        blocks = torch.nn.functional.pad(values.reshape(-1, r * c), (0, 0, 1, 0))
+        grid = blocks[kept.cumsum(0) * kept]
         return grid.reshape(rows // r, columns // c, r, c).transpose(1, 2).reshape(rows, columns)
 
     def kept(self) -> int:
         return self.kept_blocks * self.block[0] * self.block[1]
 
     def validate(self) -> None:
-        """Raises InputError unless the bitmap marks exactly as many blocks as there are values for."""
+        """Raises InputError unless the bitmap marks exactly as many blocks as there are values for, and the levels are
+        in the range of their bits."""
+        _check_levels(self.values, self.bits, self.name)
         marked = int(unpack_mask(self.bitmap, self.bitmap.numel() * 8).sum())
         inside = int(unpack_mask(self.bitmap, self.shape[0] * self.shape[1] // (self.block[0] * self.block[1])).sum())
         if marked != self.kept_blocks or inside != marked:
@@ -200,11 +203,8 @@ class SemiStructuredWeight:
         return None
 
     @classmethod
-    def empty(cls, layout: dict[str, Any], dtype: torch.dtype) -> "SemiStructuredWeight":
-        rows, columns = layout["shape"]
-        indices = torch.zeros(rows, -(-columns // 8), dtype=torch.uint8)
-        values = torch.empty(rows, columns // 2, dtype=torch.int8)
-        return cls(values, indices, (rows, columns), layout["kept_weights"])
+    def of(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "SemiStructuredWeight":
+        return cls(tensors["values"], tensors["indices"], tuple(layout["shape"]), layout["kept_weights"])
 
     def tensors(self) -> dict[str, Tensor]:
         return {"values": self.values, "indices": self.indices}
@@ -224,7 +224,10 @@ class SemiStructuredWeight:
         return self.kept_weights
 
     def validate(self) -> None:
-        """Raises InputError unless the second of every two values stands after the first."""
+        """Raises InputError unless the second of every two values stands after the first, the levels are in the range
+        of their bits, and no more of them than are kept are other than zero."""
+        _check_levels(self.values, self.bits, self.name)
+        _check_count(self.values, self.kept_weights, self.name)
         nibbles = torch.stack((self.indices & 15, self.indices >> 4), dim=-1).flatten(1)[:, : self.shape[1] // 4]
         if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
             raise InputError(
@@ -236,11 +239,22 @@ class SemiStructuredWeight:
 PackedWeight = DenseWeight | BlockBitmapWeight | SemiStructuredWeight
 
 
-def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
-    """The weight that `layout` describes, with its tensors' contents still to be loaded."""
+def weight_of(layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> PackedWeight:
+    """The weight that `layout` describes, around its `tensors`."""
     kinds: dict[str, Any] = {"dense": DenseWeight, "semi_structured": SemiStructuredWeight}
-    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).empty(layout, dtype)
+    weight: PackedWeight = kinds.get(layout["format"], BlockBitmapWeight).of(layout, tensors)
     return weight
+
+
+def empty_weight(layout: dict[str, Any], dtype: torch.dtype) -> PackedWeight:
+    """The weight that `layout` describes, on the default device, with its tensors' contents still to be loaded.
+
+    dtype: of the values, if they are not quantized. The layout must have passed `layouts.check_layout`.
+    """
+    specs = tensor_specs(layout, dtype)
+    # On the default device, which decides where a module that is made belongs.
+    device = torch.get_default_device()
+    return weight_of(layout, {n: torch.zeros(spec.shape, dtype=spec.dtype, device=device) for n, spec in specs.items()})
 
 
 def smallest(levels: Tensor, mask: Tensor | None, block: tuple[int, int], bits: int) -> PackedWeight:
@@ -262,8 +276,25 @@ def stored_bytes(weight: PackedWeight) -> int:
     return sum(t.numel() * t.element_size() for t in weight.tensors().values())
 
 
-def _value_dtype(bits: int, float_dtype: torch.dtype) -> torch.dtype:
-    return {4: torch.uint8, 8: torch.int8, 16: torch.int16, FLOAT_BITS: float_dtype}[bits]
+def _check_levels(values: Tensor, bits: int, name: str) -> None:
+    """Raises InputError for a level below -qmax, which no quantizer gives: the range is symmetric."""
+    if bits == FLOAT_BITS:
+        return
+    lowest = -qmax(bits) - 1
+    parts = (values & 15, values >> 4) if bits == 4 else (values,)
+    if count := sum(int((part == (lowest & 15 if bits == 4 else lowest)).sum()) for part in parts):
+        raise InputError(
+            f"a {name} weight is inconsistent: {count} of its levels are {lowest}, and {bits} bits hold "
+            f"{lowest + 1} to {qmax(bits)}"
+        )
+
+
+def _check_count(levels: Tensor, kept: int, name: str) -> None:
+    """Raises InputError where more levels than were kept are other than zero."""
+    if (found := int(levels.count_nonzero())) > kept:
+        raise InputError(
+            f"a {name} weight is inconsistent: {found} of its levels are not zero, and it is said to keep {kept}"
+        )
 
 
 def _blocks(matrix: Tensor, block: tuple[int, int]) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 # Below this a row counts as all zero: its reciprocal scale would overflow, and no network means such values.
 ZERO_BELOW = 2.0**-100
 
-# |q| <= 127 on both sides: beyond this many products an int32 sum could overflow.
-MAX_INT8_DEPTH = (2**31 - 1) // (127 * 127)
+# Beyond this many products of int8 values, -128 among them, an int32 sum could overflow.
+MAX_INT8_DEPTH = (2**31 - 1) // (128 * 128)
 
 # x * (1/s) of a row's own maximum may come out a rounding or two above qmax; such a value is not clipped.
 CLIP_TOLERANCE = 1 + 2.0**-20

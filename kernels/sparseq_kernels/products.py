@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, pack_mask, unpack_mask
-from .reference.sparse_int8_linear import CHUNK
+from .reference.sparse_int8_linear import chunk_offsets
 
 # Sides of blocks that matrix units take as they are.
 BLOCKS = (16, 32, 64, 128)
@@ -41,9 +41,7 @@ def row_bits(bitmap: Tensor, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     rows, columns = shape
     kept = unpack_mask(bitmap, rows * columns).reshape(rows, columns)
     bits = pack_mask(kept) if columns % 8 else bitmap.reshape(rows, columns // 8)
-    counts = torch.nn.functional.pad(kept, (0, -columns % CHUNK)).unflatten(1, (-1, CHUNK)).sum(-1)
-    ends = counts.flatten().cumsum(0).reshape(counts.shape)
-    return bits, (ends - counts).to(torch.int32)
+    return bits, chunk_offsets(kept)
 
 
 def _blocks(weight: BlockBitmapWeight) -> tuple[Tensor, ...]:

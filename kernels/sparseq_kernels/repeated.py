@@ -1,21 +1,40 @@
 """Calls of an op that a layer makes again and again, with the same weights."""
 
+from collections.abc import Callable
 from operator import is_
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from . import backends
+from .looks import nothing_looks_on, plain
 from .ops import RUN
-from .transforms import call, nothing_looks_on, plain
-
-if TYPE_CHECKING:
-    from .triton.recording import Recording
+from .transforms import call
 
 # Shapes of x that a layer's calls are recorded for; further ones are called as any op is.
 MOST_RECORDED = 128
 _any_autocast = torch._C._is_any_autocast_enabled
+
+
+class Recording(Protocol):
+    """A call that can be made again."""
+
+    def run(self, x: Tensor) -> Tensor | None:
+        """The op's result for x, of the recorded shape and dtype; None where the op must be called."""
+
+
+def _recorder(backend: str, op: str) -> Callable[..., tuple[Tensor, Recording | None]] | None:
+    """What records a call of the op; None where nothing does."""
+    if backend == "triton":
+        from .triton.recording import record as record_launches
+
+        return record_launches
+    if backend == "native" and op == "int8_linear":
+        from .cpu.recording import record as record_native
+
+        return record_native
+    return None
 
 
 class _Recorded(NamedTuple):
@@ -23,16 +42,17 @@ class _Recorded(NamedTuple):
 
     forced: str | None
     constants: tuple[Any, ...]
-    recordings: "dict[tuple[Any, ...], Recording]"
+    recordings: dict[tuple[Any, ...], Recording]
 
 
 class Repeated:
     """`call` of ops in inference, fast on the host where little differs from call to call.
 
-    On Triton's backend a call for x of a shape and dtype that it met before launches what was launched then, for the
-    new x (`triton.recording`), if `constants` are the same objects. Their values may have changed in place; not so
-    their memory, dtype and shape, as by an assignment to `.data`. Any other call is `transforms.call`. The constants of
-    the last recording are kept alive, until others come. A copy begins without what was recorded.
+    A call for x of a shape and dtype that it met before does for the new x what was done then, on Triton's backend
+    (`triton.recording`) and in native code (`cpu.recording`), if `constants` are the same objects. Their values may
+    have changed in place; not so their memory, dtype and shape, as by an assignment to `.data`. Any other call is
+    `transforms.call`. The constants of the last recording are kept alive, until others come. A copy begins without
+    what was recorded.
     """
 
     def __init__(self) -> None:
@@ -44,13 +64,13 @@ class Repeated:
     def __call__(self, op: str, x: Tensor, *constants: Any) -> Tensor:
         """The (first) result of op(x, *constants)."""
         # Something looks on, or a gradient is wanted: that is not for here.
-        unusual = type(x) is not Tensor or _any_autocast() or not nothing_looks_on()
+        unusual = type(x) is not Tensor or x.is_neg() or x._is_zerotensor() or _any_autocast() or not nothing_looks_on()
         if unusual or (x.requires_grad and torch.is_grad_enabled()):
             return call(op, x, *constants)
         # Taken once: another thread may put another in its place.
         recorded = self._recorded
         forced, known, recordings = recorded
-        same = forced is backends._forced and len(known) == len(constants) and all(map(is_, known, constants))
+        same = forced is backends.forced() and len(known) == len(constants) and all(map(is_, known, constants))
         recording = recordings.get((op, x.shape, x.dtype)) if same else None
         if recording is None:
             return self._record(op, x, constants, recorded if same else None)
@@ -60,16 +80,14 @@ class Repeated:
     def _record(self, op: str, x: Tensor, constants: tuple[Any, ...], recorded: _Recorded | None) -> Tensor:
         """As `__call__`, and adds the call to what was `recorded` with these constants, if anything was."""
         if (recorded is not None and len(recorded.recordings) >= MOST_RECORDED) or not (
-            backends.backend(x.device.type) == "triton"
+            (record := _recorder(backends.backend(x.device.type), op)) is not None
             and plain((x, *constants))
             and not any(isinstance(constant, Tensor) and constant.requires_grad for constant in constants)
         ):
             return call(op, x, *constants)
-        from .triton.recording import record
-
         result, recording = record(RUN[op], x, constants)
         if recording is not None:
             if recorded is None:
-                self._recorded = recorded = _Recorded(backends._forced, constants, {})
+                self._recorded = recorded = _Recorded(backends.forced(), constants, {})
             recorded.recordings[op, x.shape, x.dtype] = recording
         return result

@@ -1,19 +1,22 @@
 """Layers: drop-in replacements that train quantized and pruned, their packed forms, and the swap between them."""
 
-from .calibration import calibrate
-from .check import check_finite, find_nonfinite
+from .calibration import calibrate, share_static_scales
+from .check import check_finite, checked_tensors, find_nonfinite, is_finite
 from .convert import convert
 from .embedding import QuantEmbedding
 from .layers import LAYERS, named_layers
-from .linear import QuantSparseLinear
+from .linear import RENAMED_STATE, QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
-from .packed import Packed, PackedEmbedding
+from .packed import Packed
+from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear, multiply_as_stored
 from .packing import pack
 from .prunable import prunable
+from .refreshing import refresh
 
 __all__ = [
     "LAYERS",
+    "RENAMED_STATE",
     "MaskedWeight",
     "Packed",
     "PackedEmbedding",
@@ -23,10 +26,14 @@ __all__ = [
     "WeightCounts",
     "calibrate",
     "check_finite",
+    "checked_tensors",
     "convert",
     "find_nonfinite",
+    "is_finite",
     "multiply_as_stored",
     "named_layers",
     "pack",
     "prunable",
+    "refresh",
+    "share_static_scales",
 ]

@@ -1,6 +1,6 @@
 """Numbers that are none: NaN and Inf, and the layer that they come from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,11 +8,31 @@ from torch import Tensor, nn
 
 from sparseq_kernels import InputError
 
+from .layers import named_layers
+
+
+def checked_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of what must be finite: every parameter, and the buffers of sparseq's own layers.
+
+    Another module's buffers are its own affair: a causal mask is -Inf by intention.
+    """
+    yield from model.named_parameters()
+    for name, layer in named_layers(model):
+        yield from layer.named_buffers(prefix=name, recurse=False)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor Inf; True for what holds no floating-point values (yet)."""
+    if nn.parameter.is_lazy(tensor) or tensor.is_meta or not tensor.is_floating_point():
+        return True
+    # torch has no isfinite for the 8-bit floats.
+    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
+
 
 def check_finite(model: nn.Module) -> None:
-    """Raises InputError, naming the tensor, if any floating-point parameter or buffer holds NaN or Inf."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+    """Raises InputError, naming the tensor, if a parameter or a buffer of a sparseq layer holds NaN or Inf."""
+    for name, tensor in checked_tensors(model):
+        if not is_finite(tensor):
             raise InputError(f"{name!r} holds {_what(tensor)}: the weights must be finite numbers")
 
 
@@ -23,7 +43,7 @@ def find_nonfinite(model: nn.Module, batch: Mapping[str, Any]) -> str | None:
     def watch(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             values = output if isinstance(output, list | tuple) else [output]
-            bad = [v for v in values if isinstance(v, Tensor) and v.is_floating_point() and not torch.isfinite(v).all()]
+            bad = [v for v in values if isinstance(v, Tensor) and not is_finite(v)]
             if bad:
                 found.append(f"{name!r} ({_what(bad[0])} in its output)")
 

@@ -1,18 +1,22 @@
 """From a plain model to a quantized and pruned one."""
 
+import warnings
 from collections.abc import Iterable
 
 from torch import nn
 
 from sparseq_kernels import InputError, Pattern
 
+from .attached import check_attached
 from .check import check_finite
 from .embedding import QuantEmbedding
 from .layers import named_layers
+from .left_out import check_no_adapters, check_unwrapped, inside_fused_attention, left_out
 from .linear import QuantSparseLinear
-from .prunable import prunable, prunable_names
+from .masking import MaskedWeight
+from .prunable import prunable_names, why_none
 from .selection import ON_MISMATCH, SCOPES, choice, dividing, select_masks
-from .selectors import Selector, chosen, shown
+from .selectors import Selector, chosen, selectors, shown
 from .settings import QuantSettings
 
 
@@ -22,8 +26,8 @@ def convert(
     bits: int | None = 8,
     sparsity: float = 0.0,
     pattern: str | Pattern = "unstructured",
-    include: Iterable[Selector] = (nn.Linear, nn.Embedding),
-    exclude: Iterable[Selector] = (),
+    include: Iterable[Selector] | Selector = (nn.Linear, nn.Embedding),
+    exclude: Iterable[Selector] | Selector = (),
     activation: str = "dynamic",
     scale: str = "max",
     scope: str = "global",
@@ -38,6 +42,12 @@ def convert(
     once, the layers that `prunable` names: over all of them together (`scope="global"`) or each alone (`"layer"`). A
     layer that the pattern does not divide is an error, or with on_mismatch="skip" stays dense.
 
+    What hangs on a layer goes with it: hooks of every kind (their handles hold), attributes, requires_grad, ties, and a
+    mask of `torch.nn.utils.prune`. What would be lost is refused, with the remedy, before anything is swapped: weights
+    that are computed (weight norm, parametrizations), parameters and methods put on a layer, accelerate's hooks, peft's
+    adapters. A warning names the kinds of layers that have no quantized form and are left as they are. With
+    scale="lsq" there are new parameters: make the optimizer afterwards.
+
     Raises InputError for settings out of range, for names that match no layer, and for NaN or Inf in the weights.
     """
     pattern = Pattern.parse(pattern)
@@ -45,83 +55,99 @@ def convert(
     settings = QuantSettings(bits, activation, scale)
     choice("scope", scope, SCOPES)
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
-    include, exclude = tuple(include), tuple(exclude)
-    check_finite(model)
-    fused = _inside_fused_attention(model)
-    picked = [
-        name
-        for name, module in model.named_modules(remove_duplicate=False)
-        if _swappable(module) and chosen(name, module, include, exclude) and name not in fused
-    ]
+    include, exclude = selectors("include", include), selectors("exclude", exclude)
+    check_unwrapped(model)
+    picked = _pick(model, include, exclude)
+    left = left_out(model, include, exclude)
     if not picked:
         if any(named_layers(model)):
             raise InputError("the model is converted already, and has nothing left to convert")
         raise InputError(
-            f"no nn.Linear or nn.Embedding of the model matches include={shown(include)}, exclude={shown(exclude)}: "
-            "see the names with model.named_modules()"
+            f"no nn.Linear or nn.Embedding of the model matches include={shown(include)}, exclude={shown(exclude)}"
+            f"{f', and {left} have no quantized form' if left else ''}: see the names with model.named_modules()"
         )
+    check_no_adapters(model, picked)
+    for name, module in picked.items():
+        check_attached(module, name)
+    check_finite(model)
+    names: list[str] = []
     if sparsity:
-        _check_prunable(model, picked, pattern, prune_embeddings, on_mismatch)
-    made: dict[int, nn.Module] = {}
-    for name in picked:
-        old = model.get_submodule(name)
-        new = made[id(old)] = made.get(id(old)) or _quantized(old, settings, pattern)
-        if name == "":
-            return _prune(new, sparsity, pattern, scope, prune_embeddings, on_mismatch)
-        _replace(model, name, new)
-    return _prune(model, sparsity, pattern, scope, prune_embeddings, on_mismatch)
+        names = prunable_names(model, picked, prune_embeddings, any(isinstance(s, str) for s in include))
+        if not names:
+            raise InputError(why_none(model, picked) + (f" ({left} have no quantized form)" if left else ""))
+        names = _check_pattern(picked, names, pattern, on_mismatch)
+    if left:
+        warnings.warn(
+            f"convert leaves {left} as they are: nn.Linear and nn.Embedding have quantized forms, other kinds have "
+            "none here; name them in exclude= if that is meant",
+            stacklevel=2,
+        )
+    made = _swap(model, picked, settings, pattern)
+    if names:
+        layers = dividing({name: made[name] for name in names}, pattern, on_mismatch)
+        for name, mask in select_masks({n: m.weight for n, m in layers.items()}, sparsity, pattern, scope).items():
+            layers[name].set_mask(mask)
+    return made.get("", model)
 
 
-def _check_prunable(model: nn.Module, chosen: list[str], pattern: Pattern, embeddings: bool, on_mismatch: str) -> None:
-    """Raises InputError, before anything is swapped, where pruning could not act as asked."""
-    modules = {name: model.get_submodule(name) for name in chosen}
-    names = prunable_names({name: isinstance(module, nn.Linear) for name, module in modules.items()}, embeddings)
-    shapes = {name: tuple(modules[name].weight.shape) for name in names}  # type: ignore[arg-type]
+def _pick(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> dict[str, nn.Module]:
+    """The layers to swap, under every name that they have."""
+    fused = inside_fused_attention(model)
+    return {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if name not in fused and _swappable(module) and chosen(name, module, include, exclude)
+    }
+
+
+def _check_pattern(picked: dict[str, nn.Module], names: list[str], pattern: Pattern, on_mismatch: str) -> list[str]:
+    """The names whose layers the pattern divides. Raises InputError where it does not and that is an error, and where
+    it divides none."""
+    shapes = {name: tuple(picked[name].weight.shape) for name in names}  # type: ignore[arg-type]
     if on_mismatch == "error":
         for name, shape in shapes.items():
             pattern.check(shape, name)
-    if not any(pattern.divides(shape) for shape in shapes.values()):
+    divided = [name for name, shape in shapes.items() if pattern.divides(shape)]
+    if not divided:
         raise InputError(
             f"there is nothing to prune: pattern {pattern} divides none of the {len(shapes)} prunable layers among "
             "those converted"
         )
+    return divided
 
 
-def _prune(
-    model: nn.Module, sparsity: float, pattern: Pattern, scope: str, embeddings: bool, on_mismatch: str
-) -> nn.Module:
-    if sparsity:
-        layers = dividing(prunable(model, embeddings=embeddings), pattern, on_mismatch)
-        masks = select_masks({n: m.weight for n, m in layers.items()}, sparsity, pattern, scope)
-        for name, mask in masks.items():
-            layers[name].set_mask(mask)
-    return model
+def _swap(
+    model: nn.Module, picked: dict[str, nn.Module], settings: QuantSettings, pattern: Pattern
+) -> dict[str, QuantSparseLinear | QuantEmbedding]:
+    """Puts the new layers into the model, and returns them by name."""
+    made: dict[int, QuantSparseLinear | QuantEmbedding] = {}
+    first: dict[int, QuantSparseLinear] = {}
+    for name, old in picked.items():
+        if id(old) not in made:
+            new = made[id(old)] = _quantized(old, settings, pattern)
+            if isinstance(new, QuantSparseLinear):  # A weight that is shared has one scale.
+                new.step_size = first.setdefault(id(new.weight), new).step_size
+        if name:
+            _replace(model, name, made[id(old)])
+    return {name: made[id(old)] for name, old in picked.items()}
 
 
 def _swappable(module: nn.Module) -> bool:
-    # Exactly these types: a subclass computes something else, and swapping it would lose that.
-    return type(module) in (nn.Linear, nn.Embedding)
+    # Exactly these types: a subclass computes something else, and swapping it would lose that. What torch has made a
+    # subclass for a parametrization, or for lack of a shape, is meant nevertheless, and refused.
+    if isinstance(module, nn.Linear | nn.Embedding) and not isinstance(module, MaskedWeight):
+        lazy = isinstance(module, nn.LazyLinear)
+        return lazy or type(module) in (nn.Linear, nn.Embedding) or hasattr(module, "parametrizations")
+    return False
 
 
-def _quantized(module: nn.Module, settings: QuantSettings, pattern: Pattern) -> nn.Module:
+def _quantized(module: nn.Module, settings: QuantSettings, pattern: Pattern) -> QuantSparseLinear | QuantEmbedding:
     if isinstance(module, nn.Linear):
         return QuantSparseLinear.from_linear(
             module, bits=settings.bits, activation=settings.activation, scale=settings.scale, pattern=pattern
         )
     assert isinstance(module, nn.Embedding)
     return QuantEmbedding.from_embedding(module, bits=settings.bits, pattern=pattern)
-
-
-def _inside_fused_attention(model: nn.Module) -> set[str]:
-    """Layers whose weights `nn.MultiheadAttention` and the fused encoder layer read without calling them."""
-    fused = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-    return {
-        f"{name}.{child}" if name else child
-        for name, module in model.named_modules()
-        if isinstance(module, fused)
-        for child, _ in module.named_modules()
-        if child
-    }
 
 
 def _replace(model: nn.Module, name: str, new: nn.Module) -> None:

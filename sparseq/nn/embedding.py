@@ -9,8 +9,9 @@ from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.qat_linear import masked
 
+from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
-from .settings import QuantSettings
+from .settings import QuantSettings, check_dtype
 
 
 class QuantEmbedding(MaskedWeight, nn.Embedding):
@@ -22,16 +23,45 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
     """
 
     def __init__(
-        self, *args: Any, bits: int | None = 8, pattern: str | Pattern = "unstructured", **kwargs: Any
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bits: int | None = 8,
+        pattern: str | Pattern = "unstructured",
     ) -> None:
         settings = QuantSettings(bits)
-        super().__init__(*args, **kwargs)
+        check_dtype(dtype or torch.get_default_dtype() if _weight is None else _weight.dtype, "a QuantEmbedding")
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            _weight,
+            _freeze,
+            device,
+            dtype,
+        )
         self.settings_ = settings
         self._init_mask(pattern)
 
     @classmethod
     def from_embedding(cls, embedding: nn.Embedding, **settings: Any) -> "QuantEmbedding":
-        """The layer with the rows of `embedding`: the same Parameter object, so ties and optimizers hold."""
+        """The layer with the rows of `embedding`: the same Parameter object, so ties and optimizers hold; with its
+        hooks and attributes, and its mask if `torch.nn.utils.prune` gave it one. InputError for what would be lost."""
+        check_replaceable(embedding, nn.Embedding)
         quant, pattern = QuantSettings(settings.pop("bits", 8)), settings.pop("pattern", "unstructured")
         if settings:
             raise InputError(f"unknown setting {next(iter(settings))!r}: use bits or pattern")
@@ -39,15 +69,23 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         nn.Module.__init__(layer)
         for name in _ARGUMENTS:
             setattr(layer, name, getattr(embedding, name))
-        layer.weight = embedding.weight
+        layer.weight, mask = weight_and_mask(embedding)
         layer.settings_ = quant
         layer._init_mask(pattern)
+        carry(embedding, layer)
+        if mask is not None:
+            layer.set_mask(mask)
         return layer.train(embedding.training)
 
     def to_embedding(self) -> nn.Embedding:
-        """A plain `nn.Embedding` with this layer's masked rows, not quantized."""
+        """A plain `nn.Embedding` with copies of this layer's masked rows, not quantized, and of what hangs on it
+        (hooks, attributes, requires_grad). InputError for what would be lost."""
+        check_attached(self, takes_mask=False)
         options = {name: getattr(self, name) for name in _ARGUMENTS}
-        return nn.Embedding(**options, _weight=self.masked_weight().detach().clone()).train(self.training)
+        plain = nn.Embedding(**options, _weight=self.masked_weight().detach().clone())
+        plain.weight.requires_grad_(self.weight.requires_grad)
+        carry(self, plain, copy=True)
+        return plain.train(self.training)
 
     def forward(self, input: Tensor) -> Tensor:
         rows = super().forward(input)
@@ -59,6 +97,17 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         bits = self.settings_.bits or 8
         scale = scale_from_max(row_max(rows.detach()), bits).unsqueeze(-1)
         return call("fake_quant", rows, scale, bits)
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the weight."""
+        rows: int = self.__dict__["num_embeddings"]
+        return rows
+
+    @num_embeddings.setter
+    def num_embeddings(self, rows: int) -> None:
+        self.__dict__["num_embeddings"] = rows
+        self._fit_rows()
 
     def masked_weight(self) -> Tensor:
         """The rows with exact zeros where they are masked, renormalized as `max_norm` does at look-up."""
@@ -86,7 +135,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
 
     def pack(self, format: str | None = None) -> nn.Module:
         """The inference layer; formats as in `QuantSparseLinear.pack`."""
-        from .packed import PackedEmbedding
+        from .packed_embedding import PackedEmbedding
 
         return PackedEmbedding.from_layer(self, format)
 

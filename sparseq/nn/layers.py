@@ -7,7 +7,8 @@ from torch import nn
 from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
-from .packed import Packed, PackedEmbedding
+from .packed import Packed
+from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
 
 LAYERS: dict[str, type[nn.Module]] = {

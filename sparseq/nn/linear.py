@@ -1,5 +1,6 @@
 """`QuantSparseLinear`: a drop-in `nn.Linear` that trains quantized and pruned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,20 +8,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
-from sparseq_kernels.numerics import ZERO_BELOW, positive, qmax, row_max, scale_from_max
+from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
 
+from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
-from .settings import QuantSettings
+from .settings import QuantSettings, check_dtype
+from .static_scale import StaticScale
+
+# Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
+# knows, such as `decoder.weight`, so that no name of ours begins with `weight` or `bias`.
+RENAMED_STATE = {"weight_scale": "step_size"}
 
 
-class QuantSparseLinear(MaskedWeight, nn.Linear):
+class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
     """y = Q(x) Q(weight o mask)^T + bias, where Q quantizes to integers and back; a drop-in for `nn.Linear`.
 
     x [..., in_features] in fp32, fp16 or bf16 -> [..., out_features] in the same dtype, or autocast's. Up to 8 bits the
     product is one of int8 matrices, in training as in inference, so that `pack()` changes outputs by rounding only. The
     gradient is straight-through inside the clip range and zero outside (Bengio et al. 2013), LSQ's for learned scales
     (Esser et al. 2020), and zero for masked weights. Loads an `nn.Linear`'s state dict, and saves the same keys:
-    `mask`, `weight_scale` and `input_scale` are beside them only where they are in use.
+    `mask`, `step_size` and `input_scale` are beside them only where they are in use.
 
     bits: 4, 8 or 16, or None for floating point (a masked layer that is not quantized).
     activation: "dynamic" (a scale for each row) or "static" (one in all: see `calibrate`).
@@ -32,9 +39,12 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     what is known of their tiles is found there.
 
     While `quantizing` is False the layer computes in floating point, masked: so QAT can start late.
+
+    `step_size` (LSQ's scale of each output channel) and `input_scale` stay fp32 when the layer is cast to fp16 or bf16,
+    which hold scales of 1e-5 badly; beside an fp64 weight they are fp64.
     """
 
-    weight_scale: nn.Parameter | None
+    step_size: nn.Parameter | None
     multiplies = True
 
     def __init__(
@@ -51,6 +61,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         pattern: str | Pattern = "unstructured",
     ) -> None:
         settings = QuantSettings(bits, activation, scale)
+        check_dtype(dtype or torch.get_default_dtype(), "a QuantSparseLinear")
         super().__init__(in_features, out_features, bias, device, dtype)
         self._init_quantization(settings, pattern)
 
@@ -58,18 +69,14 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         self.settings_ = settings
         self._init_mask(pattern)
         learned = settings.scale == "lsq" and settings.bits is not None
-        self.register_parameter("weight_scale", nn.Parameter(self._max_scale()) if learned else None)
-        self.calibrated = settings.activation == "dynamic"
-        # Not a 0-dim tensor, which FSDP cannot shard; 0 until it is calibrated.
-        unset = None if self.calibrated or settings.bits is None else torch.zeros(1, device=self.weight.device)
-        if learned and unset is not None:
-            self.input_scale: Tensor | None = nn.Parameter(unset)
-        else:
-            self.register_buffer("input_scale", unset)
+        self.register_parameter("step_size", self._new_step_size() if learned else None)
+        self._init_input_scale()
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, **settings: Any) -> "QuantSparseLinear":
-        """The layer with the weights of `linear`: the same Parameter objects, so ties and optimizers hold."""
+        """The layer with the weights of `linear`: the same Parameter objects, so ties and optimizers hold; with its
+        hooks and attributes, and its mask if `torch.nn.utils.prune` gave it one. InputError for what would be lost."""
+        check_replaceable(linear, nn.Linear)
         quant = QuantSettings(
             *(settings.pop(k, d) for k, d in (("bits", 8), ("activation", "dynamic"), ("scale", "max")))
         )
@@ -79,12 +86,18 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer.in_features, layer.out_features = linear.in_features, linear.out_features
-        layer.weight, layer.bias = linear.weight, linear.bias
+        weight, mask = weight_and_mask(linear)
+        layer.weight, layer.bias = weight, linear.bias
         layer._init_quantization(quant, pattern)
+        carry(linear, layer)
+        if mask is not None:
+            layer.set_mask(mask)
         return layer.train(linear.training)
 
     def to_linear(self) -> nn.Linear:
-        """A plain `nn.Linear` with this layer's masked weights, not quantized."""
+        """A plain `nn.Linear` with copies of this layer's masked weights, not quantized, and of what hangs on it
+        (hooks, attributes, requires_grad). InputError for what would be lost."""
+        check_attached(self, takes_mask=False)
         linear = nn.Linear(
             self.in_features, self.out_features, self.bias is not None, self.weight.device, self.weight.dtype
         )
@@ -92,14 +105,19 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             linear.weight.copy_(self.masked_weight())
             if self.bias is not None:
                 linear.bias.copy_(self.bias)
+        for name, parameter in linear.named_parameters():
+            parameter.requires_grad_(getattr(self, name).requires_grad)
+        carry(self, linear, copy=True)
         return linear.train(self.training)
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if getattr(self, "weight_scale", None) is not None:
+        if getattr(self, "step_size", None) is not None:
             self.reset_weight_scale()
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Tensor) and not input.is_floating_point():
+            raise InputError(f"a linear layer's input must hold real floating-point numbers, not {input.dtype}")
         if not self.quantizing:
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
@@ -110,7 +128,7 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.weight,
             self.bias,
             self.mask,
-            None if self.weight_scale is None else positive(self.weight_scale),
+            None if self.step_size is None else positive(self.step_size),
             self._static_scale(input),
             self.settings_.bits,
             self.settings_.input_bits,
@@ -119,9 +137,18 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
             self.mask_tiles(),
         )
 
+    @property
+    def weight_scale(self) -> nn.Parameter | None:
+        """`step_size` under the name that it had in earlier releases."""
+        return self.step_size
+
     def channel_scale(self) -> Tensor:
         """fp32 [out_features]: the scale of each output channel's integers, learned or from the maximum."""
-        return self._max_scale() if self.weight_scale is None else positive(self.weight_scale.detach())
+        return self._max_scale() if self.step_size is None else positive(self.step_size.detach())
+
+    def _new_step_size(self) -> nn.Parameter:
+        # A frozen layer stays frozen.
+        return nn.Parameter(self._max_scale(), requires_grad=self.weight.requires_grad)
 
     def _max_scale(self) -> Tensor:
         return scale_from_max(row_max(self.masked_weight().detach()), self.settings_.bits or 8)
@@ -129,29 +156,8 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
     @torch.no_grad()
     def reset_weight_scale(self) -> None:
         """Sets learned weight scales from the weights as they are now; does nothing where scales are not learned."""
-        if self.weight_scale is not None:
-            self.weight_scale.copy_(self._max_scale())
-
-    def _static_scale(self, x: Tensor) -> Tensor | None:
-        scale = self.input_scale
-        if scale is None:
-            return None
-        if self.training and (self.settings_.scale == "max" or not self.calibrated) and x.numel():
-            self._observe(x)
-        elif not self.calibrated:
-            raise InputError(
-                "a layer with static activations has no scale yet: train it for a step or call "
-                "sparseq.calibrate(model, batches) first"
-            )
-        return positive(scale)
-
-    @torch.no_grad()
-    def _observe(self, x: Tensor) -> None:
-        """Raises the static scale to what the largest |x| seen so far needs."""
-        assert self.input_scale is not None
-        needed = x.detach().abs().amax().to(self.input_scale.dtype) / qmax(self.settings_.input_bits)
-        self.input_scale.copy_(torch.maximum(self.input_scale, needed).clamp_min(ZERO_BELOW))
-        self.calibrated = True
+        if self.step_size is not None:
+            self.step_size.copy_(self._max_scale())
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON; `from_settings` makes the layer again, to load a state dict into."""
@@ -167,26 +173,60 @@ class QuantSparseLinear(MaskedWeight, nn.Linear):
         return layer
 
     def pack(self, format: str | None = None) -> nn.Module:
-        """The inference layer: only what is stored. `format`: "dense", "bitmask" or "block_sparse"; None takes the
-        smallest."""
+        """The inference layer: only what is stored. `format`: "dense", "bitmask", "block_sparse" (a block pattern's) or
+        "semi_structured" (2:4 at 8 bits); None takes the smallest."""
         from .packed_linear import PackedLinear
 
         return PackedLinear.from_layer(self, format)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        missing = [name for name in ("weight_scale", "input_scale") if prefix + name not in state_dict]
+        for old, new in RENAMED_STATE.items():
+            if prefix + old in state_dict:
+                state_dict[prefix + new] = state_dict.pop(prefix + old)
+        missing = [name for name in ("step_size", "input_scale") if prefix + name not in state_dict]
         loading = prefix + "weight" in state_dict
         if loading:  # An nn.Linear's state has no scales: the weights' follow from them, the inputs' stays as it is.
             for name in missing:
                 if (own := getattr(self, name)) is not None:
                     state_dict[prefix + name] = own.detach()
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if loading and "weight_scale" in missing:
+        if loading and "step_size" in missing:
             self.reset_weight_scale()
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)
-        if self.input_scale is not None and not self.input_scale.is_meta:
-            self.calibrated = bool(self.input_scale != 0)
+        self._forget_reading()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantSparseLinear":
+        before = {name: tensor.data for name, tensor in self._scales().items()}
+        super()._apply(fn, recurse)
+        # Scales have the precision that arithmetic has, whatever the weight is cast to: fp16 cannot hold them.
+        for name, tensor in self._scales().items():
+            if tensor.dtype != (wanted := compute_dtype(self.weight)):
+                tensor.data = before[name].to(tensor.device, wanted)
+        return self
+
+    def _scales(self) -> dict[str, Tensor]:
+        return {n: t for n in ("step_size", "input_scale") if (t := getattr(self, n)) is not None}
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        rows: int = self.__dict__["out_features"]
+        return rows
+
+    @out_features.setter
+    def out_features(self, rows: int) -> None:
+        self.__dict__["out_features"] = rows
+        self._fit_rows()
+
+    def _fit_own_rows(self) -> None:
+        super()._fit_own_rows()
+        step = self._parameters.get("step_size")
+        if step is not None and len(step) != len(self.weight):
+            rows = self._max_scale().to(step.dtype)
+            kept = min(len(step), len(rows))
+            rows[:kept] = step.detach()[:kept]
+            step.data, step.grad = rows, None
 
     def extra_repr(self) -> str:
         s = self.settings_

@@ -1,94 +1,60 @@
-"""The inference layers: they hold what is stored and nothing else, and have no backward."""
+"""What the inference layers have in common: they hold what is stored, and nothing else that lasts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseq_kernels import InputError
-from sparseq_kernels.formats import (
-    FLOAT_BITS,
-    BlockBitmapWeight,
-    DenseWeight,
-    PackedWeight,
-    SemiStructuredWeight,
-    empty_weight,
-    smallest,
-    unpack_int4,
-)
-from sparseq_kernels.numerics import compute_dtype
-from sparseq_kernels.reference.quantize_rows import quantize
+from sparseq_kernels.formats import FLOAT_BITS, PackedWeight, empty_weight, weight_of
+from sparseq_kernels.layouts import TensorSpec
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
-from .embedding import QuantEmbedding
-from .masking import MaskedWeight, WeightCounts
+from . import stored
+from .carried import carry, normal
+from .derived import PLAIN, Derived
+from .masking import WeightCounts
 
-FORMATS = ("dense", "bitmask", "block_sparse", "semi_structured")
-
-
-Stored = tuple[PackedWeight, Tensor | None]
-
-
-def pack_weight(layer: MaskedWeight, format: str | None) -> Stored:
-    """(the layer's weight as stored, its scale fp32 [rows] or None for floats); `format` None takes the smallest.
-
-    The tensors are new: a packed model shares nothing with the one it was made from.
-    """
-    bits = layer.bits or FLOAT_BITS
-    weight, scale = layer.masked_weight().detach().clone(), None
-    if layer.bits is not None:
-        scale = layer.channel_scale().clone()
-        weight = quantize(weight, scale.unsqueeze(-1), bits)
-    block, mask = layer.pattern.block if layer.pattern.kind == "block" else (1, 1), layer.mask
-    if format is None:
-        return smallest(weight, mask, block, bits), scale
-    if format == "dense":
-        return DenseWeight.from_dense(weight, bits, mask), scale
-    kept = mask if mask is not None else torch.ones_like(weight, dtype=torch.bool)
-    if format == "bitmask":
-        return BlockBitmapWeight.from_dense(weight, kept, (1, 1), bits), scale
-    if format == "block_sparse" and block != (1, 1):
-        return BlockBitmapWeight.from_dense(weight, kept, block, bits), scale
-    if format == "semi_structured" and bits == 8:
-        return SemiStructuredWeight.from_dense(weight, kept), scale
-    if format == "semi_structured":
-        raise InputError(f"format {format!r} holds weights of 8 bits, and this layer's have {bits}")
-    why = "needs a block pattern such as '4x4'" if format == "block_sparse" else f"is not one of {', '.join(FORMATS)}"
-    raise InputError(f"format {format!r} {why}, and this layer's pattern is {layer.pattern}")
+# The buffer with the expanded copy.
+EXPANDED = "_expanded_levels"
 
 
 class Packed(nn.Module):
     """A weight as stored, in buffers `values`, `bitmap` or `indices` (if sparse) and `scale` (if quantized).
 
-    A sparse or 4-bit weight is expanded to one integer a weight when it is packed or loaded, and the expanded copy,
-    which is not saved, is what the CPU multiplies by.
+    `dtype` is that of the layer's `weight`, bias and unquantized values; `.to`, `.half` and the like change it, and
+    leave integers and scales as they are (int8 or so, and fp32).
+
+    A sparse or 4-bit weight is expanded to one integer a weight when it is packed, loaded, moved or copied, and the
+    expanded copy, which is not saved, is what the CPU multiplies by. Where the stored tensors are others or have
+    changed since, as under `torch.func.functional_call`, each call expands what is there; `expand()` makes the copy
+    anew. Changes that torch does not count, as by `values.data.copy_()`, ask for it, and so do changes in place before
+    a compiled or exported graph of the layer runs.
     """
 
     values: Tensor
     scale: Tensor | None
-    _expanded: Tensor | None
+    dtype: torch.dtype
 
-    def _hold(self, weight: PackedWeight, scale: Tensor | None) -> None:
+    def _hold(self, weight: PackedWeight, scale: Tensor | None, dtype: torch.dtype) -> None:
         self._layout = weight.layout()
+        self.dtype = dtype
+        self._derived: Derived | None = None
+        self._names = tuple(weight.tensors())
+        self._expands = self.is_expanded
         for name, tensor in weight.tensors().items():
-            self.register_buffer(name, tensor)
-        self.register_buffer("scale", scale)
-        self.register_buffer("_expanded", None, persistent=False)
+            self.register_buffer(name, normal(tensor))
+        self.register_buffer("scale", None if scale is None else normal(scale))
 
     def stored_weight(self) -> PackedWeight:
         """The weight's format, around this module's own buffers."""
-        tensors = {name: getattr(self, name) for name in ("values", "bitmap", "indices") if hasattr(self, name)}
-        layout = self._layout
-        if layout["format"] == "dense":
-            return DenseWeight(tensors["values"], tuple(layout["shape"]), layout["bits"], layout["kept_weights"])
-        if layout["format"] == "semi_structured":
-            return SemiStructuredWeight(
-                tensors["values"], tensors["indices"], tuple(layout["shape"]), layout["kept_weights"]
-            )
-        shape, block = tuple(layout["shape"]), tuple(layout["block"])
-        return BlockBitmapWeight(
-            tensors["values"], tensors["bitmap"], shape, block, layout["kept_blocks"], layout["bits"]
-        )
+        return weight_of(self._layout, dict(zip(self._names, self._sources(), strict=True)))
+
+    def _sources(self) -> tuple[Tensor, ...]:
+        own = self._buffers
+        return tuple([own[name] for name in self._names])  # type: ignore[misc]
 
     @property
     def bits(self) -> int:
@@ -104,95 +70,159 @@ class Packed(nn.Module):
         return self.format != "dense" or self.bits == 4
 
     @property
+    def _expanded(self) -> Tensor | None:
+        return self._buffers.get(EXPANDED)
+
+    @property
     def weight(self) -> Tensor:
-        """The dequantized matrix, made anew each time: for inspection, not for arithmetic."""
+        """The dequantized matrix in the layer's dtype, made anew each time: for inspection, not for arithmetic."""
+        return self._dequantized(torch.float64 if self.dtype == torch.float64 else torch.float32).to(self.dtype)
+
+    def _dequantized(self, dtype: torch.dtype) -> Tensor:
+        """Levels times scales, multiplied in this dtype; as they are where nothing is quantized."""
         levels = self.levels()
-        return levels if self.scale is None else levels.to(self.scale.dtype) * self.scale.unsqueeze(-1)
+        return levels if self.scale is None else levels.to(dtype) * self.scale.to(dtype).unsqueeze(-1)
 
     def levels(self) -> Tensor:
         """One value for each weight, [rows, columns]: int8, int16 or floats, zeros where masked."""
+        sources = self._sources()
         if not self.is_expanded:
-            values: Tensor = self.values
-            return values
-        if self._expanded is None:
-            self.expand()
-        assert self._expanded is not None
-        return self._expanded
+            return sources[0]
+        expanded = self._expanded
+        if expanded is not None and self._is_current(sources):
+            return expanded
+        return self._expand_now()
+
+    def _expand_now(self) -> Tensor:
+        weight = self.stored_weight()
+        if has_values(weight.values):
+            weight.validate()
+        return weight.to_dense()
+
+    def _is_current(self, sources: tuple[Tensor, ...]) -> bool:
+        """Whether what was made of the stored tensors is still what they say."""
+        # With a trace's or a replica's tensors, what was made of them has been exchanged, too.
+        if type(sources[0]) not in PLAIN or getattr(self, "_is_replica", False):
+            return True
+        return self._derived is not None and self._derived.holds(sources)
 
     def expand(self) -> None:
         """Checks the stored weight and makes the copy that arithmetic runs on. InputError if it is inconsistent."""
-        weight = self.stored_weight()
-        if not weight.values.is_meta:
-            weight.validate()
-            if self.is_expanded:
-                self._expanded = weight.to_dense()
+        self.check()
+        self._replace_expanded(self.is_expanded and not self.values.is_meta)
+
+    def check(self) -> None:
+        """Raises InputError unless the stored tensors are consistent, and scales finite and positive."""
+        if not has_values(self.values):
+            return
+        self.stored_weight().validate()
+        for name in ("scale", "input_scale"):
+            scale = self._buffers.get(name)
+            if scale is not None and not bool(((scale > 0) & torch.isfinite(scale)).all()):
+                raise InputError(f"a packed layer's {name} holds values that are not finite and positive")
+
+    def _replace_expanded(self, wanted: bool) -> None:
+        if EXPANDED in self._buffers:
+            delattr(self, EXPANDED)
+        # Not in inference mode, whose tensors could have no part in autograd later.
+        with torch.inference_mode(False):
+            if wanted:
+                self.register_buffer(EXPANDED, self.stored_weight().to_dense(), persistent=False)
+            self._derived = Derived.of(self._sources())
+        # torch.export miscounts the buffers that follow an empty one.
+        for name in [name for name, buffer in self._buffers.items() if buffer is None]:
+            self._buffers[name] = self._buffers.pop(name)
 
     def weight_counts(self) -> WeightCounts:
         rows, columns = self._layout["shape"]
         return WeightCounts(rows * columns, self.stored_weight().kept(), self.bits)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Packed":
+        with torch.inference_mode(False):
+            dtype = fn(torch.empty(0, dtype=self.dtype, device=self.values.device)).dtype
+            if dtype not in FLOAT_DTYPES.values():
+                raise InputError(f"a packed layer cannot be cast to {dtype}: use one of {', '.join(FLOAT_DTYPES)}")
+            # Without what was made of buffers that have changed since.
+            current = self._derived is not None and self._derived.holds(self._sources())
+            if not current and EXPANDED in self._buffers and type(self.values) in PLAIN:
+                delattr(self, EXPANDED)
+            casts = {id(self._buffers.get("bias"))} | ({id(self.values)} if self.bits == FLOAT_BITS else set())
+            if self.bits == FLOAT_BITS:
+                casts.add(id(self._expanded))
+            super()._apply(lambda tensor: carry(tensor, fn, id(tensor) not in casts), recurse)
+        self.dtype = dtype
+        if current:
+            self._derived = Derived.of(self._sources())
+        return self
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        sentinel = state_dict.get(prefix + "weight")
+        if isinstance(sentinel, Tensor) and not sentinel.numel():
+            del state_dict[prefix + "weight"]  # `sparseq.save` writes it for readers that expect a weight
+        for name in (*self._names, "scale", "input_scale"):
+            self._check_dtype(name, state_dict.get(prefix + name))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._expanded = None
-        if prefix + "values" in state_dict:
+        self._make_normal()
+        if self.bits == FLOAT_BITS:
+            self.dtype = self.values.dtype
+        if any(prefix + name in state_dict for name in self._buffers):
             self.expand()
 
-    @staticmethod
-    def _empty(settings: dict[str, Any]) -> tuple[PackedWeight, Tensor | None]:
-        weight = empty_weight(settings["weight"], getattr(torch, settings["dtype"]))
+    def _make_normal(self) -> None:
+        """Has scales in fp32, and no tensor of inference mode, after buffers were exchanged from without."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                kept = name in ("scale", "input_scale")
+                self._buffers[name] = normal(buffer.to(torch.float32) if kept else buffer)
+
+    def _check_dtype(self, name: str, loaded: Any) -> None:
+        own = self._buffers.get(name)
+        if isinstance(loaded, Tensor) and own is not None:
+            floats = own.is_floating_point() and loaded.dtype in FLOAT_DTYPES.values()
+            if loaded.dtype != own.dtype and not floats:
+                raise InputError(
+                    f"{name} is {loaded.dtype} in the state, and {own.dtype} in this layer: a packed layer loads the "
+                    "state of one with the same settings"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was made of the stored tensors is made again in the copy.
+        made = self._non_persistent_buffers_set
+        buffers = {name: buffer for name, buffer in self._buffers.items() if name not in made}
+        return self.__dict__ | {"_buffers": buffers, "_non_persistent_buffers_set": set(), "_derived": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._make_normal()
+        self.expand()
+
+    @classmethod
+    def check_settings(cls, settings: object, where: str) -> None:
+        """Raises InputError unless `settings`, as read from a file, are such as `settings()` gives."""
+        stored.check_settings(cls.__name__, settings, where)
+
+    @classmethod
+    def tensor_specs(cls, settings: dict[str, Any]) -> dict[str, TensorSpec]:
+        """Every tensor in the state of the layer that these settings describe, by its name there."""
+        return stored.tensor_specs(cls.__name__, settings)
+
+    @classmethod
+    def _empty(cls, settings: dict[str, Any]) -> tuple[PackedWeight, Tensor | None, torch.dtype]:
+        """(weight, scale, dtype) of a layer whose contents are still to be loaded. InputError for other settings."""
+        cls.check_settings(settings, f"settings of a {cls.__name__}")
+        dtype = FLOAT_DTYPES[settings["dtype"]]
+        weight = empty_weight(settings["weight"], dtype)
         rows = settings["weight"]["shape"][0]
-        return weight, None if weight.bits == FLOAT_BITS else torch.empty(rows, dtype=torch.float32)
+        return weight, None if weight.bits == FLOAT_BITS else new_scale(rows), dtype
 
 
-class PackedEmbedding(Packed):
-    """The inference form of a `QuantEmbedding`: indices [...] -> [..., embedding_dim]."""
-
-    def __init__(self, weight: PackedWeight, scale: Tensor | None, padding_idx: int | None, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.num_embeddings, self.embedding_dim = weight.shape
-        self.padding_idx = padding_idx
-        self.dtype = dtype
-        self._hold(weight, scale)
-
-    @classmethod
-    def from_layer(
-        cls, layer: QuantEmbedding, format: str | None = None, stored: Stored | None = None
-    ) -> "PackedEmbedding":
-        """`stored`: the rows as packed already for a layer that this one is tied to."""
-        weight, scale = stored or pack_weight(layer, format)
-        packed = cls(weight, scale, layer.padding_idx, layer.weight.dtype)
-        packed.expand()
-        return packed.eval()
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.scale is None:
-            return F.embedding(input, self.levels())
-        if self.bits == 4 and self.format == "dense":
-            packed: Tensor = self.values
-            rows = unpack_int4(packed[input], self.embedding_dim).to(compute_dtype(self.scale))
-            return (rows * self.scale[input].unsqueeze(-1)).to(self.dtype)
-        return torch.ops.sparseq.int8_embedding(input, self.levels(), self.scale, self.dtype)
-
-    def expand(self) -> None:
-        # Rows of a dense 4-bit table are unpacked as they are looked up: expanding the table would double it.
-        if not (self.bits == 4 and self.format == "dense"):
-            super().expand()
-
-    def levels(self) -> Tensor:
-        return self.stored_weight().to_dense() if self.bits == 4 and self.format == "dense" else super().levels()
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to make the empty layer, as JSON."""
-        return {"weight": self._layout, "padding_idx": self.padding_idx, "dtype": dtype_name(self.dtype)}
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> "PackedEmbedding":
-        weight, scale = cls._empty(settings)
-        return cls(weight, scale, settings["padding_idx"], getattr(torch, settings["dtype"])).eval()
-
-    def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}, bits={self.bits}, format={self.format}"
+def new_scale(count: int) -> Tensor:
+    """fp32 ones on the default device, to be loaded."""
+    return torch.ones(count, dtype=torch.float32, device=torch.get_default_device())
 
 
-def dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def has_values(tensor: Tensor) -> bool:
+    """Whether the tensor's values can be looked at: they are there, and nothing traces or transforms it."""
+    if tensor.is_meta or isinstance(tensor, FakeTensor) or torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

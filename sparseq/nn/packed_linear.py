@@ -1,19 +1,23 @@
 """The packed linear layer, and how it multiplies."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Repeated, backend, call
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
+from sparseq_kernels.numerics import compute_dtype, positive
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
+from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
+from .carried import normal
 from .linear import QuantSparseLinear
-from .packed import Packed, Stored, dtype_name, pack_weight
+from .pack_weight import Stored, pack_weight
+from .packed import Packed, has_values, new_scale
 
 
 class PackedLinear(Packed):
@@ -33,30 +37,38 @@ class PackedLinear(Packed):
     _least_rows: int = 0
 
     def __init__(
-        self, weight: PackedWeight, scale: Tensor | None, bias: Tensor | None, input_scale: Tensor | None
+        self,
+        weight: PackedWeight,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        input_scale: Tensor | None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self._repeated = Repeated()
-        self._hold(weight, scale)
-        # The buffer that int8_linear multiplies by; None where there are more than 8 bits.
-        self._integers = ("_expanded" if self.is_expanded else "values") if weight.bits <= 8 else None
-        self.register_buffer("bias", bias)
-        self.register_buffer("input_scale", input_scale)
+        self._hold(weight, scale, dtype)
+        self.register_buffer("bias", bias if bias is None else normal(bias))
+        self.register_buffer("input_scale", input_scale if input_scale is None else normal(input_scale))
 
     @classmethod
     def from_layer(
-        cls, layer: QuantSparseLinear, format: str | None = None, stored: Stored | None = None
+        cls,
+        layer: QuantSparseLinear,
+        format: str | None = None,
+        stored: Stored | None = None,
+        bias: Tensor | None = None,
     ) -> "PackedLinear":
-        """`stored`: the weight as packed already for a layer that this one is tied to."""
+        """`stored`, `bias`: the weight and the bias as packed already for a layer that this one is tied to."""
         weight, scale = stored or pack_weight(layer, format)
         input_scale = None
         if layer.input_scale is not None:
             if not layer.calibrated:
                 raise InputError("a layer with static activations has no scale yet: call sparseq.calibrate first")
-            input_scale = layer.input_scale.detach().abs().clone()
-        bias = None if layer.bias is None else layer.bias.detach().clone()
-        packed = cls(weight, scale, bias, input_scale)
+            input_scale = positive(layer.input_scale.detach().to(torch.float32))
+        if bias is None and layer.bias is not None:
+            bias = layer.bias.detach().clone()
+        packed = cls(weight, scale, bias, input_scale, layer.weight.dtype)
         packed.expand()
         return packed.eval()
 
@@ -64,9 +76,9 @@ class PackedLinear(Packed):
         """As in `Packed`, unless the weight is multiplied as it is stored."""
         self._repeated = Repeated()  # What was recorded keeps the weights that it is for.
         weight, values = self.stored_weight(), self.values
+        self.check()
         wanted = pays(weight) if self.as_stored is None else self.as_stored
-        there = not values.is_meta and not isinstance(values, FakeTensor)
-        found = operands(weight) if wanted and there and backend(values.device.type) == "triton" else None
+        found = operands(weight) if wanted and has_values(values) and backend(values.device.type) == "triton" else None
         self._op, tensors = found or (None, ())
         self._least_rows = LEAST_ROWS if self.as_stored is None else 0
         # What is stored is not held twice: torch.export loses count of buffers that share memory.
@@ -78,27 +90,36 @@ class PackedLinear(Packed):
         for number, tensor in enumerate(tensors):
             name = stored.get(tensor.data_ptr(), f"_operand{number}")
             if name.startswith("_operand"):
-                self.register_buffer(name, tensor, persistent=False)
+                self.register_buffer(name, normal(tensor), persistent=False)
             self._operands += ((name, tuple(tensor.shape)),)
-        if found is None or self._least_rows:
-            super().expand()
-        else:
-            weight.validate()
-            # Behind the buffers that hold something: torch.export miscounts those that follow an empty one.
-            del self._expanded
-            self.register_buffer("_expanded", None, persistent=False)
+        expanded = self.is_expanded and (found is None or self._least_rows > 0)
+        self._replace_expanded(expanded and not values.is_meta)
 
     def levels(self) -> Tensor:
         return super().levels() if self._op is None or self._least_rows else self.stored_weight().to_dense()
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
+    def _stored_operands(self) -> tuple[Tensor, ...]:
+        """What `_op` takes between x and the weight's scale."""
+        if self._is_current(self._sources()):
+            return tuple([getattr(self, name).view(shape) for name, shape in self._operands])
+        weight = self.stored_weight()
+        if has_values(weight.values):
+            weight.validate()
+        found = operands(weight)
+        assert found is not None
+        return found[1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
         before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
         super()._apply(fn, recurse)
         self._repeated = Repeated()
         # A layer whose weight is still to be loaded has nothing to expand.
-        if loaded and self.values.device.type != before and not isinstance(self.values, FakeTensor):
+        if loaded and self.values.device.type != before and has_values(self.values):
             self.expand()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_op": None, "_operands": ()}
 
     def _replicate_for_data_parallel(self) -> "PackedLinear":
         replica: PackedLinear = super()._replicate_for_data_parallel()
@@ -107,38 +128,39 @@ class PackedLinear(Packed):
 
     def forward(self, input: Tensor) -> Tensor:
         if self._op is not None and input.numel() >= self._least_rows * self.in_features:
-            stored = (getattr(self, name).view(shape) for name, shape in self._operands)
-            return call(self._op, input, *stored, self.scale, self.bias, self.input_scale, "none", None)
-        if self._integers is not None:
+            operands = self._stored_operands()
+            return call(self._op, input, *operands, self.scale, self.bias, self.input_scale, "none", None)
+        if self._layout["bits"] <= 8:
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
-            levels = own[self._integers]
-            levels = self.levels() if levels is None else levels
+            levels = self.levels() if self._expands else own["values"]
             run = call if is_compiling() else self._repeated
             return run("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
-        return call(
-            "qat_linear", input, self.weight, self.bias, None, self.scale, self.input_scale, self.bits, 16, None, False
-        )
+        assert self.scale is not None
+        dtype = compute_dtype(input)
+        scale, weight = self.scale.to(dtype), self._dequantized(dtype)
+        static = None if self.input_scale is None else self.input_scale.to(dtype)
+        return call("qat_linear", input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""
-        dtype = self.values.dtype if self.bits == FLOAT_BITS else torch.float32
         return {
             "weight": self._layout,
             "bias": None if self.bias is None else dtype_name(self.bias.dtype),
             "static": self.input_scale is not None,
-            "dtype": dtype_name(dtype),
+            "dtype": dtype_name(self.dtype),
         }
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "PackedLinear":
-        weight, scale = cls._empty(settings)
+        weight, scale, dtype = cls._empty(settings)
         bias = None
         if settings["bias"] is not None:
-            bias = torch.empty(weight.shape[0], dtype=getattr(torch, settings["bias"]))
-        return cls(weight, scale, bias, torch.ones(1) if settings["static"] else None).eval()
+            dtype_of_bias, device = FLOAT_DTYPES[settings["bias"]], torch.get_default_device()
+            bias = torch.zeros(weight.shape[0], dtype=dtype_of_bias, device=device)
+        return cls(weight, scale, bias, new_scale(1) if settings["static"] else None, dtype).eval()
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, format={self.format}"

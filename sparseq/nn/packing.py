@@ -10,7 +10,8 @@ from sparseq_kernels import InputError
 from .check import check_finite
 from .embedding import QuantEmbedding
 from .linear import QuantSparseLinear
-from .packed import PackedEmbedding, Stored, pack_weight
+from .pack_weight import Stored, pack_weight
+from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
 
 
@@ -28,7 +29,7 @@ def pack(model: nn.Module) -> nn.Module:
         if isinstance(layer, QuantSparseLinear | QuantEmbedding):
             # Tied weights, such as an embedding's and a language model head's, are stored once if they are quantized
             # alike.
-            learned = None if getattr(layer, "weight_scale", None) is None else id(layer.weight_scale)
+            learned = None if getattr(layer, "step_size", None) is None else id(layer.step_size)
             key = (id(layer.weight), id(layer.mask), layer.bits, layer.pattern, learned)
             if key not in stored:
                 stored[key] = pack_weight(layer, None)

@@ -4,29 +4,63 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from .linear import QuantSparseLinear
+from .blocks import repeated_blocks
+from .kin import first_names
 from .masking import MaskedWeight
-from .selectors import Selector, chosen
+from .selectors import Selector, chosen, selectors
 
 
 def prunable(
-    model: nn.Module, *, embeddings: bool = False, include: Iterable[Selector] = (), exclude: Iterable[Selector] = ()
+    model: nn.Module,
+    *,
+    embeddings: bool = False,
+    include: Iterable[Selector] | Selector = (),
+    exclude: Iterable[Selector] | Selector = (),
 ) -> dict[str, MaskedWeight]:
-    """The layers that magnitude pruning acts on, by name: the linear layers inside numbered blocks, which are an
-    encoder's (`encoder.layer.3.output.dense`) and not its pooler or head; all linear layers where a model has no such
-    blocks; and the embeddings if asked for, which the paper found to harm accuracy significantly (Movva et al.
-    2022)."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, MaskedWeight)}
-    picked = prunable_names(
-        {name: isinstance(module, QuantSparseLinear) for name, module in layers.items()}, embeddings
+    """The layers that magnitude pruning acts on, by name, each weight once: the linear layers inside repeated blocks
+    (see `repeated_blocks`), which are an encoder's (`encoder.layer.3.output.dense`) and not its pooler or head; all
+    linear layers where a model has no such blocks, or where `include` names others.
+
+    Embeddings, and linear layers that share an embedding's weight, are among them only with `embeddings`: pruning them
+    harms accuracy significantly (Movva et al. 2022)."""
+    include, exclude = selectors("include", include), selectors("exclude", exclude)
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, MaskedWeight) and chosen(name, module, include, exclude)
+    }
+    named = any(isinstance(selector, str) for selector in include)
+    return {name: layers[name] for name in prunable_names(model, layers, embeddings, named)}
+
+
+def prunable_names(model: nn.Module, layers: Mapping[str, nn.Module], embeddings: bool, named: bool) -> list[str]:
+    """Of the model's `layers`, linear ones and embeddings, the names of those that pruning acts on; `named`: whether
+    they were chosen by name, which makes up for being in no block."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    linear = [n for n, m in layers.items() if isinstance(m, nn.Linear) and id(m.weight) not in tables]
+    blocks = repeated_blocks(model)
+    inside = [name for name in linear if any(name.startswith(f"{block}.") for block in blocks)]
+    picked = inside or (linear if named or not blocks else [])
+    if embeddings:
+        picked = picked + [name for name, module in layers.items() if isinstance(module, nn.Embedding)]
+    first = first_names({name: layers[name].weight for name in picked})  # type: ignore[misc]
+    return [name for name in picked if first[name] == name]
+
+
+def why_none(model: nn.Module, layers: Mapping[str, nn.Module]) -> str:
+    """Why pruning has nothing to act on among the layers, and what to do about it."""
+    tables = {id(m.weight): n for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    tied = next((n for n, m in layers.items() if isinstance(m, nn.Linear) and id(m.weight) in tables), None)
+    shared = ""
+    if tied is not None:
+        table = tables[id(layers[tied].weight)]
+        shared = f"; {tied!r} shares its weight with embedding {table!r}, which is pruned only if you ask for it"
+    blocks = repeated_blocks(model)
+    if blocks:
+        within = f"its {len(blocks)} repeated blocks ({next(iter(blocks))!r} is the first) hold no linear layer of ours"
+    else:
+        within = "it has no linear layer of its own"
+    return (
+        f"there is nothing to prune: {within}{shared}: name layers outside the blocks with include=, or prune "
+        "embeddings with prune_embeddings=True"
     )
-    include, exclude = tuple(include), tuple(exclude)
-    return {n: layers[n] for n in picked if chosen(n, layers[n], include, exclude)}
-
-
-def prunable_names(is_linear: Mapping[str, bool], embeddings: bool) -> list[str]:
-    """Of the layers named (True for a linear one, False for an embedding) those that pruning acts on."""
-    linear = [name for name, yes in is_linear.items() if yes]
-    numbered = [name for name in linear if any(part.isdecimal() for part in name.split("."))]
-    tables = [name for name, yes in is_linear.items() if not yes] if embeddings else []
-    return (numbered or linear) + tables

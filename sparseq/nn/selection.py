@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparseq_kernels import InputError, Pattern
 
+from .kin import first_names
 from .masking import MaskedWeight
 
 SCOPES = ("global", "layer")
@@ -18,7 +19,7 @@ def select_masks(
 ) -> dict[str, Tensor]:
     """bool masks that remove the weights of lowest magnitude: exactly round(sparsity x units) units of the pattern,
     over all the weights together (`scope="global"`) or in each ("layer"). Units are weights, or blocks scored by their
-    mean magnitude; the lower index goes first among equals.
+    mean magnitude; the lower index goes first among equals. A weight that has several names counts once.
 
     Raises InputError for a pattern that does not divide a weight (naming it) or cannot reach the sparsity.
     """
@@ -27,12 +28,15 @@ def select_masks(
     choice("scope", scope, SCOPES)
     for name, weight in weights.items():
         pattern.check(weight.shape, name)
-    tensors = [w.detach() for w in weights.values()]
+    first = first_names(weights)
+    once = list(dict.fromkeys(first.values()))
+    tensors = [weights[name].detach() for name in once]
     if scope == "global":
         masks = torch.ops.sparseq.magnitude_mask(tensors, sparsity, str(pattern)) if tensors else []
     else:
         masks = [torch.ops.sparseq.magnitude_mask([w], sparsity, str(pattern))[0] for w in tensors]
-    return dict(zip(weights, masks, strict=True))
+    found = dict(zip(once, masks, strict=True))
+    return {name: found[first[name]] for name in weights}
 
 
 def dividing(layers: Mapping[str, MaskedWeight], pattern: Pattern, on_mismatch: str) -> dict[str, MaskedWeight]:

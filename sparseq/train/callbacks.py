@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sparseq.nn import MaskedWeight, QuantSparseLinear, calibrate, named_layers
+from sparseq.nn import MaskedWeight, QuantSparseLinear, calibrate, named_layers, share_static_scales
 from sparseq.prune import MagnitudePruner
 
+from . import machine
 from .console import Phase
 from .data import SimilarLengths
 
@@ -38,7 +37,7 @@ class QuantizationStart(TrainerCallback):
         if state.global_step == self.start:
             self.begin()
         elif state.global_step > self.start:
-            self._share_static_scales()
+            share_static_scales(self.model)
 
     def finish(self, steps: int) -> None:
         """After training of so many steps: quantizes if the training never came to it."""
@@ -53,23 +52,14 @@ class QuantizationStart(TrainerCallback):
             if isinstance(layer, QuantSparseLinear):
                 layer.reset_weight_scale()
         if any(layer.settings_.activation == "static" for layer in self.layers):
-            training = self.model.training
-            calibrate(self.model.eval(), self.batches())
+            training, place = self.model.training, next(self.model.parameters()).device
+            with machine.arithmetic(place):  # as it is evaluated
+                calibrate(self.model.eval(), self.batches())
             self.model.train(training)
 
     def _set(self, quantizing: bool) -> None:
         for layer in self.layers:
             layer.quantizing = quantizing
-
-    def _share_static_scales(self) -> None:
-        """Static scales track the largest activation seen; processes see different rows, so they agree on one."""
-        scales = [s for s in (getattr(m, "input_scale", None) for m in self.layers) if s is not None]
-        scales = [scale for scale in scales if not isinstance(scale, nn.Parameter)]
-        if scales and dist.is_initialized():
-            largest = torch.cat(scales)
-            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-            for scale, value in zip(scales, largest.split(1), strict=True):
-                scale.copy_(value)
 
 
 class Pruning(TrainerCallback):

@@ -3,12 +3,17 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
 from sparseq.errors import InputError
+
+# Of every evaluation and calibration, whatever a model was trained in.
+EVALUATION_PRECISION = "fp32"
 
 
 def start_processes() -> None:
@@ -68,6 +73,17 @@ def pick_precision(wanted: str) -> str:
     if wanted == "auto":
         return "bf16" if computes_bf16() else "fp32"
     return wanted
+
+
+@contextmanager
+def arithmetic(place: torch.device, precision: str = EVALUATION_PRECISION) -> Iterator[None]:
+    """Computes what is inside in 'fp32' or 'bf16' (autocast) on `place`, whatever surrounds it.
+
+    The only place in a run that turns autocast on or off. Models are never wrapped for it: what a run leaves on a model
+    would decide how that model is evaluated later.
+    """
+    with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield
 
 
 def quiet_libraries() -> None:

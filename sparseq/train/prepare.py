@@ -26,11 +26,15 @@ from .scoring import predict_logits
 
 @dataclass
 class Prepared:
-    """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared."""
+    """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
+
+    precision: of training and of the teacher's logits, 'fp32' or 'bf16'.
+    """
 
     data: Data
     student: nn.Module
     tokenizer: Any
+    precision: str
     teacher: nn.Module | None = None
     teacher_tokenizer: Any = None
     hidden: HiddenStates | None = None
@@ -54,6 +58,7 @@ def prepare(recipe: Recipe) -> Prepared:
     """Loads data and models and converts the student. Raises InputError for all that cannot run; writes nothing."""
     if recipe.task is not None and recipe.task.lower() != CUSTOM:
         get_task(recipe.task)
+    precision = machine.pick_precision(recipe.precision)
     if recipe.augment_copies:
         from sparseq.augment.wordnet import load_wordnet
 
@@ -74,7 +79,7 @@ def prepare(recipe: Recipe) -> Prepared:
     labels = {"num_labels": task.num_labels, "label_names": task.label_names, "regression": task.is_regression}
     student, tokenizer = load_model(recipe.model, layers=recipe.layers, **labels)  # type: ignore[arg-type]
     check_length(recipe.max_length, tokenizer, student, recipe.model)
-    prepared = Prepared(data, student, tokenizer)
+    prepared = Prepared(data, student, tokenizer, precision)
     if recipe.uses("kd"):
         kd_loss(recipe, task)
         assert recipe.teacher is not None  # the recipe was validated
@@ -148,7 +153,6 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
     """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before."""
     teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
     assert teacher is not None
-    precision = machine.pick_precision(recipe.precision)
     texts = [rows[name] for name in ("text_a", "text_b") if name in rows.column_names]
     vocabulary = digest_texts([[f"{k} {v}" for k, v in sorted(tokenizer.get_vocab().items())]])
     key = (
@@ -157,7 +161,7 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
         vocabulary,
         type(tokenizer).__name__,
         str(recipe.max_length),
-        precision,
+        prepared.precision,
     )
     cache = TeacherLogits(cache_dir() / "logits", key)
 
@@ -165,7 +169,7 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
         tokens = tokenise(rows, tokenizer, recipe.max_length, teacher)
         return predict_logits(
             teacher.to(machine.device()), tokens, tokenizer,
-            batch_size=recipe.eval_batch_size, precision=precision, phase=phase,
+            batch_size=recipe.eval_batch_size, precision=prepared.precision, phase=phase,
         )  # fmt: skip
 
     with reporter.phase("teacher logits", len(rows)) as phase:

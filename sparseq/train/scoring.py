@@ -42,19 +42,20 @@ def predict_logits(
     tokenizer: Any,
     *,
     batch_size: int,
-    precision: str = "fp32",
+    precision: str = machine.EVALUATION_PRECISION,
     phase: Phase | None = None,
 ) -> Tensor:
     """Logits [rows, labels] of tokenised rows in fp32 on the CPU, in the rows' order; the model is left in eval mode.
 
-    It runs where its parameters are. Evaluation is always in fp32, so a score never depends on how a model was trained.
+    It runs where its parameters are. Evaluation is always in fp32, so a score never depends on how a model was trained,
+    nor on what ran before; another precision is for a teacher's logits, which belong to the training.
     """
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     collate = DataCollatorWithPadding(tokenizer)
     inputs = rows.select_columns([name for name in rows.column_names if name in tokenizer.model_input_names])
     parts, order = [], []
-    with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), machine.arithmetic(place, precision):
         for numbers in by_length(rows, batch_size):
             fields = inputs[numbers]
             batch = collate([dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)])
@@ -98,11 +99,13 @@ def evaluate_model(
 
 
 def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> str:
-    """The first layer whose output is not finite on the first row whose logits are not."""
+    """The first layer whose output is not finite on the first row whose logits are not, computed as they were."""
     number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
     inputs = {key: rows[number][key] for key in rows.column_names if key in tokenizer.model_input_names}
     place = next(t.device for t in [*model.parameters(), *model.buffers()])
-    return find_nonfinite(model, dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))) or "unknown"
+    batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
+    with machine.arithmetic(place):
+        return find_nonfinite(model, batch) or "unknown"
 
 
 def evaluate(

@@ -21,7 +21,7 @@ from .data import SimilarLengths, inputs_of
 from .folder import Marker, RunFolder
 from .recipe import Recipe
 
-LEARNED_SCALES = ("weight_scale", "input_scale")
+LEARNED_SCALES = ("step_size", "input_scale")
 
 
 @dataclass
@@ -51,12 +51,19 @@ class CompressTrainer(Trainer):
     loss_is_scaled_for_ga = False  # `compute_loss` gives the mean over its batch
 
     def __init__(
-        self, *args: Any, losses: Losses, lengths: list[int], folder: RunFolder, seconds_before: float, **kwargs: Any
+        self,
+        *args: Any,
+        losses: Losses,
+        precision: str,
+        lengths: list[int],
+        folder: RunFolder,
+        seconds_before: float,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.losses, self.lengths, self.folder = losses, lengths, folder
+        self.losses, self.precision, self.lengths, self.folder = losses, precision, lengths, folder
         self.last_loss = float("nan")
         self.started = time.monotonic() - seconds_before
 
@@ -69,6 +76,11 @@ class CompressTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The losses' sum on one batch. Raises InputError, naming the layer, when it is not finite."""
+        with machine.arithmetic(self.args.device, self.precision):
+            loss, outputs = self._loss(model, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
         losses = self.losses
         batch = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
         hidden = {"output_hidden_states": True} if losses.teacher is not None else {}
@@ -87,7 +99,7 @@ class CompressTrainer(Trainer):
             )
         if losses.teacher is not None:
             taken = inputs_of(losses.teacher)
-            with torch.no_grad(), self.accelerator.autocast():
+            with torch.no_grad():
                 shared = {name: value for name, value in batch.items() if name in taken}
                 states = losses.teacher(**shared, output_hidden_states=True).hidden_states
             taught = [states[i] for i in losses.teacher_layers]
@@ -97,7 +109,7 @@ class CompressTrainer(Trainer):
         self.last_loss = loss.item()
         if not torch.isfinite(loss):
             self._say_where(batch)
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
     def _say_where(self, batch: dict[str, Tensor]) -> None:
         where = find_nonfinite(self.model, batch)
@@ -158,7 +170,6 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         learning_rate=recipe.lr,
         warmup_steps=recipe.lr_warmup,
         weight_decay=recipe.weight_decay,
-        bf16=machine.pick_precision(recipe.precision) == "bf16",
         use_cpu=machine.device().type == "cpu",
         save_strategy="steps",
         save_steps=recipe.save_steps,
@@ -173,5 +184,7 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         ddp_broadcast_buffers=False,
         disable_tqdm=True,
     )
+    # accelerate would leave the model's forward wrapped in autocast for good; `CompressTrainer` has its own.
+    arguments.mixed_precision = "no"
     arguments._n_gpu = min(arguments._n_gpu, 1)  # several GPUs are used by torchrun, never by DataParallel
     return arguments

@@ -10,6 +10,7 @@ from sparseq_kernels.tiles import TileLists
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
 MASK = torch.ones(64, 8, dtype=torch.bool)
+GRAD = torch.randn(3, 64)
 TILES = TileLists.from_mask(MASK).tensors()
 WIDE = [tensor.long() for tensor in TILES[1:]]
 TOKENS = torch.tensor([3, 0])
@@ -40,9 +41,9 @@ I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.
             r"rows must be torch.int32, .* not torch.int64",
         ),
         (lambda: OPS.qat_linear(X, W, tiles=TILES), "give the mask, too"),
-        (lambda: OPS.masked_linear_backward(X, X, W, MASK, False, [True] * 3, TILES[:6]), "not 6"),
+        (lambda: OPS.masked_linear_backward(GRAD, X, W, MASK, False, [True] * 3, TILES[:6]), "not 6"),
         (
-            lambda: OPS.qat_linear_backward(X, X, W, None, None, None, [], 8, 8, X.dtype, False, [True] * 5, TILES),
+            lambda: OPS.qat_linear_backward(GRAD, X, W, None, None, None, [], 8, 8, X.dtype, False, [True] * 5, TILES),
             "give the mask, too",
         ),
         (lambda: OPS.fake_quant_backward(X[:2], X, ONES[0], 8), r"grad must have the shape \(3, 8\), not \(2, 8\)"),

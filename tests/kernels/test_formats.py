@@ -95,7 +95,7 @@ def test_two_of_four_comes_back(columns, kept):
     weight = SemiStructuredWeight.from_dense(levels, mask)
     assert torch.equal(weight.to_dense(), levels * mask) and weight.kept() == int(mask.sum())
     weight.validate()
-    again = SemiStructuredWeight.empty(weight.layout(), torch.float32)
+    again = formats.empty_weight(weight.layout(), torch.float32)
     assert {name: (t.shape, t.dtype) for name, t in again.tensors().items()} == {
         name: (t.shape, t.dtype) for name, t in weight.tensors().items()
     }

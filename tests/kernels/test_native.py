@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparseq_kernels import InputError, set_backend
-from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu import build, native
 
 
 def in_a_new_process(code, tmp_path, **environment):
@@ -39,9 +39,9 @@ def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path):
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
-    monkeypatch.setattr(native, "FLAGS", ("-no-such-flag",))
-    with pytest.raises(native.UnavailableError, match=r"could not build it: .*no-such-flag"):
-        native._build(native._compiler(), tmp_path / "x.so")
+    monkeypatch.setattr(build, "FLAGS", ("-no-such-flag",))
+    with pytest.raises(build.UnavailableError, match=r"could not build it: .*no-such-flag"):
+        build._build(build._compiler(), native.SOURCES, tmp_path, "x")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,5 +1,9 @@
-"""A recipe of the tiny model on the tiny data, which runs in about a second."""
+"""A recipe of the tiny model on the tiny data, which runs in about a second.
 
+`SPARSEQ_TEST_PRECISION` (fp32 or bf16) forces the precision of every run that names none.
+"""
+
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +29,7 @@ def make_recipe(
             "batch_size": 8,
             "epochs": 2,
             "lr": 1e-3,
+            "precision": os.environ.get("SPARSEQ_TEST_PRECISION", "auto"),
             "out": str(tmp_path / "out"),
         }
         return Recipe.from_dict({**settings, **changes})

@@ -47,6 +47,20 @@ def run_broken(recipe: Recipe, owner: Any, name: str, at: int, monkeypatch: pyte
             compress(recipe)
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Recipe], RunResult]:
+    """What a recipe comes to when nothing breaks it off; each is run once."""
+    known: dict[Recipe, RunResult] = {}
+
+    def run_once(recipe: Recipe) -> RunResult:
+        key = recipe.replace(out=None)
+        if key not in known:
+            known[key] = compress(recipe.replace(out=str(tmp_path_factory.mktemp("unbroken"))))
+        return known[key]
+
+    return run_once
+
+
 # Nine steps an epoch. Each life ends at its so-many-th step; the last one resumes from the checkpoint named last.
 VARIANTS: list[tuple[dict[str, Any], tuple[int, ...], int]] = [
     ({"save_steps": 4}, (3, 7, 11), 12),
@@ -56,6 +70,9 @@ VARIANTS: list[tuple[dict[str, Any], tuple[int, ...], int]] = [
     ({"save_steps": 5, "methods": "mp"}, (12,), 10),
     ({"save_steps": 9}, (10,), 9),
     ({"save_steps": 5, "epochs": 1.5}, (13,), 10),
+    ({"save_steps": 4, "precision": "bf16"}, (3, 11), 8),
+    ({"save_steps": 4, "qat_start": 6, "activation": "static", "precision": "bf16"}, (6, 4), 4),
+    ({"save_steps": 4, "hidden_loss": 1.0, "precision": "bf16"}, (6, 8), 8),
 ]
 
 
@@ -65,10 +82,11 @@ def test_broken_in_training(
     lives: tuple[int, ...],
     resumed: int,
     make_recipe: Callable[..., Recipe],
+    unbroken: Callable[[Recipe], RunResult],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = compress(make_recipe(**changes, out=str(tmp_path / "whole")))
+    whole = unbroken(make_recipe(**changes))
     recipe = make_recipe(**changes, out=str(tmp_path / "broken"))
     for step in lives:
         run_broken(recipe, trainer.CompressTrainer, "training_step", step, monkeypatch)
@@ -78,6 +96,7 @@ def test_broken_in_training(
     assert not RunFolder(tmp_path / "broken").checkpoints.exists()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("owner", "name", "at"),
     [
@@ -88,7 +107,7 @@ def test_broken_in_training(
         (folder.shutil, "rmtree", 1),
         (run, "evaluate_model", 1),
         (run, "pack", 1),
-        (run.checkpoint, "save_file", 1),
+        (run.checkpoint.write, "save_file", 1),
         (run.checkpoint, "load", 1),
         (run, "evaluate_model", 2),
         (folder.RunFolder, "finish", 1),
@@ -97,10 +116,17 @@ def test_broken_in_training(
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_broken_elsewhere(
-    owner: Any, name: str, at: int, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    owner: Any,
+    name: str,
+    at: int,
+    precision: str,
+    make_recipe: Callable[..., Recipe],
+    unbroken: Callable[[Recipe], RunResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = compress(make_recipe(save_steps=5, epochs=1, out=str(tmp_path / "whole")))
-    recipe = make_recipe(save_steps=5, epochs=1, out=str(tmp_path / "broken"))
+    recipe = make_recipe(save_steps=5, epochs=1, precision=precision, out=str(tmp_path / "broken"))
+    whole = unbroken(recipe)
     run_broken(recipe, owner, name, at, monkeypatch)
     assert fingerprint(compress(recipe)) == fingerprint(whole)
     assert not RunFolder(tmp_path / "broken").checkpoints.exists()

@@ -5,25 +5,8 @@ from ..numerics import as_rows
 from ..reference.int8_linear import ACTIVATIONS, check_depth, delivered, flat_scale, result_dtype
 from ..reference.int8_linear import quantize_input as check_input
 from . import native as compiled
+from .int8_matmul import int8_matmul, way
 from .quantize_rows import quantize, quantize_rows
-
-
-def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
-    """int8 [M, K] times int8 [N, K] transposed: int32 [M, N]."""
-    check_depth(x.shape[1])
-    if 0 in (*x.shape, weight.shape[0]):
-        return torch.zeros(x.shape[0], weight.shape[0], dtype=torch.int32)
-    if x.shape[1] == 1:
-        # oneDNN cannot tell a [1, N] operand's layout and returns uninitialized memory (torch 2.13).
-        return x.to(torch.int32) * weight.to(torch.int32).t()
-    return torch._int_mm(_row_major(x), _row_major(weight).t())
-
-
-def _row_major(matrix: Tensor) -> Tensor:
-    """Contiguous, with the strides that say so: where a dimension is 1 others would pass, and oneDNN misreads them."""
-    if matrix.stride() == (matrix.shape[1], 1):
-        return matrix
-    return matrix.contiguous().view(-1).view(matrix.shape)
 
 
 def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int, *, native: bool) -> tuple[Tensor, Tensor]:
@@ -34,22 +17,26 @@ def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int, *, native: 
     return quantize(x, input_scale, bits), flat_scale(input_scale)
 
 
-def epilogue(
-    acc: Tensor,
+def scaled_product(
+    x: Tensor,
+    weight: Tensor,
     input_scale: Tensor,
     weight_scale: Tensor,
     bias: Tensor | None,
-    activation: str,
     *,
     native: bool,
 ) -> Tensor:
-    if native and input_scale.dtype == weight_scale.dtype == torch.float32:
-        y = compiled.scale_sums(acc, input_scale, weight_scale, None if bias is None else bias.float())
-    else:
-        y = acc.to(input_scale.dtype).mul_(input_scale.unsqueeze(-1)).mul_(weight_scale)
-        if bias is not None:
-            y.add_(bias)
-    return ACTIVATIONS[activation](y)
+    """(x weight^T) * input_scale[:, None] * weight_scale + bias, in the scales' dtype: int8 [M, K], int8 [N, K], [M or
+    1], [N], [N] or None -> [M, N]."""
+    if not (native and input_scale.dtype == weight_scale.dtype == torch.float32):
+        y = int8_matmul(x, weight, native=native).to(input_scale.dtype)
+        y.mul_(input_scale.unsqueeze(-1)).mul_(weight_scale)
+        return y if bias is None else y.add_(bias)
+    added = None if bias is None else bias.to(torch.float32)
+    if way(native) == "native":
+        check_depth(x.shape[1])
+        return compiled.int8_linear(x, weight, input_scale, weight_scale, added)
+    return compiled.scale_sums(int8_matmul(x, weight, native=native), input_scale, weight_scale, added)
 
 
 def int8_linear(
@@ -64,7 +51,12 @@ def int8_linear(
     *,
     native: bool,
 ) -> Tensor:
-    q, scale = quantize_input(as_rows(x), input_scale, 8, native=native)
-    y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation, native=native)
-    y = delivered(y, result_dtype(x, out_dtype, output_scale), output_scale)
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    fp32 = x.dtype is weight_scale.dtype is torch.float32 and (bias is None or bias.dtype is torch.float32)
+    if native and fp32 and input_scale is None and way(native) == "native":
+        check_depth(weight.shape[1])
+        y = compiled.quantized_linear(x, weight, weight_scale, bias, 8)
+    else:
+        q, scale = quantize_input(as_rows(x), input_scale, 8, native=native)
+        y = scaled_product(q, weight, scale, weight_scale, bias, native=native)
+        y = y.reshape(*x.shape[:-1], weight.shape[0])
+    return delivered(ACTIVATIONS[activation](y), result_dtype(x, out_dtype, output_scale), output_scale)

@@ -8,7 +8,7 @@ from ..reference import qat_linear as reference
 from ..reference.int8_linear import result_dtype
 from ..reference.qat_linear import masked, uses_integers
 from . import native as compiled
-from .int8_linear import epilogue, int8_matmul, quantize_input
+from .int8_linear import quantize_input, scaled_product
 from .quantize_rows import quantize, quantize_rows
 
 
@@ -39,7 +39,7 @@ def qat_linear(
         w, channels = compiled.quantize_rows(weight, weight_bits, mask)
     else:
         w, channels = quantize_rows(masked(weight, mask), weight_bits, native=native)
-    y = epilogue(int8_matmul(q, w), scale, channels, bias, "none", native=native).to(out)
+    y = scaled_product(q, w, scale, channels, bias, native=native).to(out)
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if weight_scale is not None or input_scale is not None:
         return y, *reference.no_residuals(x, weight)  # Clip masks and LSQ's gradient need the unrounded operands.

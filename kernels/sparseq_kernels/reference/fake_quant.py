@@ -17,6 +17,17 @@ def fake_quant_backward(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> tu
     return grad * inside, grad_scale.to(scale.dtype)
 
 
+def fake_quant_tangent(x: Tensor, scale: Tensor, bits: int, of_x: Tensor | None, of_scale: Tensor | None) -> Tensor:
+    """The forward derivative of `fake_quant`, of which `fake_quant_backward` is the transpose, in x's dtype."""
+    inside, slope = clip_and_slope(x, scale, bits)
+    tangent = slope.new_zeros(x.shape)
+    if of_x is not None:
+        tangent = tangent + of_x * inside
+    if of_scale is not None:
+        tangent = tangent + slope * of_scale * lsq_gradient_scale(x.numel(), scale.numel(), bits)
+    return tangent.to(x.dtype)
+
+
 def clip_and_slope(x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Where x is inside the clip range (bool), and d fake_quant / d scale by LSQ: round(v) - v inside, +-qmax outside,
     for v = x / scale (Esser et al. 2020, equation 3)."""

@@ -36,6 +36,12 @@ def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Te
     return quantize(x, input_scale, bits), flat_scale(input_scale)
 
 
+def dequantized_input(x: Tensor, input_scale: Tensor | None) -> Tensor:
+    """x [M, K] quantized, and dequantized in compute_dtype."""
+    levels, scale = quantize_input(x, input_scale, 8)
+    return levels.to(scale.dtype) * scale.unsqueeze(-1)
+
+
 def int8_input_scale(input_scale: Tensor | None) -> Tensor:
     """The scale [M or 1] that came with int8 activations; InputError if none did."""
     return flat_scale(given_scale(input_scale))

@@ -26,6 +26,24 @@ def masked_linear_backward(
     return grad_x, grad_w, grad_bias
 
 
+def masked_linear_tangent(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor,
+    regrow: bool,
+    of_x: Tensor | None,
+    of_weight: Tensor | None,
+    of_bias: Tensor | None,
+) -> Tensor:
+    """The forward derivative, of which `masked_linear_backward` is the transpose: [..., N]."""
+    y = x.new_zeros(*x.shape[:-1], weight.shape[0])
+    if of_x is not None:
+        y = y + of_x.to(x.dtype) @ masked(weight, mask).to(x.dtype).t()
+    if of_weight is not None:
+        y = y + x @ (of_weight if regrow else masked(of_weight, mask)).to(x.dtype).t()
+    return y if of_bias is None else y + of_bias.to(x.dtype)
+
+
 def products(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias of a linear layer, each computed if needed and otherwise empty."""
     g, absent = as_rows(grad), grad.new_empty(0)

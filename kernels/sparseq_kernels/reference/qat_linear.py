@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -71,7 +73,8 @@ def no_residuals(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def float_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
-    y = x @ weight.t()
+    common = torch.promote_types(x.dtype, weight.dtype)
+    y = x.to(common) @ weight.to(common).t()
     return (y if bias is None else y + bias.to(y.dtype)).to(out_dtype)
 
 
@@ -121,3 +124,49 @@ def qat_linear_backward(
     if needs[2]:
         grad_bias = g.sum(0, dtype=compute_dtype(g))
     return grad_x, grad_w, grad_bias, grad_weight_scale, grad_input_scale
+
+
+def qat_linear_tangent(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    weight_scale: Tensor | None,
+    input_scale: Tensor | None,
+    weight_bits: int,
+    input_bits: int,
+    regrow: bool,
+    tangents: Sequence[Tensor | None],
+) -> Tensor:
+    """The forward derivative of `qat_linear`, of which `qat_linear_backward` is the transpose: [..., N] in
+    compute_dtype. tangents: of x, weight, bias, weight_scale, input_scale."""
+    rows = as_rows(x)
+    xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
+    of_x, of_weight, of_bias, of_weight_scale, of_input_scale = tangents
+    moved_x = None if of_x is None else as_rows(of_x).to(xq.dtype)
+    if input_scale is not None:
+        moved_x = _through_scale(moved_x, of_input_scale, rows, input_scale.reshape(()), input_bits)
+    moved_w = None if of_weight is None else (of_weight if regrow else masked(of_weight, mask)).to(wq.dtype)
+    if weight_scale is not None:
+        column = None if of_weight_scale is None else of_weight_scale.unsqueeze(-1)
+        moved_w = _through_scale(moved_w, column, masked(weight, mask), weight_scale.unsqueeze(-1), weight_bits)
+    dtype = torch.promote_types(xq.dtype, wq.dtype)
+    y = xq.new_zeros(len(rows), weight.shape[0], dtype=dtype)
+    if moved_x is not None:
+        y = y + moved_x.to(dtype) @ wq.to(dtype).t()
+    if moved_w is not None:
+        y = y + xq.to(dtype) @ moved_w.to(dtype).t()
+    if of_bias is not None:
+        y = y + of_bias.to(dtype)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _through_scale(
+    tangent: Tensor | None, of_scale: Tensor | None, values: Tensor, scale: Tensor, bits: int
+) -> Tensor | None:
+    """The tangent of fake-quantized `values` [..., K], by the values' own and their learned scale's."""
+    inside, slope = clip_and_slope(values, scale, bits)
+    moved = None if tangent is None else tangent * inside
+    if of_scale is None:
+        return moved
+    by_scale = slope * of_scale.to(slope.dtype).reshape(scale.shape) * lsq_gradient_scale(values.shape[-1], 1, bits)
+    return by_scale if moved is None else moved + by_scale

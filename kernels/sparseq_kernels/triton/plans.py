@@ -7,6 +7,7 @@ programs to do it; large M by arithmetic, and wants tiles as large as registers 
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,23 +68,22 @@ class Plan:
         return max(1, min(self.sums // most, self.block_n // 16)) if self.sums >= 64 else 1
 
 
-_forced: Plan | None = None
+_forced: ContextVar[Plan | None] = ContextVar("sparseq_plan", default=None)
 
 
 @contextmanager
 def use_plan(plan: Plan | None) -> Iterator[None]:
-    """Runs every product by this plan within a `with` block, for tests and tuning."""
-    global _forced
-    before, _forced = _forced, plan
+    """Runs every product of this thread by this plan within a `with` block, for tests and tuning."""
+    token = _forced.set(plan)
     try:
         yield
     finally:
-        _forced = before
+        _forced.reset(token)
 
 
 def forced() -> Plan | None:
     """The plan of `use_plan`, if one is in force."""
-    return _forced
+    return _forced.get()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,0 +1,83 @@
+"""What `convert` does not swap, and whether it may swap at all: kinds without a quantized form, wrappers, adapters."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sparseq_kernels import InputError
+
+from .masking import MaskedWeight
+from .packed import Packed
+from .selectors import Selector, chosen
+
+# Modules that read their layers' weights without calling the layers.
+FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+def inside_fused_attention(model: nn.Module) -> set[str]:
+    """Layers whose weights `nn.MultiheadAttention` and the fused encoder layer read without calling them."""
+    return {
+        f"{name}.{child}" if name else child
+        for name, module in model.named_modules()
+        if isinstance(module, FUSED)
+        for child, _ in module.named_modules()
+        if child
+    }
+
+
+def left_out(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> str:
+    """The modules with a weight matrix that have no quantized form here, by kind ("8 Conv1D and 1 Conv2d, ..."); ""
+    where there are none. Modules that the names among include and exclude leave out are not meant."""
+    names = tuple(s for s in include if isinstance(s, str))
+    fused = inside_fused_attention(model)
+    kinds: Counter[str] = Counter()
+    first = ""
+    for name, module in model.named_modules():
+        if name in fused or isinstance(module, MaskedWeight | Packed) or type(module) in (nn.Linear, nn.Embedding):
+            continue
+        if (isinstance(module, FUSED) or _has_matrix(module)) and chosen(name, module, names, exclude):
+            kinds[type(module).__name__] += 1
+            first = first or name
+    if not kinds:
+        return ""
+    return " and ".join(f"{count} {kind}" for kind, count in kinds.items()) + f" (the first is {first!r})"
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    return any(
+        n.startswith(("weight", "in_proj_weight")) and (nn.parameter.is_lazy(p) or p.dim() > 1)
+        for n, p in module.named_parameters(recurse=False)
+    )
+
+
+def check_unwrapped(model: nn.Module) -> None:
+    """Raises InputError for a model that is wrapped for several processes: the wrapper has counted its parameters."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, DistributedDataParallel) or kind in ("FullyShardedDataParallel", "DeepSpeedEngine"):
+            raise InputError(
+                f"the model is wrapped in {kind}{f' at {name!r}' if name else ''}, which would not see the new "
+                "parameters: convert the model first, then wrap it"
+            )
+
+
+def check_no_adapters(model: nn.Module, picked: Iterable[str]) -> None:
+    """Raises InputError if a layer to be swapped belongs to an adapter of peft: adapters stay in floating point, to be
+    merged."""
+    adapters: dict[str, str] = {}
+    for name in picked:
+        parts = name.split(".")
+        for end in range(len(parts)):
+            parent = model.get_submodule(".".join(parts[:end]))
+            if type(parent).__module__.startswith("peft.") and hasattr(parent, "base_layer"):
+                if parts[end] != "base_layer":
+                    adapters.setdefault(f"*.{parts[end]}.*", name)
+                break
+    if adapters:
+        raise InputError(
+            f"layer {next(iter(adapters.values()))!r} is part of an adapter of peft, which stays in floating point: "
+            f"convert the model before get_peft_model, or leave adapters out with exclude={tuple(adapters)}, or merge "
+            "them with merge_and_unload()"
+        )

@@ -1,0 +1,137 @@
+"""The scale of static activations: where it comes from, and whether there is one yet."""
+
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+
+from sparseq_kernels import InputError
+from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
+
+from . import kin
+from .settings import QuantSettings
+
+
+class StaticScale(nn.Module):
+    """A layer's `input_scale`, [1] in fp32 (fp64 beside an fp64 weight), 0 until it is known; None where activations
+    are dynamic. A buffer that follows the largest activation seen in training, or a Parameter if it is learned.
+
+    Whether there is a scale is read from the tensor: however a value came there, the layer has one.
+    """
+
+    weight: Tensor
+    input_scale: Tensor | None
+    settings_: QuantSettings
+
+    # The tensor in which a scale was found, and its version then: on a GPU, to look again would wait for the device.
+    _reading: tuple[Tensor, int | None] | None = None
+    # Whether `share_static_scales` was called for this layer.
+    _shared: bool = False
+
+    def _init_input_scale(self) -> None:
+        unset = None
+        if self.settings_.activation == "static" and self.settings_.bits is not None:
+            # Not a 0-dim tensor, which FSDP cannot shard.
+            unset = torch.zeros(1, dtype=compute_dtype(self.weight), device=self.weight.device)
+        if unset is not None and self._learned:
+            self.input_scale = nn.Parameter(unset, requires_grad=self.weight.requires_grad)
+        else:
+            self.register_buffer("input_scale", unset)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether activations can be quantized: they are dynamic, or their scale was set. Waits for the device."""
+        return self.input_scale is None or bool(self.input_scale.detach().ne(0).all())
+
+    @property
+    def _learned(self) -> bool:
+        return self.settings_.scale == "lsq"
+
+    def _forget_reading(self) -> None:
+        self._reading = None
+
+    def _static_scale(self, x: Tensor) -> Tensor | None:
+        """The scale to quantize `x` with, positive; None where activations are dynamic. In training it first learns
+        from `x` what it has to. InputError where there is none to be had."""
+        scale = self.input_scale
+        if scale is None:
+            return None
+        readable = _readable(scale)
+        learned = self.settings_.scale == "lsq"
+        if (
+            self.training
+            and self._measurable(x)
+            and (not learned or not (self._found(scale) if readable else self._reading))
+        ):
+            return self._observe(x)
+        if not readable:
+            # What a graph is traced with cannot be read; at run time no scale gives NaN, never a wrong number.
+            return torch.where(scale.detach() != 0, positive(scale), float("nan"))
+        if not self._found(scale):
+            raise InputError(
+                "a layer with static activations has no scale yet: train it for a step or call "
+                "sparseq.calibrate(model, batches) first"
+            )
+        return positive(scale)
+
+    def _measurable(self, x: Any) -> bool:
+        """Whether x is an input that the layer takes; what it does not take must not change its scale either."""
+        there = isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 0 and x.numel() > 0
+        return there and x.shape[-1] == self.weight.shape[1]
+
+    def _found(self, scale: Tensor) -> bool:
+        """Whether the scale is set, read again only if another tensor is in its place or it was overwritten."""
+        if self._reading is not None and self._reading[0] is scale:
+            # An optimizer writes a learned scale in each step: there the first reading holds until training ends.
+            learning = self.training and scale.requires_grad and scale.is_cuda
+            if learning or self._reading[1] == kin.version_of(scale):
+                return True
+        found = bool(scale.detach().ne(0).all())
+        self._reading = (scale, kin.version_of(scale)) if found else None
+        return found
+
+    @torch.no_grad()
+    def _raise_scale(self, x: Tensor, once: bool = False) -> Tensor:
+        """Raises the scale to what the largest |x| needs, with `once` only if there is none yet; returns whether that
+        |x| is finite, as a bool tensor. NaN and Inf leave the scale as it is."""
+        scale = self.input_scale
+        assert scale is not None
+        needed = x.detach().abs().amax().to(scale.dtype) / qmax(self.settings_.input_bits)
+        finite = torch.isfinite(needed)
+        raised = torch.maximum(scale, needed).clamp_min(ZERO_BELOW)
+        wanted = finite & (scale == 0) if once else finite
+        scale.copy_(torch.where(wanted, raised, scale))
+        return finite
+
+    def _observe(self, x: Tensor) -> Tensor:
+        """The scale for a training step's x, after it has learned from it."""
+        if not self._shared and not is_compiling():
+            _warn_of_other_processes()
+        finite = self._raise_scale(x, once=self._learned)
+        assert self.input_scale is not None
+        # Without an error, which would wait for the device: the loss of a bad batch is NaN, and the scale survives it.
+        return torch.where(finite, positive(self.input_scale), float("nan"))
+
+
+def _readable(scale: Tensor) -> bool:
+    """Whether the scale holds a number that can be looked at: not while a graph is traced, nor one of torch.func's."""
+    if is_compiling() or type(scale) not in (Tensor, nn.Parameter) or scale.is_meta:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(scale)
+
+
+_warned = False
+
+
+def _warn_of_other_processes() -> None:
+    global _warned
+    if not _warned and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        _warned = True
+        warnings.warn(
+            "static activation scales follow the rows that each process sees, and differ between processes: call "
+            "sparseq.nn.share_static_scales(model) before training and after every step, in every process",
+            stacklevel=5,
+        )
