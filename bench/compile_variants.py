@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from triton import knobs
 
-from bench.absent_gpu import absent_gpu
+from bench.absent_gpu import ARCHITECTURES, absent_gpu
 from bench.compile_cases import Case
 
 # Constants that change a few instructions of a kernel, or the type of what it loads, and nothing of its tile or of what
@@ -83,7 +83,9 @@ def _variant(arch: str, fn: Any, data: str, first: str) -> Variant:
     text = f"{', '.join(words)}; {loop}; {first}"
     pointers = sum(kind.startswith("*") for kind in content["signature"].values())
     parts = next((values[i] for i, parameter in enumerate(fn.jit_function.params) if parameter.name == "PARTS"), 1)
-    hungry = f"{', '.join(registers)}; {loop}" if parts > 1 else ""
+    # A wave of 64 threads, as AMD's, has half as many sums in each.
+    scarce = parts > 1 and ARCHITECTURES[arch].target.warp_size == 32
+    hungry = f"{', '.join(registers)}; {loop}" if scarce else ""
     return Variant(arch, fn.module, fn.name, data, text, f"{', '.join(plan)}; {loop}", pointers, hungry)
 
 
