@@ -96,6 +96,9 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     architecture = found["architecture"]
     if architecture is not None and not (isinstance(architecture, str) and _NAME.fullmatch(architecture)):
         raise InputError(f"architecture is {shown(architecture)}, and must be the name of a class")
+    config = _digest(found.get("config"))
+    if version > 1 and (config is None) != (architecture is None):
+        raise InputError("a model has both an architecture and a sha256 of its config, or neither")
     sentinels = _sentinels(found.get("sentinels", []), header.entries)
     origin = {name: name for name in header.entries if name not in sentinels}
     origin |= _aliases(found["aliases"], origin, header.entries)
@@ -104,7 +107,7 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     if version == 1:
         origin = _renamed(origin, found["layers"])
     guarded = frozenset(name for name in header.entries if version > 1 and is_guarded(name, found["layers"]))
-    result = Layout(version, architecture, {}, origin, _digest(found.get("config")), sentinels, guarded)
+    result = Layout(version, architecture, {}, origin, config, sentinels, guarded)
     weights = 0
     for name, entry in found["layers"].items():
         result.layers[name] = layer = _layer(name, entry, header, origin, guarded)

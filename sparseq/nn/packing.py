@@ -13,14 +13,18 @@ from .linear import QuantSparseLinear
 from .packed import PackedEmbedding, Stored, pack_weight
 from .packed_linear import PackedLinear
 from .save_pretrained import refuse_save_pretrained
+from .unwrap import unwrapped
 
 
 def pack(model: nn.Module) -> nn.Module:
     """A copy of the model for inference, in eval mode, that shares nothing with it: each `QuantSparseLinear` and
     `QuantEmbedding` becomes its packed form, in the format that stores it in the fewest bytes.
 
-    Raises InputError for NaN or Inf in the weights, and for static activations that were never calibrated.
+    What torch.compile, data parallelism or an average of weights has put around the model is left out.
+    Raises InputError for FSDP's shards, for NaN or Inf in the weights, and for static activations that were never
+    calibrated.
     """
+    model = unwrapped(model)
     check_finite(model)
     # Packed layers take the place of the training ones while copying, so that the big weights are not copied first.
     memo: dict[int, Any] = {}
