@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from sparseq import checkpoint
 from sparseq.nn import LAYERS
 from sparseq.nn.unwrap import plain_modules, plain_state
+from sparseq.terminal import shown
 from sparseq_kernels.formats import FLOAT_BITS
 
 __all__ = ["LayerSize", "SizeReport", "paper_bytes", "size_report"]
 
 HEADER_ROW = "(file header)"
 TABLE_ROWS = 40
+LONGEST_NAME = 100
 
 
 def paper_bytes(parameters: int, prunable: int = 0, sparsity: float = 0.0, bits: int = FLOAT_BITS) -> int:
@@ -184,8 +186,8 @@ def _cells(layer: LayerSize, times: str) -> tuple[str, ...]:
         return (layer.name, "", "", "", "", "", "", "", f"{layer.stored_bytes:,}")
     kept = f"{layer.nonzero / layer.parameters:.1%}" if layer.parameters else ""
     return (
-        layer.name,
-        layer.kind,
+        shown(layer.name, limit=LONGEST_NAME),
+        shown(layer.kind, limit=LONGEST_NAME),
         times,
         f"{layer.parameters:,}",
         f"{layer.nonzero:,}",
