@@ -14,6 +14,7 @@ from sparseq_kernels.numerics import compute_dtype, positive
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
 from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
+from .attached import carry_to_packed, check_attached
 from .carried import normal
 from .linear import QuantSparseLinear
 from .pack_weight import Stored, pack_weight
@@ -59,6 +60,7 @@ class PackedLinear(Packed):
         bias: Tensor | None = None,
     ) -> "PackedLinear":
         """`stored`, `bias`: the weight and the bias as packed already for a layer that this one is tied to."""
+        check_attached(layer, takes_mask=False)
         weight, scale = stored or pack_weight(layer, format)
         input_scale = None
         if layer.input_scale is not None:
@@ -69,6 +71,7 @@ class PackedLinear(Packed):
             bias = layer.bias.detach().clone()
         packed = cls(weight, scale, bias, input_scale, layer.weight.dtype)
         packed.expand()
+        carry_to_packed(layer, packed)
         return packed.eval()
 
     def expand(self) -> None:

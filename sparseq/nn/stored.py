@@ -135,7 +135,7 @@ def _linear_specs(settings: dict[str, Any]) -> dict[str, TensorSpec]:
     if settings["bias"]:
         specs["bias"] = TensorSpec(shape[:1], (dtype,))
     if settings["bits"] is not None and settings["scale"] == "lsq":
-        specs["weight_scale"] = TensorSpec(shape[:1], scales)
+        specs["step_size"] = TensorSpec(shape[:1], scales)
     if settings["bits"] is not None and settings["activation"] == "static":
         specs["input_scale"] = TensorSpec((1,), scales)
     return specs
