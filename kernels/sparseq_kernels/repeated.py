@@ -101,7 +101,7 @@ class Repeated:
         if (recorded is not None and len(recorded.recordings) >= MOST_RECORDED) or not (
             (record := _recorder(backends.backend(x.device.type), op)) is not None
             and plain((x, *constants))
-            and not any(isinstance(constant, Tensor) and constant.requires_grad for constant in constants)
+            and not (_gradients() and any(isinstance(c, Tensor) and c.requires_grad for c in constants))
         ):
             return call(op, x, *constants)
         result, recording = record(RUN[op], x, constants)

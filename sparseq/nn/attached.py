@@ -3,6 +3,7 @@
 import types
 import weakref
 from collections import OrderedDict
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,13 +29,15 @@ _REMEDIES = {
 }
 
 
-def check_attached(layer: nn.Module, name: str = "", *, takes_mask: bool = True) -> None:
+def check_attached(
+    layer: nn.Module, name: str = "", *, takes_mask: bool = True, otherwise: str = "leave the layer out with exclude="
+) -> None:
     """Raises InputError, with the remedy, for what another layer in this one's place would lose: a weight computed from
     other parameters, further parameters, buffers or modules, a replaced method, accelerate's hooks. Hooks and further
     attributes are no hindrance, they are carried over (`carry`); with `takes_mask` nor is a `torch.nn.utils.prune` mask
-    of the weight."""
+    of the weight. otherwise: what else can be done with a layer that has a name."""
     where = f"layer {name!r}" if name else "the layer"
-    way_out = "or leave the layer out with exclude=" if name else "and then try again"
+    way_out = f"or {otherwise}" if name else "and then try again"
     own = vars(layer)
 
     def refuse(what: str, remedy: str) -> InputError:
@@ -109,6 +112,22 @@ def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
     for key, value in _extra(old).items():
         bound_to_old = isinstance(value, types.MethodType) and value.__self__ is old
         vars(new)[key] = types.MethodType(value.__func__, new) if bound_to_old else value
+
+
+def carry_to_packed(old: nn.Module, new: nn.Module) -> None:
+    """`carry` of copies to a layer of another kind. Raises InputError for an attribute by a name that it uses."""
+    taken = [key for key in _extra(old) if key in vars(new) or hasattr(type(new), key)]
+    if taken:
+        raise InputError(f"it has an attribute {taken[0]!r}, a name that a {type(new).__name__} uses: rename it first")
+    carry(old, new, copy=True)
+
+
+def copy_attached(old: nn.Module, new: nn.Module, memo: dict[int, Any]) -> None:
+    """Has what `new` got from `old` copied too, with the `memo` of their models' deep copy: a hook that is a method of
+    the one model becomes the other's."""
+    memo[id(new)] = new
+    for key in (*HOOKS, *_extra(old)):
+        vars(new)[key] = deepcopy(vars(new)[key], memo)
 
 
 def weight_and_mask(layer: nn.Module) -> tuple[nn.Parameter, Tensor | None]:

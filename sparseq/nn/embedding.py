@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
@@ -128,7 +129,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         """The layer that `settings()` described, with its rows still to be loaded."""
         layer = cls(
             **{name: settings[name] for name in (*_ARGUMENTS, "bits", "pattern")},
-            dtype=getattr(torch, settings["dtype"]),
+            dtype=FLOAT_DTYPES[settings["dtype"]],
         )
         layer._restore(settings)
         return layer

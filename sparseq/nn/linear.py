@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
@@ -168,7 +169,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
     def from_settings(cls, settings: dict[str, Any]) -> "QuantSparseLinear":
         """The layer that `settings()` described, with its weights still to be loaded."""
         keys = ("in_features", "out_features", "bias", "bits", "activation", "scale", "pattern")
-        layer = cls(**{k: settings[k] for k in keys}, dtype=getattr(torch, settings["dtype"]))
+        layer = cls(**{k: settings[k] for k in keys}, dtype=FLOAT_DTYPES[settings["dtype"]])
         layer._restore(settings)
         return layer
 

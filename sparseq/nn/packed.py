@@ -29,9 +29,9 @@ class Packed(nn.Module):
 
     A sparse or 4-bit weight is expanded to one integer a weight when it is packed, loaded, moved or copied, and the
     expanded copy, which is not saved, is what the CPU multiplies by. Where the stored tensors are others or have
-    changed since, as under `torch.func.functional_call`, each call expands what is there; `expand()` makes the copy
-    anew. Changes that torch does not count, as by `values.data.copy_()`, ask for it, and so do changes in place before
-    a compiled or exported graph of the layer runs.
+    changed since, as under `torch.func.functional_call` or accelerate's offload of buffers, each call expands what is
+    there; `expand()` makes the copy anew. Changes that torch does not count, as by `values.data.copy_()`, ask for it,
+    and so do changes in place before a compiled or exported graph of the layer runs.
     """
 
     values: Tensor

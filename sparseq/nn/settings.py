@@ -5,18 +5,19 @@ from dataclasses import dataclass
 import torch
 
 from sparseq_kernels import InputError
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 BITS = (4, 8, 16, None)
 ACTIVATIONS = ("dynamic", "static")
 SCALES = ("max", "lsq")
 # Of the weights: what arithmetic is defined for.
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+DTYPES = tuple(FLOAT_DTYPES.values())
 
 
 def check_dtype(dtype: torch.dtype, where: str) -> None:
     """Raises InputError, beginning with `where`, for weights that can be neither quantized nor masked."""
     if dtype not in DTYPES:
-        known = ", ".join(str(d).removeprefix("torch.") for d in DTYPES)
+        known = ", ".join(FLOAT_DTYPES)
         raise InputError(f"{where} has weights of {dtype}: only {known} can be quantized or masked")
 
 
