@@ -18,7 +18,7 @@ from .derivatives import RULES
 from .errors import InputError
 from .looks import plain
 from .ops import LIBRARY, RUN
-from .schemas import SCHEMAS, complete, names
+from .schemas import ARGUMENTS, SCHEMAS, complete
 from .vmaps import one_by_one
 
 OPS = torch.ops.sparseq
@@ -41,11 +41,23 @@ def _of_inputs(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     return tuple([*grads, *[None] * len(ctx.needs_input_grad)][: len(ctx.needs_input_grad)])
 
 
-def _refuse_others(op: str, wanted: Sequence[Any]) -> None:
+# The places of the tensors that an op's rule has no derivative by. A mask, being bool, cannot ask for one.
+_OTHERS = {
+    op: [
+        place
+        for place, (name, kind, _) in enumerate(ARGUMENTS[op])
+        if kind in ("Tensor", "Optional[Tensor]") and name != "mask" and name not in rule.wrt
+    ]
+    for op, rule in RULES.items()
+}
+
+
+def _refuse_others(op: str, wanted: Sequence[bool]) -> None:
     """InputError where a derivative by another argument than those of the op's rule is wanted."""
-    for name, want in zip(names(op), wanted, strict=False):
-        if (any(want) if isinstance(want, list | tuple) else want) and name not in RULES[op].wrt:
-            raise InputError(f"{op}: there is no gradient for {name}, only for {', '.join(RULES[op].wrt)}: detach it")
+    for place in _OTHERS[op]:
+        if place < len(wanted) and wanted[place]:
+            name, wrt = ARGUMENTS[op][place].name, ", ".join(RULES[op].wrt)
+            raise InputError(f"{op}: there is no gradient for {name}, only for {wrt}: detach it")
 
 
 def _set_up(op: str, ctx: Any, args: tuple[Any, ...], output: Any) -> None:
@@ -199,6 +211,8 @@ def _kernel(op: str) -> Callable[..., Any]:
                     f"sparseq.nn, or sparseq_kernels.call({op!r}, ...)"
                 )
             return FUNCTIONS[op].apply(*args)
+        if plain(args):  # Nothing that the dispatcher has below autograd is wanted.
+            return RUN[op](*args)
         with torch._C._AutoDispatchBelowAutograd():
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
