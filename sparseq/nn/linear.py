@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
 from sparseq_kernels.untrusted import FLOAT_DTYPES
 
@@ -117,7 +118,9 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
             self.reset_weight_scale()
 
     def forward(self, input: Tensor) -> Tensor:
-        if isinstance(input, Tensor) and not input.is_floating_point():
+        if not isinstance(input, Tensor):
+            raise InputTypeError(f"a linear layer's input must be a tensor, not a {type(input).__name__}")
+        if not input.is_floating_point():
             raise InputError(f"a linear layer's input must hold real floating-point numbers, not {input.dtype}")
         if not self.quantizing:
             if self.mask is None:

@@ -115,6 +115,16 @@ def test_inputs_that_hold_no_real_numbers_are_refused(dtype):
             QuantSparseLinear(4, 4, **settings)(torch.ones(2, 4).to(dtype))
 
 
+@pytest.mark.parametrize("value", [None, [[1.0] * 4], 3], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"bits": None}, {"activation": "static"}], ids=str)
+def test_an_input_that_is_no_tensor_is_a_type_error_as_in_torch(settings, value):
+    with pytest.raises(TypeError):
+        nn.Linear(4, 4)(value)
+    with pytest.raises(TypeError, match="must be a tensor, not a") as caught:
+        QuantSparseLinear(4, 4, **settings)(value)
+    assert isinstance(caught.value, InputError)
+
+
 def test_memory_can_be_shared():
     layer = QuantSparseLinear(4, 4, scale="lsq", activation="static")
     layer.set_mask(torch.ones(4, 4, dtype=torch.bool))
