@@ -1,7 +1,8 @@
 """The calls whose kernels are compiled in advance: every op of the Triton backend, at the layer sizes of the six BERTs.
 
 Activations are bf16 and master weights fp32, as in training under autocast. Other types and rarer options come at the
-width of BERT-base alone, and int8_linear at a width that 16 does not divide. Tensors are never written: of the largest, only addresses are taken.
+width of BERT-base alone, and int8_linear at a width that 16 does not divide. Tensors are never written: of the largest,
+only addresses are taken.
 """
 
 import json
