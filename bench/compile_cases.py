@@ -1,7 +1,8 @@
 """The calls whose kernels are compiled in advance: every op of the Triton backend, at the layer sizes of the six BERTs.
 
 Activations are bf16 and master weights fp32, as in training under autocast. Other types and rarer options come at the
-width of BERT-base alone. Tensors are never written: of the largest, only addresses are taken.
+width of BERT-base alone, and int8_linear at a width that 16 does not divide. Tensors are never written: of the largest,
+only addresses are taken.
 """
 
 import json
@@ -25,6 +26,8 @@ from sparseq_kernels.triton.tile_sparse import masked_values
 ROWS = (1, 16, 128, 1024, 8192)
 BASE = SIZES["base"].hidden
 HIDDEN = sorted({spec.hidden for spec in SIZES.values()})
+# Of TinyBERT: rows of so many bytes are not loaded 16 at a time.
+RAGGED = 312
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 BF16 = torch.bfloat16
 
@@ -62,6 +65,8 @@ def cases() -> Iterator[Case]:
         yield from row_ops(M, hidden, rich)
     # A decoder over the vocabulary: more columns than any GPU has processors for.
     yield from int8_linear(16, BERT_VOCABULARY, 1024, True)
+    for (outputs, inputs), M in product(layers(RAGGED), ROWS[1:4:2]):
+        yield from int8_linear(M, outputs, inputs, True)
     yield from fake_quant()
     yield from magnitude_mask()
 

@@ -10,6 +10,7 @@ is interrupted: Triton keeps what it has compiled, so that the same command goes
 """
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ from bench.compile_cases import cases, tuned_cases
 from bench.compile_variants import Variant, smallest_set, variants
 from sparseq_kernels import InputError
 
+_ORDER = tuple(itertools.product((True, False), ARCHITECTURES))
 # Kernels that one worker compiles before it reports: their code is disassembled together.
 CHUNK = 8
 
@@ -114,8 +116,10 @@ def check(variant: Variant, kernel: Any, text: str) -> Found:
 
 
 def examine_all(wanted: Sequence[Variant], jobs: int) -> Iterator[Found]:
-    """In `jobs` processes; a line for each chunk that is done. What has not begun when this ends is not begun."""
-    chunks = [part for arch in ARCHITECTURES for part in _chunks([v for v in wanted if v.arch == arch])]
+    """In `jobs` processes, the hungriest first, so that a failure shows early; a line for each chunk that is done. What
+    has not begun when this ends is not begun."""
+    groups = [[v for v in wanted if v.arch == arch and bool(v.hungry) == hungry] for hungry, arch in _ORDER]
+    chunks = [part for group in groups for part in _chunks(group)]
     done, start = 0, time.monotonic()
     # Workers end at once, and silently, when the terminal interrupts them.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL))

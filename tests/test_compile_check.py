@@ -90,6 +90,17 @@ def test_the_smallest_set_has_what_spilled(arch, kernel, types, constant, tile):
     assert any(one.kernel == kernel and all(part in one.text for part in (types, constant, tile)) for one in chosen)
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("M", [16, 1024])
+def test_what_is_loaded_value_by_value_is_not_loaded_ahead(arch, M):
+    """Rows of 312 levels: a tile as deep as others would take a register for each of its values, and spill."""
+    with absent_gpu(arch):
+        device = current()
+    plan, whole = (plans.int8_plan(M, 1248, K, 1, "gelu", device) for K in (312, 320))
+    assert plan.stages == 1 < whole.stages
+    assert M <= plans.SKINNY_ROWS or plan.block_k == 32
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_every_type_of_output_meets_an_fp32_bias_and_a_gelu_in_the_largest_tile(arch):
     chosen = smallest_set(variants(arch, int8_linear(8192, 4 * BASE, BASE, True)))

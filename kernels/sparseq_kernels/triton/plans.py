@@ -17,6 +17,8 @@ from .device import INTERPRETER, Device
 from .runtime import cdiv
 
 SKINNY_ROWS = 32
+# What Triton knows of where rows begin: whether a multiple of so many bytes lies between them, and else nothing.
+ALIGNED_BYTES = 16
 # Values of x up to which every program of a product of few rows searches all of it for the rows' maxima.
 SEARCHED_INSIDE = 1 << 15
 # From so many multiplications on, making descriptors takes less than they save.
@@ -100,6 +102,9 @@ def int8_plan(M: int, N: int, K: int, x_bytes: int, activation: str, device: Dev
     room = device.shared_bytes // tile.resident
     k = next((k for k in (tile.k, tile.k // 2) if room // (k * (tile.m + tile.n)) >= 2), tile.k // 2)
     stages = 2 if device.amd else min(4, room // (k * (tile.m + tile.n)))
+    if K % ALIGNED_BYTES:
+        # Each level is loaded by itself, through a register, and none ahead.
+        k, stages = 32, 1
     descriptors = device.arch == "sm_90" and M * N * K >= DESCRIPTORS_FROM
     return Plan(tile.m, tile.n, k, tile.warps, stages, inside=False, resident=tile.resident, descriptors=descriptors)
 
@@ -237,5 +242,6 @@ def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:
     block_k = next((k for k in choices if K % k == 0 and k * (loads + quantized) <= room), choices[-1])
     split = max(1, min(K // shared, device.processors // cdiv(N, block_n)))
     stages = 2 if device.amd else max(2, min(4, (room - block_k * quantized) // (block_k * loads)))
+    stages = 1 if K % ALIGNED_BYTES else stages  # As in `int8_plan`.
     inside = x_bytes > 1
     return Plan(block_m, block_n, block_k, 8 if inside else 4, stages, split=split, inside=inside)
