@@ -78,6 +78,12 @@ def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
             f"{folder / CONFIG} is of {shown(config['architectures'])}, and the model is a {layout.architecture}; "
             "save the model again"
         )
+    method = {"quant_method": METHOD} if layout.layers and layout.version > 1 else None
+    if config.get(QUANTIZATION) != method:
+        raise InputError(
+            f"{folder / CONFIG}: {QUANTIZATION} is {shown(config.get(QUANTIZATION))}, and must be {method}; "
+            "save the model again"
+        )
     return dict(config)
 
 
