@@ -95,7 +95,7 @@ def read_json(path: str | Path, limit: int = SMALL) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({brief(error)})") from error
+        raise InputError(f"cannot read {path} as JSON ({brief(error)})") from error
 
 
 def parse_json(text: str) -> Any:
