@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import RESULTS, ROOT, read_results
+from sparseq.terminal import shown
 
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "gpu")), ROOT / "README.md")
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
@@ -148,7 +149,7 @@ def _update(page: Path, results: Path, check: bool) -> int:
         before = page.read_text(encoding="utf-8")
         after = filled(before, results)
     except (OSError, ValueError) as error:
-        print(f"{page}: {error}", file=sys.stderr)
+        print(shown(f"{page}: {error}"), file=sys.stderr)
         return 2
     if check:
         if before != after:

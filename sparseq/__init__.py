@@ -4,6 +4,7 @@ from sparseq_kernels import InputError, backend, set_backend, use_backend
 
 from .checkpoint import load, save
 from .nn import calibrate, convert, pack
+from .registration import register_with_transformers
 from .size import size_report
 
 __version__ = "0.1.0"
@@ -19,3 +20,5 @@ __all__ = [
     "size_report",
     "use_backend",
 ]
+
+register_with_transformers()

@@ -7,7 +7,6 @@ loaded back and evaluated. Broken off at any moment, the same command goes on; r
 Both students are trained for the same epochs at the same rate.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -15,16 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from sparseq import assets
 from sparseq.checkpoint import load
 from sparseq.errors import InputError
 from sparseq.models import load_tokenizer
 from sparseq.report import ModelRow, bars, comparison_table, save_figure
+from sparseq.terminal import Parser, say, say_error
 from sparseq.timing import time_sentences
 from sparseq.train import METHODS, Recipe, RunResult, compress
-from sparseq.train.console import Reporter
+from sparseq.train.console import Reporter, SafeConsole
 
 ALLOWED_LOSS = 0.01
 
@@ -84,7 +82,10 @@ def recipes(size: DemoSize, folder: Path) -> dict[str, Recipe]:
 def run(size_name: str, folder: Path, reporter: Reporter) -> list[ModelRow]:
     """Trains the three, times them side by side, and leaves `results.json` and `demo.png` in the folder."""
     size = SIZES[size_name]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to --out {folder}: {error.strerror}") from error
     results: dict[str, RunResult] = {}
     planned = recipes(size, folder)
     for number, (name, recipe) in enumerate(planned.items(), 1):
@@ -135,23 +136,23 @@ def verdict(rows: Sequence[ModelRow]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="sparseq.demo", description="Compress a real BERT on this machine.")
+    parser = Parser(prog="sparseq.demo", description="Compress a real BERT on this machine.")
     parser.add_argument("--size", choices=SIZES, default="full", help="full (the default), or ci: the same in small")
     parser.add_argument("--out", type=Path, help="folder for the runs (default: runs/demo-SIZE)")
-    arguments = parser.parse_args(argv)
-    folder = (arguments.out or Path("runs") / f"demo-{arguments.size}").resolve()
     reporter = Reporter()
     try:
+        arguments = parser.parse_args(argv)
+        folder = (arguments.out or Path("runs") / f"demo-{arguments.size}").resolve()
         rows = run(arguments.size, folder, reporter)
     except InputError as error:
-        print(f"sparseq: error: {error}", file=sys.stderr)
+        say_error(error)
         return 2
     except KeyboardInterrupt:
-        print("\nsparseq: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        say("sparseq: interrupted; the same command goes on from the last checkpoint", error=True)
         return 130
     shown = os.path.relpath(folder)
     program = os.path.relpath(Path(sys.executable).with_name("sparseq"))
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole()
     console.print("")
     console.print(comparison_table(rows, TITLE))
     console.print(bars(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,12 +12,15 @@ from torch import Tensor, nn
 
 from sparseq import checkpoint
 from sparseq.nn import LAYERS, Packed, named_layers
+from sparseq.nn.unwrap import plain_modules, plain_state
+from sparseq.terminal import shown
 from sparseq_kernels.formats import FLOAT_BITS
 
 __all__ = ["LayerSize", "SizeReport", "paper_bytes", "size_report"]
 
 HEADER_ROW = "(file header)"
 TABLE_ROWS = 40
+LONGEST_NAME = 100
 
 
 def paper_bytes(parameters: int, prunable: int = 0, sparsity: float = 0.0, bits: int = FLOAT_BITS) -> int:
@@ -99,13 +101,13 @@ def size_report(model: nn.Module) -> SizeReport:
     """
     held = checkpoint.contents(model)
     vector_bits = _vector_bits(model)
-    state = model.state_dict(keep_vars=True)
+    state, modules = plain_state(model), dict(plain_modules(model))
     own: dict[str, list[str]] = {}
     for key in state:
         own.setdefault(key.rpartition(".")[0], []).append(key)
     rows = []
     for name, keys in own.items():
-        module = model.get_submodule(name)
+        module = modules[name]
         fresh = {key: state[key] for key in keys if key in held.tensors}
         stored = sum(tensor.nbytes for tensor in fresh.values())
         if isinstance(module, tuple(LAYERS.values())):
@@ -113,7 +115,7 @@ def size_report(model: nn.Module) -> SizeReport:
         else:
             row = _plain_layer(name, module, fresh, vector_bits, stored)
         rows.append(row)
-    rows.append(LayerSize(HEADER_ROW, "", 0, 0, FLOAT_BITS, 0, _header_bytes(held)))
+    rows.append(LayerSize(HEADER_ROW, "", 0, 0, FLOAT_BITS, 0, len(held.header())))
     return SizeReport(rows)
 
 
@@ -151,33 +153,6 @@ def _vector_bits(model: nn.Module) -> int:
     return weights.most_common(1)[0][0] if weights else FLOAT_BITS
 
 
-# The safetensors format orders tensors by its dtype enumeration, widest first, then by name; the order decides how many
-# digits the offsets take. Name in the file -> torch's name.
-_DTYPES = {
-    "I64": "int64", "U64": "uint64", "F64": "float64", "C64": "complex64", "F32": "float32", "U32": "uint32",
-    "I32": "int32", "BF16": "bfloat16", "F16": "float16", "U16": "uint16", "I16": "int16", "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2", "I8": "int8", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
-
-
-def _header_bytes(held: checkpoint.Contents) -> int:
-    """Bytes before the first tensor: an 8-byte length, then JSON padded with blanks to a multiple of 8."""
-    order = {name: (rank, code) for rank, (code, name) in enumerate(_DTYPES.items())}
-    ranked = {name: order[str(tensor.dtype).removeprefix("torch.")] for name, tensor in held.tensors.items()}
-    header: dict[str, Any] = {"__metadata__": {**held.metadata(), checkpoint.CHECKSUM: "0" * 64}}
-    start = 0
-    for name in sorted(held.tensors, key=lambda key: (ranked[key][0], key)):
-        tensor = held.tensors[name]
-        header[name] = {
-            "dtype": ranked[name][1],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, start + tensor.nbytes],
-        }
-        start += tensor.nbytes
-    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
-    return 8 + -(-length // 8) * 8
-
-
 def _fold(layers: Sequence[LayerSize]) -> list[tuple[LayerSize, int]]:
     """Layers alike but for the number of their block become one row: the sums, and how many they are."""
     groups: dict[tuple[str, str, int], list[LayerSize]] = {}
@@ -212,8 +187,8 @@ def _cells(layer: LayerSize, times: str) -> tuple[str, ...]:
         return (layer.name, "", "", "", "", "", "", "", f"{layer.stored_bytes:,}")
     kept = f"{layer.nonzero / layer.parameters:.1%}" if layer.parameters else ""
     return (
-        layer.name,
-        layer.kind,
+        shown(layer.name, limit=LONGEST_NAME),
+        shown(layer.kind, limit=LONGEST_NAME),
         times,
         f"{layer.parameters:,}",
         f"{layer.nonzero:,}",

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from altered import Folder
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -302,35 +304,80 @@ def test_foreign_files(folder: Path) -> None:
 
 
 def test_a_newer_format(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoint.state, "FORMAT_VERSION", 3)
     save(classifier(), folder)
     monkeypatch.undo()
-    assert "has format version 2, this sparseq reads 1; update sparseq" in sentence(folder)
+    assert "has format version 3, this sparseq reads 1 to 2; update sparseq" in sentence(folder)
+
+
+def test_a_config_that_was_altered(folder: Path) -> None:
+    config = folder / "config.json"
+    text = config.read_text()
+    for altered in (text.replace('"gelu"', '"relu"'), text.replace("1e-12", "1e-5"), text + " ", "[", ""):
+        config.write_text(altered)
+        assert "config.json was altered after it was saved (sha256 mismatch)" in sentence(folder)
+        with pytest.raises(InputError, match="sha256 mismatch"):
+            checkpoint.verify(folder)
+    config.unlink()
+    with pytest.raises(InputError, match="or is missing"):
+        checkpoint.verify(folder)
+    config.write_text(text)
+    checkpoint.verify(folder)
+    load(folder)
 
 
 def test_a_config_that_does_not_fit(folder: Path) -> None:
-    config = folder / "config.json"
-    text = config.read_text()
-    config.write_text(text.replace('"max_position_embeddings": 512', '"max_position_embeddings": 500'))
-    load(folder)  # the position table is a packed layer: its shape is in the checked file
-    config.write_text(text.replace('"num_hidden_layers": 2', '"num_hidden_layers": 1'))
-    assert "the model has no module bert.encoder.layer.1" in sentence(folder)
-    config.write_text(text.replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
-    assert "does not hold bert.encoder.layer.2" in sentence(folder)
-    config.write_text(text.replace('"hidden_size": 32', '"hidden_size": 64'))
-    assert "LayerNorm.weight has shape (32,)" in sentence(folder)
-    for nonsense in ("[", "[]", text.replace('"num_attention_heads": 4', '"num_attention_heads": 5')):
-        config.write_text(nonsense)
-        assert "config.json cannot be read as BertForSequenceClassification's" in sentence(folder)
+    """Its checksum was made right again."""
+
+    def altered(**changes: Any) -> str:
+        parts = Folder.read(folder)
+        replace(parts, config={**parts.config, **changes}).write(folder)
+        message = sentence(folder)
+        parts.write(folder)
+        return message
+
+    assert "is 500 x 32 (num_embeddings x embedding_dim) in the model, and 512 x 32 in" in altered(
+        max_position_embeddings=500
+    )
+    assert "the model has no module bert.encoder.layer.1" in altered(num_hidden_layers=1)
+    assert "does not hold bert.encoder.layer.2" in altered(num_hidden_layers=3)
+    assert "embeddings is 512 x 64 (num_embeddings x embedding_dim) in the model" in altered(hidden_size=64)
+    for nonsense in ({"num_attention_heads": 5}, {"hidden_act": "cube"}, {"hidden_dropout_prob": "none"}):
+        assert "config.json cannot be read as BertForSequenceClassification's" in altered(**nonsense)
+    assert "'num_hidden_layers' is 1000000000, more than any model has" in altered(num_hidden_layers=10**9)
+    assert "describes a model that is larger than the tensors in the file" in altered(num_hidden_layers=60000)
+    assert "describes a model that is larger than the tensors in the file" in altered(hidden_size=2**20)
+    assert "'dtype' is 'load', and must be one of float32" in altered(dtype="load")
+    assert "model_type is 'gpt2', and that of BertForSequenceClassification is bert" in altered(model_type="gpt2")
+    assert "is of ['AutoModel'], and the model is a BertFor" in altered(architectures=["AutoModel"])
+    load(folder)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_not_finite(tmp_path: Path, bad: float) -> None:
+def test_not_finite(tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused in saving, before anything is written; and in loading what another program saved."""
     model = classifier()
     with torch.no_grad():
         model.bert.encoder.layer[1].output.dense.bias[3] = bad
+    with pytest.raises(InputError, match=r"'bert\.encoder\.layer\.1\.output\.dense\.bias' holds"):
+        save(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr("sparseq.checkpoint.write.check_finite", lambda model: None)
     save(model, tmp_path)
-    assert sentence(tmp_path).startswith("bert.encoder.layer.1.output.dense.bias in ")
+    assert "'bert.encoder.layer.1.output.dense.bias' holds" in sentence(tmp_path)
+
+
+def test_a_causal_mask_is_no_fault(tmp_path: Path) -> None:
+    """A model's own buffers may hold infinity."""
+
+    def masked() -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        model.register_buffer("causal", torch.full((4, 4), float("-inf")).triu(1))
+        return model
+
+    for model in (masked(), convert(masked()), pack(convert(masked()))):
+        save(model, tmp_path)
+        assert_same(load(tmp_path, masked()), model.eval())
 
 
 def test_what_cannot_be_saved(tmp_path: Path) -> None:
@@ -342,7 +389,7 @@ def test_what_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="weight is on the meta device"):
         save(nn.Linear(2, 2, device="meta"), tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="it is a file, and a folder is needed"):
+    with pytest.raises(InputError, match="it is a file or a link to none, and a folder is needed"):
         save(nn.Linear(2, 2), tmp_path / "file")
     assert files(tmp_path) == ["file"]
 
@@ -364,7 +411,7 @@ def test_a_failed_save_leaves_the_old_model(folder: Path, monkeypatch: pytest.Mo
         raise OSError("No space left on device")
 
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint.write, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         save(classifier(num_labels=3), folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
@@ -404,5 +451,5 @@ def test_bytes_on_disk_hold_no_pickle(saved: Path) -> None:
     with safe_open(saved / WEIGHTS, framework="pt") as file:
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     held = checkpoint.contents(load(saved))
-    assert set(held.tensors) == set(tensors) and not held.aliases
+    assert set(held.stored()) == set(tensors) and not held.aliases
     assert json.loads(checkpoint.read_metadata(saved)["sparseq"])["layers"] == held.layers

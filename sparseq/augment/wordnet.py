@@ -13,6 +13,7 @@ from typing import Literal
 
 from sparseq import assets
 from sparseq.errors import InputError
+from sparseq.reading import quoted, read_bytes, read_text
 
 Pos = Literal["noun", "verb", "adj", "adv"]
 POS: tuple[Pos, ...] = ("noun", "verb", "adj", "adv")
@@ -93,8 +94,9 @@ class WordNet:
         """The synset at `offset` of `data.<pos>`, as `offsets` gives it."""
         data = self._data[pos]
         end = data.find(b"\n", offset)
-        fields = data[offset : end if end >= 0 else len(data)].decode("utf-8").partition(" | ")[0].split()
+        line = data[offset : end if end >= 0 else len(data)]
         try:
+            fields = line.decode("utf-8").partition(" | ")[0].split()
             if int(fields[0]) != offset:
                 raise ValueError
             return _parse_synset(fields)
@@ -133,7 +135,7 @@ class WordNet:
         return self._irregular[pos].get(lemma, ())
 
     def _read_index(self, pos: Pos) -> dict[str, str]:
-        lines = (self.path / f"index.{pos}").read_text(encoding="utf-8").splitlines()
+        lines = read_text(self.path / f"index.{pos}").splitlines()
         entries = dict(line.split(" ", 1) for line in lines if line[:1] != " " and " " in line)
         if not entries:
             raise self._malformed(f"index.{pos}", "no entries")
@@ -141,25 +143,25 @@ class WordNet:
 
     def _read_data(self, pos: Pos) -> bytes:
         # Some copies (the one on PyPI) have CRLF line ends, while the offsets count one byte a line end.
-        return (self.path / f"data.{pos}").read_bytes().replace(b"\r\n", b"\n")
+        return read_bytes(self.path / f"data.{pos}").replace(b"\r\n", b"\n")
 
     def _read_counts(self) -> dict[Pos, dict[str, dict[int, int]]]:
         """Counts by part of speech, lemma and sense number (from 1), from lines `sense_key sense_number count`."""
         counts: dict[Pos, dict[str, dict[int, int]]] = {pos: {} for pos in POS}
-        for line in (self.path / "cntlist.rev").read_text(encoding="utf-8").splitlines():
+        for line in read_text(self.path / "cntlist.rev").splitlines():
             try:
                 key, number, count = line.split()
                 lemma, _, rest = key.partition("%")
                 counts[_SENSE_KEY_POS[rest[0]]].setdefault(lemma, {})[int(number)] = int(count)
             except (ValueError, KeyError, IndexError) as error:
-                raise self._malformed("cntlist.rev", f"the line {line!r}") from error
+                raise self._malformed("cntlist.rev", f"the line {quoted(line)}") from error
         return counts
 
     def _read_exceptions(self, pos: Pos) -> dict[str, tuple[str, ...]]:
         path = self.path / f"{pos}.exc"
         if not path.is_file():
             return {}
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.split() for line in read_text(path).splitlines()]
         return {form: tuple(bases) for form, *bases in filter(None, lines)}
 
     def _malformed(self, name: str, where: str) -> InputError:

@@ -141,6 +141,9 @@ class MaskedWeight(nn.Module):
         return torch.ones(self.weight.shape, dtype=torch.bool, device=self.weight.device)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        weight = state_dict.get(prefix + "weight")
+        if isinstance(weight, Tensor) and weight.shape == (*self.weight.shape, 1):
+            state_dict[prefix + "weight"] = weight.squeeze(-1)  # as `sparseq.save` stores it
         # The state of a plain layer has no mask, that of a pruned one has: follow what comes.
         mask = state_dict.get(prefix + "mask")
         if mask is not None and self.mask is None:

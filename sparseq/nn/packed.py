@@ -56,7 +56,8 @@ class Packed(nn.Module):
 
     def _sources(self) -> tuple[Tensor, ...]:
         own = self._buffers
-        return tuple([own[name] for name in self._names])  # type: ignore[misc]
+        # One that was made a Parameter is no buffer any more.
+        return tuple([own[name] if name in own else getattr(self, name) for name in self._names])  # type: ignore[misc]
 
     @property
     def bits(self) -> int:
@@ -162,6 +163,9 @@ class Packed(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        sentinel = state_dict.get(prefix + "weight")
+        if isinstance(sentinel, Tensor) and not sentinel.numel():
+            del state_dict[prefix + "weight"]  # `sparseq.save` writes it for readers that expect a weight
         for name in (*self._names, "scale", "input_scale"):
             self._check_dtype(name, state_dict.get(prefix + name))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -15,6 +15,8 @@ from .linear import QuantSparseLinear
 from .pack_weight import Stored, pack_weight
 from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
+from .save_pretrained import refuse_save_pretrained
+from .unwrap import unwrapped
 
 Trained = QuantSparseLinear | QuantEmbedding
 
@@ -25,9 +27,11 @@ def pack(model: nn.Module) -> nn.Module:
     (`sparseq_kernels.layouts.FORMATS`).
 
     Tied weights and biases are stored once, if they are quantized and pruned alike. Hooks and attributes of the layers
-    are copied, as all else is. Raises InputError for NaN or Inf in the weights, for static activations that were never
-    calibrated, and for what hangs on a layer and would be lost, such as accelerate's hooks.
+    are copied, as all else is; what torch.compile, data parallelism or an average of weights has put around the model
+    is left out. Raises InputError for FSDP's shards, for NaN or Inf in the weights, for static activations that were
+    never calibrated, and for what hangs on a layer and would be lost, such as accelerate's hooks.
     """
+    model = unwrapped(model)
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Trained)}
     for name, layer in layers.items():
         check_attached(layer, name, takes_mask=False, otherwise="swap it by hand")
@@ -44,7 +48,7 @@ def pack(model: nn.Module) -> nn.Module:
     packed_model = copy.deepcopy(model, memo)
     for name, packed in made.items():
         copy_attached(layers[name], packed, memo)
-    return packed_model.eval()
+    return refuse_save_pretrained(packed_model.eval())
 
 
 class _Ties:

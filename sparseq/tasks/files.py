@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.reading import brief, parse_json, quoted, read_text
 
 Record = tuple[int, Sequence[Any]]
 """A line number and the fields of that line, in the order of the table's columns."""
@@ -65,7 +65,7 @@ class Table:
             texts = tuple(record[index] for index in text_indices)
             for column, text in zip(text_columns, texts, strict=True):
                 if not isinstance(text, str):
-                    found = "no value" if text is None else f"{text!r}"
+                    found = "no value" if text is None else quoted(text)
                     raise InputError(f"line {line} of {self.path} has {found} in column {column!r}: expected a text")
             rows.lines.append(line)
             rows.texts.append(texts)
@@ -77,26 +77,13 @@ class Table:
 
     def _label(self, value: Any, column: str, line: int) -> str:
         if isinstance(value, list | dict):
-            raise InputError(f"line {line} of {self.path} has {value!r} in {column!r}: expected one number or name")
+            raise InputError(
+                f"line {line} of {self.path} has {quoted(value)} in {column!r}: expected one number or name"
+            )
         label = "" if value is None else str(int(value) if isinstance(value, bool) else value).strip()
         if not label:
             raise InputError(f"line {line} of {self.path} has no label in column {column!r}: every row needs one")
         return label
-
-
-def read_text(path: Path) -> str:
-    """The file's text, line ends as they are, without a byte-order mark; InputError where it is no UTF-8 text file."""
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}: give the path of an existing file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {error.start}): "
-            "save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a readable text file") from error
 
 
 def open_table(path: Path) -> Table:
@@ -158,10 +145,10 @@ def _json_table(path: Path, text: str) -> Table:
 
 def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as error:
         raise InputError(
-            f"line {line} of {path} is not JSON ({error}): expected one JSON object on each line"
+            f"line {line} of {path} is not JSON ({brief(error)}): expected one JSON object on each line"
         ) from error
     if not isinstance(value, dict):
         raise InputError(f'line {line} of {path} is no JSON object: expected one such as {{"text": ..., "label": ...}}')

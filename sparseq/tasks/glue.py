@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.tasks.files import Rows, open_glue_tsv, read_text
+from sparseq.reading import read_text
+from sparseq.tasks.files import Rows, open_glue_tsv
 from sparseq.tasks.spec import Task, plain_name
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.reading import QUOTED, build, quoted
 
 CUSTOM = "custom"
 """The name of a task whose columns and labels are inferred from the user's own files."""
@@ -55,17 +55,21 @@ class Task:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Task:
+    def from_dict(cls, values: dict[str, Any]) -> Task:
         """The task that `as_dict` wrote, also after a trip through JSON.
 
         Raises:
-            InputError: a field is missing or unknown.
+            InputError: a field is missing or unknown, or its value is not what a task has there.
         """
         try:
-            fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-            return cls(**fields)
-        except TypeError as error:
-            raise InputError(f"these are not the fields of a task ({error}): got {', '.join(values)}") from error
+            task = build(cls, values)
+        except ValueError as error:
+            raise InputError(f"these are not the fields of a task: {error}") from error
+        if task.num_labels < 1 or len(task.columns) not in (1, 2):
+            raise InputError(f"a task has one or two columns and a label at least, not {quoted(task)}")
+        if task.label_names is not None and len(task.label_names) != task.num_labels:
+            raise InputError(f"the task has {task.num_labels} labels, but {len(task.label_names)} names for them")
+        return task
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
@@ -130,10 +134,10 @@ def get_task(name: str) -> Task:
     """
     task = GLUE.get(plain_name(name))
     if task is None:
-        close = difflib.get_close_matches(plain_name(name), GLUE, n=1)
+        close = difflib.get_close_matches(plain_name(name)[:QUOTED], GLUE, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise InputError(
-            f"unknown task {name!r}{hint}: expected one of {', '.join(GLUE)}, "
+            f"unknown task {quoted(name)}{hint}: expected one of {', '.join(GLUE)}, "
             f"or {CUSTOM!r} with your own --train-file and --validation-file"
         )
     return task

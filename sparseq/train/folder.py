@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.reading import brief, build, read_json
 
 from .recipe import Recipe
 
 RECIPE, METRICS, CHECKPOINTS, MARKER = "recipe.toml", "metrics.json", "checkpoints", "complete"
 PARTIAL = ".partial"
+STATE = "trainer_state.json"
 
 
 def write_whole(path: Path, content: str) -> None:
@@ -99,7 +101,16 @@ class RunFolder:
         if not complete:
             return None
         latest = max(complete, key=_step)
-        return latest, Marker(**json.loads((latest / MARKER).read_text(encoding="utf-8")))
+        try:
+            marker = build(Marker, read_json(latest / MARKER))
+            if (latest / STATE).exists():
+                read_json(latest / STATE)  # transformers opens it without such care
+        except ValueError as error:
+            raise InputError(
+                f"the checkpoint {latest} is damaged ({brief(error)}): remove that folder, and the run goes on from "
+                "an earlier one or begins again"
+            ) from error
+        return latest, marker
 
     def complete(self, checkpoint: Path, marker: Marker) -> None:
         """Declares a checkpoint complete, then removes the others."""
@@ -130,20 +141,17 @@ class RunFolder:
         """The finished run's `metrics.json`. Raises InputError where there is none that can be read."""
         if not self.path.is_dir():
             raise InputError(f"there is no folder {self.path}: give one that `sparseq compress` has written")
-        try:
-            found = json.loads((self.path / METRICS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not (self.path / METRICS).exists():
             state = "an unfinished run: give the same `sparseq compress` command again"
             none = f"no {METRICS}: give a folder that `sparseq compress` has written"
-            raise InputError(f"{self.path} holds {state if (self.path / RECIPE).exists() else none}") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {self.path / METRICS}: {error}") from None
+            raise InputError(f"{self.path} holds {state if (self.path / RECIPE).exists() else none}")
+        found = read_json(self.path / METRICS)
         if not isinstance(found, dict) or not isinstance(found.get("task_definition"), dict):
             raise InputError(f"{self.path / METRICS} is not what `sparseq compress` wrote: run it into a new folder")
         return found
 
     def _found(self) -> list[Path]:
-        return [path for path in self.checkpoints.glob("checkpoint-*") if path.is_dir()]
+        return [path for path in self.checkpoints.glob("checkpoint-*") if path.is_dir() and path.name[11:].isdecimal()]
 
 
 def _step(checkpoint: Path) -> int:

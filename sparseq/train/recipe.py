@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.reading import QUOTED, quoted
 from sparseq_kernels.patterns import Pattern
 
+from .recipe_file import read_settings
 from .settings import Setting, layers, names, number, optional, setting, text, whole, yes_no
 
 METHODS = ("qat", "kd", "mp")
@@ -118,9 +120,9 @@ class Recipe:
         known = cls.settings()
         for name in values:
             if name not in known:
-                close = difflib.get_close_matches(str(name), known, n=1)
+                close = difflib.get_close_matches(str(name)[:QUOTED], known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"the settings are {', '.join(known)}"
-                raise InputError(f"{where} has an unknown setting {name!r}: {hint}")
+                raise InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")
         return cls(**{name: known[name].value(name, raw) for name, raw in values.items()})
 
     @classmethod
@@ -176,7 +178,7 @@ class Recipe:
         for method in parsed.methods:
             if method not in METHODS:
                 raise InputError(
-                    f"unknown method {method!r}: --methods takes any of {', '.join(METHODS)} by commas, or none"
+                    f"unknown method {quoted(method)}: --methods takes any of {', '.join(METHODS)} by commas, or none"
                 )
         if parsed.task is None and parsed.train_file is None:
             raise InputError(
@@ -192,40 +194,3 @@ class Recipe:
                     f"(--prune-warmup {parsed.prune_warmup:g})"
                 )
         return dataclasses.replace(parsed, methods=tuple(m for m in METHODS if m in parsed.methods))
-
-
-def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a .toml, .yaml or .yml file, as written. Raises InputError when it cannot be read as such."""
-    path = Path(path)
-    if path.suffix not in (".toml", ".yaml", ".yml"):
-        raise InputError(f"recipe {path} is neither .toml nor .yaml")
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read recipe {path}: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        values = _parse_toml(content) if path.suffix == ".toml" else _parse_yaml(content)
-    except ValueError as error:
-        raise InputError(f"recipe {path} is not valid {path.suffix[1:]}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"recipe {path} is not a table of settings such as 'sparsity = 0.6'")
-    return values
-
-
-def _parse_toml(content: str) -> Any:
-    import importlib
-
-    try:
-        tomllib = importlib.import_module("tomllib")
-    except ModuleNotFoundError:  # Python 3.10
-        tomllib = importlib.import_module("tomli")
-    return tomllib.loads(content)
-
-
-def _parse_yaml(content: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(content) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None

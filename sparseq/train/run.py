@@ -20,6 +20,7 @@ import sparseq
 from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.nn import check_finite, pack, prunable
+from sparseq.reading import build
 from sparseq.size import size_report
 from sparseq.tasks import score
 
@@ -77,8 +78,8 @@ class RunResult:
         """The result that a finished run left in its folder. Raises InputError where there is none."""
         values = RunFolder(folder).metrics()
         try:
-            return cls(**{**values, "methods": tuple(values["methods"]), "out": str(folder)})
-        except (TypeError, KeyError) as error:
+            return build(cls, {**values, "out": str(folder)})
+        except ValueError as error:
             raise InputError(
                 f"the metrics.json of {folder} is another version's ({error}): run it into a new folder"
             ) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.reading import quoted
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Setting:
         try:
             value = self.parse(raw)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{flag(name)} wants {error}, not {raw!r}") from None
+            raise InputError(f"{flag(name)} wants {error}, not {quoted(raw)}") from None
         if self.choices and value not in self.choices:
-            raise InputError(f"{flag(name)} wants one of {', '.join(map(str, self.choices))}, not {str(raw)!r}")
+            raise InputError(f"{flag(name)} wants one of {', '.join(map(str, self.choices))}, not {quoted(raw)}")
         return value
 
 
@@ -50,7 +51,7 @@ def text(raw: Any) -> str | None:
     """A non-empty string, or None for none given."""
     if raw is None:
         return None
-    if not isinstance(raw, str) or not raw.strip():
+    if not isinstance(raw, str) or not raw.strip() or not _writable(raw):
         raise ValueError("text")
     return raw
 
@@ -64,7 +65,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = F
             raise wanted
         try:
             value = float(raw)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise wanted from None
         inside = (low < value if open_low else low <= value) and (value < high if open_high else value <= high)
         if not math.isfinite(value) or not inside:
@@ -82,10 +83,10 @@ def whole(low: int = 0, high: int | None = None) -> Any:
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
             raise wanted
         try:
-            value = int(raw)
+            value, exact = int(raw), float(raw)
         except (ValueError, OverflowError):
             raise wanted from None
-        if value != float(raw) or value < low or (high is not None and value > high):
+        if value != exact or value < low or (high is not None and value > high):
             raise wanted
         return value
 
@@ -111,8 +112,8 @@ def names(raw: Any) -> tuple[str, ...]:
     if raw is None or raw == "none":
         return ()
     if isinstance(raw, str):
-        return tuple(part.strip() for part in raw.split(",") if part.strip())
-    if not isinstance(raw, (list, tuple)) or not all(isinstance(part, str) for part in raw):
+        raw = [part.strip() for part in raw.split(",") if part.strip()]
+    if not isinstance(raw, (list, tuple)) or not all(isinstance(part, str) and _writable(part) for part in raw):
         raise ValueError("names separated by commas, or a list of names")
     return tuple(raw)
 
@@ -133,6 +134,11 @@ def layers(raw: Any) -> int | tuple[int, ...] | None:
         return int(whole(1)(raw))
     except ValueError:
         raise wanted from None
+
+
+def _writable(text: str) -> bool:
+    """Whether a path or a recipe file can hold the text: it has no zero character and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _range(low: float, high: float, open_low: bool, open_high: bool) -> str:

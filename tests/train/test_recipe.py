@@ -1,6 +1,7 @@
 """Recipes: what a file may say, what is refused, and that what is written reads back the same."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,72 @@ def test_files_that_are_refused(name: str, content: str, sentence: str, tmp_path
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=sentence):
         Recipe.from_file(tmp_path / name)
+
+
+def alias_bomb(levels: int) -> str:
+    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join([*lines, f"model: *a{levels - 1}"]) + "\n"
+
+
+BOUNDED = [
+    ("alias bomb", "r.yaml", alias_bomb(9), r"anchors and aliases .* are not read \(line 1\)"),
+    ("alias bomb of mappings", "r.yaml", alias_bomb(9).replace("[", "{x: ").replace("]", "}"), "anchors and aliases"),
+    ("one alias", "r.yaml", "model: &m tiny\nteacher: *m\n", "anchors and aliases"),
+    ("merge key", "r.yaml", "<<: *m\n", "anchors and aliases|not valid yaml"),
+    ("tag", "r.yaml", "model: !!python/object/apply:os.system [ls]\n", r"tags \(!\) are not read \(line 1\)"),
+    ("binary", "r.yaml", "model: !!binary aGVsbG8=\n", "tags"),
+    ("nested lists", "r.yaml", "model: " + "[" * 20_000 + "]" * 20_000, "deeper than 16 levels"),
+    ("nested mappings", "r.yaml", "model: " + "{a: " * 9_000, "deeper than 16 levels"),
+    ("nested blocks", "r.yaml", "\n".join(" " * i + "a:" for i in range(300)), "deeper than 16 levels"),
+    ("name twice", "r.yaml", "model: tiny\nbits: 8\nmodel: base\n", r"a setting is given twice \(line 3\)"),
+    ("name that is a list", "r.yaml", "? [a, b]\n: 1\n", r"name must be text \(line 1\)"),
+    ("no such date", "r.yaml", "model: 2024-99-99\n", "not valid yaml"),
+    ("control character", "r.yaml", "model: \x1b[31m\n", "not valid yaml"),
+    ("two documents", "r.yaml", "model: a\n---\nmodel: b\n", "not valid yaml"),
+    ("nested arrays", "r.toml", "model = " + "[" * 20_000 + "]" * 20_000, "deeper than 16 levels"),
+    ("inline tables", "r.toml", "model = " + "{a=" * 9_000 + "1" + "}" * 9_000, "deeper than 16 levels"),
+    ("dotted name", "r.toml", "model" + ".a" * 30_000 + " = 1\n", "deeper than 16 levels"),
+    ("dotted header", "r.toml", "[model" + ".a" * 30_000 + "]\nb = 1\n", "deeper than 16 levels"),
+    ("dotted quoted name", "r.toml", "model" + '."a"' * 15_000 + " = 1\n", "deeper than 16 levels"),
+    ("nested within bounds", "r.toml", "model = " + "[" * 12 + "]" * 12, "--model wants text, not"),
+    ("name twice", "r.toml", 'model = "a"\nmodel = "b"\n', "not valid toml"),
+    ("long number", "r.toml", "bits = " + "1" * 5_000, "not valid toml"),
+    ("large number", "r.toml", "lr = " + "1" * 400, "--lr wants a number"),
+    ("large whole number", "r.toml", "bits = " + "1" * 400, "--bits wants a whole number"),
+    ("infinity", "r.toml", "epochs = inf\n", "--epochs wants a number"),
+    ("half a pair", "r.yaml", 'model: "\\ud800"\n', "--model wants text"),
+    ("zero byte", "r.toml", 'model = "a\\u0000b"\n', "--model wants text"),
+    ("zero byte in a list", "r.toml", 'methods = ["a\\u0000b"]\n', "--methods wants names"),
+    ("long value", "r.toml", 'bits = "' + "x" * 50_000 + '"\n', "--bits wants a whole number"),
+    ("long name", "r.toml", "x" * 50_000 + " = 1\n", "unknown setting"),
+    ("long method", "r.toml", 'model = "a"\nout = "b"\nmethods = "' + "x" * 50_000 + '"\n', "unknown method"),
+    ("too large", "r.toml", "# " + "x" * 70_000, "holds more than 64 KiB"),
+    ("UTF-16", "r.toml", "model = 'tiny'\n".encode("utf-16"), "is not UTF-8 text"),
+    ("Latin-1", "r.yaml", "label_column: caf\xe9\n".encode("latin-1"), r"is not UTF-8 text \(byte 0xe9 at offset 17\)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [case[1:] for case in BOUNDED],
+    ids=[f"{case[0]}, {case[1]}" for case in BOUNDED],
+)
+def test_a_hostile_file_is_refused_soon_and_in_a_short_sentence(
+    name: str, content: str | bytes, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    began = time.monotonic()
+    with pytest.raises(InputError, match=sentence) as caught:
+        Recipe.from_file(tmp_path / name).validate()
+    assert time.monotonic() - began < 20
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1500
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    for name, content in (("r.toml", 'model = "tiny"\r\n'), ("r.yaml", "model: tiny\r\n")):
+        (tmp_path / name).write_bytes(content.encode("utf-8-sig"))
+        assert Recipe.from_file(tmp_path / name).model == "tiny"
 
 
 def test_methods() -> None:

@@ -88,7 +88,7 @@ def test_broken_in_training(
         (folder.shutil, "rmtree", 1),
         (run, "evaluate_model", 1),
         (run, "pack", 1),
-        (run.checkpoint, "save_file", 1),
+        (run.checkpoint.write, "save_file", 1),
         (run.checkpoint, "load", 1),
         (run, "evaluate_model", 2),
         (folder.RunFolder, "finish", 1),

@@ -1,0 +1,126 @@
+"""A model built by transformers from a config that anyone may have written.
+
+What building takes of memory and time is bounded by the tensors in the file, and nothing is fetched for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from sparseq.errors import InputError
+from sparseq_kernels.untrusted import shown
+
+from .config import as_json, parsed
+from .header import Header
+from .layout import Layout
+from .names import CONFIG, QUANTIZATION
+from .untrusted_files import plain, reason
+
+__all__ = ["build"]
+
+# While a model is built: bytes for each byte that its tensors have in fp32, calls of torch that make a tensor for each
+# of them, and both in any case. A model makes small buffers of its own, causal masks and frequencies, and little else.
+_BYTES_PER_BYTE, _BYTES_ANYWAY = 8, 2**27
+_CALLS_PER_TENSOR, _CALLS_ANYWAY = 8, 512
+
+
+def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Path) -> nn.Module:
+    """The untrained model that transformers makes of the config; parameters are allocated, not initialised.
+
+    On the CPU, in fp32 but where the class says otherwise. InputError: no such class in transformers (nothing is ever
+    fetched), values that it refuses, or a model much larger than the tensors in the file.
+    """
+    try:
+        import transformers
+        from transformers.initialization import no_init_weights
+    except ImportError as error:
+        raise InputError(f"loading {folder} needs transformers: pip install 'sparseq[train]'") from error
+    kind = _class(layout.architecture, transformers)
+    where, wanted = folder / CONFIG, kind.config_class.model_type
+    if config.get("model_type") != wanted:
+        raise InputError(
+            f"{where}: model_type is {shown(config.get('model_type'))}, and that of {layout.architecture} is {wanted}"
+        )
+    own = sum(entry.numel for entry in header.entries.values()) + layout.weights
+    budget = _Budget(_BYTES_PER_BYTE * 4 * own + _BYTES_ANYWAY, _CALLS_PER_TENSOR * len(layout.origin) + _CALLS_ANYWAY)
+    try:
+        # The layers are put in afterwards, and `save` names their library anew.
+        values = parsed(kind.config_class, {name: value for name, value in config.items() if name != QUANTIZATION})
+        if config.get("transformers_version") == transformers.__version__:
+            lost = [name for name in json.loads(as_json(values)) if name not in config]
+            if lost:
+                raise InputError(f"'{plain(lost[0])}' is missing")
+        # On the CPU, not the meta device: non-persistent buffers (position ids) get their values, and pages of
+        # parameters that nothing touches cost nothing.
+        with torch.device("cpu"), _in_fp32(), budget, no_init_weights():
+            model: nn.Module = kind(values)
+    except Exception as error:  # whatever transformers raises for it, the file is at fault
+        why = f" ({reason(error)})" if isinstance(error, InputError) else ""
+        raise InputError(f"{where} cannot be read as {layout.architecture}'s{why}; save the model again") from error
+    return model
+
+
+@contextlib.contextmanager
+def _in_fp32() -> Iterator[None]:
+    """Buffers that are not stored are as they were when the model was made, whatever the default dtype is now."""
+    default = torch.get_default_dtype()
+    if default == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
+
+
+class _Budget(TorchDispatchMode):
+    """Refuses what would take more bytes or calls than `size` and `calls`, before it is taken."""
+
+    def __init__(self, size: int, calls: int) -> None:
+        super().__init__()
+        self.size, self.calls = size, calls
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not func._schema.is_mutable and not func.is_view:
+            self.calls -= 1
+            self.size -= _size(func, args, kwargs)
+        if self.size < 0 or self.calls < 0:
+            raise InputError("it describes a model that is larger than the tensors in the file")
+        return func(*args, **kwargs)
+
+
+def _size(func: Any, args: Any, kwargs: Any) -> int:
+    """Bytes of what the call returns, found without making it."""
+    if func is torch.ops.aten.empty.memory_format:  # a parameter, as nearly all are
+        return math.prod(args[0]) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
+    to_meta = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+    try:
+        results = func(*to_meta[0], **({**to_meta[1], "device": "meta"} if "device" in kwargs else to_meta[1]))
+    except (RuntimeError, NotImplementedError):
+        return 0  # what has no form before its values are known, such as a number taken out of a tensor
+    results = results if isinstance(results, tuple | list) else (results,)
+    return sum(result.nbytes for result in results if isinstance(result, Tensor))
+
+
+def _class(architecture: str | None, transformers: Any) -> Any:
+    """The class of transformers with exactly this name, among those that an instance can have."""
+    kind: Any = getattr(transformers, architecture or "", None)
+    of_a_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+    named_so = of_a_model and kind.__name__ == architecture and kind.__module__.startswith("transformers.models.")
+    if not named_so or not getattr(kind.config_class, "model_type", ""):
+        raise InputError(
+            f"transformers {transformers.__version__} has no {architecture}; pass load() the model to fill"
+        )
+    return kind

@@ -1,0 +1,152 @@
+"""`config.json`: written with the model, covered by its checksum, and checked before a model is built from it.
+
+transformers builds what a config says, whatever it costs and wherever its code comes from; so its size, nesting,
+numbers and names are bounded first.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.reading import read_bytes
+from sparseq_kernels.untrusted import FLOAT_DTYPES, shown
+
+from .layout import Layout
+from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
+from .untrusted_files import plain, strict_json
+
+__all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_config", "verify_config"]
+
+LARGEST_CONFIG = 16 * 2**20
+_DEEPEST = 16
+# Of any integer, and of one that says how many layers, labels and the like a config makes lists of. Rotary bases and
+# the longest contexts come to 10 million.
+_LARGEST, _MOST = 2**24, 2**16
+_COUNTS = re.compile(r"(^|_)(layers?|labels|blocks|stages|experts|groups|copies)$")
+# Integers that say how much there is of something, which are never negative; others may be, such as an axis.
+_SIZES = re.compile(r"^(num|n|max)_|(^|_)(sizes?|heads|dim|width|length|positions)$")
+# Entries with which transformers would fetch code or weights, or would run what a hub holds.
+_REFUSED = re.compile(
+    r"auto_map|trust_remote_code|custom_pipelines|kernel_config|use_kernels|_?(attn|experts)_implementation(_internal)?"
+)
+# Floating-point entries, and what they may be from and to.
+_RANGES = {
+    re.compile(r"(^|_)eps(ilon)?$"): (0.0, 0.1),
+    re.compile(r"(^|_)(dropout|prob|dropout_prob|dropout_rate|drop_path_rate|pdrop|layerdrop)$"): (0.0, 1.0),
+    re.compile(r"(^|_)(initializer_range|init_std)$"): (0.0, 1e4),
+}
+
+
+def config_text(model: Any, architecture: str, quantized: bool) -> str:
+    """What `save` writes as config.json. quantized: whether the model has sparseq layers, which transformers then
+    leaves to `sparseq.pretrained`. InputError: a config that `load` would refuse."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, QUANTIZATION):
+        delattr(config, QUANTIZATION)
+    if quantized:
+        setattr(config, QUANTIZATION, {"quant_method": METHOD})
+    config.architectures = [architecture]
+    config.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), config.dtype)
+    written = json.loads(as_json(config))
+    # A name that transformers leaves out for its default value would be read as another's, should the default change.
+    written |= {name: value for name, value in json.loads(as_json(parsed(type(config), written))).items()
+                if name not in written}  # fmt: skip
+    check_values(written, "the model's config")
+    return json.dumps(written, indent=2, sort_keys=True) + "\n"
+
+
+def digest(text: bytes) -> str:
+    """Hex sha256."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
+    """The checked values of the folder's config.json. InputError: it is missing, altered since `save` wrote it (in
+    format 1 the checksum does not cover it), or says what no config does."""
+    text = _text(folder, layout)
+    config = strict_json(text, str(folder / CONFIG))
+    check_values(config, str(folder / CONFIG))
+    if config.get("architectures") not in (None, [layout.architecture]):
+        raise InputError(
+            f"{folder / CONFIG} is of {shown(config['architectures'])}, and the model is a {layout.architecture}; "
+            "save the model again"
+        )
+    return dict(config)
+
+
+def verify_config(folder: Path, layout: Layout) -> None:
+    """InputError unless config.json is as `save` wrote it."""
+    if layout.config is not None:
+        _text(folder, layout)
+
+
+def check_values(config: Any, where: str) -> None:
+    """InputError unless a config has the form of one: nesting, numbers and names within bounds."""
+    if not isinstance(config, dict):
+        raise InputError(f"{where} is {shown(config)}, and must be an object")
+    for name, value, depth in _nodes(config):
+        what = f"{where}: '{plain(name)}'"
+        if depth > _DEEPEST:
+            raise InputError(f"{where} is nested deeper than {_DEEPEST} levels")
+        if _REFUSED.fullmatch(name) or (name in ("use_pretrained_backbone", "use_timm_backbone") and value):
+            raise InputError(f"{what} is refused: it makes transformers fetch or run what is not in the folder")
+        if type(value) is int and abs(value) > (_MOST if _COUNTS.search(name) else _LARGEST):
+            raise InputError(f"{what} is {shown(value)}, more than any model has")
+        if type(value) is int and value < 0 and (_SIZES.search(name) or _COUNTS.search(name)):
+            raise InputError(f"{what} is {value}, and must not be negative")
+        if name in ("dtype", "torch_dtype") and value not in (None, *FLOAT_DTYPES):
+            raise InputError(f"{what} is {shown(value)}, and must be one of {', '.join(FLOAT_DTYPES)}")
+        for pattern, (low, high) in _RANGES.items():
+            if type(value) in (int, float) and pattern.search(name) and not low <= value <= high:
+                raise InputError(f"{what} is {shown(value)}, and must be from {low:g} to {high:g}")
+
+
+def parsed(kind: Any, config: Mapping[str, Any]) -> Any:
+    """The config of the class `kind` with these values."""
+    return kind.from_dict(copy.deepcopy(dict(config)))
+
+
+def as_json(config: Any) -> str:
+    return str(config.to_json_string())
+
+
+def _text(folder: Path, layout: Layout) -> bytes:
+    """config.json, unparsed, if it is the one that the layout knows."""
+    try:
+        text = read_bytes(folder / CONFIG, LARGEST_CONFIG)
+    except InputError:
+        if layout.config is None:
+            raise
+        text = b""
+    if layout.config is None or digest(text) == layout.config:
+        return text
+    # A `save` that was killed between moving the two files has left the config that belongs to the old weights.
+    previous = folder / STAGING / PREVIOUS
+    if previous.is_file() and not previous.parent.is_symlink():
+        kept = read_bytes(previous, LARGEST_CONFIG)
+        if digest(kept) == layout.config:
+            return kept
+    raise InputError(
+        f"{folder / CONFIG} was altered after it was saved (sha256 mismatch) or is missing; save the model again"
+    )
+
+
+def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
+    """(name, value, depth) of everything inside, lists' items under the name of their list."""
+    waiting: list[tuple[str, Any, int]] = [(name, value, 1) for name, value in config.items()]
+    while waiting:
+        name, value, depth = waiting.pop()
+        yield name, value, depth
+        if depth > _DEEPEST:
+            continue
+        if isinstance(value, dict):
+            waiting += [(key, item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(name, item, depth + 1) for item in value]

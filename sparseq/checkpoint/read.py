@@ -1,0 +1,184 @@
+"""Reading a model folder: the whole header is checked, then the config, then the model is built, and then filled."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from sparseq.errors import InputError
+from sparseq.nn import check_finite
+from sparseq.reading import opened
+
+from .build import build
+from .checksum import checksum, raw
+from .config import read_config, verify_config
+from .header import Entry, Header, read_header
+from .layout import Layout, read_layout
+from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
+from .sentinels import unguarded
+from .skeleton import check_state, fill, place_layers
+from .untrusted_files import reason
+
+__all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_metadata", "verify"]
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The model that `save` wrote into `folder`, exact to the bit, on the CPU, in eval mode.
+
+    Without `model` it is rebuilt from `config.json` by transformers, from its own classes and never from a hub; `model`
+    is a skeleton with the same module names (its plain layers are exchanged for the saved ones, its tensors replaced),
+    changed in place and returned (after an error it is of no more use).
+    InputError: folder or file missing, truncated, altered or not written by `save`; a skeleton that does not fit; NaN
+    or infinity in a parameter or in a sparseq layer (named). All that the header and `config.json` say is checked
+    before memory is taken for it.
+    """
+    folder = Path(folder)
+    with open_source(folder) as source:
+        layout, path = source.layout, source.path
+        if model is None:
+            model = _build(folder, source)
+        model = place_layers(model, layout, path)
+        check_state(model, layout, source.header, path)
+        tensors = source.tensors()
+    try:
+        fill(model, layout, tensors)
+        check_finite(model)
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}; save the model again") from error
+    return model.eval()
+
+
+def verify(folder: str | Path) -> None:
+    """InputError unless the folder's `model.safetensors` and `config.json` are whole and unaltered since `save` wrote
+    them (in format 1 `config.json` has no checksum)."""
+    with open_source(Path(folder)) as source:
+        verify_config(Path(folder), source.layout)
+        source.verify()
+
+
+def is_saved(folder: str | Path) -> bool:
+    """Whether the folder's weights were written by `save`, going by the header alone."""
+    with contextlib.suppress(InputError):
+        return KEY in read_metadata(folder)
+    return False
+
+
+def layer_names(folder: str | Path) -> tuple[str, ...]:
+    """Names of the sparseq layers in a saved folder; empty for a plain model. InputError: the header is not `save`'s,
+    or damaged."""
+    with open_source(Path(folder)) as source:
+        return tuple(source.layout.layers)
+
+
+def read_metadata(folder: str | Path) -> dict[str, str]:
+    """The text entries of the header, unchecked. InputError: no such folder or file, or it is damaged."""
+    with _opened(Path(folder)) as file:
+        return read_header(file, Path(folder) / WEIGHTS).metadata
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open file whose header was checked."""
+
+    file: BinaryIO
+    path: Path
+    header: Header
+    layout: Layout
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All but the sentinels, by their names in the file, in the shapes that they have in the model. InputError: the
+        checksum does not hold."""
+        tensors: dict[str, Tensor] = {}
+
+        def reading() -> Iterator[tuple[str, Tensor]]:
+            for name, entry in sorted(self.header.entries.items()):
+                tensors[name] = self._read(entry)
+                yield name, tensors[name]
+
+        self._check(reading())
+        return {
+            name: unguarded(tensor) if name in self.layout.guarded else tensor
+            for name, tensor in tensors.items()
+            if name not in self.layout.sentinels
+        }
+
+    def verify(self) -> None:
+        """InputError unless the checksum holds. One tensor at a time is in memory."""
+        self._check((name, self._read(entry)) for name, entry in sorted(self.header.entries.items()))
+
+    def _check(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
+        largest = _memory()
+        if largest is not None and self.header.size > largest:
+            raise InputError(f"{self.path} has {self.header.size:,} bytes, more than this machine's memory")
+        metadata = dict(self.header.metadata)
+        stated = metadata.pop(CHECKSUM, None)
+        if checksum(metadata, tensors) != stated:
+            raise InputError(f"{self.path} was altered after it was saved (sha256 mismatch); save or copy it again")
+
+    def _read(self, entry: Entry) -> Tensor:
+        try:
+            tensor = torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
+            if tensor.numel():
+                self.file.seek(entry.start)
+                left = raw(tensor)
+                while left:
+                    count = self.file.readinto(left)  # type: ignore[attr-defined]
+                    if not count:
+                        raise InputError(f"{self.path} was cut short while it was read")
+                    left = left[count:]
+        except (OSError, RuntimeError, MemoryError) as error:
+            raise InputError(f"{self.path} cannot be read ({reason(error)})") from error
+        if entry.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
+            raise InputError(f"{self.path} is damaged: it has bytes other than 0 and 1 as truth values; save it again")
+        return tensor
+
+
+@contextlib.contextmanager
+def open_source(folder: Path) -> Iterator[Source]:
+    """The folder's weights, open and with a checked header. InputError: missing, damaged or not written by `save`."""
+    path = folder / WEIGHTS
+    with _opened(folder) as file:
+        header = read_header(file, path)
+        yield Source(file, path, header, read_layout(header, path))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[BinaryIO]:
+    path = folder / WEIGHTS
+    for place, missing in (
+        (folder, f"there is no folder {folder}; give one"),
+        (path, f"{folder} holds no {WEIGHTS}; give a folder"),
+    ):
+        try:
+            there = place.is_dir() if place is folder else os.path.lexists(path)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{place} cannot be read ({reason(error)})") from error
+        if not there:
+            raise InputError(f"{missing} that sparseq.save or `sparseq compress` wrote")
+    with opened(path) as file:
+        yield file
+
+
+def _build(folder: Path, source: Source) -> nn.Module:
+    """The untrained model around the tensors."""
+    layout = source.layout
+    if "" in layout.layers:
+        return nn.Identity()  # the model is one sparseq layer, and `place_layers` puts it here
+    if layout.architecture is None or not os.path.lexists(folder / CONFIG):
+        raise InputError(f"{folder} does not say how to rebuild its model (no {CONFIG}); pass load() the model to fill")
+    return build(read_config(folder, layout), layout, source.header, folder)
+
+
+def _memory() -> int | None:
+    """Bytes of memory that the machine has, where it says so."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,145 @@
+"""Writing a model folder: what cannot be written is refused first, and what is there stays until the new is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sparseq.errors import InputError
+from sparseq.nn import check_finite
+from sparseq.nn.unwrap import unwrapped
+
+from .checksum import checksum
+from .config import config_text, digest
+from .header import LARGEST_HEADER, check_name, encode
+from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
+from .state import Contents, contents, has_config
+from .untrusted_files import reason
+
+__all__ = ["save"]
+
+
+def save(
+    model: nn.Module, folder: str | Path, tokenizer: Any = None, *, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Writes `model.safetensors`, with a transformers model also `config.json`, and the tokenizer; returns the file.
+
+    Everything is first written whole into a sub-folder, then moved into place, the weights last: killed at any moment,
+    a new folder holds a whole model or none, an old one a whole model, the old or the new. One writer at a time. What
+    torch.compile, data parallelism or an average of weights has put around the model is left out.
+    metadata: extra text entries for the file's header. InputError, before anything is written: `folder` is a file or
+    may not be written to, something else stands where a file belongs; NaN or infinity in a parameter or a sparseq
+    layer; what a file cannot hold, see `contents`.
+    """
+    folder = Path(folder)
+    model = unwrapped(model)
+    held = contents(model)
+    _check_tensors(model, held)
+    extra = _checked(metadata or {})
+    config = None if not has_config(model) else config_text(model, type(model).__name__, bool(held.layers)).encode()
+    header = held.metadata(extra, None if config is None else digest(config))
+    if len(encode(held.stored(), header)) > LARGEST_HEADER:
+        raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
+    staging = _place(folder)
+    try:
+        tensors = _independent(held.stored())
+        header[CHECKSUM] = checksum(header, sorted(tensors.items()))
+        try:
+            save_file(tensors, staging / WEIGHTS, header)
+        except SafetensorError as error:
+            raise OSError(f"{staging / WEIGHTS} cannot be written ({reason(error)})") from error
+        if config is not None:
+            (staging / CONFIG).write_bytes(config)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(staging)
+        _move(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder / WEIGHTS
+
+
+def _check_tensors(model: nn.Module, held: Contents) -> None:
+    for name, tensor in held.tensors.items():
+        if tensor.is_meta:
+            raise InputError(f"{name} is on the meta device and has no values to save; load the model first")
+    check_finite(model)
+
+
+def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
+    for name, text in metadata.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InputError(f"metadata must have texts for texts, not {text!r} for {name!r}")
+        if name in (KEY, CHECKSUM, "format"):
+            raise InputError(f"metadata has an entry {name!r}, which is the file's own")
+        check_name(name, "an entry of metadata")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"the entry {name!r} of metadata is no Unicode text") from error
+    return dict(metadata)
+
+
+def _place(folder: Path) -> Path:
+    """A new, empty sub-folder of `folder`, both made if need be. InputError where files cannot be written there."""
+    try:
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise InputError(f"cannot save into {folder}: it is a file or a link to none, and a folder is needed")
+        for name in (WEIGHTS, CONFIG):
+            if (folder / name).is_dir():
+                raise InputError(f"cannot save into {folder}: {name} is a folder there; remove it")
+        staging = folder / STAGING
+        if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
+            raise InputError(f"cannot save into {folder}: {STAGING} is in the way, which is no folder; remove it")
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"cannot save into {folder}: it may not be written to")
+        if staging.exists():
+            shutil.rmtree(staging)
+        staging.mkdir(parents=True)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot save into {folder} ({reason(error)})") from error
+    return staging
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Moves the files into place, the weights last. InputError, before the first, where one has a folder's name."""
+    files = sorted((file for file in staging.iterdir() if file.is_file()), key=lambda file: file.name == WEIGHTS)
+    for file in files:
+        if (folder / file.name).is_dir():
+            raise InputError(f"cannot save into {folder}: {file.name} is a folder there; remove it")
+        _flush(file)
+    # Should this be killed before the weights are moved, the old ones still find their config: see `config`.
+    with contextlib.suppress(OSError):
+        if any(file.name == CONFIG for file in files):
+            shutil.copyfile(folder / CONFIG, staging / PREVIOUS)
+            _flush(staging / PREVIOUS)
+    for file in files:
+        os.replace(file, folder / file.name)
+
+
+def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors, no two in one storage (safetensors refuses those), copied only where need be."""
+    result: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        # Conjugate and negative views say of their memory what is not in it.
+        tensor = tensor.cpu().resolve_conj().resolve_neg().contiguous()
+        if tensor.untyped_storage().data_ptr() in storages and tensor.numel():
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        result[name] = tensor
+    return result
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

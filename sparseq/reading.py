@@ -1,0 +1,202 @@
+"""Reading what users give: whole regular files of bounded size, strict UTF-8, and JSON of bounded depth.
+
+A path may name anything: a named pipe or a device, which blocks a reader for ever, or a file larger than memory. What
+is quoted in a message is bounded too: a few bytes of YAML aliases can describe more text than fits into memory.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import reprlib
+import stat
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sparseq.errors import InputError
+
+SMALL = 16 * 2**20
+"""Bytes at most of a file that a program wrote for itself: metrics, markers, states."""
+
+LARGE = 4 * 2**30
+"""Bytes at most of a table of data, which is read whole."""
+
+QUOTED = 80
+"""Characters of a value at most that a message quotes."""
+
+_CHUNK = 16 * 2**20
+
+_KINDS = (
+    (stat.S_ISFIFO, "it is a named pipe"),
+    (stat.S_ISSOCK, "it is a socket"),
+    (stat.S_ISCHR, "it is a device"),
+    (stat.S_ISBLK, "it is a device"),
+)
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading, unbuffered.
+
+    It is asked what it is before it is opened, because a device may act on that, and opened without waiting for a
+    writer, should a named pipe have taken its place. InputError: no such file, anything but a regular file, or it
+    cannot be read.
+    """
+    try:
+        _check_regular(path, os.stat(path).st_mode)
+        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 (closed below)
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}: give the path of an existing file") from error
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise _unreadable(path, str(getattr(error, "strerror", None) or error)) from error
+    with file:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)
+        yield file
+
+
+def read_bytes(path: str | Path, limit: int = LARGE) -> bytes:
+    """A regular file's content. InputError: more than `limit` bytes, or see `opened`."""
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise _too_large(path, limit)
+        content = bytearray()  # the file may have grown since, or be one of /proc, whose size reads 0
+        try:
+            while chunk := file.read(min(limit + 1 - len(content), _CHUNK)):
+                content += chunk
+        except OSError as error:
+            raise _unreadable(path, str(error.strerror or error)) from error
+        except MemoryError as error:
+            raise _unreadable(path, "it does not fit into memory") from error
+    if len(content) > limit:
+        raise _too_large(path, limit)
+    return bytes(content)
+
+
+def read_text(path: str | Path, limit: int = LARGE) -> str:
+    """A regular file's text, line ends as they are, without a byte-order mark. InputError as `read_bytes`, or where it
+    is no UTF-8 text."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {error.start}): "
+            "save it as UTF-8"
+        ) from error
+
+
+def read_json(path: str | Path, limit: int = SMALL) -> Any:
+    """The JSON value that a file holds. InputError as `read_text`, or as `parse_json`."""
+    text = read_text(path, limit)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({brief(error)})") from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. ValueError: not JSON, nested too deeply, a name twice in one object, or half of a
+    surrogate pair, which no encoding can write."""
+    try:
+        value = json.loads(text, object_pairs_hook=_once)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], values: Any) -> T:
+    """The dataclass `kind` of a JSON object's values, lists as tuples. ValueError, naming the field: no object, a field
+    without a value, an unknown one, or a value that is not of the field's annotated type."""
+    if not isinstance(values, dict):
+        raise ValueError(f"an object is needed, not {quoted(values)}")
+    fields: tuple[Any, ...] = dataclasses.fields(kind)  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    empty = dataclasses.MISSING
+    needed = [field.name for field in fields if field.default is empty and field.default_factory is empty]
+    if missing := [name for name in needed if name not in values]:
+        raise ValueError(f"{missing[0]} is missing")
+    if unknown := [name for name in values if name not in hints]:
+        raise ValueError(f"{quoted(unknown[0])} is unknown")
+    return kind(**{name: _as(hints[name], value, name) for name, value in values.items()})
+
+
+def _as(hint: Any, value: Any, name: str) -> Any:
+    wrong = ValueError(f"{name} is {quoted(value)}")
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in parts:
+            return None
+        (hint,) = (part for part in parts if part is not type(None))
+        return _as(hint, value, name)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise wrong
+        return {key: _as(parts[1], part, f"{name}.{key}") for key, part in value.items()}
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or (parts[-1] is not ... and len(value) != len(parts)):
+            raise wrong
+        hints = [parts[0]] * len(value) if parts[-1] is ... else parts
+        return tuple(_as(hint, part, name) for hint, part in zip(hints, value, strict=True))
+    if isinstance(value, bool) is not (hint is bool) or not isinstance(value, (int, float) if hint is float else hint):
+        raise wrong
+    return value
+
+
+def quoted(value: Any) -> str:
+    """`repr(value)` for a message: bounded in length, depth and work, and free of control characters."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # an integer of too many digits to write
+        text = f"a {type(value).__name__} of too many digits"
+    return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
+
+
+def brief(error: BaseException) -> str:
+    """An exception's message for a sentence: one line of bounded length."""
+    text = " ".join((str(error)[:1000].strip() or type(error).__name__).split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {quoted(name)} stands twice in one object")
+        found[name] = value
+    return found
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(path: str | Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        odd = next((what for test, what in _KINDS if test(mode)), os.strerror(errno.EISDIR))
+        raise _unreadable(path, odd)
+
+
+def _unreadable(path: str | Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be read ({why}): give the path of a readable regular file")
+
+
+def _too_large(path: str | Path, limit: int) -> InputError:
+    unit, name = (2**20, "MiB") if limit >= 2**20 else (2**10, "KiB")
+    return InputError(f"{path} holds more than {limit // unit:,} {name}, the most that is read of such a file")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, QUOTED, QUOTED, QUOTED

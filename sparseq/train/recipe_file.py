@@ -1,0 +1,98 @@
+"""What a recipe file says, before it becomes a `Recipe`: TOML or YAML from anywhere, so everything about it is bounded.
+
+A setting is a number, a text or a list of them: no recipe needs more than a few levels or any of YAML's references,
+whose expansion is not bounded by the size of the file.
+"""
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.reading import brief, read_text
+
+MOST_BYTES = 64 * 2**10
+MOST_LEVELS = 16
+
+# Bare and quoted parts of a dotted key. The standard library's parser takes quadratic time in their number.
+_KEY_PARTS = re.compile(
+    r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*)""" + "{" + str(2 * MOST_LEVELS) + "}"
+)
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in a .toml, .yaml or .yml file, as written.
+
+    InputError: another suffix; no regular file of at most `MOST_BYTES` of UTF-8 text; not valid; nested deeper than
+    `MOST_LEVELS`; a setting given twice; YAML's anchors, aliases or tags; no table of settings.
+    """
+    path = Path(path)
+    if path.suffix not in (".toml", ".yaml", ".yml"):
+        raise InputError(f"recipe {path} is neither .toml nor .yaml")
+    try:
+        content = read_text(path, MOST_BYTES)
+    except InputError as error:
+        raise InputError(f"cannot read recipe {path}: {error}") from error
+    try:
+        values = _parse_toml(content) if path.suffix == ".toml" else _parse_yaml(content)
+    except RecursionError as error:
+        raise InputError(f"recipe {path} is nested deeper than {MOST_LEVELS} levels") from error
+    except ValueError as error:
+        raise InputError(f"recipe {path} is not valid {path.suffix[1:]}: {brief(error)}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {path} is not a table of settings such as 'sparsity = 0.6'")
+    return values
+
+
+def _parse_toml(content: str) -> Any:
+    try:
+        tomllib = importlib.import_module("tomllib")
+    except ModuleNotFoundError:  # Python 3.10
+        tomllib = importlib.import_module("tomli")
+    if _KEY_PARTS.search(content):
+        raise RecursionError
+    return tomllib.loads(content)
+
+
+def _parse_yaml(content: str) -> Any:
+    import yaml
+
+    try:
+        _check_events(yaml.parse(content, yaml.SafeLoader))
+        _check_names(yaml.compose(content, yaml.SafeLoader))
+        return yaml.safe_load(content) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_events(events: Any) -> None:
+    """Refuses what expands or recurses, event by event, before anything is built of it."""
+    import yaml
+
+    level = 0
+    for event in events:
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise ValueError(f"anchors and aliases (& and *) are not read{_at(event)}")
+        if getattr(event, "tag", None) is not None:
+            raise ValueError(f"tags (!) are not read{_at(event)}")
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MOST_LEVELS:
+            raise RecursionError
+
+
+def _check_names(root: Any) -> None:
+    """Refuses a setting that is given twice, of which YAML's loader would take the last."""
+    import yaml
+
+    seen: set[str] = set()
+    for key, _ in root.value if isinstance(root, yaml.MappingNode) else ():
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(f"a setting's name must be text{_at(key)}")
+        if key.value in seen:
+            raise ValueError(f"a setting is given twice{_at(key)}")
+        seen.add(key.value)
+
+
+def _at(place: Any) -> str:
+    return f" (line {place.start_mark.line + 1})"
