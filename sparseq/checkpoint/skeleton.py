@@ -86,12 +86,18 @@ def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> Non
     """Puts the tensors into the model without a copy; names that share a tensor share one Parameter again."""
     parameters: dict[str, nn.Parameter] = {}
     state: dict[str, Tensor] = {}
-    for name, wanted in model.state_dict(keep_vars=True).items():
+    expected = model.state_dict(keep_vars=True)
+    for name, wanted in expected.items():
         first = layout.origin[name]
         state[name] = tensors[first]
         if isinstance(wanted, nn.Parameter):
             state[name] = parameters.setdefault(first, nn.Parameter(tensors[first], wanted.requires_grad))
     model.load_state_dict(state, assign=True)
+    for name, wanted in expected.items():
+        module, _, own = name.rpartition(".")
+        # The bias of a packed head that is also another module's: one object, which moves and casts change once.
+        if layout.origin[name] in parameters and not isinstance(wanted, nn.Parameter):
+            model.get_submodule(module)._buffers[own] = parameters[layout.origin[name]]
     refuse_save_pretrained(model)
 
 

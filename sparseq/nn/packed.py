@@ -56,7 +56,8 @@ class Packed(nn.Module):
 
     def _sources(self) -> tuple[Tensor, ...]:
         own = self._buffers
-        return tuple([own[name] for name in self._names])  # type: ignore[misc]
+        # One that was made a Parameter is no buffer any more.
+        return tuple([own[name] if name in own else getattr(self, name) for name in self._names])  # type: ignore[misc]
 
     @property
     def bits(self) -> int:

@@ -137,8 +137,10 @@ class PackedLinear(Packed):
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
             levels = self.levels() if self._expands else own["values"]
+            # It may have been made a Parameter; and a look-up by attribute takes long.
+            bias = own["bias"] if "bias" in own else self.bias  # noqa: SIM401
             run = call if is_compiling() else self._repeated
-            return run("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
+            return run("int8_linear", input, levels, own["scale"], bias, own["input_scale"], "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         assert self.scale is not None

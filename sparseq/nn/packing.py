@@ -26,9 +26,9 @@ def pack(model: nn.Module) -> nn.Module:
     `QuantEmbedding` becomes its packed form, in the format that stores it in the fewest bytes
     (`sparseq_kernels.layouts.FORMATS`).
 
-    What torch.compile, data parallelism or an average of weights has put around the model is left out. Tied weights
-    and biases are stored once, if they are quantized and pruned alike. Hooks and attributes of the layers are copied,
-    as all else is. Raises InputError for FSDP's shards, for NaN or Inf in the weights, for static activations that were
+    Tied weights and biases are stored once, if they are quantized and pruned alike. Hooks and attributes of the layers
+    are copied, as all else is; what torch.compile, data parallelism or an average of weights has put around the model
+    is left out. Raises InputError for FSDP's shards, for NaN or Inf in the weights, for static activations that were
     never calibrated, and for what hangs on a layer and would be lost, such as accelerate's hooks.
     """
     model = unwrapped(model)

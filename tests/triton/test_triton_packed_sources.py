@@ -8,6 +8,14 @@ from gpu_or_interpreter import DEVICE, randn
 
 import sparseq
 from sparseq.nn import QuantSparseLinear, multiply_as_stored
+from sparseq_kernels import use_backend
+
+
+@pytest.fixture(autouse=True)
+def _on_triton():
+    with use_backend("triton"):
+        yield
+
 
 PATTERNS = ["unstructured", "2:4", "16x32"]
 
