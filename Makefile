@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SIZE ?= full
 
-.PHONY: demo test test-kernels test-slow compile-check gpu lint clean
+.PHONY: demo test test-kernels test-slow test-processors compile-check gpu lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
@@ -15,6 +15,10 @@ test: $(VENV)/.dev test-kernels
 # Triton's kernels on the CPU, in a process of their own: Triton reads the switch once.
 test-kernels: $(VENV)/.dev
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/triton
+
+# The tests marked `processor`, as on other processors: older instruction sets, fp32 and bf16, threads, orders of summation.
+test-processors: $(VENV)/.dev
+	$(BIN)/python tests/processors.py --jobs 2
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow

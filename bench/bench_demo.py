@@ -9,6 +9,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from bench.common import ROOT, arguments, finish
@@ -25,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("The demo's recipe, for the record.", 1, argv, options)
     size = "ci" if given.smallest else "full"
-    models = run(size, given.runs.resolve(), Reporter())
+    models, paired = run(size, given.runs.resolve(), Reporter())
     reference = models[0]
     rows = []
     for model in models:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given.smallest:
         FIGURE.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(given.runs / "demo.png", FIGURE)
-    finish("demo", rows, {"size": size, "seconds": seconds}, given)
+    finish("demo", rows, {"size": size, "seconds": seconds, "paired": asdict(paired)}, given)
     return 0
 
 

@@ -1,7 +1,8 @@
 """The calls whose kernels are compiled in advance: every op of the Triton backend, at the layer sizes of the six BERTs.
 
 Activations are bf16 and master weights fp32, as in training under autocast. Other types and rarer options come at the
-width of BERT-base alone. Tensors are never written: of the largest, only addresses are taken.
+width of BERT-base alone, and int8_linear at a width that 16 does not divide. Tensors are never written: of the largest,
+only addresses are taken.
 """
 
 import json
@@ -19,11 +20,14 @@ from sparseq.models import BERT_VOCABULARY, SIZES
 from sparseq_kernels.tiles import layout
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
+from sparseq_kernels.triton.plans import SKINNY_ROWS
 from sparseq_kernels.triton.tile_sparse import masked_values
 
 ROWS = (1, 16, 128, 1024, 8192)
 BASE = SIZES["base"].hidden
 HIDDEN = sorted({spec.hidden for spec in SIZES.values()})
+# Of TinyBERT: rows of so many bytes are not loaded 16 at a time.
+RAGGED = 312
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 BF16 = torch.bfloat16
 
@@ -61,6 +65,8 @@ def cases() -> Iterator[Case]:
         yield from row_ops(M, hidden, rich)
     # A decoder over the vocabulary: more columns than any GPU has processors for.
     yield from int8_linear(16, BERT_VOCABULARY, 1024, True)
+    for (outputs, inputs), M in product(layers(RAGGED), ROWS[1:4:2]):
+        yield from int8_linear(M, outputs, inputs, True)
     yield from fake_quant()
     yield from magnitude_mask()
 
@@ -80,9 +86,11 @@ def tuned_cases(arch: str) -> Iterator[Case]:
 
 
 def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
-    def case(dtype: torch.dtype, activation: str, text: str = "", **options: Any) -> Case:
+    def case(
+        dtype: torch.dtype, activation: str, text: str = "", bias_dtype: torch.dtype | None = None, **options: Any
+    ) -> Case:
         def run() -> Any:
-            x, bias = new(M, K, dtype=dtype), new(N, dtype=BF16 if dtype == torch.int8 else dtype)
+            x, bias = new(M, K, dtype=dtype), new(N, dtype=bias_dtype or (BF16 if dtype == torch.int8 else dtype))
             weight, scale = new(N, K, dtype=torch.int8), new(N)
             given = {name: value() for name, value in options.items()}
             return ops.int8_linear(x, weight, scale, bias, activation=activation, **given)
@@ -99,6 +107,13 @@ def int8_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
         yield case(BF16, activation, ", static", input_scale=lambda: new(1))
         yield case(BF16, activation, ", requantized", output_scale=lambda: new(1))
         yield case(torch.int8, activation, ", requantized", input_scale=lambda: new(M), output_scale=lambda: new(1))
+        if M > SKINNY_ROWS:
+            # A bias that stayed fp32, as in a model trained under autocast: it takes most registers at a tile's end.
+            for out in FLOATS:
+                given = {"input_scale": lambda: new(M), "out_dtype": lambda out=out: out}
+                yield case(torch.int8, activation, f", bias fp32 -> {_name(out)}", torch.float32, **given)
+            given = {"input_scale": lambda: new(M), "output_scale": lambda: new(1)}
+            yield case(torch.int8, activation, ", bias fp32, requantized", torch.float32, **given)
 
 
 def sparse(M: int, N: int, K: int) -> Iterator[Case]:

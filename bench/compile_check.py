@@ -1,15 +1,18 @@
 """Compiles every Triton kernel for GPUs that this machine need not have, and reads the machine code.
 
-    python -m bench.compile_check [--arch sm_90 ...] [--jobs N] [--smallest] [--out DIR]
+    python -m bench.compile_check [--arch sm_90 ...] [--kernel int8_tile_kernel ...] [--jobs N] [--smallest] [--out DIR]
 
 Each op is called as a GPU would be (`compile_cases`), under a driver that compiles and launches nothing
 (`absent_gpu`), so that what is compiled is what a GPU would get: the same plan, constants, types and alignments. Of
 each kernel it is checked that it compiles, fits, keeps everything in registers, multiplies in matrix units, copies
-asynchronously and rounds the product before it rounds to an integer. Exits with 1 if one does not.
+asynchronously and rounds the product before it rounds to an integer. Exits with 1 if one does not, and with 130 if it
+is interrupted: Triton keeps what it has compiled, so that the same command goes on from there.
 """
 
 import argparse
+import itertools
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,8 +31,10 @@ from bench import assembly
 from bench.absent_gpu import ARCHITECTURES, KIB, absent_gpu
 from bench.common import RESULTS, commit, smallest_asked, write_json
 from bench.compile_cases import cases, tuned_cases
-from bench.compile_variants import Variant, one_a_plan, variants
+from bench.compile_variants import Variant, smallest_set, variants
+from sparseq_kernels import InputError
 
+_ORDER = tuple(itertools.product((True, False), ARCHITECTURES))
 # Kernels that one worker compiles before it reports: their code is disassembled together.
 CHUNK = 8
 
@@ -111,10 +116,14 @@ def check(variant: Variant, kernel: Any, text: str) -> Found:
 
 
 def examine_all(wanted: Sequence[Variant], jobs: int) -> Iterator[Found]:
-    """In `jobs` processes; a line for each chunk that is done."""
-    chunks = [part for arch in ARCHITECTURES for part in _chunks([v for v in wanted if v.arch == arch])]
+    """In `jobs` processes, the hungriest first, so that a failure shows early; a line for each chunk that is done. What
+    has not begun when this ends is not begun."""
+    groups = [[v for v in wanted if v.arch == arch and bool(v.hungry) == hungry] for hungry, arch in _ORDER]
+    chunks = [part for group in groups for part in _chunks(group)]
     done, start = 0, time.monotonic()
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    # Workers end at once, and silently, when the terminal interrupts them.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    try:
         running = {pool.submit(examine, chunk): chunk for chunk in chunks}
         for finished in as_completed(running):
             try:
@@ -126,8 +135,14 @@ def examine_all(wanted: Sequence[Variant], jobs: int) -> Iterator[Found]:
             for one in found:
                 if one.problems:
                     print(one, flush=True)
-            print(f"{done} of {len(wanted)} for {found[0].variant.arch}, {time.monotonic() - start:.0f} s", flush=True)
+            seconds = time.monotonic() - start
+            left = (
+                f", about {(len(wanted) - done) * seconds / done / 60:.0f} minutes left" if done < len(wanted) else ""
+            )
+            print(f"{done} of {len(wanted)}, now {found[0].variant.arch}: {seconds:.0f} s{left}", flush=True)
             yield from found
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _chunks(wanted: list[Variant]) -> list[list[Variant]]:
@@ -199,29 +214,65 @@ def write(found: Sequence[dict[str, Any]], settings: dict[str, Any], folder: Pat
     return path
 
 
+def chosen(found: Sequence[Variant], kernels: Sequence[str]) -> list[Variant]:
+    """The variants of those kernels; all if none is named. InputError for a kernel that nothing here calls."""
+    names = {one.kernel for one in found}
+    if unknown := sorted(set(kernels) - names):
+        raise InputError(f"no call compiles {', '.join(unknown)}: the kernels are {', '.join(sorted(names))}")
+    return [one for one in found if not kernels or one.kernel in kernels]
+
+
+def advice(failing: Sequence[Found]) -> str:
+    """How to compile again what failed, and nothing else."""
+    names = {"arch": [one.variant.arch for one in failing], "kernel": [one.variant.kernel for one in failing]}
+    words = [f"--{option} {name}" for option, found in names.items() for name in sorted(set(found))]
+    return (
+        "A kernel that spills or does not fit needs a smaller tile, more warps, fewer loads under way or more parts "
+        "(sparseq_kernels/triton/plans.py).\nThese alone again: "
+        f"python -m bench.compile_check {' '.join(words)}"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compiles every Triton kernel for absent GPUs; reads the code.")
-    parser.add_argument("--arch", action="append", choices=ARCHITECTURES, help="compile for (default: all)")
+    parser.add_argument(
+        "--arch", "--architecture", action="append", choices=ARCHITECTURES, help="compile for (default: all)"
+    )
+    parser.add_argument("--kernel", action="append", default=[], metavar="NAME", help="compile it alone (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--smallest", action="store_true", help="every kernel and plan, but not every type and option")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the result file goes, if not results/")
     given = parser.parse_args(argv)
     start = time.monotonic()
     smallest = given.smallest or smallest_asked()
-    wanted = [one for arch in given.arch or ARCHITECTURES for one in variants(arch, [*cases(), *tuned_cases(arch)])]
+    everything = [one for arch in given.arch or ARCHITECTURES for one in variants(arch, [*cases(), *tuned_cases(arch)])]
+    try:
+        wanted = chosen(everything, given.kernel)
+    except InputError as error:
+        parser.error(str(error))
     print(f"triton {triton.__version__}: {len(wanted)} variants of kernels", flush=True)
     if smallest:
-        wanted = one_a_plan(wanted)
-        print(f"of them one for each plan: {len(wanted)}", flush=True)
-    results = list(examine_all(wanted, given.jobs))
+        wanted = smallest_set(wanted)
+        print(f"of them the smallest set: {len(wanted)}", flush=True)
+    try:
+        results = list(examine_all(wanted, given.jobs))
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted: the same command goes on from here, for Triton keeps what it has compiled", file=sys.stderr
+        )
+        return 130
     found = rows(results)
     print(f"\n{summary(found)}\n")
     failing = [one for one in results if one.problems]
     for one in failing:
         print(one)
     print(f"{len(results)} compiled, {len(failing)} of them failing, in {time.monotonic() - start:.0f} s")
-    if not failing and (given.out or not (smallest or given.arch)):
-        print(f"written: {write(found, {'smallest': smallest}, given.out or RESULTS)}")
+    if failing:
+        print(advice(failing))
+    elif given.out or not (smallest or given.arch or given.kernel):
+        settings = {"smallest": smallest, "arch": given.arch or [], "kernel": given.kernel}
+        settings |= {"compiled": len(results), "variants": len(everything)}
+        print(f"written: {write(found, settings, given.out or RESULTS)}")
     return 1 if failing else 0
 
 

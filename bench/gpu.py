@@ -27,6 +27,7 @@ from typing import Any
 from bench import summary
 from bench.common import RESULTS, ROOT, commit, machine, slug, versions, write_json
 from sparseq import InputError
+from sparseq.terminal import shown
 
 TUNED = ROOT / "kernels" / "sparseq_kernels" / "tuned"
 PYTHON = sys.executable
@@ -242,7 +243,8 @@ def everything(out: Path, minutes: float, dry: bool) -> int:
             last = run.outcomes[-1]
             print(f"{last.name}: {last.outcome}, {last.seconds:.0f} s", flush=True)
             if last.failed:
-                print((run.work / f"{last.name}.log").read_text(encoding="utf-8", errors="replace")[-2000:], flush=True)
+                log = (run.work / f"{last.name}.log").read_text(encoding="utf-8", errors="replace")
+                print(shown(log[-2000:], lines=True), flush=True)
             table = run.write()
         print(f"\n{table}\nwritten: {', '.join(sorted(path.name for path in out.iterdir()))}")
         return sum(one.failed for one in run.outcomes)
@@ -257,7 +259,7 @@ def unpack(path: Path, folder: Path) -> None:
     for result in results:
         written = folder / f"{result['name']}-{slug(result['machine'])}.json"
         write_json(written, result)
-        print(f"written: {written}")
+        print(f"written: {shown(written)}")
 
 
 def _host_result(content: dict[str, Any]) -> list[dict[str, Any]]:

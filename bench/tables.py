@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import RESULTS, ROOT, read_results
+from sparseq.terminal import shown
 
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "gpu")), ROOT / "README.md")
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
@@ -29,13 +30,25 @@ def caption(result: Mapping[str, Any]) -> str:
     commit, _, changed = result["commit"].partition("+")
     taken = f"commit {commit[:10]}{' with changes' if changed else ''}, {result['date']}\n"
     if (machine := result.get("machine")) is None:  # of what depends on no machine
-        return f"{', '.join(f'{name} {version}' for name, version in versions.items())}; {taken}"
+        software = ", ".join(f"{name} {version}" for name, version in versions.items())
+        part = f"{coverage(result['settings'])}: " if "variants" in result["settings"] else ""
+        return f"{part}{software}; {taken}"
     if "gpu" in machine:
         software = f"driver {machine['driver']}; torch {versions['torch']}, triton {versions['triton']}"
         return f"{machine['gpu']}, {software}; {taken}"
     units = [flag for flag in machine["flags"] if flag not in ("fma", "avx2")] or ["no AVX-512"]
     cores = f"{machine['threads']} of {machine['cores']} cores"
     return f"{machine['cpu']}, {cores} ({', '.join(units)}); torch {versions['torch']}; {taken}"
+
+
+def coverage(settings: Mapping[str, Any]) -> str:
+    """How much of what could be compiled a result of the compile check has: all, or what was chosen of it."""
+    if settings["compiled"] == settings["variants"]:
+        return f"Everything, {settings['variants']:,} variants"
+    kinds = ["the smallest set"] if settings["smallest"] else []
+    kinds += [f"only {' and '.join(settings[name])}" for name in ("arch", "kernel") if settings[name]]
+    part = f"{settings['compiled']:,} of {settings['variants']:,} variants"
+    return f"**Not everything**: {part} ({', '.join(kinds)})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -148,7 +161,7 @@ def _update(page: Path, results: Path, check: bool) -> int:
         before = page.read_text(encoding="utf-8")
         after = filled(before, results)
     except (OSError, ValueError) as error:
-        print(f"{page}: {error}", file=sys.stderr)
+        print(shown(f"{page}: {error}"), file=sys.stderr)
         return 2
     if check:
         if before != after:

@@ -39,6 +39,7 @@ from bench.tune_cases import (
     products,
 )
 from sparseq import set_backend
+from sparseq.terminal import shown
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.device import current
 from sparseq_kernels.triton.plans import Plan, use_plan
@@ -151,7 +152,7 @@ def tune(ops: Sequence[str], target: Target, seconds: float, folder: Path) -> in
             in_a_row = 0
         except Exception as error:
             failed, in_a_row = failed + 1, in_a_row + 1
-            print(f"{product}: {first_line(error)}", flush=True)
+            print(f"{product}: {shown(first_line(error))}", flush=True)
         found.write(path, device)
     kept = f"{len(found.plans)} plans, {len(found.unchanged)} products as the rules have them"
     lost = f"{found.unable} candidates did not run here, {found.wrong} were wrong, {failed} products failed"

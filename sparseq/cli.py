@@ -5,12 +5,14 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 import sparseq
 from sparseq.errors import InputError
+from sparseq.reading import quoted
+from sparseq.terminal import Parser, say, say_error, write
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
@@ -45,26 +47,19 @@ examples:
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse's, but what is wrong with the arguments is an InputError like any other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message[0].lower()}{message[1:]} (see {self.prog} --help)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted."""
     try:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
     except InputError as error:
-        return _fail(" ".join(str(error).split()))
+        return _fail(error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("sparseq", "sparseq_kernels"):
             raise
         return _fail(f"this needs {error.name}, which is not installed: {EXTRA}")
     except KeyboardInterrupt:
-        print("sparseq: interrupted", file=sys.stderr)
+        say("sparseq: interrupted", error=True)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,13 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             torch.distributed.destroy_process_group()
 
 
-def _fail(sentence: str) -> int:
-    print(f"sparseq: error: {sentence}", file=sys.stderr)
+def _fail(error: object) -> int:
+    say_error(error)
     return BAD_INPUT
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="sparseq",
         description="Make a BERT smaller and faster: quantization-aware training (qat), knowledge distillation (kd) "
         "and magnitude pruning (mp), alone or together.",
@@ -152,7 +147,7 @@ def _compress(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
         step = last[1].step if last else 0
-        print(f"sparseq: interrupted; the same command goes on from step {step}", file=sys.stderr)
+        say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
         return INTERRUPTED
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         show_result(result)
@@ -172,9 +167,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         max_validation_rows=arguments.max_validation_rows,
     )
     for split, rows in found["rows"].items():
-        print(f"{split}\t{rows} rows")
+        say(split, f"{rows} rows", separator="\t")
     for name, value in {**found["metrics"], "score": found["score"]}.items():
-        print(f"{name}\t{value:.4f}")
+        say(name, f"{value:.4f}", separator="\t")
     return 0
 
 
@@ -190,15 +185,21 @@ def _predict(arguments: argparse.Namespace) -> int:
         texts = [(text, *pair) for text in arguments.text]
     else:
         if sys.stdin.isatty():
-            print("reading texts from the terminal, one a line; end with Ctrl-D", file=sys.stderr)
-        texts = [tuple(line.rstrip("\r\n").split("\t")) for line in sys.stdin if line.strip()]
+            say("reading texts from the terminal, one a line; end with Ctrl-D", error=True)
+        try:
+            texts = [tuple(line.rstrip("\r\n").split("\t")) for line in sys.stdin if line.strip()]
+        except UnicodeDecodeError as error:
+            raise InputError(f"stdin is not {error.encoding} text: give the texts in that encoding") from error
+    for text in texts:
+        if any("\ud800" <= character <= "\udfff" for part in text for character in part):
+            raise InputError(f"the text {quoted(text)} is not valid Unicode: give it as UTF-8")
     for found in predict(arguments.folder, texts):
-        print("\t".join((found.label, f"{found.value:.4f}", *found.text)))
+        say(found.label, f"{found.value:.4f}", *found.text, separator="\t")
     return 0
 
 
 def _size(arguments: argparse.Namespace) -> int:
-    print(sparseq.size_report(sparseq.load(arguments.folder)))
+    write(f"{sparseq.size_report(sparseq.load(arguments.folder))}\n")
     return 0
 
 

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sparseq.errors import InputError
+from sparseq.terminal import say
 from sparseq_kernels.cache import cache_dir
 
 # From this release on setuptools builds metadata without the separate `wheel` package.
@@ -187,4 +188,4 @@ def _put(tree: Path, target: Path, old: Path, asset: Asset) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"sparseq: {message}", file=sys.stderr, flush=True)
+    say(f"sparseq: {message}", error=True)

@@ -13,7 +13,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -71,13 +70,13 @@ class SparseqQuantizer(HfQuantizer):
         return self._folder is not None and self._folder.is_guarded(param_name)
 
     def _process_model_before_weight_loading(
-        self, model: Any, dtype: torch.dtype | None = None, checkpoint_files: list[str] | None = None, **kwargs: Any
+        self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
         if not checkpoint_files or len(checkpoint_files) != 1 or Path(checkpoint_files[0]).name != WEIGHTS:
             raise InputError(f"a model with sparseq layers is loaded from a folder with one {WEIGHTS}")
         self._folder = folder = open_folder(Path(checkpoint_files[0]).parent).renamed(_names_in(model))
         folder.place_layers(model)
-        self._dtype = dtype
+        self._dtype = model.config.dtype  # what was asked for, or what config.json says
         self._packed = any(isinstance(layer, Packed) for _, layer in named_layers(model))
         self._trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         # transformers ties parameters by name, and a packed layer's weight is none. What the file ties is tied below.
@@ -100,7 +99,9 @@ class SparseqQuantizer(HfQuantizer):
         folder.fill(model, self._trainable)
         if self._dtype is not None and self._dtype != folder.dtype:
             model.to(self._dtype)
-        if not self._packed:
+        if self._packed:
+            model.hf_quantizer = self
+        else:
             self.remove_quantization_config(model)
             for module in model.modules():
                 if hasattr(module, "config"):

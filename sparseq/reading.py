@@ -4,6 +4,7 @@ A path may name anything: a named pipe or a device, which blocks a reader for ev
 is quoted in a message is bounded too: a few bytes of YAML aliases can describe more text than fits into memory.
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -11,9 +12,9 @@ import os
 import reprlib
 import stat
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sparseq.errors import InputError
 
@@ -26,6 +27,8 @@ LARGE = 4 * 2**30
 QUOTED = 80
 """Characters of a value at most that a message quotes."""
 
+_CHUNK = 16 * 2**20
+
 _KINDS = (
     (stat.S_ISFIFO, "it is a named pipe"),
     (stat.S_ISSOCK, "it is a socket"),
@@ -34,42 +37,44 @@ _KINDS = (
 )
 
 
-def read_bytes(path: str | Path, limit: int = LARGE) -> bytes:
-    """A regular file's content. Opens without waiting for a writer, as a named pipe would have it.
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[BinaryIO]:
+    """A regular file, open for reading, unbuffered.
 
-    InputError: no such file, anything but a regular file, more than `limit` bytes, or it cannot be read.
+    It is asked what it is before it is opened, because a device may act on that, and opened without waiting for a
+    writer, should a named pipe have taken its place. InputError: no such file, anything but a regular file, or it
+    cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        _check_regular(path, os.stat(path).st_mode)
+        file = open(path, "rb", buffering=0, opener=_without_waiting)  # noqa: SIM115 (closed below)
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}: give the path of an existing file") from error
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise _unreadable(path, str(getattr(error, "strerror", None) or error)) from error
-    try:
-        content = _content(path, descriptor, limit)
-    except OSError as error:
-        raise _unreadable(path, str(error.strerror or error)) from error
-    except MemoryError as error:
-        raise _unreadable(path, "it does not fit into memory") from error
-    finally:
-        os.close(descriptor)
+    with file:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)
+        yield file
+
+
+def read_bytes(path: str | Path, limit: int = LARGE) -> bytes:
+    """A regular file's content. InputError: more than `limit` bytes, or see `opened`."""
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise _too_large(path, limit)
+        content = bytearray()  # the file may have grown since, or be one of /proc, whose size reads 0
+        try:
+            while chunk := file.read(min(limit + 1 - len(content), _CHUNK)):
+                content += chunk
+        except OSError as error:
+            raise _unreadable(path, str(error.strerror or error)) from error
+        except MemoryError as error:
+            raise _unreadable(path, "it does not fit into memory") from error
     if len(content) > limit:
         raise _too_large(path, limit)
-    return content
-
-
-def _content(path: str | Path, descriptor: int, limit: int) -> bytes:
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        odd = next((what for test, what in _KINDS if test(found.st_mode)), os.strerror(errno.EISDIR))
-        raise _unreadable(path, odd)
-    if found.st_size > limit:
-        raise _too_large(path, limit)
-    with open(descriptor, "rb", closefd=False) as file:
-        content = file.read(found.st_size + 1)
-        if len(content) > found.st_size:  # it has grown meanwhile, or is one of /proc, whose size reads 0
-            content += file.read(min(limit, SMALL))
-    return content
+    return bytes(content)
 
 
 def read_text(path: str | Path, limit: int = LARGE) -> str:
@@ -90,7 +95,7 @@ def read_json(path: str | Path, limit: int = SMALL) -> Any:
     try:
         return parse_json(text)
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({brief(error)})") from error
+        raise InputError(f"cannot read {path} as JSON ({brief(error)})") from error
 
 
 def parse_json(text: str) -> Any:
@@ -172,6 +177,16 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the name {quoted(name)} stands twice in one object")
         found[name] = value
     return found
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_regular(path: str | Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        odd = next((what for test, what in _KINDS if test(mode)), os.strerror(errno.EISDIR))
+        raise _unreadable(path, odd)
 
 
 def _unreadable(path: str | Path, why: str) -> InputError:

@@ -11,14 +11,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparseq import checkpoint
-from sparseq.nn import LAYERS
+from sparseq.nn import LAYERS, Packed, named_layers
 from sparseq.nn.unwrap import plain_modules, plain_state
+from sparseq.terminal import shown
 from sparseq_kernels.formats import FLOAT_BITS
 
 __all__ = ["LayerSize", "SizeReport", "paper_bytes", "size_report"]
 
 HEADER_ROW = "(file header)"
 TABLE_ROWS = 40
+LONGEST_NAME = 100
 
 
 def paper_bytes(parameters: int, prunable: int = 0, sparsity: float = 0.0, bits: int = FLOAT_BITS) -> int:
@@ -109,7 +111,7 @@ def size_report(model: nn.Module) -> SizeReport:
         fresh = {key: state[key] for key in keys if key in held.tensors}
         stored = sum(tensor.nbytes for tensor in fresh.values())
         if isinstance(module, tuple(LAYERS.values())):
-            row = _sparseq_layer(name, module, fresh, [state[key] for key in keys], vector_bits, stored)
+            row = _sparseq_layer(name, module, fresh, vector_bits, stored)
         else:
             row = _plain_layer(name, module, fresh, vector_bits, stored)
         rows.append(row)
@@ -117,14 +119,12 @@ def size_report(model: nn.Module) -> SizeReport:
     return SizeReport(rows)
 
 
-def _sparseq_layer(
-    name: str, module: Any, fresh: Mapping[str, Tensor], state: Sequence[Tensor], vector_bits: int, stored: int
-) -> LayerSize:
+def _sparseq_layer(name: str, module: Any, fresh: Mapping[str, Tensor], vector_bits: int, stored: int) -> LayerSize:
     counts = module.weight_counts()
-    # A weight tied to an earlier layer's counts there. In a packed layer it goes by other names than `weight`, but is
-    # always the largest tensor.
-    largest = max(state, key=lambda tensor: tensor.nbytes)
-    total, kept = (counts.total, counts.kept) if any(tensor is largest for tensor in fresh.values()) else (0, 0)
+    # A weight tied to an earlier layer's counts there.
+    weight = "values" if isinstance(module, Packed) else "weight"
+    own = any(key.rpartition(".")[2] == weight for key in fresh)
+    total, kept = (counts.total, counts.kept) if own else (0, 0)
     bias = next((tensor.numel() for key, tensor in fresh.items() if key.rpartition(".")[2] == "bias"), 0)
     size = paper_bytes(kept, bits=counts.bits) + paper_bytes(bias, bits=vector_bits)
     return LayerSize(name, type(module).__name__, total + bias, kept + bias, counts.bits, size, stored)
@@ -142,9 +142,12 @@ def _plain_layer(name: str, module: nn.Module, fresh: Mapping[str, Tensor], vect
 def _vector_bits(model: nn.Module) -> int:
     """The width that most quantized weights have; 32 where none is quantized."""
     weights: Counter[int] = Counter()
-    for module in model.modules():
-        if isinstance(module, tuple(LAYERS.values())):
-            counts = module.weight_counts()  # type: ignore[operator]
+    seen: set[int] = set()
+    for _, layer in named_layers(model):
+        weight = id(layer.values if isinstance(layer, Packed) else layer.weight)
+        if weight not in seen:
+            seen.add(weight)
+            counts = layer.weight_counts()
             weights[counts.bits] += counts.total
     del weights[FLOAT_BITS]
     return weights.most_common(1)[0][0] if weights else FLOAT_BITS
@@ -184,8 +187,8 @@ def _cells(layer: LayerSize, times: str) -> tuple[str, ...]:
         return (layer.name, "", "", "", "", "", "", "", f"{layer.stored_bytes:,}")
     kept = f"{layer.nonzero / layer.parameters:.1%}" if layer.parameters else ""
     return (
-        layer.name,
-        layer.kind,
+        shown(layer.name, limit=LONGEST_NAME),
+        shown(layer.kind, limit=LONGEST_NAME),
         times,
         f"{layer.parameters:,}",
         f"{layer.nonzero:,}",

@@ -1,7 +1,8 @@
 """Altered model folders: every node of a header, of its layout and of config.json deleted, retyped or exaggerated, and
 the checksums made right again, as whoever alters a file can do.
 
-As a program it tries all alterations of all formats and prints how many ended how: `python tests/altered.py [format]`.
+As a program it tries all alterations of all formats and prints how many ended how: `python tests/altered.py [format]`;
+its exit status is 1 if any ended badly.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sparseq.errors import InputError
 IDS = torch.tensor([[2, 7, 9, 3, 0], [2, 11, 3, 0, 0]])
 # Address space beyond what the process has when the first file is loaded, and seconds for one file.
 MEMORY, SECONDS = 2 * 2**30, 10
+GOOD_ENDS = ("refused", "the same numbers")
 
 
 @dataclass
@@ -139,21 +141,27 @@ def changed(tree: Any, path: tuple[Any, ...], value: Any, delete: bool = False) 
     return tree
 
 
-def variants(folder: Folder, part: str) -> Iterator[tuple[str, str, Folder]]:
-    """(where, what was done, the altered folder) for every node of "header", "metadata", "layout" or "config"."""
+def renamed(tree: Any, path: tuple[Any, ...], key: str) -> Any:
+    """A copy of the tree with another name for the value at the path."""
+    value = tree
+    for step in path:
+        value = value[step]
+    return changed(changed(tree, path, None, delete=True), (*path[:-1], key), value)
+
+
+def variants(folder: Folder, part: str) -> Iterator[tuple[str, str, Callable[[], Folder]]]:
+    """(where, what was done, what makes the altered folder) for every node of one of PARTS."""
     tree = getattr(folder, part)
     for path, value in nodes(tree):
         where = ".".join(map(str, (part, *path)))
-        yield where, "deleted", _with(folder, part, changed(tree, path, None, delete=True))
+        if isinstance(path[-1], str):
+            for key in ("x" + path[-1], path[-1] * 1000, "\x1b[31m" + path[-1]):
+                yield where, "renamed", lambda path=path, key=key: replace(folder, **{part: renamed(tree, path, key)})
+        yield where, "deleted", lambda path=path: replace(folder, **{part: changed(tree, path, None, delete=True)})
         for what, other in alterations(value):
-            yield where, what, _with(folder, part, changed(tree, path, other))
+            yield where, what, lambda path=path, other=other: replace(folder, **{part: changed(tree, path, other)})
     for what, other in alterations(tree):
-        yield part, what, _with(folder, part, other)
-
-
-def _with(folder: Folder, part: str, value: Any) -> Folder:
-    parts = {name: getattr(folder, name) for name in ("header", "metadata", "layout", "data", "config")}
-    return Folder(**{**parts, part: value})
+        yield part, what, lambda other=other: replace(folder, **{part: other})
 
 
 PARTS = ("header", "metadata", "layout", "config")
@@ -244,7 +252,7 @@ def tried(name: str, every: int = 1, parts: tuple[str, ...] = PARTS) -> Iterator
             for where, what, variant in variants(original, part):
                 number += 1
                 if number % every == 0:
-                    variant.write(altered)
+                    variant().write(altered)
                     yield where, what, outcome(altered, wanted)
                     if part == "config" and not (altered / "config.json").exists():
                         shutil.copy(whole / "config.json", altered)
@@ -255,7 +263,7 @@ def main() -> int:
     parser.add_argument("formats", nargs="*", help=f"of {', '.join(FORMATS)}; all by default")
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--parts", nargs="*", default=PARTS)
-    parser.add_argument("--show", type=int, default=0, help="so many alterations that were not refused, a format")
+    parser.add_argument("--show", type=int, default=0, help="so many bad ends, a format")
     chosen = parser.parse_args()
     load_one()
     bounded_memory()
@@ -264,14 +272,14 @@ def main() -> int:
         shown = 0
         for where, what, how in tried(name, chosen.every, tuple(chosen.parts)):
             total[where.split(".")[0], what.split()[0], how] += 1
-            if how not in ("refused", "the same numbers") and shown < chosen.show:
+            if how not in GOOD_ENDS and shown < chosen.show:
                 shown += 1
                 print(f"{name}: {where} {what}: {how}", file=sys.stderr)
     for (part, what, how), count in sorted(total.items()):
         print(f"{part:10}{what:14}{how:30}{count:8,}")
     for how in sorted({how for *_, how in total}):
         print(f"{'all':24}{how:30}{sum(count for (*_, own), count in total.items() if own == how):8,}")
-    return 0
+    return int(any(how not in GOOD_ENDS for *_, how in total))
 
 
 def load_one() -> None:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import summation
 import torch
 
 # Nothing in a test is large enough for a second thread, and two processes of tests share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+if os.environ.get(summation.SWITCH):
+    summation.install()
 
 GOOD = ["good", "great", "fine", "lovely", "superb", "happy"]
 BAD = ["bad", "poor", "awful", "sad", "dull", "boring"]

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"sparseq_kernels"},
     {"sparseq.errors"},
-    {"sparseq.reading"},
+    {"sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
-    {"sparseq.pinned", "sparseq.prune", "sparseq.timing"},
+    {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
     {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
     {"sparseq.models", "sparseq.size", "sparseq.pretrained"},
     {"sparseq.registration"},

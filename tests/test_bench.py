@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import bench_formats, bench_model, bench_packed_linear, bench_qat_step, common, tables
+from bench import bench_demo_seeds, bench_formats, bench_model, bench_packed_linear, bench_qat_step, common, tables
 from bench.check import WrongResultError, require_close, require_equal
 from sparseq import InputError, backend, convert, pack, save
 from sparseq.timing import alternate
@@ -46,6 +46,26 @@ def test_each_op_has_its_benchmark_and_each_runs(tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
     assert {entry["group"] for entry in found} == set(OPS)
     assert all(entry["extra_info"] for entry in found)
+
+
+def test_the_readme_lists_every_program_operator_and_result_file():
+    readme = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    modules = [path for path in sorted((ROOT / "bench").glob("*.py")) if path.name != "__init__.py"]
+    programs = [path.stem for path in modules if "__main__" in path.read_text(encoding="utf-8")]
+    assert [name for name in programs if f"`python -m bench.{name}" not in readme] == []
+    assert [path.name for path in modules if path.stem not in programs and f"`{path.name}`" not in readme] == []
+    assert [op for op in OPS + GPU_OPS if f"`{op}`" not in readme] == []
+    names = {json.loads(path.read_text())["name"] for path in (ROOT / "bench" / "results").glob("*.json")}
+    assert [name for name in sorted(names - {*OPS, *GPU_OPS}) if f"`{name}-" not in readme] == []
+
+
+def test_seeds_are_summed_up_in_points():
+    rows = [
+        {"scores": {"plain": plain, "compressed": compressed}, "lost": plain - compressed}
+        for plain, compressed in ((0.80, 0.79), (0.82, 0.83))
+    ]
+    line = bench_demo_seeds.summary("fp32", rows)
+    assert list(line["cells"].values()) == ["fp32, mean ± spread", "81.0 ± 1.4", "81.0 ± 2.8", "0.0 ± 1.4", ""]
 
 
 def test_a_wrong_result_is_not_timed(tmp_path):

@@ -2,6 +2,8 @@ import pytest
 from rich.console import Console
 
 from sparseq.demo import verdict
+from sparseq.errors import InputError
+from sparseq.paired import PairedAnswers
 from sparseq.report import ModelRow, bars, comparison_table, save_figure
 
 
@@ -53,12 +55,34 @@ def test_the_figure_is_a_png(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "accuracy,sentence",
+    "only_plain,only_compressed,sentences",
     [
-        (0.83, "loses nothing to the plain one and takes 6.3 times"),
-        (0.811, "loses 0.9 points to the plain one and"),
-        (0.79, "loses 3.0 points to the plain one, MORE than the 1 point allowed,"),
+        (
+            50,
+            60,
+            ["loses nothing to the plain one and takes 6.3 times", "standard error of 1.0 points on these 1,000 rows"],
+        ),
+        (64, 55, ["loses 0.9 points to the plain one and"]),
+        (
+            63,
+            50,
+            ["loses 1.3 points to the plain one, more than the 1 point allowed but no more than chance makes, and"],
+        ),
+        (90, 40, ["loses 5.0 points to the plain one, MORE than the 1 point allowed and than chance makes, and"]),
     ],
 )
-def test_the_verdict_says_so_if_accuracy_is_lost(accuracy, sentence):
-    assert sentence in verdict(rows(accuracy))
+def test_the_verdict_says_what_is_lost_and_how_sure_that_is(only_plain, only_compressed, sentences):
+    said = verdict(rows(), PairedAnswers(1000, only_plain, only_compressed))
+    for sentence in sentences:
+        assert sentence in said
+
+
+def test_paired_answers_count_the_rows_that_one_alone_has_right():
+    paired = PairedAnswers.of([True, True, False, True, False], [True, False, False, False, True])
+    assert paired == PairedAnswers(5, 2, 1) and paired.lost == pytest.approx(0.2)
+    differences = [0, 1, 0, 1, -1]
+    variance = sum((d - 0.2) ** 2 for d in differences) / 5
+    assert paired.standard_error == pytest.approx((variance / 5) ** 0.5)
+    assert PairedAnswers.of([True], [True]).standard_error == 0
+    with pytest.raises(InputError, match="the same rows of both models, not 1 and 2"):
+        PairedAnswers.of([True], [True, False])

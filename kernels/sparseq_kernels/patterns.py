@@ -31,6 +31,8 @@ class Pattern:
             return text
         if text == "unstructured":
             return cls("unstructured")
+        if not isinstance(text, str):
+            raise InputError(f"a sparsity pattern is given as text such as '4x4', not as a {type(text).__name__}")
         if found := _BLOCK.fullmatch(text):
             rows, columns = int(found[1]), int(found[2])
             return cls("unstructured") if rows == columns == 1 else cls("block", rows, columns)
@@ -77,7 +79,7 @@ class Pattern:
 
     def check_sparsity(self, sparsity: float) -> None:
         """Raises InputError unless 0 <= sparsity < 1 and the pattern can reach it."""
-        if not 0 <= sparsity < 1:
+        if isinstance(sparsity, str) or not 0 <= sparsity < 1:
             raise InputError(f"sparsity must be at least 0 and below 1, the share of weights removed, not {sparsity}")
         if self.kind == "n:m" and sparsity > self.max_sparsity + 1e-9:
             raise InputError(

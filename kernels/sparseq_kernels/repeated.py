@@ -1,7 +1,7 @@
 """Calls of an op that a layer makes again and again, with the same weights."""
 
 from collections.abc import Callable
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,6 +15,9 @@ from .transforms import call
 # Shapes of x that a layer's calls are recorded for; further ones are called as any op is.
 MOST_RECORDED = 128
 _any_autocast = torch._C._is_any_autocast_enabled
+_gradients = torch.is_grad_enabled
+_address = Tensor.data_ptr
+_wants_gradient = attrgetter("requires_grad")
 
 
 class Recording(Protocol):
@@ -42,21 +45,32 @@ class _Recorded(NamedTuple):
 
     forced: str | None
     constants: tuple[Any, ...]
+    # Of those that are tensors: themselves, where their memory was, and that memory, kept so that no other takes its
+    # place.
+    tensors: tuple[Tensor, ...]
+    addresses: list[int]
+    memory: tuple[Tensor, ...]
     recordings: dict[tuple[Any, ...], Recording]
+
+    @classmethod
+    def of(cls, forced: str | None, constants: tuple[Any, ...]) -> "_Recorded":
+        tensors = tuple(constant for constant in constants if isinstance(constant, Tensor))
+        memory = tuple(tensor.detach() for tensor in tensors)
+        return cls(forced, constants, tensors, list(map(_address, tensors)), memory, {})
 
 
 class Repeated:
     """`call` of ops in inference, fast on the host where little differs from call to call.
 
     A call for x of a shape and dtype that it met before does for the new x what was done then, on Triton's backend
-    (`triton.recording`) and in native code (`cpu.recording`), if `constants` are the same objects. Their values may
-    have changed in place; not so their memory, dtype and shape, as by an assignment to `.data`. Any other call is
-    `transforms.call`. The constants of the last recording are kept alive, until others come. A copy begins without
+    (`triton.recording`) and in native code (`cpu.recording`), if `constants` are the same objects, in the same memory.
+    Their values may have changed in place. Any other call is `transforms.call`, such as one that a gradient is wanted
+    of. The constants of the last recording and their memory are kept alive, until others come. A copy begins without
     what was recorded.
     """
 
     def __init__(self) -> None:
-        self._recorded = _Recorded(None, (), {})
+        self._recorded = _Recorded.of(None, ())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Repeated, ()
@@ -65,12 +79,17 @@ class Repeated:
         """The (first) result of op(x, *constants)."""
         # Something looks on, or a gradient is wanted: that is not for here.
         unusual = type(x) is not Tensor or x.is_neg() or x._is_zerotensor() or _any_autocast() or not nothing_looks_on()
-        if unusual or (x.requires_grad and torch.is_grad_enabled()):
-            return call(op, x, *constants)
         # Taken once: another thread may put another in its place.
         recorded = self._recorded
-        forced, known, recordings = recorded
-        same = forced is backends.forced() and len(known) == len(constants) and all(map(is_, known, constants))
+        forced, known, tensors, addresses, _, recordings = recorded
+        if unusual or (_gradients() and (x.requires_grad or any(map(_wants_gradient, tensors)))):
+            return call(op, x, *constants)
+        same = (
+            forced is backends.forced()
+            and len(known) == len(constants)
+            and all(map(is_, known, constants))
+            and list(map(_address, tensors)) == addresses
+        )
         recording = recordings.get((op, x.shape, x.dtype)) if same else None
         if recording is None:
             return self._record(op, x, constants, recorded if same else None)
@@ -82,12 +101,12 @@ class Repeated:
         if (recorded is not None and len(recorded.recordings) >= MOST_RECORDED) or not (
             (record := _recorder(backends.backend(x.device.type), op)) is not None
             and plain((x, *constants))
-            and not any(isinstance(constant, Tensor) and constant.requires_grad for constant in constants)
+            and not (_gradients() and any(isinstance(c, Tensor) and c.requires_grad for c in constants))
         ):
             return call(op, x, *constants)
         result, recording = record(RUN[op], x, constants)
         if recording is not None:
             if recorded is None:
-                self._recorded = recorded = _Recorded(backends.forced(), constants, {})
+                self._recorded = recorded = _Recorded.of(backends.forced(), constants)
             recorded.recordings[op, x.shape, x.dtype] = recording
         return result

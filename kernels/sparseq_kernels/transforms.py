@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from .checks import check_classes
+from .flops import register as register_flops
 from .gradients import EAGER, FUNCTIONS, OPS
 from .looks import nothing_looks_on, plain
 from .ops import LIBRARY, RUN
@@ -44,6 +45,8 @@ def _dispatched(op: str, args: tuple[Any, ...]) -> Any:
             return [arg.tracer.create_proxy("call_function", call, (op, *args), {})]
     check_classes(op, complete(op, args))
     transformed = torch._C._are_functorch_transforms_active()
+    if transformed and torch.is_autocast_enabled(args[0].device.type) and (op, args[0].device.type) in _AUTOCAST:
+        return _AUTOCAST[op, args[0].device.type](*args)
     return (FUNCTIONS[op].apply if transformed and op in FUNCTIONS else getattr(OPS, op))(*args)
 
 
@@ -91,3 +94,4 @@ for _device, _key in (("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")):
     for _op, _cast in _CASTS.items():
         LIBRARY.impl(_op, _cast(_op, _device, getattr(OPS, _op)), _key)
         _AUTOCAST[_op, _device] = _cast(_op, _device, functools.partial(call, _op))
+register_flops()

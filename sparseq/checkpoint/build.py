@@ -24,7 +24,7 @@ from .config import as_json, parsed
 from .header import Header
 from .layout import Layout
 from .names import CONFIG, QUANTIZATION
-from .untrusted_files import reason
+from .untrusted_files import plain, reason
 
 __all__ = ["build"]
 
@@ -59,7 +59,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
         if config.get("transformers_version") == transformers.__version__:
             lost = [name for name in json.loads(as_json(values)) if name not in config]
             if lost:
-                raise InputError(f"{lost[0]!a} is missing")
+                raise InputError(f"'{plain(lost[0])}' is missing")
         # On the CPU, not the meta device: non-persistent buffers (position ids) get their values, and pages of
         # parameters that nothing touches cost nothing.
         with torch.device("cpu"), _in_fp32(), budget, no_init_weights():

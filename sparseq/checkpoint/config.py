@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.reading import read_bytes
 from sparseq_kernels.untrusted import FLOAT_DTYPES, shown
 
 from .layout import Layout
 from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
-from .untrusted_files import read_text, strict_json
+from .untrusted_files import plain, strict_json
 
 __all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_config", "verify_config"]
 
@@ -77,6 +78,12 @@ def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
             f"{folder / CONFIG} is of {shown(config['architectures'])}, and the model is a {layout.architecture}; "
             "save the model again"
         )
+    method = {"quant_method": METHOD} if layout.layers and layout.version > 1 else None
+    if config.get(QUANTIZATION) != method:
+        raise InputError(
+            f"{folder / CONFIG}: {QUANTIZATION} is {shown(config.get(QUANTIZATION))}, and must be {method}; "
+            "save the model again"
+        )
     return dict(config)
 
 
@@ -91,7 +98,7 @@ def check_values(config: Any, where: str) -> None:
     if not isinstance(config, dict):
         raise InputError(f"{where} is {shown(config)}, and must be an object")
     for name, value, depth in _nodes(config):
-        what = f"{where}: {name!a}"
+        what = f"{where}: '{plain(name)}'"
         if depth > _DEEPEST:
             raise InputError(f"{where} is nested deeper than {_DEEPEST} levels")
         if _REFUSED.fullmatch(name) or (name in ("use_pretrained_backbone", "use_timm_backbone") and value):
@@ -119,7 +126,7 @@ def as_json(config: Any) -> str:
 def _text(folder: Path, layout: Layout) -> bytes:
     """config.json, unparsed, if it is the one that the layout knows."""
     try:
-        text = read_text(folder / CONFIG, LARGEST_CONFIG)
+        text = read_bytes(folder / CONFIG, LARGEST_CONFIG)
     except InputError:
         if layout.config is None:
             raise
@@ -129,7 +136,7 @@ def _text(folder: Path, layout: Layout) -> bytes:
     # A `save` that was killed between moving the two files has left the config that belongs to the old weights.
     previous = folder / STAGING / PREVIOUS
     if previous.is_file() and not previous.parent.is_symlink():
-        kept = read_text(previous, LARGEST_CONFIG)
+        kept = read_bytes(previous, LARGEST_CONFIG)
         if digest(kept) == layout.config:
             return kept
     raise InputError(

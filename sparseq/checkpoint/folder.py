@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite, named_layers
+from sparseq.nn.save_pretrained import refuse_save_pretrained
 from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .config import read_config
@@ -27,7 +28,8 @@ __all__ = ["Folder", "open_folder"]
 class Folder:
     """Its checked header and layout, and its tensors by their names in the file, in memory of their own.
 
-    dtype: of the parameters outside sparseq's layers, as config.json says; None where it does not.
+    dtype: of the parameters outside sparseq's layers, as config.json says; None where it does not. unnamed: the
+    sentinels by their names in the file.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Folder:
     layout: Layout
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype | None
+    unnamed: tuple[str, ...]
 
     def renamed(self, name_in_model: Callable[[str], str]) -> Folder:
         """The same for a model that has other names: `name_in_model` gives its name for the name of a module or tensor
@@ -55,8 +58,8 @@ class Folder:
         return self.layout.origin.get(name) in self.layout.guarded
 
     def sentinels(self) -> list[str]:
-        """Names of tensors in the file that are no model's."""
-        return list(self.layout.sentinels)
+        """Names of tensors in the file that are no model's, as the file has them and as the model would."""
+        return [*self.unnamed, *self.layout.sentinels]
 
     def aliases(self) -> list[str]:
         """Names in the model of tensors that the file holds under another name only."""
@@ -99,6 +102,7 @@ class Folder:
         for _, layer in named_layers(model):
             # What a layer derives from its state follows when the state is loaded.
             layer.load_state_dict(layer.state_dict(keep_vars=True), assign=True)
+        refuse_save_pretrained(model)
         try:
             check_finite(model)
         except InputError as error:
@@ -109,7 +113,7 @@ def open_folder(folder: str | Path) -> Folder:
     """The folder's content. InputError: as for `load`."""
     with open_source(Path(folder)) as source:
         dtype = FLOAT_DTYPES.get(str(read_config(Path(folder), source.layout).get("dtype")))
-        return Folder(source.path, source.header, source.layout, source.tensors(), dtype)
+        return Folder(source.path, source.header, source.layout, source.tensors(), dtype, source.layout.sentinels)
 
 
 def _has_module(model: nn.Module, name: str) -> bool:

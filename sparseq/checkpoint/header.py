@@ -20,7 +20,7 @@ from torch import Tensor
 from sparseq.errors import InputError
 from sparseq_kernels.untrusted import integer, one_of
 
-from .untrusted_files import strict_json
+from .untrusted_files import plain, strict_json
 
 __all__ = ["DTYPES", "LARGEST_HEADER", "Entry", "Header", "check_name", "encode", "read_header"]
 
@@ -101,7 +101,7 @@ def check_name(name: str, what: str) -> None:
     if len(name) > LONGEST_NAME:
         raise InputError(f"the name of {what} has {len(name):,} characters, and at most {LONGEST_NAME} are allowed")
     if name == METADATA or any("\ud800" <= character <= "\udfff" for character in name):
-        raise InputError(f"{name!a} cannot be the name of {what}")
+        raise InputError(f"'{plain(name)}' cannot be the name of {what}")
 
 
 def _parse(header: Any, start: int, size: int) -> Header:
@@ -114,7 +114,7 @@ def _parse(header: Any, start: int, size: int) -> Header:
     place = start
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
         if entry.start != place:
-            raise InputError(f"tensor {name!a} begins at byte {entry.start}, where {place} was to come")
+            raise InputError(f"tensor '{plain(name)}' begins at byte {entry.start}, where {place} was to come")
         place = entry.end
     if place != size:
         raise InputError(f"its tensors end at byte {place}, and the file at {size}")
@@ -123,7 +123,7 @@ def _parse(header: Any, start: int, size: int) -> Header:
 
 def _entry(name: str, entry: Any, start: int, size: int) -> Entry:
     check_name(name, "a tensor")
-    where = f"tensor {name!a}"
+    where = f"tensor '{plain(name)}'"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise InputError(f"{where} must have dtype, shape and data_offsets and nothing else")
     dtype = DTYPES[one_of(entry["dtype"], tuple(DTYPES), f"{where}: dtype")]

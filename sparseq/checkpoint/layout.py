@@ -23,7 +23,7 @@ from .header import Entry, Header, check_name
 from .names import KEY, READABLE
 from .sentinels import is_guarded
 from .state import plain_dtypes
-from .untrusted_files import strict_json
+from .untrusted_files import plain, strict_json
 
 __all__ = ["Layer", "Layout", "read_layout"]
 
@@ -96,6 +96,9 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     architecture = found["architecture"]
     if architecture is not None and not (isinstance(architecture, str) and _NAME.fullmatch(architecture)):
         raise InputError(f"architecture is {shown(architecture)}, and must be the name of a class")
+    config = _digest(found.get("config"))
+    if version > 1 and (config is None) != (architecture is None):
+        raise InputError("a model has both an architecture and a sha256 of its config, or neither")
     sentinels = _sentinels(found.get("sentinels", []), header.entries)
     origin = {name: name for name in header.entries if name not in sentinels}
     origin |= _aliases(found["aliases"], origin, header.entries)
@@ -104,7 +107,7 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     if version == 1:
         origin = _renamed(origin, found["layers"])
     guarded = frozenset(name for name in header.entries if version > 1 and is_guarded(name, found["layers"]))
-    result = Layout(version, architecture, {}, origin, _digest(found.get("config")), sentinels, guarded)
+    result = Layout(version, architecture, {}, origin, config, sentinels, guarded)
     weights = 0
     for name, entry in found["layers"].items():
         result.layers[name] = layer = _layer(name, entry, header, origin, guarded)
@@ -134,10 +137,11 @@ def _sentinels(names: Any, entries: Mapping[str, Entry]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise InputError(f"sentinels is {shown(names)}, and must be a list of different names")
     for name in names:
+        check_name(name, "a sentinel")
         if name not in entries:
-            raise InputError(f"there is no tensor {name!a}, a sentinel")
+            raise InputError(f"there is no tensor '{plain(name)}', a sentinel")
         if entries[name].numel:
-            raise InputError(f"{name!a}, a sentinel, has values")
+            raise InputError(f"'{plain(name)}', a sentinel, has values")
     return tuple(names)
 
 
@@ -147,9 +151,9 @@ def _aliases(aliases: Any, origin: Mapping[str, str], entries: Mapping[str, Entr
     for name, first in aliases.items():
         check_name(name, "another name of a tensor")
         if name in entries:
-            raise InputError(f"{name!a} is a tensor, and cannot be another name of one")
+            raise InputError(f"'{plain(name)}' is a tensor, and cannot be another name of one")
         if not isinstance(first, str) or first not in origin:
-            raise InputError(f"{name!a} is another name of {shown(first)}, and the file holds no such tensor")
+            raise InputError(f"'{plain(name)}' is another name of {shown(first)}, and the file holds no such tensor")
     return aliases
 
 
@@ -166,7 +170,7 @@ def _renamed(origin: Mapping[str, str], layers: Mapping[str, Any]) -> dict[str, 
 
 def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str], guarded: frozenset[str]) -> Layer:
     check_name(name, "a layer")
-    where = f"layer {name!a}"
+    where = f"layer '{plain(name)}'"
     found = fields(entry, ("class", "settings"), where)
     kind = one_of(found["class"], tuple(LAYERS), f"{where}: class")
     check_settings(kind, found["settings"], where)
@@ -190,15 +194,15 @@ def _check_names(layout: Layout) -> None:
     for name in layout.layers:
         for above in _ancestors(name):
             if above in layout.layers:
-                raise InputError(f"layer {name!a} is inside layer {above!a}")
+                raise InputError(f"layer '{plain(name)}' is inside layer '{plain(above)}'")
     for name in layout.origin:
         for above in _ancestors(name):
             layer = layout.layers.get(above)
             if layer is not None and name[len(above) :].removeprefix(".") not in layer.tensors:
-                raise InputError(f"layer {above!a} has a tensor {name!a} that it does not need")
+                raise InputError(f"layer '{plain(above)}' has a tensor '{plain(name)}' that it does not need")
     for name in layout.sentinels:
         if not any(above in layout.layers for above in _ancestors(name)):
-            raise InputError(f"{name!a}, a sentinel, stands in no layer")
+            raise InputError(f"'{plain(name)}', a sentinel, stands in no layer")
 
 
 def _ancestors(name: str) -> Iterator[str]:

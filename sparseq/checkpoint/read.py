@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
+from sparseq.reading import opened
 
 from .build import build
 from .checksum import checksum, raw
@@ -23,7 +24,7 @@ from .layout import Layout, read_layout
 from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
 from .sentinels import unguarded
 from .skeleton import check_state, fill, place_layers
-from .untrusted_files import opened, reason
+from .untrusted_files import reason
 
 __all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_metadata", "verify"]
 

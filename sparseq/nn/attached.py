@@ -3,21 +3,22 @@
 import types
 import weakref
 from collections import OrderedDict
+from copy import deepcopy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import prune
 
 from sparseq_kernels import InputError
 
 from .masking import MaskedWeight
+from .settings import check_dtype
 from .static_scale import StaticScale
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _HELD = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"))
 # Hooks of every kind that this torch has, and the flags that belong to them.
-HOOKS = tuple(name for name in vars(nn.Module()) if name not in _HELD)
+HOOKS = frozenset(vars(nn.Module()).keys() - _HELD)
 # Attributes that are a sparseq layer's own.
 OWN = frozenset(
     ("settings_", "pattern", "quantizing", "regrow", "lineage", "_tiles", "_tiled", "_tiled_version", "_reading")
@@ -28,13 +29,15 @@ _REMEDIES = {
 }
 
 
-def check_attached(layer: nn.Module, name: str = "", *, takes_mask: bool = True) -> None:
+def check_attached(
+    layer: nn.Module, name: str = "", *, takes_mask: bool = True, otherwise: str = "leave the layer out with exclude="
+) -> None:
     """Raises InputError, with the remedy, for what another layer in this one's place would lose: a weight computed from
     other parameters, further parameters, buffers or modules, a replaced method, accelerate's hooks. Hooks and further
     attributes are no hindrance, they are carried over (`carry`); with `takes_mask` nor is a `torch.nn.utils.prune` mask
-    of the weight."""
+    of the weight. otherwise: what else can be done with a layer that has a name."""
     where = f"layer {name!r}" if name else "the layer"
-    way_out = "or leave the layer out with exclude=" if name else "and then try again"
+    way_out = f"or {otherwise}" if name else "and then try again"
     own = vars(layer)
 
     def refuse(what: str, remedy: str) -> InputError:
@@ -53,8 +56,8 @@ def check_attached(layer: nn.Module, name: str = "", *, takes_mask: bool = True)
         raise refuse("carries a hook of accelerate, in place of its forward", remedy)
     if own.get("_compiled_call_impl") is not None:
         raise refuse("was compiled in place", "convert, then compile")
-    for key in own:
-        if key not in HOOKS and callable(getattr(type(layer), key, None)):
+    for key, value in own.items():
+        if key not in HOOKS and callable(getattr(type(layer), key, None)) and not _is_own_method(layer, key, value):
             raise refuse(f"has a {key} of its own, put on the instance", f"delete that attribute (del layer.{key})")
     pruned = [hook._tensor_name for hook in _pruning(layer)]
     if pruned and (pruned != ["weight"] or not takes_mask or not _is_zero_or_one(layer.weight_mask)):
@@ -73,8 +76,7 @@ def check_attached(layer: nn.Module, name: str = "", *, takes_mask: bool = True)
             raise refuse(f"has a {kind} {extra[0]!r} of its own", f"remove it (del layer.{extra[0]})")
     if taken := [key for key in _extra(layer) if _is_taken(key)]:
         raise refuse(f"has an attribute {taken[0]!r}, a name that sparseq's layers use", "rename it")
-    if held.dtype not in DTYPES:
-        raise InputError(f"{where} has weights of {held.dtype}: only {_listed(DTYPES)} can be quantized or masked")
+    check_dtype(held.dtype, where)
     if not _is_plain(held):
         what = f"keeps its weight in a {type(held).__name__}"
         raise refuse(what, "convert the model before it is sharded or quantized by another library, starting over")
@@ -97,7 +99,7 @@ def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
     The hooks' handles then remove them from `new`; with `copy` they stay with `old`, and `new` has hooks of its own.
     """
     pruning = list(_pruning(old))
-    for key in HOOKS:
+    for key in HOOKS & vars(old).keys():
         value = vars(old)[key]
         if isinstance(value, dict) and (copy or (pruning and key == "_forward_pre_hooks")):
             value = OrderedDict((number, hook) for number, hook in value.items() if hook not in pruning)
@@ -110,6 +112,22 @@ def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
     for key, value in _extra(old).items():
         bound_to_old = isinstance(value, types.MethodType) and value.__self__ is old
         vars(new)[key] = types.MethodType(value.__func__, new) if bound_to_old else value
+
+
+def carry_to_packed(old: nn.Module, new: nn.Module) -> None:
+    """`carry` of copies to a layer of another kind. Raises InputError for an attribute by a name that it uses."""
+    taken = [key for key in _extra(old) if key in vars(new) or hasattr(type(new), key)]
+    if taken:
+        raise InputError(f"it has an attribute {taken[0]!r}, a name that a {type(new).__name__} uses: rename it first")
+    carry(old, new, copy=True)
+
+
+def copy_attached(old: nn.Module, new: nn.Module, memo: dict[int, Any]) -> None:
+    """Has what `new` got from `old` copied too, with the `memo` of their models' deep copy: a hook that is a method of
+    the one model becomes the other's."""
+    memo[id(new)] = new
+    for key in (*HOOKS, *_extra(old)):
+        vars(new)[key] = deepcopy(vars(new)[key], memo)
 
 
 def weight_and_mask(layer: nn.Module) -> tuple[nn.Parameter, Tensor | None]:
@@ -125,7 +143,14 @@ def _extra(layer: nn.Module) -> dict[str, Any]:
     known = vars(plain(1, 1, device="meta"))
     # torch.nn.utils.prune keeps the masked weight as an attribute.
     ours = OWN if isinstance(layer, MaskedWeight) else ()
-    return {k: v for k, v in vars(layer).items() if k not in known and k not in ours and k != "weight"}
+    extra = {k: v for k, v in vars(layer).items() if k not in known and k not in ours and k != "weight"}
+    return {k: v for k, v in extra.items() if not _is_own_method(layer, k, v)}
+
+
+def _is_own_method(layer: nn.Module, key: str, value: Any) -> bool:
+    """Whether an attribute is the class's method again, as accelerate leaves it when it removes its hook."""
+    bound = isinstance(value, types.MethodType) and value.__self__ is layer
+    return bound and value.__func__ is getattr(type(layer), key, None)
 
 
 def _is_taken(key: str) -> bool:
@@ -141,8 +166,4 @@ def _is_zero_or_one(mask: Any) -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    return type(tensor) in (Tensor, nn.Parameter) or isinstance(tensor, torch._subclasses.FakeTensor)
-
-
-def _listed(dtypes: tuple[torch.dtype, ...]) -> str:
-    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+    return type(tensor) in (Tensor, nn.Parameter) or isinstance(tensor, FakeTensor)

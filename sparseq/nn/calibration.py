@@ -47,8 +47,10 @@ def calibrate(model: nn.Module, batches: Iterable[Mapping[str, Any]], *, share: 
                 layer.input_scale.zero_()  # type: ignore[union-attr]
             for number, batch in enumerate(batches):
                 seen.clear()
-                model(**batch)
-                _check_batch(seen, number)
+                try:
+                    model(**batch)
+                finally:  # before what a layer says that has found no scale in a bad batch
+                    _check_batch(seen, number)
         if number < 0:
             raise InputError("there are no batches to calibrate with: give one at least (an iterator is used up once)")
     except BaseException:

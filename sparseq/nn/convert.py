@@ -11,12 +11,19 @@ from .attached import check_attached
 from .check import check_finite
 from .embedding import QuantEmbedding
 from .layers import named_layers
-from .left_out import check_no_adapters, check_unwrapped, inside_fused_attention, left_out
+from .left_out import (
+    check_no_adapters,
+    check_no_offload,
+    check_not_held_elsewhere,
+    check_unwrapped,
+    inside_fused_attention,
+    left_out,
+)
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .prunable import prunable_names, why_none
 from .selection import ON_MISMATCH, SCOPES, choice, dividing, select_masks
-from .selectors import Selector, chosen, shown
+from .selectors import Selector, chosen, selectors, shown
 from .settings import QuantSettings
 
 
@@ -26,8 +33,8 @@ def convert(
     bits: int | None = 8,
     sparsity: float = 0.0,
     pattern: str | Pattern = "unstructured",
-    include: Iterable[Selector] = (nn.Linear, nn.Embedding),
-    exclude: Iterable[Selector] = (),
+    include: Iterable[Selector] | Selector = (nn.Linear, nn.Embedding),
+    exclude: Iterable[Selector] | Selector = (),
     activation: str = "dynamic",
     scale: str = "max",
     scope: str = "global",
@@ -55,7 +62,7 @@ def convert(
     settings = QuantSettings(bits, activation, scale)
     choice("scope", scope, SCOPES)
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
-    include, exclude = tuple(include), tuple(exclude)
+    include, exclude = selectors("include", include), selectors("exclude", exclude)
     check_unwrapped(model)
     picked = _pick(model, include, exclude)
     left = left_out(model, include, exclude)
@@ -67,6 +74,8 @@ def convert(
             f"{f', and {left} have no quantized form' if left else ''}: see the names with model.named_modules()"
         )
     check_no_adapters(model, picked)
+    check_no_offload(model)
+    check_not_held_elsewhere(model, picked)
     for name, module in picked.items():
         check_attached(module, name)
     check_finite(model)

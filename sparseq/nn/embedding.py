@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
-from .settings import QuantSettings
+from .settings import QuantSettings, check_dtype
 
 
 class QuantEmbedding(MaskedWeight, nn.Embedding):
@@ -23,10 +24,37 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
     """
 
     def __init__(
-        self, *args: Any, bits: int | None = 8, pattern: str | Pattern = "unstructured", **kwargs: Any
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bits: int | None = 8,
+        pattern: str | Pattern = "unstructured",
     ) -> None:
         settings = QuantSettings(bits)
-        super().__init__(*args, **kwargs)
+        check_dtype(dtype or torch.get_default_dtype() if _weight is None else _weight.dtype, "a QuantEmbedding")
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            _weight,
+            _freeze,
+            device,
+            dtype,
+        )
         self.settings_ = settings
         self._init_mask(pattern)
 
@@ -101,7 +129,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         """The layer that `settings()` described, with its rows still to be loaded."""
         layer = cls(
             **{name: settings[name] for name in (*_ARGUMENTS, "bits", "pattern")},
-            dtype=getattr(torch, settings["dtype"]),
+            dtype=FLOAT_DTYPES[settings["dtype"]],
         )
         layer._restore(settings)
         return layer

@@ -5,6 +5,7 @@ made before training. They are found among all layers that are alive, which are 
 """
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 if TYPE_CHECKING:
     from .masking import MaskedWeight
 
+_LOCK = threading.RLock()
 _LAYERS: "weakref.WeakSet[MaskedWeight]" = weakref.WeakSet()
 # Mask as it was -> (the mask that it became on another device, its version, the version of the old one).
 _MOVED = WeakTensorKeyDictionary()
@@ -22,7 +24,13 @@ _MOVED = WeakTensorKeyDictionary()
 
 def register(layer: "MaskedWeight") -> None:
     """Makes the layer known to its kin."""
-    _LAYERS.add(layer)
+    with _LOCK:
+        _LAYERS.add(layer)
+
+
+def _alive() -> "list[MaskedWeight]":
+    with _LOCK:
+        return list(_LAYERS)
 
 
 def new_lineage() -> int:
@@ -33,13 +41,13 @@ def new_lineage() -> int:
 def tied(layer: "MaskedWeight") -> "list[MaskedWeight]":
     """The layers that share this one's weight, itself first."""
     weight = layer._parameters.get("weight")
-    others = [] if weight is None else [k for k in list(_LAYERS) if k._parameters.get("weight") is weight]
+    others = [] if weight is None else [k for k in _alive() if k._parameters.get("weight") is weight]
     return [layer, *(other for other in others if other is not layer)]
 
 
 def copies(layer: "MaskedWeight") -> "Iterator[MaskedWeight]":
     """Deep copies of the layer, and what it is a copy of."""
-    return (k for k in list(_LAYERS) if k is not layer and k.lineage == layer.lineage)
+    return (k for k in _alive() if k is not layer and k.lineage == layer.lineage)
 
 
 def moved(before: Tensor, after: Tensor) -> Tensor:

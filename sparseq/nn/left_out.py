@@ -1,13 +1,14 @@
 """What `convert` does not swap, and whether it may swap at all: kinds without a quantized form, wrappers, adapters."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparseq_kernels import InputError
 
+from .attached import HOOKS
 from .masking import MaskedWeight
 from .packed import Packed
 from .selectors import Selector, chosen
@@ -63,18 +64,51 @@ def check_unwrapped(model: nn.Module) -> None:
             )
 
 
+def check_no_offload(model: nn.Module) -> None:
+    """Raises InputError for a module whose weights accelerate keeps elsewhere and brings only for its forward."""
+    for name, module in model.named_modules():
+        if "_hf_hook" in vars(module) and any(p.is_meta for p in module.parameters()):
+            raise InputError(
+                f"module {name!r} has weights that accelerate keeps elsewhere (offload): load the model without "
+                "device_map, or call accelerate.hooks.remove_hook_from_module(model, recurse=True), then convert it"
+            )
+
+
+def check_not_held_elsewhere(model: nn.Module, picked: Mapping[str, nn.Module]) -> None:
+    """Raises InputError if a module keeps a layer to be swapped, or a method of it, in a plain attribute or in a list,
+    tuple or dict, where torch does not see it: the old layer would go on being used there."""
+    names = {id(layer): name for name, layer in picked.items()}
+    for owner, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key in ("_modules", *HOOKS) or id(module) in names:
+                continue
+            several = value.values() if isinstance(value, dict) else value
+            for item in several if isinstance(value, list | tuple | dict | set) else (value,):
+                found = names.get(id(getattr(item, "__self__", item)))
+                if found is not None:
+                    where = f"{owner}.{key}" if owner else key
+                    raise InputError(
+                        f"layer {found!r} is also kept in {where!r}, a plain attribute, which would go on using the "
+                        "old layer: keep it in an nn.ModuleList, or look it up by its name, or leave it out with "
+                        "exclude="
+                    )
+
+
 def check_no_adapters(model: nn.Module, picked: Iterable[str]) -> None:
     """Raises InputError if a layer to be swapped belongs to an adapter of peft: adapters stay in floating point, to be
     merged."""
+    adapters: dict[str, str] = {}
     for name in picked:
         parts = name.split(".")
         for end in range(len(parts)):
             parent = model.get_submodule(".".join(parts[:end]))
             if type(parent).__module__.startswith("peft.") and hasattr(parent, "base_layer"):
                 if parts[end] != "base_layer":
-                    raise InputError(
-                        f"layer {name!r} is part of an adapter of peft ({type(parent).__name__}), which stays in "
-                        "floating point: convert the model before get_peft_model, or leave adapters out with "
-                        f"exclude=('*.{parts[end]}.*',), or merge them with merge_and_unload()"
-                    )
+                    adapters.setdefault(f"*.{parts[end]}.*", name)
                 break
+    if adapters:
+        raise InputError(
+            f"layer {next(iter(adapters.values()))!r} is part of an adapter of peft, which stays in floating point: "
+            f"convert the model before get_peft_model, or leave adapters out with exclude={tuple(adapters)}, or merge "
+            "them with merge_and_unload()"
+        )

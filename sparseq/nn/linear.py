@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .masking import MaskedWeight
-from .settings import QuantSettings
+from .settings import QuantSettings, check_dtype
 from .static_scale import StaticScale
 
 # Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
@@ -61,6 +63,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         pattern: str | Pattern = "unstructured",
     ) -> None:
         settings = QuantSettings(bits, activation, scale)
+        check_dtype(dtype or torch.get_default_dtype(), "a QuantSparseLinear")
         super().__init__(in_features, out_features, bias, device, dtype)
         self._init_quantization(settings, pattern)
 
@@ -115,7 +118,9 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
             self.reset_weight_scale()
 
     def forward(self, input: Tensor) -> Tensor:
-        if isinstance(input, Tensor) and not input.is_floating_point():
+        if not isinstance(input, Tensor):
+            raise InputTypeError(f"a linear layer's input must be a tensor, not a {type(input).__name__}")
+        if not input.is_floating_point():
             raise InputError(f"a linear layer's input must hold real floating-point numbers, not {input.dtype}")
         if not self.quantizing:
             if self.mask is None:
@@ -167,7 +172,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
     def from_settings(cls, settings: dict[str, Any]) -> "QuantSparseLinear":
         """The layer that `settings()` described, with its weights still to be loaded."""
         keys = ("in_features", "out_features", "bias", "bits", "activation", "scale", "pattern")
-        layer = cls(**{k: settings[k] for k in keys}, dtype=getattr(torch, settings["dtype"]))
+        layer = cls(**{k: settings[k] for k in keys}, dtype=FLOAT_DTYPES[settings["dtype"]])
         layer._restore(settings)
         return layer
 
@@ -194,15 +199,26 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         for name in missing if loading else ():
             state_dict.pop(prefix + name, None)
         self._forget_reading()
+        if loading:
+            self._restore_precision(self._scales())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantSparseLinear":
         before = {name: tensor.data for name, tensor in self._scales().items()}
         super()._apply(fn, recurse)
-        # Scales have the precision that arithmetic has, whatever the weight is cast to: fp16 cannot hold them.
-        for name, tensor in self._scales().items():
-            if tensor.dtype != (wanted := compute_dtype(self.weight)):
-                tensor.data = before[name].to(tensor.device, wanted)
+        self._restore_precision(before)
         return self
+
+    def _restore_precision(self, values: dict[str, Tensor]) -> None:
+        """Gives scales the precision that arithmetic has, whatever the weight is cast to: fp16 cannot hold them."""
+        for name, tensor in self._scales().items():
+            wanted = compute_dtype(self.weight)
+            if tensor.dtype == wanted:
+                continue
+            value = values[name].detach().to(tensor.device, wanted)
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = value
+            else:
+                setattr(self, name, value)
 
     def _scales(self) -> dict[str, Tensor]:
         return {n: t for n in ("step_size", "input_scale") if (t := getattr(self, n)) is not None}

@@ -146,6 +146,8 @@ class MaskedWeight(nn.Module):
             state_dict[prefix + "weight"] = weight.squeeze(-1)  # as `sparseq.save` stores it
         # The state of a plain layer has no mask, that of a pruned one has: follow what comes.
         mask = state_dict.get(prefix + "mask")
+        if mask is not None and mask.dtype != torch.bool:
+            raise InputError(f"{prefix}mask in the state dict is {mask.dtype}, and a mask is bool")
         if mask is not None and self.mask is None:
             shared = [layer.mask for layer in kin.tied(self) if layer.mask is not None]
             self._hold_mask(shared[0] if shared else self._all_kept())

@@ -13,9 +13,9 @@ from sparseq_kernels.formats import (
 )
 from sparseq_kernels.layouts import FLOAT_BITS, FORMATS
 from sparseq_kernels.reference.quantize_rows import quantize
-from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .masking import MaskedWeight
+from .settings import check_dtype
 
 Stored = tuple[PackedWeight, Tensor | None]
 
@@ -26,10 +26,7 @@ def pack_weight(layer: MaskedWeight, format: str | None) -> Stored:
     The tensors are new: a packed model shares nothing with the one it was made from. Raises InputError for a format
     that cannot hold the weight, and for a weight of a dtype such as float8.
     """
-    if layer.weight.dtype not in FLOAT_DTYPES.values():
-        raise InputError(
-            f"a weight of {layer.weight.dtype} cannot be packed: cast it to one of {', '.join(FLOAT_DTYPES)} first"
-        )
+    check_dtype(layer.weight.dtype, "the layer")
     bits = layer.bits or FLOAT_BITS
     weight, scale = layer.masked_weight().detach().clone(), None
     if layer.bits is not None:

@@ -29,14 +29,16 @@ class Packed(nn.Module):
 
     A sparse or 4-bit weight is expanded to one integer a weight when it is packed, loaded, moved or copied, and the
     expanded copy, which is not saved, is what the CPU multiplies by. Where the stored tensors are others or have
-    changed since, as under `torch.func.functional_call`, each call expands what is there; `expand()` makes the copy
-    anew. Changes that torch does not count, as by `values.data.copy_()`, ask for it, and so do changes in place before
-    a compiled or exported graph of the layer runs.
+    changed since, as under `torch.func.functional_call` or accelerate's offload of buffers, each call expands what is
+    there; `expand()` makes the copy anew. Changes that torch does not count, as by `values.data.copy_()`, ask for it,
+    and so do changes in place before a compiled or exported graph of the layer runs.
     """
 
     values: Tensor
     scale: Tensor | None
     dtype: torch.dtype
+    # The op that multiplies by what is stored.
+    _op: str | None = None
 
     def _hold(self, weight: PackedWeight, scale: Tensor | None, dtype: torch.dtype) -> None:
         self._layout = weight.layout()
@@ -54,7 +56,8 @@ class Packed(nn.Module):
 
     def _sources(self) -> tuple[Tensor, ...]:
         own = self._buffers
-        return tuple([own[name] for name in self._names])  # type: ignore[misc]
+        # One that was made a Parameter is no buffer any more.
+        return tuple([own[name] if name in own else getattr(self, name) for name in self._names])  # type: ignore[misc]
 
     @property
     def bits(self) -> int:
@@ -128,10 +131,14 @@ class Packed(nn.Module):
         with torch.inference_mode(False):
             if wanted:
                 self.register_buffer(EXPANDED, self.stored_weight().to_dense(), persistent=False)
-            self._derived = Derived.of(self._sources())
+            self._note_sources()
         # torch.export miscounts the buffers that follow an empty one.
         for name in [name for name, buffer in self._buffers.items() if buffer is None]:
             self._buffers[name] = self._buffers.pop(name)
+
+    def _note_sources(self) -> None:
+        """What was made of the stored tensors, if anything was, was made of them as they are now."""
+        self._derived = Derived.of(self._sources()) if self._non_persistent_buffers_set or self._op else None
 
     def weight_counts(self) -> WeightCounts:
         rows, columns = self._layout["shape"]
@@ -152,7 +159,7 @@ class Packed(nn.Module):
             super()._apply(lambda tensor: carry(tensor, fn, id(tensor) not in casts), recurse)
         self.dtype = dtype
         if current:
-            self._derived = Derived.of(self._sources())
+            self._note_sources()
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -11,6 +11,7 @@ from sparseq_kernels.errors import InputIndexError, InputTypeError
 from sparseq_kernels.formats import PackedWeight, unpack_int4
 from sparseq_kernels.untrusted import dtype_name
 
+from .attached import carry_to_packed, check_attached
 from .embedding import QuantEmbedding
 from .pack_weight import Stored, pack_weight
 from .packed import Packed
@@ -30,9 +31,11 @@ class PackedEmbedding(Packed):
         cls, layer: QuantEmbedding, format: str | None = None, stored: Stored | None = None
     ) -> "PackedEmbedding":
         """`stored`: the rows as packed already for a layer that this one is tied to."""
+        check_attached(layer, takes_mask=False)
         weight, scale = stored or pack_weight(layer, format)
         packed = cls(weight, scale, layer.padding_idx, layer.weight.dtype)
         packed.expand()
+        carry_to_packed(layer, packed)
         return packed.eval()
 
     def forward(self, input: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Repeated, backend, call
+from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
 from sparseq_kernels.numerics import compute_dtype, positive
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
 from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
+from .attached import carry_to_packed, check_attached
 from .carried import normal
 from .linear import QuantSparseLinear
 from .pack_weight import Stored, pack_weight
@@ -31,8 +33,7 @@ class PackedLinear(Packed):
     bias: Tensor | None
     input_scale: Tensor | None
     as_stored: bool | None = None
-    # The op that multiplies by what is stored, its tensors' names and shapes, and from how many rows of x it does.
-    _op: str | None = None
+    # The names and shapes of the tensors of `_op`, and from how many rows of x it is taken.
     _operands: tuple[tuple[str, tuple[int, ...]], ...] = ()
     _least_rows: int = 0
 
@@ -60,6 +61,7 @@ class PackedLinear(Packed):
         bias: Tensor | None = None,
     ) -> "PackedLinear":
         """`stored`, `bias`: the weight and the bias as packed already for a layer that this one is tied to."""
+        check_attached(layer, takes_mask=False)
         weight, scale = stored or pack_weight(layer, format)
         input_scale = None
         if layer.input_scale is not None:
@@ -70,6 +72,7 @@ class PackedLinear(Packed):
             bias = layer.bias.detach().clone()
         packed = cls(weight, scale, bias, input_scale, layer.weight.dtype)
         packed.expand()
+        carry_to_packed(layer, packed)
         return packed.eval()
 
     def expand(self) -> None:
@@ -127,19 +130,21 @@ class PackedLinear(Packed):
         return replica
 
     def forward(self, input: Tensor) -> Tensor:
-        if self._op is not None and input.numel() >= self._least_rows * self.in_features:
+        if self._op is not None and _tensor(input).numel() >= self._least_rows * self.in_features:
             operands = self._stored_operands()
             return call(self._op, input, *operands, self.scale, self.bias, self.input_scale, "none", None)
         if self._layout["bits"] <= 8:
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
             levels = self.levels() if self._expands else own["values"]
+            # It may have been made a Parameter; and a look-up by attribute takes long.
+            bias = own["bias"] if "bias" in own else self.bias  # noqa: SIM401
             run = call if is_compiling() else self._repeated
-            return run("int8_linear", input, levels, own["scale"], own["bias"], own["input_scale"], "none", None, None)
+            return run("int8_linear", input, levels, own["scale"], bias, own["input_scale"], "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         assert self.scale is not None
-        dtype = compute_dtype(input)
+        dtype = compute_dtype(_tensor(input))
         scale, weight = self.scale.to(dtype), self._dequantized(dtype)
         static = None if self.input_scale is None else self.input_scale.to(dtype)
         return call("qat_linear", input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
@@ -164,6 +169,12 @@ class PackedLinear(Packed):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, format={self.format}"
+
+
+def _tensor(input: Tensor) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise InputTypeError(f"a linear layer multiplies a tensor, not a {type(input).__name__}")
+    return input
 
 
 def multiply_as_stored(model: nn.Module, on: bool | None = True) -> nn.Module:

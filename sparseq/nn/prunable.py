@@ -7,11 +7,15 @@ from torch import nn
 from .blocks import repeated_blocks
 from .kin import first_names
 from .masking import MaskedWeight
-from .selectors import Selector, chosen
+from .selectors import Selector, chosen, selectors
 
 
 def prunable(
-    model: nn.Module, *, embeddings: bool = False, include: Iterable[Selector] = (), exclude: Iterable[Selector] = ()
+    model: nn.Module,
+    *,
+    embeddings: bool = False,
+    include: Iterable[Selector] | Selector = (),
+    exclude: Iterable[Selector] | Selector = (),
 ) -> dict[str, MaskedWeight]:
     """The layers that magnitude pruning acts on, by name, each weight once: the linear layers inside repeated blocks
     (see `repeated_blocks`), which are an encoder's (`encoder.layer.3.output.dense`) and not its pooler or head; all
@@ -19,7 +23,7 @@ def prunable(
 
     Embeddings, and linear layers that share an embedding's weight, are among them only with `embeddings`: pruning them
     harms accuracy significantly (Movva et al. 2022)."""
-    include, exclude = tuple(include), tuple(exclude)
+    include, exclude = selectors("include", include), selectors("exclude", exclude)
     layers = {
         name: module
         for name, module in model.named_modules()

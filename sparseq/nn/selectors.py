@@ -1,10 +1,23 @@
 """Modules picked by type or by name."""
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from sparseq_kernels import InputError
+
 Selector = type[nn.Module] | str
+
+
+def selectors(name: str, given: Iterable[Selector] | Selector) -> tuple[Selector, ...]:
+    """The argument `name` as a tuple; one type or pattern alone is meant as such. InputError for anything else."""
+    alone = isinstance(given, str | type)
+    found: tuple[Selector, ...] = (given,) if alone else tuple(given)  # type: ignore[assignment, arg-type]
+    for one in found:
+        if not isinstance(one, str) and not (isinstance(one, type) and issubclass(one, nn.Module)):
+            raise InputError(f"{name} holds {one!r}: it takes module types (nn.Linear) and name patterns ('encoder.*')")
+    return found
 
 
 def chosen(name: str, module: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> bool:

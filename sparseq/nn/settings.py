@@ -2,11 +2,23 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from sparseq_kernels import InputError
+from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 BITS = (4, 8, 16, None)
 ACTIVATIONS = ("dynamic", "static")
 SCALES = ("max", "lsq")
+# Of the weights: what arithmetic is defined for.
+DTYPES = tuple(FLOAT_DTYPES.values())
+
+
+def check_dtype(dtype: torch.dtype, where: str) -> None:
+    """Raises InputError, beginning with `where`, for weights that can be neither quantized nor masked."""
+    if dtype not in DTYPES:
+        known = ", ".join(FLOAT_DTYPES)
+        raise InputError(f"{where} has weights of {dtype}: only {known} can be quantized or masked")
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class QuantSettings:
             ("activation", self.activation, ACTIVATIONS),
             ("scale", self.scale, SCALES),
         ):
-            if value not in choices:
+            if value not in choices or isinstance(value, float | bool):
                 raise InputError(f"{name} is {value!r}: it must be one of {', '.join(map(repr, choices))}")
 
     @property

@@ -16,6 +16,7 @@ from sparseq.tasks.files import Rows, Table, open_table
 from sparseq.tasks.glue import read_folder
 from sparseq.tasks.labels import infer_task, parse_labels
 from sparseq.tasks.spec import CUSTOM, GLUE, Task, get_task
+from sparseq.terminal import shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -184,7 +185,7 @@ def _from_rows(task: Task, splits: dict[str, Rows]) -> Data:
         columns: dict[str, Iterable[Any]] = dict(zip(names, map(list, zip(*rows.texts, strict=True)), strict=True))
         datasets[split] = Dataset.from_dict({**columns, "label": parse_labels(task, rows)}, features=features)
         if rows.skipped:
-            logger.warning("%s: %d malformed rows left out", rows.path, rows.skipped)
+            logger.warning("%s: %d malformed rows left out", shown(rows.path), rows.skipped)
     skipped = {split: rows.skipped for split, rows in splits.items() if rows.skipped}
     return Data(task, datasets.pop("train", None), datasets, skipped)
 

@@ -1,10 +1,11 @@
 """What a run shows: a progress bar for each phase on a terminal, a line now and then elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,8 +15,30 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
+
+from sparseq.terminal import shown
 
 SECONDS_BETWEEN_LINES = 15.0
+
+
+class SafeConsole(Console):
+    """rich's console, on which text is only text: it holds no markup and nothing that acts on the terminal.
+
+    Text is escaped where rich takes it, before widths are computed, and whatever a renderable made otherwise is escaped
+    once more on its way out; the console's own styles and cursor movements remain.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False, "soft_wrap": True, **options})
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text, lines=True), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text, lines=True))
 
 
 class Phase:
@@ -47,13 +70,13 @@ class Reporter:
     """Writes progress to stderr, and leaves stdout to results; a silent one writes nothing."""
 
     def __init__(self, silent: bool = False) -> None:
-        self.errors = Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+        self.errors = SafeConsole(stderr=True, quiet=silent)
         self.silent = silent
         self.bar: Progress | None = None
 
     def say(self, message: str) -> None:
         """One line of progress."""
-        self.errors.print(message, markup=False)
+        self.errors.print(message)
 
     @contextmanager
     def phase(self, name: str, total: int = 0, done: int = 0) -> Iterator[Phase]:
@@ -64,8 +87,8 @@ class Reporter:
         phase = Phase(self, name, total, done)
         if self.errors.is_terminal and not self.silent:
             columns = (
-                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False),
             )  # fmt: skip
             with Progress(*columns, console=self.errors, transient=True) as bar:
                 bar.add_task(name, total=total or None, completed=done, note="")

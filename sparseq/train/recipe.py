@@ -100,7 +100,8 @@ class Recipe:
                                "then it falls to 0 linearly", metavar="SHARE")
     weight_decay: float = setting(0.01, number(0), TRAIN, "AdamW's weight decay", metavar="W")
     precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto takes bf16 only "
-                             "where the GPU or CPU computes it natively", choices=("auto", "fp32", "bf16"))
+                             "where the GPU or CPU computes it natively; models are always evaluated in fp32",
+                             choices=("auto", "fp32", "bf16"))
     seed: int = setting(0, whole(0, 2**32 - 1), RUN, "seeds the new head, the order of rows, dropout and augmentation")
     save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, from which a broken run goes on",
                               metavar="N", resumable=True)

@@ -1,8 +1,8 @@
 """A finished run's result, as it is shown."""
 
-from rich.console import Console
 from rich.table import Table
 
+from .console import SafeConsole
 from .run import RunResult
 
 
@@ -33,7 +33,7 @@ def result_table(result: RunResult) -> Table:
 
 def show_result(result: RunResult) -> None:
     """Prints the result, and what to do next, to stdout."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole()
     console.print(result_table(result))
     second = ' --text-pair "..."' if len(result.task_definition["columns"]) == 2 else ""
-    console.print(f'try it: sparseq predict {result.out} "..."{second}', markup=False)
+    console.print(f'try it: sparseq predict {result.out} "..."{second}')

@@ -124,9 +124,7 @@ def evaluate(
     Returns task, rows (per split), metrics and score. Raises InputError for an unfinished or damaged folder, and for
     data that cannot be had.
     """
-    run = RunFolder(folder)
-    task = Task.from_dict(run.metrics()["task_definition"])
-    recipe = Recipe.from_file(run.path / RECIPE)
+    task, recipe = _finished(folder)
     own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
     source = {"data_dir": data_dir, "validation_file": validation_file} if data_dir or validation_file else own
     if source["validation_file"]:
@@ -155,9 +153,7 @@ def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size:
 
     Raises InputError where a tuple's length is not the task's.
     """
-    run = RunFolder(folder)
-    task = Task.from_dict(run.metrics()["task_definition"])
-    recipe = Recipe.from_file(run.path / RECIPE)
+    task, recipe = _finished(folder)
     wanted = len(task.columns)
     for text in texts:
         if len(text) != wanted:
@@ -181,6 +177,38 @@ def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size:
         Prediction(text, names[number], share)
         for text, number, share in zip(texts, classes.tolist(), shares.tolist(), strict=True)
     ]
+
+
+def right_answers(folder: str | Path) -> list[bool]:
+    """Whether a finished run's model has the right class, for each row of its own validation data, in order.
+
+    Raises InputError for a run that predicts a number, and for an unfinished or damaged folder.
+    """
+    task, recipe = _finished(folder)
+    if task.is_regression:
+        raise InputError(f"the run in {folder} predicts a number, which is never simply right: compare its metrics")
+    data = load_data(
+        task,
+        data_dir=recipe.data_dir,
+        validation_file=recipe.validation_file,
+        text_columns=recipe.text_columns or None,
+        label_column=recipe.label_column,
+        max_validation_rows=recipe.max_validation_rows,
+        with_train=False,
+    )
+    model, tokenizer = load_folder(folder)
+    right: list[bool] = []
+    for part in data.validations.values():
+        rows = tokenise(part, tokenizer, recipe.max_length, model)
+        logits = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
+        right += (logits.argmax(-1) == torch.tensor(rows["labels"][:])).tolist()
+    return right
+
+
+def _finished(folder: str | Path) -> tuple[Task, Recipe]:
+    """A finished run's task and recipe."""
+    run = RunFolder(folder)
+    return Task.from_dict(run.metrics()["task_definition"]), Recipe.from_file(run.path / RECIPE)
 
 
 def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:

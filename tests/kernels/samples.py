@@ -1,7 +1,11 @@
 """Arguments of each op, by which tests that hold for every op call it."""
 
+import pytest
 import torch
+from torch import Tensor
 
+from sparseq_kernels import call
+from sparseq_kernels.derivatives import RULES
 from sparseq_kernels.tiles import TileLists
 
 OPS = torch.ops.sparseq
@@ -154,3 +158,42 @@ SAMPLES = {
     ],
     "magnitude_mask": lambda dtype: [([torch.randn(4, 8).to(dtype), torch.randn(8, 8).to(dtype)], 0.5, "2:4")],
 }
+
+
+def run(way, op, args):
+    """The first result of an op, by one of two ways."""
+    if way == "call":
+        return call(op, *args)
+    result = getattr(OPS, op)(*args)
+    return result if isinstance(result, Tensor) else result[0]
+
+
+def cases():
+    """(op, sample, the places of what has a gradient) of each op that has one, as pytest's parameters."""
+    return list(_cases())
+
+
+def _cases():
+    for op in RULES:
+        for number, sample in enumerate(SAMPLES[op](torch.float64)):
+            places = [i for i, arg in enumerate(sample) if isinstance(arg, Tensor) and arg.requires_grad]
+            args = [arg.detach() if isinstance(arg, Tensor) else arg for arg in sample]
+            if places:
+                yield pytest.param(op, args, places, id=f"{op}-{number}")
+
+
+def of_leaves(way, op, args, places):
+    """The op as a function of what has a gradient alone."""
+
+    def function(*leaves):
+        given = list(args)
+        for place, leaf in zip(places, leaves, strict=True):
+            given[place] = leaf
+        return run(way, op, given)
+
+    return function, tuple(args[place] for place in places)
+
+
+def gradients(function, leaves, weights):
+    held = [leaf.clone().requires_grad_() for leaf in leaves]
+    return torch.autograd.grad(function(*held), held, weights)

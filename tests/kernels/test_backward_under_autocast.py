@@ -10,6 +10,8 @@ from sparseq_kernels.gradients import EAGER
 # Products by sparse weights share their backward with `int8_linear`.
 OPS = sorted(op for op in EAGER if op == "int8_linear" or not op.endswith("int8_linear"))
 
+pytestmark = pytest.mark.processor
+
 
 def arguments(op: str, learned: bool) -> list[object]:
     draw = torch.Generator().manual_seed(0)

@@ -9,6 +9,7 @@ from sparseq_kernels.cpu.int8_linear import int8_matmul
 from sparseq_kernels.numerics import MAX_INT8_DEPTH
 from sparseq_kernels.reference.int8_linear import int8_matmul as exact_matmul
 
+pytestmark = pytest.mark.processor
 OPS = torch.ops.sparseq
 SIZES = [(1, 1, 1), (5, 7, 63), (577, 63, 5), (0, 8, 8), (8, 0, 8), (8, 8, 0), (33, 859, 2), (16, 384, 1536)]
 

@@ -6,6 +6,8 @@ import torch
 from sparseq_kernels import call, use_backend
 from sparseq_kernels.backends import runnable
 
+pytestmark = pytest.mark.processor
+
 OPS = torch.ops.sparseq
 
 

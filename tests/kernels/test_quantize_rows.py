@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from sparseq_kernels import use_backend
 
+pytestmark = pytest.mark.processor
+
 SHAPES = [(1, 1), (5, 7), (63, 577), (2, 3, 5), (0, 4), (4, 0), (859,)]
 
 

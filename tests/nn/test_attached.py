@@ -109,6 +109,44 @@ def test_the_remedy_that_is_named_works(case):
     assert len(list(named_layers(model))) == 2
 
 
+def held(model, how):
+    owner = nn.Module()
+    owner.model = model
+    how(owner, model[1])
+    return owner
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda o, m: setattr(o, "kept", [m]),
+        lambda o, m: setattr(o, "kept", (m,)),
+        lambda o, m: setattr(o, "kept", {"a": m}),
+        lambda o, m: setattr(o, "kept", m.forward),
+        lambda o, m: vars(o).update(kept=m),
+    ],
+    ids=["list", "tuple", "dict", "method", "attribute"],
+)
+def test_a_layer_that_is_kept_where_torch_does_not_look_is_refused(how):
+    owner = held(net(), how)
+    with pytest.raises(InputError, match=r"layer 'model\.1' is also kept in 'kept'"):
+        convert(owner)
+    assert not list(named_layers(owner))
+    assert [name for name, _ in named_layers(convert(owner, exclude="model.1"))] == ["model.0"]
+
+
+def test_real_hooks_of_accelerate_are_refused_and_their_remedy_works():
+    hooks = pytest.importorskip("accelerate.hooks")
+    accelerate = pytest.importorskip("accelerate")
+    model, expected = net(), net()(X)
+    accelerate.cpu_offload(model, torch.device("cpu"))
+    with pytest.raises(InputError, match="accelerate"):
+        convert(model)
+    assert not list(named_layers(model))
+    hooks.remove_hook_from_module(model, recurse=True)
+    assert (convert(model, bits=16)(X) - expected).abs().max() < 1e-3
+
+
 def test_the_base_of_an_adapter_can_be_converted():
     model = net()
     adapted(model)
@@ -195,7 +233,7 @@ def test_hooks_of_every_kind_go_with_the_layer(kind):
 
 def test_no_kind_of_hook_is_missing():
     named = {name for name in vars(nn.Linear(1, 1)) if "hook" in name}
-    assert named == set(HOOKS) and {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks"} <= named
+    assert named == HOOKS and {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks"} <= named
 
 
 @pytest.mark.parametrize(

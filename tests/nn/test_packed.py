@@ -1,8 +1,11 @@
 import pytest
 import torch
+from rounding import assert_within_rounding
 
 from sparseq.nn import PackedEmbedding, PackedLinear, QuantEmbedding, QuantSparseLinear
 from sparseq_kernels import InputError
+
+pytestmark = pytest.mark.processor
 
 
 def pruned(pattern, bits, sparsity=0.5):
@@ -19,7 +22,8 @@ def test_trained_and_packed_agree_and_reload(pattern, bits):
     torch.testing.assert_close(packed(x), layer(x), rtol=1e-6, atol=1e-6)
     again = PackedLinear.from_settings(packed.settings())
     again.load_state_dict(packed.state_dict())
-    assert torch.equal(again(x), packed(x)) and again.settings() == packed.settings()
+    assert again.settings() == packed.settings()
+    assert_within_rounding(again(x), packed(x), 32)
     assert packed.weight_counts().kept == int(layer.mask.sum()) and packed.weight_counts().total == 512
 
 

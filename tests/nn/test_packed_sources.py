@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -224,6 +225,24 @@ def test_more_weights_than_are_said_to_be_kept_are_refused(form):
     settings["weight"]["kept_weights"] -= 40
     with pytest.raises(InputError, match=r"of its levels are not zero, and it is said to keep 216"):
         PackedLinear.from_settings(settings).load_state_dict(layer.state_dict())
+
+
+@pytest.mark.parametrize("wrong", [[[0.0] * 32], None, 1.0, "x"])
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_what_is_no_tensor_is_refused_as_by_torch(form, wrong):
+    with pytest.raises(TypeError):
+        linear(*form)(wrong)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_threads_see_one_layer(form, make):
+    a, b, _, yb = two(make, form)
+    in_place(a, b)  # So that each call expands for itself.
+    x = input_of(a)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: a(x), range(8)))
+    assert all(torch.equal(y, yb) for y in found)
 
 
 def test_shared_memory_is_kept():

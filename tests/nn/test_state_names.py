@@ -76,3 +76,13 @@ def test_tying_again_leaves_scales_alone():
     model.tie_weights()
     assert head.step_size is step and isinstance(head.step_size, nn.Parameter) and head.step_size.shape == (40,)
     assert head.weight is table.weight and torch.equal(model(torch.arange(6)[None]).logits, before)
+
+
+def test_learned_scales_are_not_decayed():
+    from sparseq.train.trainer import LEARNED_SCALES, CompressTrainer
+
+    model = nn.Sequential(QuantSparseLinear(4, 4, scale="lsq", activation="static"))
+    learned = {name.rpartition(".")[2] for name, _ in model.named_parameters()} - {"weight", "bias"}
+    assert learned == set(LEARNED_SCALES)
+    trainer = CompressTrainer.__new__(CompressTrainer)
+    assert trainer.get_decay_parameter_names(model) == ["0.weight"]

@@ -124,6 +124,7 @@ def logits_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
         yield kept
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("changes", [*RECIPES, {"bits": 4}, {"bits": 16}], ids=str)
 def test_packing_changes_logits_by_rounding_only(

@@ -76,7 +76,9 @@ VARIANTS: list[tuple[dict[str, Any], tuple[int, ...], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "lives", "resumed"), VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    ("changes", "lives", "resumed"), [pytest.param(*VARIANTS[0], marks=pytest.mark.processor), *VARIANTS[1:]], ids=str
+)
 def test_broken_in_training(
     changes: dict[str, Any],
     lives: tuple[int, ...],
@@ -105,7 +107,7 @@ def test_broken_in_training(
         (trainer.CompressTrainer, "_save_rng_state", 2),
         (folder.RunFolder, "complete", 2),
         (folder.shutil, "rmtree", 1),
-        (run, "evaluate_model", 1),
+        pytest.param(run, "evaluate_model", 1, marks=pytest.mark.processor),
         (run, "pack", 1),
         (run.checkpoint.write, "save_file", 1),
         (run.checkpoint, "load", 1),

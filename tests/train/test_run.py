@@ -15,6 +15,7 @@ from sparseq.errors import InputError
 from sparseq.nn import PackedEmbedding, PackedLinear, named_layers
 from sparseq.train import METHODS, Recipe, RunResult, compress, evaluate, predict
 from sparseq.train.folder import RunFolder
+from sparseq.train.scoring import right_answers
 
 SUBSETS = [subset for count in range(4) for subset in combinations(METHODS, count)]
 
@@ -62,6 +63,7 @@ def test_the_folder_of_a_finished_run(make_recipe: Callable[..., Recipe]) -> Non
     assert (folder / "metrics.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.processor
 def test_evaluate_and_predict_agree_with_the_run(
     make_recipe: Callable[..., Recipe], tiny_csv: tuple[Path, Path]
 ) -> None:
@@ -70,6 +72,7 @@ def test_evaluate_and_predict_agree_with_the_run(
     assert found["metrics"] == result.metrics
     assert found["score"] == result.score
     assert found["rows"] == {"validation": 40}
+    assert sum(right_answers(result.out)) / 40 == pytest.approx(result.score)
     other = evaluate(result.out, validation_file=str(tiny_csv[0]))
     assert other["rows"] == {"validation": 66}
     texts = [("the film was good",), ("awful",), ("the film was good",)]
@@ -145,6 +148,8 @@ def test_regression_with_a_teacher(
     assert set(result.metrics) == {"pearson", "spearman"}
     assert evaluate(result.out)["metrics"] == result.metrics
     assert isinstance(predict(result.out, [("good", "bad")])[0].value, float)
+    with pytest.raises(InputError, match="predicts a number, which is never simply right"):
+        right_answers(result.out)
     with pytest.raises(InputError, match="reads a pair of texts"):
         predict(result.out, [("good",)])
 
@@ -176,6 +181,7 @@ def test_kd_pulls_the_student_towards_the_teacher(make_recipe: Callable[..., Rec
     assert abs(student.score - teacher.score) <= 0.1
 
 
+@pytest.mark.processor
 def test_same_seed_same_weights_other_seed_other_weights(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     def weights(seed: int, name: str) -> str:
         return read_metadata(compress(make_recipe(seed=seed, epochs=1, out=str(tmp_path / name))).out)["sha256"]

@@ -18,6 +18,7 @@ SHAPES = [(1, 1, 1), (5, 7, 63), (33, 5, 577), (63, 65, 7), (70, 40, 64), (0, 8,
 TILES = Plan(32, 32, 64, warps=4, stages=2)
 QUANTIZED_BEFORE = Plan(64, 32, 32, warps=4, stages=2, group_m=2, inside=False)
 WIDE = Plan(32, 256, 64, warps=4, stages=2)
+EIGHT_PARTS = Plan(32, 256, 64, warps=2, stages=2, inside=False)
 DESCRIPTORS = Plan(64, 128, 64, warps=4, stages=2, group_m=2, inside=False, descriptors=True)
 SPLIT = Plan(16, 32, 32, warps=4, stages=2, split=3)
 
@@ -58,12 +59,22 @@ def test_fp32_outputs_are_the_references_to_the_bit(M, N, K, dtype):
     assert same(*reversed(both("int8_linear", x, w, scale, bias, static, "none", torch.float32)))
 
 
-@pytest.mark.parametrize("plan", [TILES, QUANTIZED_BEFORE, WIDE, DESCRIPTORS])
+@pytest.mark.parametrize("plan", [TILES, QUANTIZED_BEFORE, WIDE, EIGHT_PARTS, DESCRIPTORS])
 @pytest.mark.parametrize("M,N,K", [(70, 300, 130), (33, 33, 64), (200, 70, 144)])
 def test_every_kind_of_plan_gives_the_same_bits(plan, M, N, K):
     x, w, scale, bias = randn(M, K), integers(N, K), randn(N).abs(), randn(N, seed=1)
     with use_plan(plan):
         expected, found = both("int8_linear", x, w, scale, bias)
+    assert same(found, expected)
+
+
+@pytest.mark.parametrize("out_dtype", FLOATS)
+def test_a_tile_in_any_number_of_parts_gives_the_same_bits(out_dtype):
+    """The last columns of a tile are beyond the outputs, in each number of parts that a type has."""
+    x, w, scale, bias = randn(40, 64), integers(300, 64), randn(300).abs(), randn(300, seed=1)
+    assert EIGHT_PARTS.output_parts(4) == 8 and EIGHT_PARTS.output_parts(2) == 4
+    with use_plan(EIGHT_PARTS):
+        expected, found = both("int8_linear", x, w, scale, bias, None, "relu", out_dtype)
     assert same(found, expected)
 
 

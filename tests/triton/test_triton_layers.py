@@ -184,6 +184,19 @@ def test_tiles_follow_the_mask():
     assert layer.mask is None and layer.mask_tiles() is None
 
 
+def test_tiles_follow_a_mask_that_is_overwritten_in_place():
+    layer, x = tiled_layer(bits=None)
+    layer(x)
+    other = make_mask(192, 130, "tiles", 0.2, seed=9)
+    with torch.no_grad():
+        layer.mask.detach().copy_(other)  # as torch.optim.swa_utils.AveragedModel copies buffers
+    found = layer(x)
+    expected = TileLists.from_mask(other).tensors()
+    assert all(torch.equal(a, b) for a, b in zip(layer.mask_tiles(), expected, strict=True))
+    with use_backend("reference"):
+        torch.testing.assert_close(found, layer(x))
+
+
 def test_an_embedding_lists_no_tiles():
     layer = QuantEmbedding(130, 192).to(DEVICE)
     layer.set_mask(make_mask(130, 192, "tiles", 0.2))

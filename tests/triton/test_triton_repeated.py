@@ -153,6 +153,29 @@ def test_a_layers_weights_may_change(monkeypatch):
     assert same(layer(x), other(x))
 
 
+@pytest.mark.parametrize("name", ["values", "scale", "bias"])
+def test_memory_that_was_exchanged_is_seen(name):
+    layer, x = packed_layer(), randn(3, 24)
+    layer(x), layer(x)
+    for _ in range(2):  # The second could come where the first was.
+        buffer = layer.get_buffer(name)
+        buffer.data = torch.zeros_like(buffer)
+    assert same(layer(x), sparseq_call(layer, x))
+    assert same(layer(x), sparseq_call(layer, x))
+
+
+def sparseq_call(layer, x):
+    return call("int8_linear", x, layer.values, layer.scale, layer.bias, None, "none", None, None)
+
+
+def test_a_constant_that_wants_a_gradient_later_gets_it(monkeypatch):
+    counted, layer, x = Counted(monkeypatch), packed_layer(), randn(3, 24)
+    layer(x), layer(x)
+    layer.bias.requires_grad_()
+    layer(x).sum().backward()
+    assert same(layer.bias.grad, torch.full_like(layer.bias, 3.0)) and counted.runs == 1
+
+
 def test_weights_that_were_replaced_are_not_kept():
     layer = packed_layer()
     first = weakref.ref(layer.values)

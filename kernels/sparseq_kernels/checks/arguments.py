@@ -1,7 +1,7 @@
 """Single arguments: their types, devices, dtypes and shapes. Every op is checked at every call, so that what is right
 costs little; the sentences are for what is wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -15,6 +15,7 @@ _FLOATS_TEXT = "float32, float16, bfloat16 or float64"
 LEAST_BITS, MOST_BITS = 2, 16
 _TENSORS = (Tensor, torch.nn.Parameter)
 _NONE = type(None)
+_PLAIN = frozenset((_NONE, int, float, bool, str, torch.dtype))
 # By the type in the schema: what an argument's class is as a rule, and what else is as good.
 _CLASSES: dict[str, tuple[frozenset[type], tuple[type, ...], str]] = {
     "Tensor": (frozenset(_TENSORS), (Tensor,), "a tensor"),
@@ -44,7 +45,9 @@ def check_tensors(op: str) -> Callable[[tuple[Any, ...]], None]:
             found = arg.__class__
             if found not in classes:
                 _check_class(op, place, arg)
-            if found in _TENSORS or isinstance(arg, Tensor):
+            elif found in _PLAIN:
+                continue
+            if isinstance(arg, Tensor):
                 if device is None:
                     device = arg.device
                 elif arg.device != device:
@@ -100,7 +103,7 @@ def _not_strided(op: str, place: int, arg: Tensor) -> NoReturn:
 
 def shape(op: str, name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
     if tensor is not None and tensor.shape != expected:
-        raise InputError(f"{op}: {name} must have the shape {expected}, not {tuple(tensor.shape)}")
+        raise InputError(f"{op}: {name} must have the shape {tuple(expected)}, not {tuple(tensor.shape)}")
 
 
 def dtype(op: str, name: str, tensor: Tensor | None, expected: torch.dtype) -> None:
@@ -148,7 +151,7 @@ def same_rows(op: str, grad: Tensor, x: Tensor, outputs: int) -> None:
     shape(op, "grad", grad, (*x.shape[:-1], outputs))
 
 
-def choice(op: str, name: str, given: str, choices: Sequence[str]) -> None:
+def choice(op: str, name: str, given: str, choices: Collection[str]) -> None:
     if given not in choices:
         raise InputError(f"{op}: unknown {name} {given!r}: use {', '.join(choices)}")
 

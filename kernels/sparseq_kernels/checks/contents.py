@@ -18,7 +18,7 @@ def embedding_indices(indices: Tensor, weight: Tensor, *_: Any) -> None:
     """As for `nn.Embedding`: an index counts from the beginning."""
     if indices.numel() == 0:
         return
-    least, most = (int(end) for end in indices.aminmax())
+    least, most = (int(end) for end in indices.long().aminmax())
     if least < 0 or most >= weight.shape[0]:
         wrong = least if least < 0 else most
         raise InputIndexError(

@@ -13,7 +13,7 @@ from .arguments import bits as check_bits
 from .arguments import choice, dtype, floating, floating_dtype, matrix, needs, one_value, rows, shape
 
 SIDES = (16, 32, 64, 128)
-INDICES = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+INDICES = frozenset(getattr(torch, f"{sign}int{size}") for sign in ("", "u") for size in (8, 16, 32, 64))
 
 
 def layer_norm_quantize_rows(
@@ -24,9 +24,9 @@ def layer_norm_quantize_rows(
     rows(op, "x", x)
     for name, tensor in (("weight", weight), ("bias", bias)):
         floating(op, name, tensor)
-        shape(op, name, tensor, tuple(x.shape[-1:]))
+        shape(op, name, tensor, x.shape[-1:])
     floating(op, "residual", residual)
-    shape(op, "residual", residual, tuple(x.shape))
+    shape(op, "residual", residual, x.shape)
     if not (0 < eps < math.inf):
         raise InputError(f"{op}: eps must be a positive number, not {eps}")
     check_bits(op, "bits", bits)
@@ -74,7 +74,7 @@ def _product(
         floating(op, "x", x)
         one_value(op, "input_scale", input_scale)
     _weight_side(op, x.shape[-1], weight_scale, bias)
-    choice(op, "activation", activation, tuple(ACTIVATIONS))
+    choice(op, "activation", activation, ACTIVATIONS)
     floating_dtype(op, "out_dtype", out_dtype)
 
 
@@ -82,7 +82,7 @@ def _weight_side(op: str, inputs: int, weight_scale: Tensor, bias: Tensor | None
     check_depth(inputs)
     floating(op, "weight_scale", weight_scale)
     floating(op, "bias", bias)
-    shape(op, "bias", bias, tuple(weight_scale.shape))
+    shape(op, "bias", bias, weight_scale.shape)
 
 
 def _input_scale(op: str, scale: Tensor, count: int) -> None:
@@ -157,7 +157,7 @@ def int8_linear_backward(
     given_needs: Sequence[bool],
 ) -> None:
     op = "int8_linear_backward"
-    choice(op, "format", format, tuple(STORED))
+    choice(op, "format", format, STORED)
     _stored(format, op, in_features, stored, weight_scale)
     floating(op, "grad", grad)
     rows(op, "grad", grad)

@@ -29,7 +29,7 @@ def fake_quant(x: Tensor, scale: Tensor, bits: int) -> None:
 def fake_quant_backward(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> None:
     op = "fake_quant_backward"
     floating(op, "grad", grad)
-    shape(op, "grad", grad, tuple(x.shape))
+    shape(op, "grad", grad, x.shape)
     _fake_quant(op, x, scale, bits)
 
 
@@ -193,8 +193,8 @@ def magnitude_mask(weights: Sequence[Tensor], sparsity: float, pattern: str) -> 
 
 
 def _mask(op: str, mask: Tensor | None, weight: Tensor) -> None:
-    shape(op, "mask", mask, tuple(weight.shape))
     if mask is not None:
+        shape(op, "mask", mask, weight.shape)
         dtype(op, "mask", mask, torch.bool)
 
 

@@ -5,6 +5,7 @@ from ..numerics import compute_dtype
 
 
 def int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | None) -> Tensor:
-    indices = indices.long()  # As an index uint8 would be a mask, and int16 refused.
-    rows = weight[indices].to(compute_dtype(scale)) * scale[indices].unsqueeze(-1)
-    return rows.to(out_dtype or scale.dtype)
+    # `index_select` takes no index from the end, as training does not, and no mask for an index of uint8.
+    flat = indices.long().reshape(-1)
+    rows = weight.index_select(0, flat).to(compute_dtype(scale)) * scale.index_select(0, flat).unsqueeze(-1)
+    return rows.to(out_dtype or scale.dtype).reshape(*indices.shape, weight.shape[1])

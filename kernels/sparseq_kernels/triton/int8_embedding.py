@@ -31,7 +31,6 @@ def int8_embedding_kernel(
     rows = (tl.program_id(0) // blocks).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK_D + tl.arange(0, BLOCK_D)
     index = tl.load(indices + rows, mask=rows < M, other=0).to(tl.int64)
-    index = tl.where(index < 0, index + V, index)
     known = (index >= 0) & (index < V)
     s = tl.load(scale + index * stride_s, mask=known, other=float("nan")).to(tl.float32)
     inside = (rows[:, None] < M) & (columns[None, :] < D)
@@ -42,8 +41,7 @@ def int8_embedding_kernel(
 
 
 def int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | None) -> Tensor:
-    """Rows of weight [V, D] in floating point. An index counts from the end if it is negative; the row of one outside
-    [-V, V) is NaN, since a kernel cannot raise."""
+    """Rows of weight [V, D] in floating point. The row of an index outside [0, V) is NaN: a kernel cannot raise."""
     V, D = weight.shape
     out = torch.empty((*indices.shape, D), dtype=out_dtype or scale.dtype, device=weight.device)
     if out.numel() == 0:

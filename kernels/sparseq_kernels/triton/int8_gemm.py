@@ -70,6 +70,39 @@ def store_outputs(
 
 
 @triton.jit
+def halves(acc):
+    """The left and the right half of a tile's columns, which a product's layout has in registers of their own."""
+    return tl.split(tl.permute(tl.reshape(acc, (acc.shape[0], 2, acc.shape[1] // 2)), (0, 2, 1)))
+
+
+@triton.jit
+def store_parts(
+    acc,
+    xs,
+    w_scale,
+    bias,
+    out,
+    out_scale,
+    rows,
+    first,
+    M,
+    N,
+    INTEGERS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """`store_outputs` of sums whose columns begin at `first`, in PARTS (a power of two) one after the other."""
+    if PARTS == 1:
+        columns = first + tl.arange(0, acc.shape[1])
+        store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS, ACTIVATION)
+    else:
+        left, right = halves(acc)
+        middle = first + left.shape[1]
+        store_parts(left, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION, PARTS // 2)
+        store_parts(right, xs, w_scale, bias, out, out_scale, rows, middle, M, N, INTEGERS, ACTIVATION, PARTS // 2)
+
+
+@triton.jit
 def store_tile(
     acc,
     x_scale,
@@ -88,18 +121,10 @@ def store_tile(
 ):
     """`store_outputs` of a tile's sums, in PARTS of its columns."""
     BLOCK_M: tl.constexpr = acc.shape[0]
-    BLOCK_N: tl.constexpr = acc.shape[1]
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
-    if PARTS == 2:
-        HALF: tl.constexpr = BLOCK_N // 2
-        left, right = tl.split(tl.permute(tl.reshape(acc, (BLOCK_M, 2, HALF)), (0, 2, 1)))
-        first = tile_n * BLOCK_N + tl.arange(0, HALF)
-        store_outputs(left, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION)
-        store_outputs(right, xs, w_scale, bias, out, out_scale, rows, first + HALF, M, N, INTEGERS, ACTIVATION)
-    else:
-        columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
-        store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS, ACTIVATION)
+    first = tile_n * acc.shape[1]
+    store_parts(acc, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION, PARTS)
 
 
 @triton.jit(do_not_specialize=["M"])

@@ -80,7 +80,7 @@ def _descriptors(x: Tensor, scale: Tensor, operands: Operands, activation: str, 
         int8_descriptor_kernel,
         (min(tiles, plan.resident * current().processors), 1, 1),
         (x_tiles, scale, w_tiles, weight_scale, bias, out, output_scale, M, N, K),
-        (int(scale.numel() > 1 or M == 1), activation, *blocks, plan.group_m, plan.parts),
+        (int(scale.numel() > 1 or M == 1), activation, *blocks, plan.group_m, plan.output_parts(out.element_size())),
         plan.warps,
         plan.stages,
     )
@@ -120,7 +120,7 @@ def launch_tiles(
         plan.block_n,
         plan.block_k,
         plan.group_m,
-        plan.parts,
+        plan.output_parts(out.element_size()),
     )
     args = (x, x_scale, weight, weight_scale, mask, bias, out, output_scale, M, N, K, x.stride(0), weight.stride(0))
     grid = (min(tiles, plan.resident * current().processors), 1, 1)

@@ -7,6 +7,7 @@ programs to do it; large M by arithmetic, and wants tiles as large as registers 
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from .device import INTERPRETER, Device
 from .runtime import cdiv
 
 SKINNY_ROWS = 32
+# What Triton knows of where rows begin: whether a multiple of so many bytes lies between them, and else nothing.
+ALIGNED_BYTES = 16
 # Values of x up to which every program of a product of few rows searches all of it for the rows' maxima.
 SEARCHED_INSIDE = 1 << 15
 # From so many multiplications on, making descriptors takes less than they save.
@@ -45,29 +48,44 @@ class Plan:
     descriptors: bool = False
 
     @property
-    def parts(self) -> int:
-        """In how many parts of its columns a tile is written: in halves where each thread holds 64 sums or more, or
-        registers would not do for what the epilogue computes."""
-        return 2 if self.block_m * self.block_n >= 64 * 32 * self.warps else 1
+    def sums(self) -> int:
+        """How many sums of the tile each thread holds, in a register each."""
+        return self.block_m * self.block_n // (32 * self.warps)
+
+    @property
+    def gradient_parts(self) -> int:
+        """In how many parts of its columns `gradient_kernel` writes a tile: in halves where each thread holds 64 sums
+        or more, or registers would not do for what it computes at its end."""
+        return 2 if self.sums >= 64 else 1
+
+    def output_parts(self, out_bytes: int) -> int:
+        """In how many parts of its columns a tile of an int8 product is written, a power of two. out_bytes: of one
+        output.
+
+        A part takes registers for its outputs and for their addresses beside all sums that wait: the compiler spills
+        some variant of a tile of 128 sums a thread in two parts, and with outputs of four bytes in four. So a part has
+        at most 32 outputs a thread, and 16 of four bytes; but no fewer than 16 columns, which memory takes at once.
+        """
+        most = 16 if out_bytes == 4 else 32
+        return max(1, min(self.sums // most, self.block_n // 16)) if self.sums >= 64 else 1
 
 
-_forced: Plan | None = None
+_forced: ContextVar[Plan | None] = ContextVar("sparseq_plan", default=None)
 
 
 @contextmanager
 def use_plan(plan: Plan | None) -> Iterator[None]:
-    """Runs every product by this plan within a `with` block, for tests and tuning."""
-    global _forced
-    before, _forced = _forced, plan
+    """Runs every product of this thread by this plan within a `with` block, for tests and tuning."""
+    token = _forced.set(plan)
     try:
         yield
     finally:
-        _forced = before
+        _forced.reset(token)
 
 
 def forced() -> Plan | None:
     """The plan of `use_plan`, if one is in force."""
-    return _forced
+    return _forced.get()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -84,18 +102,22 @@ def int8_plan(M: int, N: int, K: int, x_bytes: int, activation: str, device: Dev
     room = device.shared_bytes // tile.resident
     k = next((k for k in (tile.k, tile.k // 2) if room // (k * (tile.m + tile.n)) >= 2), tile.k // 2)
     stages = 2 if device.amd else min(4, room // (k * (tile.m + tile.n)))
+    if K % ALIGNED_BYTES:
+        # Each level is loaded by itself, through a register, and none ahead.
+        k, stages = 32, 1
     descriptors = device.arch == "sm_90" and M * N * K >= DESCRIPTORS_FROM
     return Plan(tile.m, tile.n, k, tile.warps, stages, inside=False, resident=tile.resident, descriptors=descriptors)
 
 
 class Tile(NamedTuple):
-    """Of m x n outputs, k deep; `resident` as in Plan."""
+    """Of m x n outputs, k deep; `resident` as in Plan. stages: the most that are not too many for registers."""
 
     m: int
     n: int
     k: int
     warps: int
     resident: int = 1
+    stages: int = 4
 
 
 def _int8_tiles(device: Device, busy: bool) -> list[Tile]:
@@ -125,7 +147,7 @@ def gradient_plan(M: int, N: int, K: int, a_bytes: int, b_bytes: int, device: De
     tile, split = min(choices, key=lambda choice: _gradient_time(M, N, K, choice[0], choice[1], device))
     # One load fewer of the second operand is under way: it goes through registers to a buffer of its own.
     first, second, quantized = (tile.k * size for size in (tile.m * a_bytes, tile.n * b_bytes, tile.n * a_bytes))
-    stages = min(4, (device.shared_bytes - quantized + second - 1024) // (first + second))
+    stages = min(tile.stages, (device.shared_bytes - quantized + second - 1024) // (first + second))
     return Plan(tile.m, tile.n, tile.k, tile.warps, 2 if device.amd else stages, split=split)
 
 
@@ -138,7 +160,7 @@ def _gradient_tiles(device: Device, a_bytes: int, learned: bool) -> list[Tile]:
         tiles = [Tile(64, 128, 32, 8), Tile(64, 64, 16, 4)]
         return [Tile(128, 128, 32, 8), *tiles] if from_shared_memory or device.amd else tiles
     if not from_shared_memory:
-        return [Tile(128, 128, 32, 8), Tile(64, 128, 32, 4), Tile(64, 64, 32, 8)]
+        return [Tile(128, 128, 32, 8), Tile(64, 128, 32, 4, stages=3), Tile(64, 64, 32, 8)]
     large, small = Tile(128, 128, 64, 8), Tile(64, 64, 64, 4)
     if device.arch == "sm_100":
         return [large, small]
@@ -220,5 +242,6 @@ def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> Plan:
     block_k = next((k for k in choices if K % k == 0 and k * (loads + quantized) <= room), choices[-1])
     split = max(1, min(K // shared, device.processors // cdiv(N, block_n)))
     stages = 2 if device.amd else max(2, min(4, (room - block_k * quantized) // (block_k * loads)))
+    stages = 1 if K % ALIGNED_BYTES else stages  # As in `int8_plan`.
     inside = x_bytes > 1
     return Plan(block_m, block_n, block_k, 8 if inside else 4, stages, split=split, inside=inside)

@@ -216,7 +216,7 @@ def _product(
     ready = b.bits == 0
     b_bytes = b.values.element_size() + (b.mask is not None)
     plan = forced() or gradient_plan(R, C, D, g.element_size(), b_bytes, device, of.learned)
-    columns = cdiv(C, SUM_TILE[1]) if plan.split > 1 else cdiv(C, plan.block_n) * plan.parts
+    columns = cdiv(C, SUM_TILE[1]) if plan.split > 1 else cdiv(C, plan.block_n) * plan.gradient_parts
     slopes = torch.empty((R, columns if of.learned else 0), dtype=torch.float32, device=out.device)
     clipped = of if of.learned else None
     epilogue = (
@@ -261,7 +261,7 @@ def _product(
                 plan.block_n,
                 plan.block_k,
                 plan.group_m,
-                plan.parts,
+                plan.gradient_parts,
             ),
             plan.warps,
             plan.stages,

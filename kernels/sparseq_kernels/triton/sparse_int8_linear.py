@@ -112,6 +112,7 @@ def block_sparse_int8_linear(
     if 0 in (M, N):
         return out
     plan = forced() or _block_plan(M, r, c)
+    parts = plan.output_parts(out.element_size())
     with on(x):
         launch(
             block_sparse_kernel,
@@ -131,7 +132,7 @@ def block_sparse_int8_linear(
                 K,
                 rows.stride(0),
             ),
-            (int(scale.numel() > 1 or M == 1), activation, plan.block_m, r, c, plan.block_k, plan.parts),
+            (int(scale.numel() > 1 or M == 1), activation, plan.block_m, r, c, plan.block_k, parts),
             plan.warps,
             plan.stages,
         )

@@ -1,0 +1,76 @@
+"""What the programs print: one place, through which text from files and users reaches a terminal without acting on it.
+
+A terminal obeys control characters wherever they come from: a label can move the cursor, recolour or retitle the
+window, or answer as if typed; a direction override shows text in another order than it has.
+"""
+
+import argparse
+import sys
+import unicodedata
+from typing import NoReturn, TextIO
+
+from sparseq.errors import InputError
+
+__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "shown", "write"]
+
+LONGEST_MESSAGE = 2000
+"""Characters of an error message that are printed at most."""
+
+# Categories: controls, halves of surrogate pairs, separators of lines and of paragraphs.
+_ACTING = ("Cc", "Cs", "Zl", "Zp")
+# Of the invisible format characters (Cf) those that reorder text, hide in it, or tag it. The joiners of emoji and of
+# Persian and Indic script stay.
+_HIDDEN = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206b"
+    "\u206c\u206d\u206e\u206f\ufeff\ufff9\ufffa\ufffb"
+)
+_TAGS = range(0xE0000, 0xE0080)
+
+
+def shown(text: object, *, lines: bool = False, limit: int | None = None) -> str:
+    """`str(text)` with everything that acts on a terminal written as an escape, such as \\x1b or \\u202e.
+
+    lines: line feeds stay. limit: characters at most; what is longer ends in "...".
+    """
+    text = str(text)
+    if limit is not None and len(text) > limit:
+        text = text[: max(0, limit - 3)] + "..."
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character if (lines and character == "\n") or not _acts(character) else _escape(character) for character in text
+    )
+
+
+def say(*values: object, error: bool = False, separator: str = " ") -> None:
+    """Prints one line, each value as `shown`, to stdout, or to stderr for an `error` or a note."""
+    write(separator.join(shown(value) for value in values) + "\n", sys.stderr if error else sys.stdout)
+
+
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Writes text that holds only what `shown` lets through, tabs and line feeds; characters that the stream's encoding
+    lacks as escapes. The stream is stdout where none is given."""
+    stream = stream or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, but what is wrong with the arguments is an InputError like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[0].lower()}{message[1:]} (see {self.prog} --help)")
+
+
+def say_error(error: object) -> None:
+    """Prints an error's message to stderr as one line of at most `LONGEST_MESSAGE` characters."""
+    say(f"sparseq: error: {shown(' '.join(str(error).split()), limit=LONGEST_MESSAGE)}", error=True)
+
+
+def _acts(character: str) -> bool:
+    return unicodedata.category(character) in _ACTING or character in _HIDDEN or ord(character) in _TAGS
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
