@@ -32,20 +32,22 @@ def run_two(recipe: Recipe, folder: Path, name: str, die_at: int = 0) -> tuple[i
         ({"prune_updates": 3}, True),
         ({"activation": "static", "scale": "lsq", "qat_start": 4, "hidden_loss": 1.0}, True),
         ({"activation": "static"}, False),
+        ({"precision": "bf16"}, False),
     ],
     ids=str,
 )
 def test_two_processes(
     changes: dict[str, Any], broken_off: bool, make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    recipe = make_recipe(save_steps=4, **changes)
+    recipe = make_recipe(save_steps=4, **{"precision": "fp32", **changes})
     code, digests = run_two(recipe, tmp_path, "whole")
     assert code == 0
     assert len(digests) == 1, "the processes hold different weights, masks or scales"
     whole = RunResult.from_folder(tmp_path / "whole")
     assert whole.steps == 2 * 9  # the batch is shared, so there are as many steps as with one process
-    alone = compress(recipe.replace(out=str(tmp_path / "alone")))
-    assert abs(alone.score - whole.score) <= 0.2
+    if recipe.precision == "fp32":  # in bf16 another order of summation moves a tiny model's scores at will
+        alone = compress(recipe.replace(out=str(tmp_path / "alone")))
+        assert abs(alone.score - whole.score) <= 0.2
     if not broken_off:
         return
     code, _ = run_two(recipe, tmp_path, "broken", die_at=12)
