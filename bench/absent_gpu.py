@@ -16,7 +16,7 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from sparseq_kernels import InputError, backends
+from sparseq_kernels import InputError, backends, ops
 from sparseq_kernels.triton import device
 from sparseq_kernels.triton.runtime import interpreted
 
@@ -112,13 +112,15 @@ def absent_gpu(arch: str, name: str = "", record: bool = True) -> Iterator[Absen
     """
     if interpreted():
         raise InputError("no GPU can be stood in for under TRITON_INTERPRET: its kernels cannot be compiled")
-    active, best, described = driver._active, backends._best, device._described
+    active, best, described, device_of = driver._active, backends._best, device._described, ops.device_of
     found = AbsentDriver(arch, record)
     driver.set_active(found)
     backends._best = functools.cache(lambda kind: "triton")
+    # What tensors hold is looked at on the CPU alone, and here means nothing.
+    ops.device_of = lambda args: "cuda"
     device._described = functools.cache(lambda index: dataclasses.replace(described(index), name=name))
     try:
         yield found
     finally:
         driver.set_active(active)
-        backends._best, device._described = best, described
+        backends._best, device._described, ops.device_of = best, described, device_of
