@@ -128,6 +128,25 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     assert isinstance(loaded.bert.embeddings.word_embeddings, QuantEmbedding)
 
 
+@pytest.mark.parametrize("count", [2, 4, 7])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_many_tied_layers_are_stored_once(count: int, quantized: bool, tmp_path: Path) -> None:
+    def tied() -> Any:
+        layers = nn.Sequential(*(nn.Linear(64, 64) for _ in range(count)))
+        for layer in layers:
+            layer.weight = layers[0].weight
+        return layers
+
+    model = convert(tied()) if quantized else tied()
+    file = save(model, tmp_path)
+    held = checkpoint.contents(model)
+    assert held.aliases == {f"{i}.weight": "0.weight" for i in range(1, count)}
+    assert file.stat().st_size < 4 * 64 * 64 + count * (4 * 64 + 1500)
+    loaded: Any = load(tmp_path, tied())
+    assert all(layer.weight is loaded[0].weight for layer in loaded)
+    assert_same(loaded, model.eval())
+
+
 def test_untied_weights_that_are_equal_stay_apart(tmp_path: Path) -> None:
     model = nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4))
     save(model, tmp_path)
