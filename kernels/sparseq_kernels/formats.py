@@ -228,6 +228,10 @@ class SemiStructuredWeight:
         of their bits, and no more of them than are kept are other than zero."""
         _check_levels(self.values, self.bits, self.name)
         _check_count(self.values, self.kept_weights, self.name)
+        self.check_indices()
+
+    def check_indices(self) -> None:
+        """Raises InputError unless the second of every two values stands after the first."""
         nibbles = torch.stack((self.indices & 15, self.indices >> 4), dim=-1).flatten(1)[:, : self.shape[1] // 4]
         if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
             raise InputError(

@@ -46,7 +46,7 @@ def test_a_bias_that_is_made_trainable_gets_its_gradient(form):
     torch.testing.assert_close(layer.bias.grad, g.sum(0))
     layer.bias = nn.Parameter(layer.bias.detach())
     layer(x).backward(g)
-    assert list(layer.parameters())[0] is layer.bias
+    assert next(iter(layer.parameters())) is layer.bias
     torch.testing.assert_close(layer.bias.grad, g.sum(0))
 
 

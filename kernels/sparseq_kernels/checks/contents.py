@@ -55,7 +55,7 @@ def _bitmask(op: str, columns: int, values: Tensor, bits: Tensor, offsets: Tenso
 
 def _semi_structured(op: str, columns: int, values: Tensor, indices: Tensor) -> None:
     try:
-        SemiStructuredWeight(values, indices, (values.shape[0], columns), values.numel()).validate()
+        SemiStructuredWeight(values, indices, (values.shape[0], columns), values.numel()).check_indices()
     except InputError as error:
         raise InputError(f"{op}: {error}") from None
 
