@@ -80,10 +80,11 @@ def test_a_further_call_does_nothing_but_launch(M, launches):
         finally:
             sys.setprofile(None)
     assert len(gpu.launches) == first + launches
-    # The plan in force is asked for; nothing is planned, checked, or looked up.
+    # The plan and the backend in force are asked for; nothing is planned, checked, or chosen.
     assert {module for module, _ in called} <= {
-        "packed_linear", "repeated", "transforms", "recording", "launch", "device", "runtime", "plans"
+        "packed_linear", "repeated", "looks", "recording", "launch", "device", "runtime", "plans", "backends"
     }  # fmt: skip
+    assert {name for module, name in called if module == "backends"} <= {"forced"}
     assert len(called) <= 12, called
 
 

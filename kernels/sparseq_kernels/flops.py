@@ -1,16 +1,14 @@
 """What `torch.utils.flop_counter.FlopCounterMode` counts of the ops: 2 operations for each weight that a product
 multiplies by, and row of x. Of a weight as it is stored these are the values that are; masked ones count."""
 
-import importlib.util
 import math
-import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from .on_import import after_import
 
 COUNTER = "torch.utils.flop_counter"
 Shape = Sequence[int]
@@ -54,10 +52,7 @@ FORMULAS: dict[str, Callable[..., int]] = {
 
 def register() -> None:
     """Once torch's counter is imported: it imports Triton, which importing this package does not."""
-    if COUNTER in sys.modules:
-        _register(sys.modules[COUNTER])
-    else:
-        sys.meta_path.insert(0, _AfterImport())
+    after_import(COUNTER, _register)
 
 
 def _register(counter: ModuleType) -> None:
@@ -65,29 +60,3 @@ def _register(counter: ModuleType) -> None:
         packet = getattr(torch.ops.sparseq, op)
         if packet not in counter.flop_registry:
             counter.register_flop_formula(packet)(formula)
-
-
-class _AfterImport(MetaPathFinder):
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if fullname != COUNTER:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Registering(spec.loader)
-        return spec
-
-
-class _Registering(Loader):
-    """A loader that registers when the module is there."""
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        _register(module)
