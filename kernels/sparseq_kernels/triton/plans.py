@@ -97,14 +97,15 @@ def int8_plan(M: int, N: int, K: int, x_bytes: int, activation: str, device: Dev
     if M <= SKINNY_ROWS:
         return _skinny(M, N, K, x_bytes, device)
     tiles = _int8_tiles(device, busy=activation in ("gelu", "gelu_tanh"))
+    if K % ALIGNED_BYTES:
+        # Each level is loaded by itself, through a register, and none ahead: larger tiles spill.
+        tile = tiles[-1]
+        return Plan(tile.m, tile.n, min(tile.k, 32), tile.warps, stages=1, inside=False, resident=tile.resident)
     # Tiles for all processors, or nearly so.
     tile = next((t for t in tiles if 10 * cdiv(M, t.m) * cdiv(N, t.n) >= 9 * device.processors), tiles[-1])
     room = device.shared_bytes // tile.resident
     k = next((k for k in (tile.k, tile.k // 2) if room // (k * (tile.m + tile.n)) >= 2), tile.k // 2)
     stages = 2 if device.amd else min(4, room // (k * (tile.m + tile.n)))
-    if K % ALIGNED_BYTES:
-        # Each level is loaded by itself, through a register, and none ahead.
-        k, stages = 32, 1
     descriptors = device.arch == "sm_90" and M * N * K >= DESCRIPTORS_FROM
     return Plan(tile.m, tile.n, k, tile.warps, stages, inside=False, resident=tile.resident, descriptors=descriptors)
 
