@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def check(variant: Variant, kernel: Any, text: str) -> Found:
 
 def examine_all(wanted: Sequence[Variant], jobs: int) -> Iterator[Found]:
     """In `jobs` processes, the hungriest first, so that a failure shows early; a line for each chunk that is done. What
-    has not begun when this ends is not begun."""
+    has not begun when this is interrupted is not begun."""
     groups = [[v for v in wanted if v.arch == arch and bool(v.hungry) == hungry] for hungry, arch in _ORDER]
     chunks = [part for group in groups for part in _chunks(group)]
     done, start = 0, time.monotonic()
@@ -141,6 +141,11 @@ def examine_all(wanted: Sequence[Variant], jobs: int) -> Iterator[Found]:
             )
             print(f"{done} of {len(wanted)}, now {found[0].variant.arch}: {seconds:.0f} s{left}", flush=True)
             yield from found
+    except KeyboardInterrupt:
+        # Else they would end what they have begun, and wait for more from a process that is gone.
+        for worker in active_children():
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -277,4 +282,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # As where a time limit ends it.
     sys.exit(main())

@@ -297,9 +297,12 @@ def test_an_interrupted_check_begins_nothing_more(monkeypatch, capsys):
         def shutdown(self, **how):
             self.ended.append(how)
 
+    ended = []
+    worker = SimpleNamespace(terminate=lambda: ended.append("worker"))
     monkeypatch.setattr(compile_check, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(compile_check, "active_children", lambda: [worker])
     assert compile_check.main(["--arch", "sm_80"]) == 130
-    assert pools[0].ended == [{"cancel_futures": True}]
+    assert ended == ["worker"] and pools[0].ended == [{"cancel_futures": True}]
     assert "the same command goes on from here" in capsys.readouterr().err
 
 
