@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
 
 from . import kin
-from .settings import QuantSettings
+from .settings import DTYPES, QuantSettings
 
 
 class StaticScale(nn.Module):
@@ -43,8 +44,10 @@ class StaticScale(nn.Module):
 
     @property
     def calibrated(self) -> bool:
-        """Whether activations can be quantized: they are dynamic, or their scale was set. Waits for the device."""
-        return self.input_scale is None or bool(self.input_scale.detach().ne(0).all())
+        """Whether activations can be quantized: they are dynamic, or their scale was set. Waits for the device. True
+        of a scale without a value, as on the meta device."""
+        scale = self.input_scale
+        return scale is None or not has_values(scale) or bool(scale.detach().ne(0).all())
 
     @property
     def _learned(self) -> bool:
@@ -79,8 +82,8 @@ class StaticScale(nn.Module):
 
     def _measurable(self, x: Any) -> bool:
         """Whether x is an input that the layer takes; what it does not take must not change its scale either."""
-        there = isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 0 and x.numel() > 0
-        return there and x.shape[-1] == self.weight.shape[1]
+        there = isinstance(x, Tensor) and x.dtype in DTYPES and x.layout is torch.strided
+        return there and x.device == self.weight.device and x.numel() > 0 and x.shape[-1:] == self.weight.shape[1:]
 
     def _found(self, scale: Tensor) -> bool:
         """Whether the scale is set, read again only if another tensor is in its place or it was overwritten."""
