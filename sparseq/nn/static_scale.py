@@ -96,10 +96,19 @@ class StaticScale(nn.Module):
         self._reading = (scale, kin.version_of(scale)) if found else None
         return found
 
+    def _check_unsharded(self) -> None:
+        """Raises InputError for a learned scale that FSDP shards: what is written to it is lost after the forward."""
+        if self._learned and getattr(self, "_is_fsdp_managed_module", False):
+            raise InputError(
+                "a learned static scale cannot be set once FSDP shards it: call sparseq.calibrate(model, batches) "
+                "before the model is wrapped"
+            )
+
     @torch.no_grad()
     def _raise_scale(self, x: Tensor, once: bool = False) -> Tensor:
         """Raises the scale to what the largest |x| needs, with `once` only if there is none yet; returns whether that
         |x| is finite, as a bool tensor. NaN and Inf leave the scale as it is."""
+        self._check_unsharded()
         scale = self.input_scale
         assert scale is not None
         needed = x.detach().abs().amax().to(scale.dtype) / qmax(self.settings_.input_bits)
