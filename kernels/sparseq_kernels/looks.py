@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 _PLAIN_TENSORS = (Tensor, torch.nn.Parameter)
@@ -35,3 +36,10 @@ def nothing_looks_on() -> bool:
         and not _functorch_transforms()
         and forward_ad._current_level < 0
     )
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether the tensor's values can be looked at: they are there, and nothing traces or transforms it."""
+    if tensor.is_meta or isinstance(tensor, FakeTensor) or torch.compiler.is_compiling():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

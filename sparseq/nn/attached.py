@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import prune
 
 from sparseq_kernels import InputError
+from sparseq_kernels.looks import has_values
 
 from .masking import MaskedWeight
 from .settings import check_dtype
@@ -162,7 +163,7 @@ def _pruning(layer: nn.Module) -> Any:
 
 
 def _is_zero_or_one(mask: Any) -> bool:
-    return mask.is_meta or bool(((mask == 0) | (mask == 1)).all())
+    return not has_values(mask) or bool(((mask == 0) | (mask == 1)).all())
 
 
 def _is_plain(tensor: Tensor) -> bool:

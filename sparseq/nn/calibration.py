@@ -20,11 +20,13 @@ def calibrate(model: nn.Module, batches: Iterable[Mapping[str, Any]], *, share: 
     has to call this function then. False keeps to this process's batches.
 
     Raises InputError, naming the layer and the batch, for activations that are NaN or Inf, and where there are no
-    batches; the scales are as they were before then.
+    batches; the scales are as they were before then. And for learned scales that FSDP shards: calibrate, then wrap.
     """
     layers = _static_layers(model)
     if not layers:
         return model
+    for layer in layers.values():
+        layer._check_unsharded()
     before = {name: layer.input_scale.detach().clone() for name, layer in layers.items()}  # type: ignore[union-attr]
     seen: dict[str, Tensor] = {}
 

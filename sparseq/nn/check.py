@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError
+from sparseq_kernels.looks import has_values
 
 from .layers import named_layers
 
@@ -23,7 +24,7 @@ def checked_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether a tensor holds neither NaN nor Inf; True for what holds no floating-point values (yet)."""
-    if nn.parameter.is_lazy(tensor) or tensor.is_meta or not tensor.is_floating_point():
+    if nn.parameter.is_lazy(tensor) or not has_values(tensor) or not tensor.is_floating_point():
         return True
     # torch has no isfinite for the 8-bit floats.
     return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())

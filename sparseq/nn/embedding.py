@@ -11,6 +11,7 @@ from sparseq_kernels.reference.qat_linear import masked
 from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
+from .inputs import check_device, recorded
 from .masking import MaskedWeight
 from .settings import QuantSettings, check_dtype
 
@@ -89,6 +90,9 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         return plain.train(self.training)
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):
+            return recorded(self, input)
+        check_device(self, input, self.weight)
         rows = super().forward(input)
         if self.mask is not None:
             kept = rows.masked_fill(~self.mask[input], 0)

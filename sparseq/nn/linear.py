@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
-from sparseq_kernels.errors import InputTypeError
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
 from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
+from .inputs import check_floating, recorded
 from .masking import MaskedWeight
 from .settings import QuantSettings, check_dtype
 from .static_scale import StaticScale
@@ -119,9 +120,8 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
-            raise InputTypeError(f"a linear layer's input must be a tensor, not a {type(input).__name__}")
-        if not input.is_floating_point():
-            raise InputError(f"a linear layer's input must hold real floating-point numbers, not {input.dtype}")
+            return recorded(self, input)
+        check_floating(input)
         if not self.quantizing:
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
@@ -245,7 +245,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
 
     def extra_repr(self) -> str:
         s = self.settings_
-        kept = "" if self.mask is None or self.mask.is_meta else f", kept={self.mask.float().mean().item():.1%}"
+        kept = "" if self.mask is None or not has_values(self.mask) else f", kept={self.mask.float().mean().item():.1%}"
         return (
             f"{super().extra_repr()}, bits={s.bits}, activation={s.activation}, scale={s.scale}, "
             f"pattern={self.pattern}{kept}"

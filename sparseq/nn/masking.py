@@ -9,6 +9,7 @@ from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.formats import FLOAT_BITS
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.reference.qat_linear import masked
 from sparseq_kernels.tiles import TileLists
 from sparseq_kernels.triton.runtime import interpreted
@@ -116,7 +117,7 @@ class MaskedWeight(nn.Module):
 
     def weight_counts(self) -> WeightCounts:
         total = self.weight.numel()
-        kept = total if self.mask is None or self.mask.is_meta else int(self.mask.sum())
+        kept = total if self.mask is None or not has_values(self.mask) else int(self.mask.sum())
         return WeightCounts(total, kept, self.bits or FLOAT_BITS)
 
     def _quant_settings(self) -> dict[str, Any]:

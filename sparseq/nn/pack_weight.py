@@ -12,6 +12,7 @@ from sparseq_kernels.formats import (
     smallest,
 )
 from sparseq_kernels.layouts import FLOAT_BITS, FORMATS
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.reference.quantize_rows import quantize
 
 from .masking import MaskedWeight
@@ -24,7 +25,7 @@ def pack_weight(layer: MaskedWeight, format: str | None) -> Stored:
     """(the layer's weight as stored, its scale fp32 [rows] or None for floats); `format` None takes the smallest.
 
     The tensors are new: a packed model shares nothing with the one it was made from. Raises InputError for a format
-    that cannot hold the weight, and for a weight of a dtype such as float8.
+    that cannot hold the weight, for a weight of a dtype such as float8, and for a mask without values.
     """
     check_dtype(layer.weight.dtype, "the layer")
     bits = layer.bits or FLOAT_BITS
@@ -32,6 +33,11 @@ def pack_weight(layer: MaskedWeight, format: str | None) -> Stored:
     if layer.bits is not None:
         scale = layer.channel_scale().detach().to(torch.float32, copy=True)
         weight = quantize(weight, scale.unsqueeze(-1), bits)
+    if layer.mask is not None and not has_values(layer.mask):
+        raise InputError(
+            "the layer's mask has no values (it is on the meta device, or faked), and they say how much is stored: "
+            "pack the layer once its weights are there"
+        )
     block, mask = layer.pattern.block if layer.pattern.kind == "block" else (1, 1), layer.mask
     if format is None:
         return smallest(weight, mask, block, bits), scale

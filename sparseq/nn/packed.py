@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from sparseq_kernels import InputError
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight, empty_weight, weight_of
 from sparseq_kernels.layouts import TensorSpec
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from . import stored
@@ -92,7 +92,8 @@ class Packed(nn.Module):
         if not self.is_expanded:
             return sources[0]
         expanded = self._expanded
-        if expanded is not None and self._is_current(sources):
+        # The copy has no part in autograd: a gradient by the stored floats goes through an expansion of its own.
+        if expanded is not None and self._is_current(sources) and not sources[0].requires_grad:
             return expanded
         return self._expand_now()
 
@@ -146,11 +147,13 @@ class Packed(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Packed":
         with torch.inference_mode(False):
-            dtype = fn(torch.empty(0, dtype=self.dtype, device=self.values.device)).dtype
+            like = fn(torch.empty(0, dtype=self.dtype, device=self.values.device))
+            dtype = like.dtype
             if dtype not in FLOAT_DTYPES.values():
                 raise InputError(f"a packed layer cannot be cast to {dtype}: use one of {', '.join(FLOAT_DTYPES)}")
-            # Without what was made of buffers that have changed since.
+            # Without what was made of buffers that have changed since, or that get their values only later.
             current = self._derived is not None and self._derived.holds(self._sources())
+            current = current and not (self.values.is_meta and like.device.type != "meta")
             if not current and EXPANDED in self._buffers and type(self.values) in PLAIN:
                 delattr(self, EXPANDED)
             casts = {id(self._buffers.get("bias"))} | ({id(self.values)} if self.bits == FLOAT_BITS else set())
@@ -226,10 +229,3 @@ class Packed(nn.Module):
 def new_scale(count: int) -> Tensor:
     """fp32 ones on the default device, to be loaded."""
     return torch.ones(count, dtype=torch.float32, device=torch.get_default_device())
-
-
-def has_values(tensor: Tensor) -> bool:
-    """Whether the tensor's values can be looked at: they are there, and nothing traces or transforms it."""
-    if tensor.is_meta or isinstance(tensor, FakeTensor) or torch.compiler.is_compiling():
-        return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(tensor)

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseq_kernels import InputError
-from sparseq_kernels.errors import InputIndexError, InputTypeError
+from sparseq_kernels.errors import InputIndexError
 from sparseq_kernels.formats import PackedWeight, unpack_int4
 from sparseq_kernels.untrusted import dtype_name
 
 from .attached import carry_to_packed, check_attached
 from .embedding import QuantEmbedding
+from .inputs import check_device, recorded
 from .pack_weight import Stored, pack_weight
 from .packed import Packed
 
@@ -39,10 +40,13 @@ class PackedEmbedding(Packed):
         return packed.eval()
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):
+            return recorded(self, input)
         indices = self._indices(input)
         if self.scale is not None and not self.is_expanded_by_row:
             embedded: Tensor = torch.ops.sparseq.int8_embedding(indices, self.levels(), self.scale, self.dtype)
             return embedded
+        check_device(self, indices, self.values)
         try:
             if self.scale is None:
                 return F.embedding(indices, self.levels())
@@ -56,8 +60,6 @@ class PackedEmbedding(Packed):
     @staticmethod
     def _indices(input: Tensor) -> Tensor:
         """The indices as torch looks them up. As an index of its own uint8 would be a mask."""
-        if not isinstance(input, Tensor):
-            raise InputTypeError(f"an embedding looks up a tensor of indices, not a {type(input).__name__}")
         if input.is_floating_point() or input.is_complex() or input.dtype == torch.bool:
             raise InputError(f"an embedding looks up integers, not {input.dtype}")
         return input if input.dtype in (torch.int64, torch.int32) else input.long()

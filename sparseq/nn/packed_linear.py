@@ -9,17 +9,18 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Repeated, backend, call
-from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
 from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
 from .attached import carry_to_packed, check_attached
 from .carried import normal
+from .inputs import check_floating, recorded
 from .linear import QuantSparseLinear
 from .pack_weight import Stored, pack_weight
-from .packed import Packed, has_values, new_scale
+from .packed import Packed, new_scale
 
 
 class PackedLinear(Packed):
@@ -85,7 +86,8 @@ class PackedLinear(Packed):
         self._op, tensors = found or (None, ())
         self._least_rows = LEAST_ROWS if self.as_stored is None else 0
         # What is stored is not held twice: torch.export loses count of buffers that share memory.
-        stored = {tensor.data_ptr(): name for name, tensor in weight.tensors().items() if tensor.numel()}
+        kept = weight.tensors().items() if tensors else ()
+        stored = {tensor.data_ptr(): name for name, tensor in kept if tensor.numel()}
         for name, _ in self._operands:
             if name.startswith("_operand"):
                 delattr(self, name)
@@ -114,6 +116,7 @@ class PackedLinear(Packed):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
         before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
+        loaded = loaded and not self.values.is_meta
         super()._apply(fn, recurse)
         self._repeated = Repeated()
         # A layer whose weight is still to be loaded has nothing to expand.
@@ -130,7 +133,11 @@ class PackedLinear(Packed):
         return replica
 
     def forward(self, input: Tensor) -> Tensor:
-        if self._op is not None and _tensor(input).numel() >= self._least_rows * self.in_features:
+        if not isinstance(input, Tensor):
+            return recorded(self, input)
+        if self.input_scale is not None:
+            check_floating(input)  # The op would take int8 for levels of that scale.
+        if self._op is not None and input.numel() >= self._least_rows * self.in_features:
             operands = self._stored_operands()
             return call(self._op, input, *operands, self.scale, self.bias, self.input_scale, "none", None)
         if self._layout["bits"] <= 8:
@@ -144,7 +151,7 @@ class PackedLinear(Packed):
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         assert self.scale is not None
-        dtype = compute_dtype(_tensor(input))
+        dtype = compute_dtype(input)
         scale, weight = self.scale.to(dtype), self._dequantized(dtype)
         static = None if self.input_scale is None else self.input_scale.to(dtype)
         return call("qat_linear", input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
@@ -169,12 +176,6 @@ class PackedLinear(Packed):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bits={self.bits}, format={self.format}"
-
-
-def _tensor(input: Tensor) -> Tensor:
-    if not isinstance(input, Tensor):
-        raise InputTypeError(f"a linear layer multiplies a tensor, not a {type(input).__name__}")
-    return input
 
 
 def multiply_as_stored(model: nn.Module, on: bool | None = True) -> nn.Module:

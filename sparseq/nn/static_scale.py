@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
 
 from . import kin
-from .settings import QuantSettings
+from .settings import DTYPES, QuantSettings
 
 
 class StaticScale(nn.Module):
@@ -43,8 +44,10 @@ class StaticScale(nn.Module):
 
     @property
     def calibrated(self) -> bool:
-        """Whether activations can be quantized: they are dynamic, or their scale was set. Waits for the device."""
-        return self.input_scale is None or bool(self.input_scale.detach().ne(0).all())
+        """Whether activations can be quantized: they are dynamic, or their scale was set. Waits for the device. True
+        of a scale without a value, as on the meta device."""
+        scale = self.input_scale
+        return scale is None or not has_values(scale) or bool(scale.detach().ne(0).all())
 
     @property
     def _learned(self) -> bool:
@@ -79,8 +82,8 @@ class StaticScale(nn.Module):
 
     def _measurable(self, x: Any) -> bool:
         """Whether x is an input that the layer takes; what it does not take must not change its scale either."""
-        there = isinstance(x, Tensor) and x.is_floating_point() and x.dim() > 0 and x.numel() > 0
-        return there and x.shape[-1] == self.weight.shape[1]
+        there = isinstance(x, Tensor) and x.dtype in DTYPES and x.layout is torch.strided
+        return there and x.device == self.weight.device and x.numel() > 0 and x.shape[-1:] == self.weight.shape[1:]
 
     def _found(self, scale: Tensor) -> bool:
         """Whether the scale is set, read again only if another tensor is in its place or it was overwritten."""
@@ -93,10 +96,19 @@ class StaticScale(nn.Module):
         self._reading = (scale, kin.version_of(scale)) if found else None
         return found
 
+    def _check_unsharded(self) -> None:
+        """Raises InputError for a learned scale that FSDP shards: what is written to it is lost after the forward."""
+        if self._learned and getattr(self, "_is_fsdp_managed_module", False):
+            raise InputError(
+                "a learned static scale cannot be set once FSDP shards it: call sparseq.calibrate(model, batches) "
+                "before the model is wrapped"
+            )
+
     @torch.no_grad()
     def _raise_scale(self, x: Tensor, once: bool = False) -> Tensor:
         """Raises the scale to what the largest |x| needs, with `once` only if there is none yet; returns whether that
         |x| is finite, as a bool tensor. NaN and Inf leave the scale as it is."""
+        self._check_unsharded()
         scale = self.input_scale
         assert scale is not None
         needed = x.detach().abs().amax().to(scale.dtype) / qmax(self.settings_.input_bits)

@@ -50,6 +50,27 @@ def test_a_bias_that_is_made_trainable_gets_its_gradient(form):
     torch.testing.assert_close(layer.bias.grad, g.sum(0))
 
 
+@pytest.mark.parametrize("form", [form for form in FORMS if form[0] is None], ids=str)
+def test_stored_floats_that_are_made_trainable_get_their_gradient(form):
+    for layer in (linear(*form), embedding(*form)):
+        x = input_of(layer)
+        layer.values.requires_grad_()
+        dense = layer.levels().detach().clone().requires_grad_()
+        y = layer(x)
+        g = torch.randn_like(y)
+        y.backward(g)
+        plain = nn.functional.embedding if hasattr(layer, "num_embeddings") else nn.functional.linear
+        plain(x, dense).backward(g)
+        stored = layer.stored_weight()
+        expected = dense.grad
+        if form[1] != "unstructured" or form[2] != "dense":
+            kept = type(stored).of(stored.layout(), stored.tensors() | {"values": torch.ones_like(layer.values)})
+            expected = expected[kept.to_dense() != 0]
+            torch.testing.assert_close(layer.values.grad.sum(), expected.sum(), rtol=1e-4, atol=1e-4)
+            continue
+        torch.testing.assert_close(layer.values.grad, expected)
+
+
 class Adapted(nn.Module):
     """A low-rank adapter below a packed layer, and one above a packed embedding."""
 

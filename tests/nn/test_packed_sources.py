@@ -272,3 +272,15 @@ def test_layers_that_have_parted_are_moved_apart():
     first.values.zero_()
     second.half()
     assert second.values.any() and not first.values.any()
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_layer_whose_tensors_were_emptied_is_what_it_loads(make):
+    for form in FORMS:
+        layer = make(*form)
+        x, state = input_of(layer), {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+        expected = layer(x)
+        for assign in (False, True):
+            emptied = layer.to("meta").to_empty(device="cpu")
+            emptied.load_state_dict(state, assign=assign)
+            assert torch.equal(emptied(x), expected), form

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from sparseq import calibrate, convert
+from sparseq import InputError, calibrate, convert
 from sparseq.nn import share_static_scales
 
 
@@ -62,3 +62,46 @@ def test_alone_there_is_nothing_to_share():
     model(torch.ones(1, 4))
     before = model[0].input_scale.clone()
     assert share_static_scales(model) is model and torch.equal(model[0].input_scale, before)
+
+
+def losses(model, x):
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    found = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = model(x).square().sum()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["FSDP1", "FSDP2"])
+@pytest.mark.parametrize("scale", ["max", "lsq"])
+def test_scales_are_set_before_fsdp_shards_them(tmp_path, kind, scale):
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    def net():
+        torch.manual_seed(0)
+        return convert(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)), activation="static", scale=scale)
+
+    def sharded(model):
+        if kind == "FSDP1":
+            return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+        for part in (model[0], model[2], model):
+            fully_shard(part)
+        return model
+
+    x = torch.randn(5, 8)
+    batches = [{"input": x}]
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert losses(sharded(calibrate(net(), batches)), x) == pytest.approx(losses(calibrate(net(), batches), x))
+        if scale == "max":  # a buffer, of which every process has all
+            assert losses(sharded(net()), x) == pytest.approx(losses(net(), x))
+            return
+        for use in (lambda model: model(x), lambda model: calibrate(model, batches)):
+            with pytest.raises(InputError, match="before the model is wrapped"):
+                use(sharded(net()))
+    finally:
+        dist.destroy_process_group()

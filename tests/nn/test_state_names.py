@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseq import convert
+from sparseq import convert, pack
 from sparseq.nn import RENAMED_STATE, QuantEmbedding, QuantSparseLinear
 
 transformers = pytest.importorskip("transformers", reason="the model tests need sparseq[train]")
@@ -76,6 +76,16 @@ def test_tying_again_leaves_scales_alone():
     model.tie_weights()
     assert head.step_size is step and isinstance(head.step_size, nn.Parameter) and head.step_size.shape == (40,)
     assert head.weight is table.weight and torch.equal(model(torch.arange(6)[None]).logits, before)
+
+
+@pytest.mark.parametrize("exclude", [(), "bert.embeddings.*", "cls.*"], ids=str)
+def test_tying_a_packed_model_again_changes_nothing(exclude):
+    packed, ids = pack(masked_lm(exclude=exclude)), torch.arange(6)[None]
+    before, state = packed(ids).logits, {name: id(t) for name, t in packed.state_dict(keep_vars=True).items()}
+    packed.tie_weights()
+    packed.init_weights()
+    assert {name: id(t) for name, t in packed.state_dict(keep_vars=True).items()} == state
+    assert torch.equal(packed(ids).logits, before)
 
 
 def test_learned_scales_are_not_decayed():
