@@ -33,7 +33,10 @@ _LARGEST, _MOST = 2**25, 2**16
 _COUNTS = re.compile(r"(^|_)(layers?|labels|blocks|stages|experts|groups|copies)$")
 # Integers that say how much there is of something, and are not negative but where a class has such a default, as -1 for
 # "no limit"; others may be, such as an axis, or a layer counted from the last.
-_SIZES = re.compile(r"^(num|n|max)_|(^|_)(sizes?|heads|dim|width|length|positions)$|(^|_)(layers|labels|blocks|stages|experts|groups|copies)$")
+_SIZES = re.compile(
+    r"^(num|n|max)_|"
+    r"(^|_)(sizes?|heads|dim|width|length|positions|layers|labels|blocks|stages|experts|groups|copies)$"
+)
 # Objects whose keys are a user's words, which mean nothing to transformers.
 _WORDS = ("label2id", "id2label")
 # Entries with which transformers would fetch code or weights, or would run what a hub holds.
