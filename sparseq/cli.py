@@ -17,7 +17,7 @@ from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
 EXTRA = "pip install 'sparseq[train]'"
-BAD_INPUT, INTERRUPTED = 2, 130
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 EXAMPLES = {
     "compress": """\
@@ -48,7 +48,8 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for bad input (one sentence on stderr), 130 when interrupted."""
+    """Runs one command; returns the exit code: 0; 2 for bad input and 1 where the machine fails, such as a full
+    disk (one sentence on stderr); 130 when interrupted."""
     try:
         arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
@@ -62,11 +63,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("sparseq: interrupted", error=True)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_output()
         return 0
+    except OSError as error:  # a full disk, a device that fails: nothing that was given is wrong
+        _leave_output()
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return FAILED
     finally:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _leave_output() -> None:
+    """Lets the interpreter's last flush of stdout succeed where stdout takes nothing any more."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: object) -> int:
@@ -184,6 +198,8 @@ def _predict(arguments: argparse.Namespace) -> int:
             )
         texts = [(text, *pair) for text in arguments.text]
     else:
+        if sys.stdin is None:
+            raise InputError("there is no stdin to read texts from: give them as arguments")
         if sys.stdin.isatty():
             say("reading texts from the terminal, one a line; end with Ctrl-D", error=True)
         try:

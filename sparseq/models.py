@@ -6,6 +6,7 @@ The sizes and counts need nothing but Python; `config_for` and `load_model` impo
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
+from sparseq.paths import expanded
 
 __all__ = ["SIZES", "ParameterCounts", "SizeSpec", "config_for", "count", "keep_layers", "load_model", "load_tokenizer"]
 
@@ -142,11 +144,11 @@ def load_model(
         raise InputError(f"regression has exactly one output, but num_labels is {num_labels}")
     if label_names is not None and len(label_names) != num_labels:
         raise InputError(f"{len(label_names)} label names were given for {num_labels} labels")
-    folder = Path(name).expanduser()
-    source = SIZES[name].hub_name if name in SIZES and not folder.is_dir() else name
-    if folder.is_dir():
+    folder = expanded(name)
+    source = SIZES[name].hub_name if name in SIZES and not os.path.isdir(folder) else name
+    if os.path.isdir(folder):
         source = str(folder)
-        if not (folder / checkpoint.CONFIG).is_file():
+        if not os.path.isfile(folder / checkpoint.CONFIG):
             raise InputError(f"the folder {folder} holds no config.json; a model folder needs it beside its weights")
         if checkpoint.is_saved(folder):
             if checkpoint.layer_names(folder):
@@ -162,7 +164,7 @@ def load_model(
             model = _from_pretrained(source, num_labels, label_names, regression, teacher, local_only)
             return model, load_tokenizer(source, local_only=local_only)
 
-    if folder.is_dir():
+    if os.path.isdir(folder):
         model, tokenizer = fetch(True)
     else:
         try:
@@ -190,9 +192,11 @@ def load_tokenizer(name_or_path: str | Path, *, local_only: bool = True) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name_or_path), local_files_only=local_only)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, OSError) and not Path(name_or_path).is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(name_or_path), local_files_only=local_only, trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library raises bare Exceptions, transformers whatever a file leads to
+        if isinstance(error, OSError) and not os.path.isdir(name_or_path):
             raise
         raise InputError(f"the tokenizer of {name_or_path} cannot be read ({_first_line(error)})") from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -243,12 +247,11 @@ def _from_pretrained(
     local_only: bool,
 ) -> nn.Module:
     """OSError passes through where it says that a hub id has no local copy; all else that goes wrong is InputError."""
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    is_folder = Path(source).is_dir()
+    is_folder = os.path.isdir(source)
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=local_only)
+        config = AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
         if teacher:
             _check_head(config, source, num_labels, label_names)
         else:
@@ -261,13 +264,14 @@ def _from_pretrained(
             source,
             config=config,
             local_files_only=local_only,
+            trust_remote_code=False,  # asked, transformers would offer to run what the folder says
             ignore_mismatched_sizes=not teacher,
             output_loading_info=True,
             dtype=torch.float32,
         )
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # transformers raises whatever a config or a header leads to
         if isinstance(error, OSError) and not is_folder:
             raise
         raise InputError(f"the model of {source} cannot be read ({_first_line(error)})") from error

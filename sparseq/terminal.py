@@ -5,6 +5,7 @@ window, or answer as if typed; a direction override shows text in another order 
 """
 
 import argparse
+import contextlib
 import sys
 import unicodedata
 from typing import NoReturn, TextIO
@@ -44,13 +45,18 @@ def shown(text: object, *, lines: bool = False, limit: int | None = None) -> str
 
 def say(*values: object, error: bool = False, separator: str = " ") -> None:
     """Prints one line, each value as `shown`, to stdout, or to stderr for an `error` or a note."""
-    write(separator.join(shown(value) for value in values) + "\n", sys.stderr if error else sys.stdout)
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:
+        write(separator.join(shown(value) for value in values) + "\n", stream)
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
     """Writes text that holds only what `shown` lets through, tabs and line feeds; characters that the stream's encoding
-    lacks as escapes. The stream is stdout where none is given."""
+    lacks as escapes. The stream is stdout where none is given; one that the process was started without takes nothing,
+    as with print()."""
     stream = stream or sys.stdout
+    if stream is None:
+        return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
@@ -65,7 +71,8 @@ class Parser(argparse.ArgumentParser):
 
 def say_error(error: object) -> None:
     """Prints an error's message to stderr as one line of at most `LONGEST_MESSAGE` characters."""
-    say(f"sparseq: error: {shown(' '.join(str(error).split()), limit=LONGEST_MESSAGE)}", error=True)
+    with contextlib.suppress(OSError):  # there is no other place to say that stderr takes nothing
+        say(f"sparseq: error: {shown(' '.join(str(error).split()), limit=LONGEST_MESSAGE)}", error=True)
 
 
 def _acts(character: str) -> bool:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"sparseq_kernels"},
     {"sparseq.errors"},
-    {"sparseq.reading", "sparseq.terminal"},
+    {"sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
     {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
     {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
@@ -115,3 +115,18 @@ print(torch.equal(again(x), packed(x)), "total" in str(sparseq.size_report(packe
 """
     done = run(code)
     assert done.stdout.strip() == "True True", done.stdout + done.stderr
+
+
+def test_one_module_looks_for_homes() -> None:
+    """`Path.expanduser` and `Path.home` raise RuntimeError where there is none, of which `sparseq.paths` makes a
+    sentence and the cache a folder of its own."""
+    known = {"sparseq/paths.py", "kernels/sparseq_kernels/cache.py"}
+    found = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("expanduser", "home")
+        and not (isinstance(node.value, ast.Attribute) and node.value.attr == "path")
+    }
+    assert found == known

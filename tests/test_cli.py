@@ -1,5 +1,6 @@
 """The command line, from arguments to what is printed."""
 
+import errno
 import io
 import os
 import subprocess
@@ -79,6 +80,58 @@ def test_evaluate_and_size(finished: tuple[list[str], Path], capsys: pytest.Capt
     assert f"score\t{result.score:.4f}" in capsys.readouterr().out.splitlines()
     assert main(["size", str(finished[1])]) == 0
     assert f"{result.stored_bytes:,}" in capsys.readouterr().out
+
+
+def commands(out: Path) -> list[list[str]]:
+    return [["evaluate", str(out)], ["predict", str(out), "good"], ["size", str(out)]]
+
+
+def test_without_a_stdin(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python has none where the process was started without one, as services are."""
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["predict", str(finished[1])]) == 2
+    assert "there is no stdin" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_without_an_output(stream: str, finished: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    for command in commands(finished[1]):
+        assert main(command) == 0
+    assert main(["size", "nowhere"]) == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_an_output_that_is_full(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in commands(finished[1]):
+        with open("/dev/full", "w", encoding="utf-8") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            assert main(command) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == "sparseq: error: No space left on device"
+
+
+def test_a_disk_that_is_full(
+    finished: tuple[list[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """One sentence, and the run goes on once there is space."""
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
+
+    command = [*finished[0][:-1], str(tmp_path / "other")]
+    with monkeypatch.context() as patch:
+        patch.setattr("sparseq.checkpoint.save", full)
+        assert main(command) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "sparseq: error: No space left on device: model.safetensors"
+    assert main(command) == 0
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

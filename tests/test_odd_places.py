@@ -1,8 +1,13 @@
 """Saving where files cannot go, and loading from what is no file: a sentence, at once, and nothing is lost."""
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +145,58 @@ def test_a_tokenizer_whose_file_is_a_folder(tmp_path: Path) -> None:
     before = tree(tmp_path)
     with pytest.raises(InputError, match=r"vocab\.txt is a folder there"):
         save(classifier(num_labels=3), tmp_path, Tokenizer())
+    assert tree(tmp_path) == before
+
+
+@contextlib.contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """While another save into the folder is under way."""
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow:
+        def save_pretrained(self, folder: Path) -> None:
+            begun.set()
+            assert end.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(save, classifier(), folder, Slow())
+        try:
+            assert begun.wait(60)
+            yield
+        finally:
+            end.set()
+        other.result()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have no locks there")
+def test_one_save_at_a_time(tmp_path: Path) -> None:
+    """Else one moves the other's half-written file into place."""
+    with saving(tmp_path):
+        before = tree(tmp_path)
+        with pytest.raises(InputError, match="another save into it is under way"):
+            save(classifier(num_labels=3), tmp_path)
+        assert tree(tmp_path) == before
+        save(classifier(num_labels=3), tmp_path / "another")
+    assert load(tmp_path).config.num_labels == 2  # type: ignore[union-attr]
+    save(classifier(num_labels=3), tmp_path)
+    assert load(tmp_path).config.num_labels == 3  # type: ignore[union-attr]
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Full in the middle of the weights: what was there stays whole, and nothing else is left."""
+    size = save(classifier(), tmp_path).stat().st_size // 2
+    before = tree(tmp_path)
+    program = (
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from altered import classifier\n"
+        "from sparseq import save\n"
+        "model = classifier(num_labels=3)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "try:\n    save(model, sys.argv[2])\nexcept OSError:\n    sys.exit(7)\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 7, done.stderr
     assert tree(tmp_path) == before
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from sparseq import assets
 from sparseq.errors import InputError
+from sparseq.paths import expanded
 from sparseq.reading import quoted, read_bytes, read_text
 
 Pos = Literal["noun", "verb", "adj", "adv"]
@@ -159,7 +160,7 @@ class WordNet:
 
     def _read_exceptions(self, pos: Pos) -> dict[str, tuple[str, ...]]:
         path = self.path / f"{pos}.exc"
-        if not path.is_file():
+        if not os.path.isfile(path):
             return {}
         lines = [line.split() for line in read_text(path).splitlines()]
         return {form: tuple(bases) for form, *bases in filter(None, lines)}
@@ -182,11 +183,11 @@ def find_wordnet(path: str | os.PathLike[str] | None = None) -> Path | None:
     """
     for named in (path, os.environ.get("SPARSEQ_WORDNET")):
         if named:
-            folder = Path(named).expanduser()
+            folder = expanded(named)
             _check_folder(folder)
             return folder
     nltk = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
-    nltk += [Path.home() / "nltk_data", Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
+    nltk += [Path(os.path.expanduser("~/nltk_data")), Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
     folders = [assets.wordnet_folder(), Path("/usr/share/wordnet"), *(base / "corpora" / "wordnet" for base in nltk)]
     return next((folder for folder in folders if not _missing(folder)), None)
 
@@ -219,11 +220,11 @@ def load_wordnet(path: str | os.PathLike[str] | None = None, *, download: bool =
 
 
 def _missing(folder: Path) -> list[str]:
-    return [name for name in FILES if not (folder / name).is_file()]
+    return [name for name in FILES if not os.path.isfile(folder / name)]
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"there is no WordNet folder {folder}; it should hold {', '.join(FILES)}")
     if missing := _missing(folder):
         raise InputError(f"the WordNet folder {folder} lacks {', '.join(missing)}")

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 from sparseq.errors import InputError
 from sparseq_kernels.untrusted import shown
 
+from .architecture import model_class
 from .config import as_json, parsed
 from .header import Header
 from .layout import Layout
@@ -45,7 +46,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
         from transformers.initialization import no_init_weights
     except ImportError as error:
         raise InputError(f"loading {folder} needs transformers: pip install 'sparseq[train]'") from error
-    kind = _class(layout.architecture, transformers)
+    kind = model_class(layout.architecture)
     where, wanted = folder / CONFIG, kind.config_class.model_type
     if config.get("model_type") != wanted:
         raise InputError(
@@ -112,15 +113,3 @@ def _size(func: Any, args: Any, kwargs: Any) -> int:
         return 0  # what has no form before its values are known, such as a number taken out of a tensor
     results = results if isinstance(results, tuple | list) else (results,)
     return sum(result.nbytes for result in results if isinstance(result, Tensor))
-
-
-def _class(architecture: str | None, transformers: Any) -> Any:
-    """The class of transformers with exactly this name, among those that an instance can have."""
-    kind: Any = getattr(transformers, architecture or "", None)
-    of_a_model = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
-    named_so = of_a_model and kind.__name__ == architecture and kind.__module__.startswith("transformers.models.")
-    if not named_so or not getattr(kind.config_class, "model_type", ""):
-        raise InputError(
-            f"transformers {transformers.__version__} has no {architecture}; pass load() the model to fill"
-        )
-    return kind

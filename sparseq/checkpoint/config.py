@@ -18,6 +18,7 @@ from sparseq.errors import InputError
 from sparseq.reading import read_bytes
 from sparseq_kernels.untrusted import FLOAT_DTYPES, shown
 
+from .architecture import config_class
 from .layout import Layout
 from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
 from .untrusted_files import plain, strict_json
@@ -27,11 +28,17 @@ __all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_c
 LARGEST_CONFIG = 16 * 2**20
 _DEEPEST = 16
 # Of any integer, and of one that says how many layers, labels and the like a config makes lists of. Rotary bases and
-# the longest contexts come to 10 million.
-_LARGEST, _MOST = 2**24, 2**16
+# the longest contexts come to 10 million, hashed vocabularies to 20.
+_LARGEST, _MOST = 2**25, 2**16
 _COUNTS = re.compile(r"(^|_)(layers?|labels|blocks|stages|experts|groups|copies)$")
-# Integers that say how much there is of something, which are never negative; others may be, such as an axis.
-_SIZES = re.compile(r"^(num|n|max)_|(^|_)(sizes?|heads|dim|width|length|positions)$")
+# Integers that say how much there is of something, and are not negative but where a class has such a default, as -1 for
+# "no limit"; others may be, such as an axis, or a layer counted from the last.
+_SIZES = re.compile(
+    r"^(num|n|max)_|"
+    r"(^|_)(sizes?|heads|dim|width|length|positions|layers|labels|blocks|stages|experts|groups|copies)$"
+)
+# Objects whose keys are a user's words, which mean nothing to transformers.
+_WORDS = ("label2id", "id2label")
 # Entries with which transformers would fetch code or weights, or would run what a hub holds.
 _REFUSED = re.compile(
     r"auto_map|trust_remote_code|custom_pipelines|kernel_config|use_kernels|_?(attn|experts)_implementation(_internal)?"
@@ -46,7 +53,8 @@ _RANGES = {
 
 def config_text(model: Any, architecture: str, quantized: bool) -> str:
     """What `save` writes as config.json. quantized: whether the model has sparseq layers, which transformers then
-    leaves to `sparseq.pretrained`. InputError: a config that `load` would refuse."""
+    leaves to `sparseq.pretrained`. Where a hub keeps code for the model is left out. InputError: a config that `load`
+    would refuse."""
     config = copy.deepcopy(model.config)
     if hasattr(config, QUANTIZATION):
         delattr(config, QUANTIZATION)
@@ -58,7 +66,8 @@ def config_text(model: Any, architecture: str, quantized: bool) -> str:
     # A name that transformers leaves out for its default value would be read as another's, should the default change.
     written |= {name: value for name, value in json.loads(as_json(parsed(type(config), written))).items()
                 if name not in written}  # fmt: skip
-    check_values(written, "the model's config")
+    written = {name: value for name, value in written.items() if not _REFUSED.fullmatch(name)}
+    check_values(written, "the model's config", type(config))
     return json.dumps(written, indent=2, sort_keys=True) + "\n"
 
 
@@ -72,7 +81,7 @@ def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
     format 1 the checksum does not cover it), or says what no config does."""
     text = _text(folder, layout)
     config = strict_json(text, str(folder / CONFIG))
-    check_values(config, str(folder / CONFIG))
+    check_values(config, str(folder / CONFIG), config_class(layout.architecture))
     if config.get("architectures") not in (None, [layout.architecture]):
         raise InputError(
             f"{folder / CONFIG} is of {shown(config['architectures'])}, and the model is a {layout.architecture}; "
@@ -93,19 +102,25 @@ def verify_config(folder: Path, layout: Layout) -> None:
         _text(folder, layout)
 
 
-def check_values(config: Any, where: str) -> None:
-    """InputError unless a config has the form of one: nesting, numbers and names within bounds."""
+def check_values(config: Any, where: str, kind: Any = None) -> None:
+    """InputError unless a config has the form of one: nesting, numbers and names within bounds.
+
+    kind: its class; what that has by default is within them.
+    """
     if not isinstance(config, dict):
         raise InputError(f"{where} is {shown(config)}, and must be an object")
+    usual = _defaults(kind)
     for name, value, depth in _nodes(config):
         what = f"{where}: '{plain(name)}'"
         if depth > _DEEPEST:
             raise InputError(f"{where} is nested deeper than {_DEEPEST} levels")
         if _REFUSED.fullmatch(name) or (name in ("use_pretrained_backbone", "use_timm_backbone") and value):
             raise InputError(f"{what} is refused: it makes transformers fetch or run what is not in the folder")
+        if type(value) in (int, float) and (name, value) in usual:
+            continue
         if type(value) is int and abs(value) > (_MOST if _COUNTS.search(name) else _LARGEST):
             raise InputError(f"{what} is {shown(value)}, more than any model has")
-        if type(value) is int and value < 0 and (_SIZES.search(name) or _COUNTS.search(name)):
+        if type(value) is int and value < 0 and _SIZES.search(name):
             raise InputError(f"{what} is {value}, and must not be negative")
         if name in ("dtype", "torch_dtype") and value not in (None, *FLOAT_DTYPES):
             raise InputError(f"{what} is {shown(value)}, and must be one of {', '.join(FLOAT_DTYPES)}")
@@ -144,8 +159,19 @@ def _text(folder: Path, layout: Layout) -> bytes:
     )
 
 
+def _defaults(kind: Any) -> set[tuple[str, Any]]:
+    """(name, number) of every number in the config that the class makes of nothing; empty where it makes none."""
+    if kind is None:
+        return set()
+    try:
+        values = json.loads(as_json(kind()))
+    except Exception:  # a config of several models needs theirs
+        return set()
+    return {(name, value) for name, value, _ in _nodes(values) if type(value) in (int, float)}
+
+
 def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
-    """(name, value, depth) of everything inside, lists' items under the name of their list."""
+    """(name, value, depth) of everything inside; items of lists and of `_WORDS` under the name of what holds them."""
     waiting: list[tuple[str, Any, int]] = [(name, value, 1) for name, value in config.items()]
     while waiting:
         name, value, depth = waiting.pop()
@@ -153,6 +179,6 @@ def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
         if depth > _DEEPEST:
             continue
         if isinstance(value, dict):
-            waiting += [(key, item, depth + 1) for key, item in value.items()]
+            waiting += [(name if name in _WORDS else key, item, depth + 1) for key, item in value.items()]
         elif isinstance(value, list):
             waiting += [(name, item, depth + 1) for item in value]

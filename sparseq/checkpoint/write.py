@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
 from .state import Contents, contents, has_config
 from .untrusted_files import reason
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["save"]
 
 
@@ -33,11 +38,11 @@ def save(
     """Writes `model.safetensors`, with a transformers model also `config.json`, and the tokenizer; returns the file.
 
     Everything is first written whole into a sub-folder, then moved into place, the weights last: killed at any moment,
-    a new folder holds a whole model or none, an old one a whole model, the old or the new. One writer at a time. What
-    torch.compile, data parallelism or an average of weights has put around the model is left out.
+    a new folder holds a whole model or none, an old one a whole model, the old or the new. What torch.compile, data
+    parallelism or an average of weights has put around the model is left out.
     metadata: extra text entries for the file's header. InputError, before anything is written: `folder` is a file or
-    may not be written to, something else stands where a file belongs; NaN or infinity in a parameter or a sparseq
-    layer; what a file cannot hold, see `contents`.
+    may not be written to, something else stands where a file belongs, another `save` is writing there; NaN or infinity
+    in a parameter or a sparseq layer; what a file cannot hold, see `contents`. OSError: the disk is full, or fails.
     """
     folder = Path(folder)
     model = unwrapped(model)
@@ -48,8 +53,7 @@ def save(
     header = held.metadata(extra, None if config is None else digest(config))
     if len(encode(held.stored(), header)) > LARGEST_HEADER:
         raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
-    staging = _place(folder)
-    try:
+    with _staging(folder) as staging:
         tensors = _independent(held.stored())
         header[CHECKSUM] = checksum(header, sorted(tensors.items()))
         try:
@@ -61,8 +65,6 @@ def save(
         if tokenizer is not None:
             tokenizer.save_pretrained(staging)
         _move(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder / WEIGHTS
 
 
@@ -87,27 +89,59 @@ def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
     return dict(metadata)
 
 
-def _place(folder: Path) -> Path:
-    """A new, empty sub-folder of `folder`, both made if need be. InputError where files cannot be written there."""
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A new, empty sub-folder of `folder`, both made if need be; removed in the end, and until then nobody else's.
+
+    InputError where files cannot be written there, or another save is writing. The lock is the system's and ends with
+    the process, however that ends. Where folders have none (on Windows, on some network drives) nothing keeps two
+    writers apart.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            _check_place(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            if fcntl is not None:
+                descriptor = os.open(folder, os.O_RDONLY)
+                held.callback(os.close, descriptor)
+                _lock(descriptor, folder)
+            staging = folder / STAGING
+            if staging.exists():
+                shutil.rmtree(staging)
+            staging.mkdir()
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"cannot save into {folder} ({reason(error)})") from error
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
     try:
-        if os.path.lexists(folder) and not folder.is_dir():
-            raise InputError(f"cannot save into {folder}: it is a file or a link to none, and a folder is needed")
-        for name in (WEIGHTS, CONFIG):
-            if (folder / name).is_dir():
-                raise InputError(f"cannot save into {folder}: {name} is a folder there; remove it")
-        staging = folder / STAGING
-        if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
-            raise InputError(f"cannot save into {folder}: {STAGING} is in the way, which is no folder; remove it")
-        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"cannot save into {folder}: it may not be written to")
-        if staging.exists():
-            shutil.rmtree(staging)
-        staging.mkdir(parents=True)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot save into {folder} ({reason(error)})") from error
-    return staging
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"cannot save into {folder}: another save into it is under way; save from one process at a time"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+
+
+def _check_place(folder: Path) -> None:
+    """InputError where files cannot be written into the folder."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"cannot save into {folder}: it is a file or a link to none, and a folder is needed")
+    for name in (WEIGHTS, CONFIG):
+        if (folder / name).is_dir():
+            raise InputError(f"cannot save into {folder}: {name} is a folder there; remove it")
+    staging = folder / STAGING
+    if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
+        raise InputError(f"cannot save into {folder}: {STAGING} is in the way, which is no folder; remove it")
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot save into {folder}: it may not be written to")
 
 
 def _move(staging: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.paths import names_in
 from sparseq.reading import read_text
 from sparseq.tasks.files import Rows, open_glue_tsv
 from sparseq.tasks.spec import Task, plain_name
@@ -57,14 +59,14 @@ def find_folder(task: Task, data_dir: Path) -> Path:
     Raises:
         InputError: no such folder, or it holds neither the task's folder nor the task's files.
     """
-    if not data_dir.is_dir():
+    if not os.path.isdir(data_dir):
         raise InputError(f"there is no data folder {data_dir}: give the folder that holds GLUE's task folders")
     layout = LAYOUTS[task.name]
-    folders = sorted(child for child in data_dir.iterdir() if child.is_dir())
+    folders = [data_dir / name for name in names_in(data_dir) if os.path.isdir(data_dir / name)]
     named = [child for child in folders if plain_name(child.name) == task.name]
     if named:
         return next((child for child in named if child.name == layout.folder), named[0])
-    if any((data_dir / name).is_file() for name in (TRAIN_FILE, _MRPC_ORIGINAL, *layout.validation_files)):
+    if any(os.path.isfile(data_dir / name) for name in (TRAIN_FILE, _MRPC_ORIGINAL, *layout.validation_files)):
         return data_dir
     found = ", ".join(child.name for child in folders[:12]) or "no folders"
     raise InputError(
@@ -85,16 +87,16 @@ def read_folder(task: Task, data_dir: Path, *, with_train: bool) -> dict[str, Ro
         sources["train"] = partial(_read, layout, folder / TRAIN_FILE)
     for split, name in zip(task.validation_splits, layout.validation_files, strict=True):
         sources[split] = partial(_read, layout, folder / name)
-    if task.name == "mrpc" and (folder / _MRPC_ORIGINAL).is_file():
-        if not (folder / TRAIN_FILE).is_file() and with_train:
+    if task.name == "mrpc" and os.path.isfile(folder / _MRPC_ORIGINAL):
+        if not os.path.isfile(folder / TRAIN_FILE) and with_train:
             sources["train"] = partial(_read_original_mrpc, layout, folder, dev=False)
-        if not (folder / layout.validation_files[0]).is_file():
+        if not os.path.isfile(folder / layout.validation_files[0]):
             sources[task.validation_splits[0]] = partial(_read_original_mrpc, layout, folder, dev=True)
     return {split: read() for split, read in sources.items()}
 
 
 def _read(layout: Layout, path: Path) -> Rows:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path.name} is missing in {path.parent}: expected GLUE's own {layout.folder} files there")
     table = open_glue_tsv(path, layout.headerless, skip_bad=layout.skip_bad)
     return table.select(layout.text_columns, layout.label_column)
@@ -114,10 +116,10 @@ def _read_original_mrpc(layout: Layout, folder: Path, *, dev: bool) -> Rows:
 
 def _mrpc_dev_ids(folder: Path, dev_file: str) -> set[tuple[Any, ...]]:
     """The pairs of sentence ids of GLUE's development rows, from dev_ids.tsv or from dev.tsv itself."""
-    if (folder / _MRPC_DEV_IDS).is_file():
+    if os.path.isfile(folder / _MRPC_DEV_IDS):
         lines = read_text(folder / _MRPC_DEV_IDS).split("\n")
         return {tuple(line.strip().split("\t")) for line in lines if line.strip()}
-    if not (folder / dev_file).is_file():
+    if not os.path.isfile(folder / dev_file):
         raise InputError(
             f"{dev_file} is missing in {folder}: beside {_MRPC_ORIGINAL} give GLUE's {dev_file} or {_MRPC_DEV_IDS}, "
             "which tells the development rows from the training rows"

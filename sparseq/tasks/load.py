@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparseq.errors import InputError
+from sparseq.paths import expanded
 from sparseq.tasks.files import Rows, Table, open_table
 from sparseq.tasks.glue import read_folder
 from sparseq.tasks.labels import infer_task, parse_labels
@@ -112,7 +112,7 @@ def load_data(
         raise InputError(f"task {CUSTOM!r} has no data of its own: give --train-file and --validation-file")
     elif data_dir is not None:
         official = GLUE[known.name]  # `known` may come from a run on own files, with their columns and one split
-        data = _from_rows(official, read_folder(official, Path(data_dir).expanduser(), with_train=with_train))
+        data = _from_rows(official, read_folder(official, expanded(data_dir), with_train=with_train))
     else:
         data = _from_hub(GLUE[known.name], with_train=with_train)
     return replace(
@@ -134,10 +134,10 @@ def _from_files(
     if validation_file is None or (train_file is None and with_train):
         missing = "--validation-file" if validation_file is None else "--train-file"
         raise InputError(f"own files need {missing} too: give both a file to train on and a file to validate on")
-    paths = {"validation": Path(validation_file).expanduser()}
+    paths = {"validation": expanded(validation_file)}
     # a custom task's labels are numbered by its training file: without a Task, that file is read all the same
     if train_file is not None and (with_train or task is None):
-        paths = {"train": Path(train_file).expanduser(), **paths}
+        paths = {"train": expanded(train_file), **paths}
     tables = {split: open_table(path) for split, path in paths.items()}
     first = next(iter(tables.values()))
     columns = _text_columns(text_columns, task, first)

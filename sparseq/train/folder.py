@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.paths import names_in
 from sparseq.reading import brief, build, read_json
 
 from .recipe import Recipe
@@ -59,12 +60,12 @@ class RunFolder:
 
     def check(self, recipe: Recipe) -> bool:
         """Whether this very run has finished here. Raises InputError where the folder holds anything else than it."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return False
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise InputError(f"--out {self.path} is a file: give a folder, new or of the same run")
-        if not (self.path / RECIPE).exists():
-            strange = sorted(p.name for p in self.path.iterdir() if not p.name.endswith(PARTIAL))
+        if not os.path.exists(self.path / RECIPE):
+            strange = [name for name in names_in(self.path) if not name.endswith(PARTIAL)]
             if strange:
                 raise InputError(
                     f"--out {self.path} is not empty ({strange[0]} is in it) and holds no run: give a new folder"
@@ -78,7 +79,7 @@ class RunFolder:
             raise InputError(
                 f"--out {self.path} already holds another run ({told}): give another folder, or that recipe"
             )
-        return (self.path / METRICS).exists()
+        return os.path.exists(self.path / METRICS)
 
     def begin(self, recipe: Recipe) -> None:
         """Makes the folder and leaves the recipe in it; does nothing where it is already."""
@@ -139,12 +140,12 @@ class RunFolder:
 
     def metrics(self) -> dict[str, Any]:
         """The finished run's `metrics.json`. Raises InputError where there is none that can be read."""
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise InputError(f"there is no folder {self.path}: give one that `sparseq compress` has written")
-        if not (self.path / METRICS).exists():
+        if not os.path.exists(self.path / METRICS):
             state = "an unfinished run: give the same `sparseq compress` command again"
             none = f"no {METRICS}: give a folder that `sparseq compress` has written"
-            raise InputError(f"{self.path} holds {state if (self.path / RECIPE).exists() else none}")
+            raise InputError(f"{self.path} holds {state if os.path.exists(self.path / RECIPE) else none}")
         found = read_json(self.path / METRICS)
         if not isinstance(found, dict) or not isinstance(found.get("task_definition"), dict):
             raise InputError(f"{self.path / METRICS} is not what `sparseq compress` wrote: run it into a new folder")

@@ -2,12 +2,14 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.paths import absolute, expanded
 from sparseq.reading import QUOTED, quoted
 from sparseq_kernels.patterns import Pattern
 
@@ -15,6 +17,7 @@ from .recipe_file import read_settings
 from .settings import Setting, layers, names, number, optional, setting, text, whole, yes_no
 
 METHODS = ("qat", "kd", "mp")
+PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
 DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
     "data", "models", "quantization-aware training (qat)", "magnitude pruning (mp)", "knowledge distillation (kd)",
     "augmentation (with or without kd)", "training", "run",
@@ -150,12 +153,15 @@ class Recipe:
         return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
 
     def resolved(self) -> "Recipe":
-        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere."""
+        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere.
+
+        InputError: a path that begins with a home that is not known.
+        """
         changes: dict[str, Any] = {}
-        for name in ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out"):
+        for name in PATH_SETTINGS:
             value = getattr(self, name)
-            if value is not None and (name == "out" or Path(value).expanduser().exists()):
-                changes[name] = str(Path(value).expanduser().resolve())
+            if value is not None and (name == "out" or os.path.exists(expanded(value))):
+                changes[name] = str(absolute(value))
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: "Recipe") -> list[str]:

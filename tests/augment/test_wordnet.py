@@ -102,3 +102,17 @@ def test_real_wordnet_is_quick_and_right(real: WordNet) -> None:
     assert fresh.synonyms("quickly", "adv")[:2] == ("rapidly", "speedily")
     assert "beryllium" in fresh.synonyms("be", "noun") and "beryllium" not in fresh.synonyms("be", "verb")
     assert fresh.counts("movie", "noun") == (26,)
+
+
+def test_looking_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user has no entry in the system's list of users."""
+
+    def nobody(user: int) -> object:
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("SPARSEQ_WORDNET", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    find_wordnet()
+    with pytest.raises(InputError, match="home that is not known"):
+        find_wordnet("~/wordnet")

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparseq.cli import main
+from sparseq.errors import InputError
 from sparseq.train import Recipe, compress, prepare
+from sparseq.train.recipe import PATH_SETTINGS
 
 
 @pytest.fixture
@@ -92,6 +95,49 @@ def test_compress_refuses(
     said = refused(capsys, ["compress", *(str(part) for flag in flags.items() for part in flag if part is not None)])
     assert re.search(sentence, said), said
     assert not Path(base["--out"]).exists()
+
+
+PATHS = ("--model", "--teacher", "--train-file", "--validation-file", "--data-dir", "--wordnet", "--out", "--recipe")
+ODD_PATHS = {
+    "no such user": "~nosuchuser/x",
+    "too long": "./" + "x" * 5000,
+    "a name too long": "x" * 300,
+    "a loop": "loop",
+    "in a loop": "loop/x",
+    "in a file": "file/x",
+    "a device": "/dev/zero",
+    "a pipe": "pipe",
+}
+
+
+@pytest.mark.parametrize("odd", ODD_PATHS)
+@pytest.mark.parametrize("flag", PATHS)
+def test_paths_of_every_kind(
+    flag: str,
+    odd: str,
+    base: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    assert set(PATHS) - {"--recipe"} == {f"--{name.replace('_', '-')}" for name in PATH_SETTINGS}
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("mine")
+    os.mkfifo("pipe")
+    given = {**base, "--methods": "kd", "--augment-copies": 1, flag: ODD_PATHS[odd]}
+    if flag == "--data-dir":
+        given = {name: value for name, value in given.items() if not name.endswith("-file")} | {"--task": "sst2"}
+    said = refused(capsys, flags(given))
+    assert len(said) <= 2000
+    assert not Path(base["--out"]).exists()
+
+
+def test_resolved_refuses_a_home_that_is_not_known(make_recipe: Callable[..., Recipe]) -> None:
+    for name in PATH_SETTINGS:
+        with pytest.raises(InputError, match="home that is not known"):
+            make_recipe(**{name: "~nosuchuser/x"}).resolved()
 
 
 def flags(given: dict[str, Any]) -> list[str]:
