@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 SIZE ?= full
 
-.PHONY: demo test test-kernels test-slow test-processors compile-check gpu lint clean
+.PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
@@ -22,6 +22,10 @@ test-processors: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Every alteration of every format's file, of which the other runs take samples.
+test-exhaustive: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m exhaustive
 
 # Triton's kernels compiled for GPUs that need not be there, and their machine code checked.
 compile-check: $(VENV)/.dev

@@ -10,6 +10,8 @@ from altered import FORMATS
 PROGRAM = Path(__file__).parent / "altered.py"
 # Of the alterations, in the default run: a prime, so that all kinds of nodes and alterations have their turn.
 EVERY = 211
+# In CI: another, so that it meets others.
+MORE = 37
 
 
 def run(*arguments: str) -> None:
@@ -23,6 +25,11 @@ def test_some_alterations_of_every_format() -> None:
 
 
 @pytest.mark.slow
+def test_more_alterations_of_every_format() -> None:
+    run("--every", str(MORE))
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_alteration(name: str) -> None:
     run(name)
