@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
-from sparseq.reading import opened
+from sparseq.reading import brief, opened
 
 from .build import build
 from .checksum import checksum, raw
@@ -24,7 +24,6 @@ from .layout import Layout, read_layout
 from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
 from .sentinels import unguarded
 from .skeleton import check_state, fill, place_layers
-from .untrusted_files import reason
 
 __all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_metadata", "verify"]
 
@@ -134,7 +133,7 @@ class Source:
                         raise InputError(f"{self.path} was cut short while it was read")
                     left = left[count:]
         except (OSError, RuntimeError, MemoryError) as error:
-            raise InputError(f"{self.path} cannot be read ({reason(error)})") from error
+            raise InputError(f"{self.path} cannot be read ({brief(error)})") from error
         if entry.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise InputError(f"{self.path} is damaged: it has bytes other than 0 and 1 as truth values; save it again")
         return tensor
@@ -159,7 +158,7 @@ def _opened(folder: Path) -> Iterator[BinaryIO]:
         try:
             there = place.is_dir() if place is folder else os.path.lexists(path)
         except (OSError, ValueError) as error:
-            raise InputError(f"{place} cannot be read ({reason(error)})") from error
+            raise InputError(f"{place} cannot be read ({brief(error)})") from error
         if not there:
             raise InputError(f"{missing} that sparseq.save or `sparseq compress` wrote")
     with opened(path) as file:

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
+from sparseq.reading import brief
 
 from .checksum import checksum
 from .config import config_text, digest
 from .header import LARGEST_HEADER, check_name, encode
 from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
 from .state import Contents, contents, has_config
-from .untrusted_files import reason
 
 try:
     import fcntl
@@ -59,7 +59,7 @@ def save(
         try:
             save_file(tensors, staging / WEIGHTS, header)
         except SafetensorError as error:
-            raise OSError(f"{staging / WEIGHTS} cannot be written ({reason(error)})") from error
+            raise OSError(f"{staging / WEIGHTS} cannot be written ({brief(error)})") from error
         if config is not None:
             (staging / CONFIG).write_bytes(config)
         if tokenizer is not None:
@@ -112,7 +112,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"cannot save into {folder} ({reason(error)})") from error
+            raise InputError(f"cannot save into {folder} ({brief(error)})") from error
         try:
             yield staging
         finally:
