@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 from sparseq.reading import brief, opened
+from sparseq_kernels.errors import InputTypeError
+from sparseq_kernels.untrusted import quoted
 
 from .build import build
 from .checksum import checksum, raw
@@ -38,6 +40,8 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     or infinity in a parameter or in a sparseq layer (named). All that the header and `config.json` say is checked
     before memory is taken for it.
     """
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputTypeError(f"load() fills a model, an nn.Module, not {quoted(model)}")
     folder = Path(folder)
     with open_source(folder) as source:
         layout, path = source.layout, source.path

@@ -17,6 +17,8 @@ from sparseq.errors import InputError
 from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
 from sparseq.reading import brief
+from sparseq_kernels.errors import InputTypeError
+from sparseq_kernels.untrusted import quoted
 
 from .checksum import checksum
 from .config import config_text, digest
@@ -44,6 +46,8 @@ def save(
     may not be written to, something else stands where a file belongs, another `save` is writing there; NaN or infinity
     in a parameter or a sparseq layer; what a file cannot hold, see `contents`. OSError: the disk is full, or fails.
     """
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"save() writes a model, an nn.Module, not {quoted(model)}")
     folder = Path(folder)
     model = unwrapped(model)
     held = contents(model)
