@@ -11,10 +11,10 @@ import torch
 
 import sparseq
 from sparseq.errors import InputError
-from sparseq.reading import quoted
 from sparseq.terminal import Parser, say, say_error, write
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
+from sparseq_kernels.untrusted import quoted
 
 EXTRA = "pip install 'sparseq[train]'"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130

@@ -19,6 +19,7 @@ from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 from sparseq.paths import expanded
+from sparseq.reading import brief
 
 __all__ = ["SIZES", "ParameterCounts", "SizeSpec", "config_for", "count", "keep_layers", "load_model", "load_tokenizer"]
 
@@ -174,7 +175,7 @@ def load_model(
             try:
                 model, tokenizer = fetch(False)
             except OSError as error:
-                raise InputError(f"{source} cannot be had from the hub ({_first_line(error)})") from error
+                raise InputError(f"{source} cannot be had from the hub ({brief(error)})") from error
     if len(tokenizer) > model.config.vocab_size:  # type: ignore[union-attr, operator]
         raise InputError(
             f"the tokenizer of {name} has {len(tokenizer)} tokens but the model embeds only "
@@ -198,7 +199,7 @@ def load_tokenizer(name_or_path: str | Path, *, local_only: bool = True) -> Any:
     except Exception as error:  # the tokenizers library raises bare Exceptions, transformers whatever a file leads to
         if isinstance(error, OSError) and not os.path.isdir(name_or_path):
             raise
-        raise InputError(f"the tokenizer of {name_or_path} cannot be read ({_first_line(error)})") from error
+        raise InputError(f"the tokenizer of {name_or_path} cannot be read ({brief(error)})") from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
             f"{name_or_path} holds no tokenizer; its tokenizer.json or vocab.txt belongs beside the weights"
@@ -274,7 +275,7 @@ def _from_pretrained(
     except Exception as error:  # transformers raises whatever a config or a header leads to
         if isinstance(error, OSError) and not is_folder:
             raise
-        raise InputError(f"the model of {source} cannot be read ({_first_line(error)})") from error
+        raise InputError(f"the model of {source} cannot be read ({brief(error)})") from error
     body = f"{model.base_model_prefix}."
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     misfits = sorted(key for key in missing if teacher or (key.startswith(body) and ".pooler." not in key))
@@ -340,8 +341,3 @@ def _quiet(bars: bool) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if had_bars:
             logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]

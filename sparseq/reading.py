@@ -8,8 +8,8 @@ import contextlib
 import dataclasses
 import errno
 import json
+import math
 import os
-import reprlib
 import stat
 import types
 from collections.abc import Iterable, Iterator
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sparseq.errors import InputError
+from sparseq.terminal import shown
+from sparseq_kernels.untrusted import quoted
 
 SMALL = 16 * 2**20
 """Bytes at most of a file that a program wrote for itself: metrics, markers, states."""
@@ -24,8 +26,8 @@ SMALL = 16 * 2**20
 LARGE = 4 * 2**30
 """Bytes at most of a table of data, which is read whole."""
 
-QUOTED = 80
-"""Characters of a value at most that a message quotes."""
+DIGITS = 20
+"""Digits at most of an integer that describes a model: more than any size needs, and few enough to be read at once."""
 
 _CHUNK = 16 * 2**20
 
@@ -98,11 +100,18 @@ def read_json(path: str | Path, limit: int = SMALL) -> Any:
         raise InputError(f"cannot read {path} as JSON ({brief(error)})") from error
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON text. ValueError: not JSON, nested too deeply, a name twice in one object, or half of a
-    surrogate pair, which no encoding can write."""
+def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
+    """The value of a JSON text, bytes in UTF-8.
+
+    strict: NaN, infinity and integers of more than `DIGITS` digits are refused too. Metrics and rows of data may hold
+    them; a description of a model that does was altered. ValueError: not JSON, nested too deeply, a name twice in one
+    object, or half of a surrogate pair, which no encoding can write.
+    """
+    numbers: dict[str, Any] = {"parse_int": _whole, "parse_float": _real, "parse_constant": _refused} if strict else {}
     try:
-        value = json.loads(text, object_pairs_hook=_once)
+        # As text: given bytes, json.loads would also take UTF-16.
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        value = json.loads(text, object_pairs_hook=_once, **numbers)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -110,6 +119,14 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return value
+
+
+def strict_json(text: str | bytes, where: str) -> Any:
+    """The value of a JSON text that describes a model. InputError, naming `where`: see `parse_json`."""
+    try:
+        return parse_json(text, strict=True)
+    except ValueError as error:
+        raise InputError(f"{where} cannot be read as JSON ({brief(error)})") from error
 
 
 T = TypeVar("T")
@@ -155,18 +172,10 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     return value
 
 
-def quoted(value: Any) -> str:
-    """`repr(value)` for a message: bounded in length, depth and work, and free of control characters."""
-    try:
-        text = _REPR.repr(value)
-    except ValueError:  # an integer of too many digits to write
-        text = f"a {type(value).__name__} of too many digits"
-    return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
-
-
 def brief(error: BaseException) -> str:
-    """An exception's message for a sentence: one line of bounded length."""
-    text = " ".join((str(error)[:1000].strip() or type(error).__name__).split())
+    """An exception's message for a sentence: one line of bounded length, without control characters."""
+    text = getattr(error, "strerror", None) or str(error)[:1000].strip() or type(error).__name__
+    text = shown(" ".join(text.split()))
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -177,6 +186,22 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the name {quoted(name)} stands twice in one object")
         found[name] = value
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError("a number beyond the range of a float")
+    return value
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -196,7 +221,3 @@ def _unreadable(path: str | Path, why: str) -> InputError:
 def _too_large(path: str | Path, limit: int) -> InputError:
     unit, name = (2**20, "MiB") if limit >= 2**20 else (2**10, "KiB")
     return InputError(f"{path} holds more than {limit // unit:,} {name}, the most that is read of such a file")
-
-
-_REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, QUOTED, QUOTED, QUOTED

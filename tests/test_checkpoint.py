@@ -200,13 +200,13 @@ def test_skeleton(tmp_path: Path) -> None:
     assert_same(loaded, model)
     with pytest.raises(InputError, match=r"no config\.json.*pass load\(\) the model"):
         load(tmp_path)
-    with pytest.raises(InputError, match="the model has no module 1, which"):
+    with pytest.raises(InputError, match="the model has no module '1', which"):
         load(tmp_path, nn.Sequential(nn.Embedding(6, 8)))
-    with pytest.raises(InputError, match=r"holds 2\.\w+, which the model does not have"):
+    with pytest.raises(InputError, match=r"holds '2\.\w+', which the model does not have"):
         load(tmp_path, skeleton()[:2])
-    with pytest.raises(InputError, match=r"does not hold 3\.weight, which the model needs"):
+    with pytest.raises(InputError, match=r"does not hold '3\.weight', which the model needs"):
         load(tmp_path, skeleton().append(nn.Linear(4, 4)))
-    with pytest.raises(InputError, match=r"2\.weight has shape \(4,\) in .* but \(5,\) in the model"):
+    with pytest.raises(InputError, match=r"'2\.weight' has shape \(4,\) in .* but \(5,\) in the model"):
         load(tmp_path, nn.Sequential(nn.Embedding(6, 8), nn.Linear(8, 4), nn.BatchNorm1d(5)))
 
 
@@ -359,9 +359,9 @@ def test_a_config_that_does_not_fit(folder: Path) -> None:
     assert "is 500 x 32 (num_embeddings x embedding_dim) in the model, and 512 x 32 in" in altered(
         max_position_embeddings=500
     )
-    assert "the model has no module bert.encoder.layer.1" in altered(num_hidden_layers=1)
-    assert "does not hold bert.encoder.layer.2" in altered(num_hidden_layers=3)
-    assert "embeddings is 512 x 64 (num_embeddings x embedding_dim) in the model" in altered(hidden_size=64)
+    assert "the model has no module 'bert.encoder.layer.1" in altered(num_hidden_layers=1)
+    assert "does not hold 'bert.encoder.layer.2" in altered(num_hidden_layers=3)
+    assert "embeddings' is 512 x 64 (num_embeddings x embedding_dim) in the model" in altered(hidden_size=64)
     for nonsense in ({"num_attention_heads": 5}, {"hidden_act": "cube"}, {"hidden_dropout_prob": "none"}):
         assert "config.json cannot be read as BertForSequenceClassification's" in altered(**nonsense)
     assert "'num_hidden_layers' is 1000000000, more than any model has" in altered(num_hidden_layers=10**9)

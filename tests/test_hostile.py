@@ -63,7 +63,7 @@ def test_texts_that_are_no_json_object(text: str, folder: Path) -> None:
         parts.write(folder, config_text=text)
         refused(folder, "config")
     parts.write(folder, layout_text=text)
-    refused(folder, "layout|version")
+    refused(folder, "layout|version|header.*surrogate")
 
 
 def test_names_twice(folder: Path) -> None:

@@ -328,3 +328,16 @@ def test_killed_between_the_two_files(tmp_path: Path, monkeypatch: pytest.Monkey
     save(classifier(num_hidden_layers=2), tmp_path)
     assert load(tmp_path).config.num_hidden_layers == 2  # type: ignore[union-attr]
     assert not (tmp_path / ".saving").exists()
+
+
+@pytest.mark.parametrize(
+    "model", ["bert", nn.Linear, {"weight": torch.ones(2)}, 3], ids=lambda value: type(value).__name__
+)
+def test_what_is_no_model(model: Any, tmp_path: Path) -> None:
+    save(nn.Linear(2, 2), tmp_path)
+    before = tree(tmp_path)
+    for call in (lambda: save(model, tmp_path), lambda: load(tmp_path, model)):
+        with pytest.raises(TypeError, match=r"an nn\.Module, not") as caught:
+            call()
+        assert isinstance(caught.value, InputError) and "\n" not in str(caught.value)
+    assert tree(tmp_path) == before

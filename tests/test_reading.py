@@ -18,6 +18,7 @@ from sparseq.tasks import Task
 from sparseq.tasks.files import open_glue_tsv, open_table
 from sparseq.train import Recipe, RunResult
 from sparseq.train.folder import CHECKPOINTS, MARKER, METRICS, STATE, Marker, RunFolder
+from sparseq_kernels import untrusted
 
 SECONDS = 20.0
 
@@ -169,12 +170,12 @@ def bomb(levels: int) -> list[Any]:
     ids=["bomb", "text", "integer", "negative", "dict", "integer in a list", "bytes"],
 )
 def test_a_message_quotes_a_bounded_part_of_a_value(value: Any) -> None:
-    assert len(within_seconds(lambda: reading.quoted(value))) <= reading.QUOTED
+    assert len(within_seconds(lambda: untrusted.quoted(value))) <= untrusted.QUOTED
 
 
 def test_small_values_are_quoted_whole_and_without_control_characters() -> None:
-    assert reading.quoted("stars") == "'stars'" and reading.quoted(0.5) == "0.5" and reading.quoted([1]) == "[1]"
-    assert reading.quoted("\x1b[31m\u202e") == r"'\x1b[31m\u202e'"
+    assert untrusted.quoted("stars") == "'stars'" and untrusted.quoted(0.5) == "0.5" and untrusted.quoted([1]) == "[1]"
+    assert untrusted.quoted("\x1b[31m\u202e") == r"'\x1b[31m\u202e'"
 
 
 @dataclass
@@ -260,3 +261,28 @@ def test_a_damaged_marker_is_named(content: str, tmp_path: Path) -> None:
     os.mkfifo(marker.with_name(STATE))  # the trainer's own state, which transformers would wait for
     with pytest.raises(InputError, match=r"the checkpoint .*checkpoint-3 is damaged .*named pipe"):
         within_seconds(RunFolder(tmp_path).last_checkpoint)
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": ' + "9" * 21 + "}"])
+def test_strict_json_is_of_numbers_that_any_reader_takes(text: str) -> None:
+    """Metrics may hold NaN, and rows of data long numbers: they are read by the same function, not strictly."""
+    reading.parse_json(text)
+    with pytest.raises(ValueError):
+        reading.parse_json(text, strict=True)
+    with pytest.raises(InputError, match="the text cannot be read as JSON"):
+        reading.strict_json(text.encode(), "the text")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "text", ["[" * 200_000, '{"a": 1, "a": 2}', r'{"a": "\ud800"}', r'{"\udc00": 1}', "", b"\xff", b"[\x00"]
+)
+def test_what_is_no_json_for_anyone(text: str | bytes, strict: bool) -> None:
+    with pytest.raises(ValueError):
+        reading.parse_json(text, strict=strict)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m\n\u202ex", "\x1b" * 5000, "a" * 5000, ""])
+def test_an_error_in_a_sentence(text: str) -> None:
+    said = reading.brief(ValueError(text))
+    assert said and said.isprintable() and len(said) <= 200

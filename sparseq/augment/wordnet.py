@@ -14,7 +14,8 @@ from typing import Literal
 from sparseq import assets
 from sparseq.errors import InputError
 from sparseq.paths import expanded
-from sparseq.reading import quoted, read_bytes, read_text
+from sparseq.reading import read_bytes, read_text
+from sparseq_kernels.untrusted import quoted
 
 Pos = Literal["noun", "verb", "adj", "adv"]
 POS: tuple[Pos, ...] = ("noun", "verb", "adj", "adv")

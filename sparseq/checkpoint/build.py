@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from sparseq.errors import InputError
-from sparseq_kernels.untrusted import shown
+from sparseq.reading import brief
+from sparseq_kernels.untrusted import quoted
 
 from .architecture import model_class
 from .config import as_json, parsed
 from .header import Header
 from .layout import Layout
 from .names import CONFIG, QUANTIZATION
-from .untrusted_files import plain, reason
 
 __all__ = ["build"]
 
@@ -50,7 +50,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
     where, wanted = folder / CONFIG, kind.config_class.model_type
     if config.get("model_type") != wanted:
         raise InputError(
-            f"{where}: model_type is {shown(config.get('model_type'))}, and that of {layout.architecture} is {wanted}"
+            f"{where}: model_type is {quoted(config.get('model_type'))}, and that of {layout.architecture} is {wanted}"
         )
     own = sum(entry.numel for entry in header.entries.values()) + layout.weights
     budget = _Budget(_BYTES_PER_BYTE * 4 * own + _BYTES_ANYWAY, _CALLS_PER_TENSOR * len(layout.origin) + _CALLS_ANYWAY)
@@ -60,13 +60,13 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
         if config.get("transformers_version") == transformers.__version__:
             lost = [name for name in json.loads(as_json(values)) if name not in config]
             if lost:
-                raise InputError(f"'{plain(lost[0])}' is missing")
+                raise InputError(f"{quoted(lost[0])} is missing")
         # On the CPU, not the meta device: non-persistent buffers (position ids) get their values, and pages of
         # parameters that nothing touches cost nothing.
         with torch.device("cpu"), _in_fp32(), budget, no_init_weights():
             model: nn.Module = kind(values)
     except Exception as error:  # whatever transformers raises for it, the file is at fault
-        why = f" ({reason(error)})" if isinstance(error, InputError) else ""
+        why = f" ({brief(error)})" if isinstance(error, InputError) else ""
         raise InputError(f"{where} cannot be read as {layout.architecture}'s{why}; save the model again") from error
     return model
 

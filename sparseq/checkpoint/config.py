@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.reading import read_bytes
-from sparseq_kernels.untrusted import FLOAT_DTYPES, shown
+from sparseq.reading import read_bytes, strict_json
+from sparseq_kernels.untrusted import FLOAT_DTYPES, quoted
 
 from .architecture import config_class
 from .layout import Layout
 from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
-from .untrusted_files import plain, strict_json
 
 __all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_config", "verify_config"]
 
@@ -84,13 +83,13 @@ def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
     check_values(config, str(folder / CONFIG), config_class(layout.architecture))
     if config.get("architectures") not in (None, [layout.architecture]):
         raise InputError(
-            f"{folder / CONFIG} is of {shown(config['architectures'])}, and the model is a {layout.architecture}; "
+            f"{folder / CONFIG} is of {quoted(config['architectures'])}, and the model is a {layout.architecture}; "
             "save the model again"
         )
     method = {"quant_method": METHOD} if layout.layers and layout.version > 1 else None
     if config.get(QUANTIZATION) != method:
         raise InputError(
-            f"{folder / CONFIG}: {QUANTIZATION} is {shown(config.get(QUANTIZATION))}, and must be {method}; "
+            f"{folder / CONFIG}: {QUANTIZATION} is {quoted(config.get(QUANTIZATION))}, and must be {method}; "
             "save the model again"
         )
     return dict(config)
@@ -108,10 +107,10 @@ def check_values(config: Any, where: str, kind: Any = None) -> None:
     kind: its class; what that has by default is within them.
     """
     if not isinstance(config, dict):
-        raise InputError(f"{where} is {shown(config)}, and must be an object")
+        raise InputError(f"{where} is {quoted(config)}, and must be an object")
     usual = _defaults(kind)
     for name, value, depth in _nodes(config):
-        what = f"{where}: '{plain(name)}'"
+        what = f"{where}: {quoted(name)}"
         if depth > _DEEPEST:
             raise InputError(f"{where} is nested deeper than {_DEEPEST} levels")
         if _REFUSED.fullmatch(name) or (name in ("use_pretrained_backbone", "use_timm_backbone") and value):
@@ -119,14 +118,14 @@ def check_values(config: Any, where: str, kind: Any = None) -> None:
         if type(value) in (int, float) and (name, value) in usual:
             continue
         if type(value) is int and abs(value) > (_MOST if _COUNTS.search(name) else _LARGEST):
-            raise InputError(f"{what} is {shown(value)}, more than any model has")
+            raise InputError(f"{what} is {quoted(value)}, more than any model has")
         if type(value) is int and value < 0 and _SIZES.search(name):
             raise InputError(f"{what} is {value}, and must not be negative")
         if name in ("dtype", "torch_dtype") and value not in (None, *FLOAT_DTYPES):
-            raise InputError(f"{what} is {shown(value)}, and must be one of {', '.join(FLOAT_DTYPES)}")
+            raise InputError(f"{what} is {quoted(value)}, and must be one of {', '.join(FLOAT_DTYPES)}")
         for pattern, (low, high) in _RANGES.items():
             if type(value) in (int, float) and pattern.search(name) and not low <= value <= high:
-                raise InputError(f"{what} is {shown(value)}, and must be from {low:g} to {high:g}")
+                raise InputError(f"{what} is {quoted(value)}, and must be from {low:g} to {high:g}")
 
 
 def parsed(kind: Any, config: Mapping[str, Any]) -> Any:

@@ -85,6 +85,7 @@ class Folder:
         InputError: what is to be replaced is on the meta device; NaN or infinity in a parameter or a sparseq layer.
         """
         parameters: dict[str, nn.Parameter] = {}
+        buffers = []
         for name, old in model.state_dict(keep_vars=True).items():
             first = self.layout.origin.get(name)
             if first is None:
@@ -99,9 +100,13 @@ class Folder:
                 module._parameters[key] = parameters.setdefault(first, wanted)
             else:
                 module._buffers[key] = tensor
+                buffers.append((module, key, first))
         for _, layer in named_layers(model):
             # What a layer derives from its state follows when the state is loaded.
             layer.load_state_dict(layer.state_dict(keep_vars=True), assign=True)
+        for module, key, first in buffers:
+            if first in parameters:  # the bias of a packed head that is another module's too, as in `skeleton.fill`
+                module._buffers[key] = parameters[first]
         refuse_save_pretrained(model)
         try:
             check_finite(model)

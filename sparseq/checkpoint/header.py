@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from sparseq.errors import InputError
-from sparseq_kernels.untrusted import integer, one_of
-
-from .untrusted_files import plain, strict_json
+from sparseq.reading import strict_json
+from sparseq_kernels.untrusted import integer, one_of, quoted
 
 __all__ = ["DTYPES", "LARGEST_HEADER", "Entry", "Header", "check_name", "encode", "read_header"]
 
@@ -101,7 +100,7 @@ def check_name(name: str, what: str) -> None:
     if len(name) > LONGEST_NAME:
         raise InputError(f"the name of {what} has {len(name):,} characters, and at most {LONGEST_NAME} are allowed")
     if name == METADATA or any("\ud800" <= character <= "\udfff" for character in name):
-        raise InputError(f"'{plain(name)}' cannot be the name of {what}")
+        raise InputError(f"{quoted(name)} cannot be the name of {what}")
 
 
 def _parse(header: Any, start: int, size: int) -> Header:
@@ -114,7 +113,7 @@ def _parse(header: Any, start: int, size: int) -> Header:
     place = start
     for name, entry in sorted(entries.items(), key=lambda item: item[1][2:]):
         if entry.start != place:
-            raise InputError(f"tensor '{plain(name)}' begins at byte {entry.start}, where {place} was to come")
+            raise InputError(f"tensor {quoted(name)} begins at byte {entry.start}, where {place} was to come")
         place = entry.end
     if place != size:
         raise InputError(f"its tensors end at byte {place}, and the file at {size}")
@@ -123,7 +122,7 @@ def _parse(header: Any, start: int, size: int) -> Header:
 
 def _entry(name: str, entry: Any, start: int, size: int) -> Entry:
     check_name(name, "a tensor")
-    where = f"tensor '{plain(name)}'"
+    where = f"tensor {quoted(name)}"
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise InputError(f"{where} must have dtype, shape and data_offsets and nothing else")
     dtype = DTYPES[one_of(entry["dtype"], tuple(DTYPES), f"{where}: dtype")]

@@ -17,13 +17,13 @@ from typing import Any
 from sparseq.errors import InputError
 from sparseq.nn import LAYERS, RENAMED_STATE
 from sparseq.nn.stored import check_settings, shape_of, tensor_specs
-from sparseq_kernels.untrusted import fields, one_of, shown
+from sparseq.reading import strict_json
+from sparseq_kernels.untrusted import fields, one_of, quoted
 
 from .header import Entry, Header, check_name
 from .names import KEY, READABLE
 from .sentinels import is_guarded
 from .state import plain_dtypes
-from .untrusted_files import plain, strict_json
 
 __all__ = ["Layer", "Layout", "read_layout"]
 
@@ -95,7 +95,7 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     found = fields(layout, _FIELDS[version], "its layout")
     architecture = found["architecture"]
     if architecture is not None and not (isinstance(architecture, str) and _NAME.fullmatch(architecture)):
-        raise InputError(f"architecture is {shown(architecture)}, and must be the name of a class")
+        raise InputError(f"architecture is {quoted(architecture)}, and must be the name of a class")
     config = _digest(found.get("config"))
     if version > 1 and (config is None) != (architecture is None):
         raise InputError("a model has both an architecture and a sha256 of its config, or neither")
@@ -103,7 +103,7 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
     origin = {name: name for name in header.entries if name not in sentinels}
     origin |= _aliases(found["aliases"], origin, header.entries)
     if not isinstance(found["layers"], dict):
-        raise InputError(f"layers is {shown(found['layers'])}, and must be an object")
+        raise InputError(f"layers is {quoted(found['layers'])}, and must be an object")
     if version == 1:
         origin = _renamed(origin, found["layers"])
     guarded = frozenset(name for name in header.entries if version > 1 and is_guarded(name, found["layers"]))
@@ -119,7 +119,7 @@ def _parse(layout: Any, header: Header, path: Path) -> Layout:
         own = {name: entry.dtype for name, entry in header.entries.items() if name not in sentinels}
         dtypes = plain_dtypes(own, result.layers)
         if found["dtypes"] != dtypes:
-            raise InputError(f"dtypes is {shown(found['dtypes'])}, and those of its tensors are {dtypes}")
+            raise InputError(f"dtypes is {quoted(found['dtypes'])}, and those of its tensors are {dtypes}")
     return result
 
 
@@ -129,31 +129,31 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 def _digest(value: Any) -> str | None:
     if value is not None and not (isinstance(value, str) and _DIGEST.fullmatch(value)):
-        raise InputError(f"config is {shown(value)}, and must be a sha256 in hex, or null")
+        raise InputError(f"config is {quoted(value)}, and must be a sha256 in hex, or null")
     return value
 
 
 def _sentinels(names: Any, entries: Mapping[str, Entry]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError(f"sentinels is {shown(names)}, and must be a list of different names")
+        raise InputError(f"sentinels is {quoted(names)}, and must be a list of different names")
     for name in names:
         check_name(name, "a sentinel")
         if name not in entries:
-            raise InputError(f"there is no tensor '{plain(name)}', a sentinel")
+            raise InputError(f"there is no tensor {quoted(name)}, a sentinel")
         if entries[name].numel:
-            raise InputError(f"'{plain(name)}', a sentinel, has values")
+            raise InputError(f"{quoted(name)}, a sentinel, has values")
     return tuple(names)
 
 
 def _aliases(aliases: Any, origin: Mapping[str, str], entries: Mapping[str, Entry]) -> dict[str, str]:
     if not isinstance(aliases, dict):
-        raise InputError(f"aliases is {shown(aliases)}, and must be an object of names")
+        raise InputError(f"aliases is {quoted(aliases)}, and must be an object of names")
     for name, first in aliases.items():
         check_name(name, "another name of a tensor")
         if name in entries:
-            raise InputError(f"'{plain(name)}' is a tensor, and cannot be another name of one")
+            raise InputError(f"{quoted(name)} is a tensor, and cannot be another name of one")
         if not isinstance(first, str) or first not in origin:
-            raise InputError(f"'{plain(name)}' is another name of {shown(first)}, and the file holds no such tensor")
+            raise InputError(f"{quoted(name)} is another name of {quoted(first)}, and the file holds no such tensor")
     return aliases
 
 
@@ -170,7 +170,7 @@ def _renamed(origin: Mapping[str, str], layers: Mapping[str, Any]) -> dict[str, 
 
 def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str], guarded: frozenset[str]) -> Layer:
     check_name(name, "a layer")
-    where = f"layer '{plain(name)}'"
+    where = f"layer {quoted(name)}"
     found = fields(entry, ("class", "settings"), where)
     kind = one_of(found["class"], tuple(LAYERS), f"{where}: class")
     check_settings(kind, found["settings"], where)
@@ -194,15 +194,15 @@ def _check_names(layout: Layout) -> None:
     for name in layout.layers:
         for above in _ancestors(name):
             if above in layout.layers:
-                raise InputError(f"layer '{plain(name)}' is inside layer '{plain(above)}'")
+                raise InputError(f"layer {quoted(name)} is inside layer {quoted(above)}")
     for name in layout.origin:
         for above in _ancestors(name):
             layer = layout.layers.get(above)
             if layer is not None and name[len(above) :].removeprefix(".") not in layer.tensors:
-                raise InputError(f"layer '{plain(above)}' has a tensor '{plain(name)}' that it does not need")
+                raise InputError(f"layer {quoted(above)} has a tensor {quoted(name)} that it does not need")
     for name in layout.sentinels:
         if not any(above in layout.layers for above in _ancestors(name)):
-            raise InputError(f"'{plain(name)}', a sentinel, stands in no layer")
+            raise InputError(f"{quoted(name)}, a sentinel, stands in no layer")
 
 
 def _ancestors(name: str) -> Iterator[str]:

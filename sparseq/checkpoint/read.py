@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
-from sparseq.reading import opened
+from sparseq.reading import brief, opened
+from sparseq_kernels.errors import InputTypeError
+from sparseq_kernels.untrusted import quoted
 
 from .build import build
 from .checksum import checksum, raw
@@ -24,7 +26,6 @@ from .layout import Layout, read_layout
 from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
 from .sentinels import unguarded
 from .skeleton import check_state, fill, place_layers
-from .untrusted_files import reason
 
 __all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_metadata", "verify"]
 
@@ -39,6 +40,8 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     or infinity in a parameter or in a sparseq layer (named). All that the header and `config.json` say is checked
     before memory is taken for it.
     """
+    if model is not None and not isinstance(model, nn.Module):
+        raise InputTypeError(f"load() fills a model, an nn.Module, not {quoted(model)}")
     folder = Path(folder)
     with open_source(folder) as source:
         layout, path = source.layout, source.path
@@ -134,7 +137,7 @@ class Source:
                         raise InputError(f"{self.path} was cut short while it was read")
                     left = left[count:]
         except (OSError, RuntimeError, MemoryError) as error:
-            raise InputError(f"{self.path} cannot be read ({reason(error)})") from error
+            raise InputError(f"{self.path} cannot be read ({brief(error)})") from error
         if entry.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise InputError(f"{self.path} is damaged: it has bytes other than 0 and 1 as truth values; save it again")
         return tensor
@@ -159,7 +162,7 @@ def _opened(folder: Path) -> Iterator[BinaryIO]:
         try:
             there = place.is_dir() if place is folder else os.path.lexists(path)
         except (OSError, ValueError) as error:
-            raise InputError(f"{place} cannot be read ({reason(error)})") from error
+            raise InputError(f"{place} cannot be read ({brief(error)})") from error
         if not there:
             raise InputError(f"{missing} that sparseq.save or `sparseq compress` wrote")
     with opened(path) as file:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import LAYERS, PackedEmbedding, PackedLinear
 from sparseq.nn.save_pretrained import refuse_save_pretrained
+from sparseq_kernels.untrusted import quoted
 
 from .header import Header
 from .layout import Layer, Layout
-from .untrusted_files import plain
 
 __all__ = ["check_state", "fill", "place_layers"]
 
@@ -37,7 +37,7 @@ def place_layers(model: nn.Module, layout: Layout, path: Path) -> nn.Module:
             places[name] = model.get_submodule(name)
         except AttributeError as error:
             raise InputError(
-                f"the model has no module {plain(name)}, which {path} holds; pass a fitting model"
+                f"the model has no module {quoted(name)}, which {path} holds; pass a fitting model"
             ) from error
         _check_place(name, layer, places[name], path)
     made: dict[int, nn.Module] = {}
@@ -47,7 +47,7 @@ def place_layers(model: nn.Module, layout: Layout, path: Path) -> nn.Module:
         if id(old) not in made:
             made[id(old)], firsts[id(old)] = _made(layer), layer
         elif (layer.kind, layer.settings) != (firsts[id(old)].kind, firsts[id(old)].settings):
-            raise InputError(f"{plain(name)} is one module under two names in the model, and two in {path}")
+            raise InputError(f"{quoted(name)} is one module under two names in the model, and two in {path}")
         if not name:
             return made[id(old)]
         parent, _, attribute = name.rpartition(".")
@@ -65,21 +65,22 @@ def check_state(model: nn.Module, layout: Layout, header: Header, path: Path, *,
         if name not in layout.origin:
             if part:
                 continue
-            raise InputError(f"{path} does not hold {plain(name)}, which the model needs; pass a fitting model")
+            raise InputError(f"{path} does not hold {quoted(name)}, which the model needs; pass a fitting model")
         found = header.entries[layout.origin[name]]
         shape = found.shape[:-1] if layout.origin[name] in layout.guarded else found.shape
         if shape != wanted.shape:
             raise InputError(
-                f"{plain(name)} has shape {shape} in {path}, but {tuple(wanted.shape)} in the model; "
+                f"{quoted(name)} has shape {shape} in {path}, but {tuple(wanted.shape)} in the model; "
                 "pass a fitting model or mend config.json"
             )
         if _kind(found.dtype) != _kind(wanted.dtype):
             raise InputError(
-                f"{plain(name)} is of {found.dtype} in {path}, but of {wanted.dtype} in the model; pass a fitting model"
+                f"{quoted(name)} is of {found.dtype} in {path}, but of {wanted.dtype} in the model; "
+                "pass a fitting model"
             )
     unknown = sorted(set(layout.origin) - set(expected))
     if unknown and not part:
-        raise InputError(f"{path} holds {plain(unknown[0])}, which the model does not have; pass a fitting model")
+        raise InputError(f"{path} holds {quoted(unknown[0])}, which the model does not have; pass a fitting model")
 
 
 def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> None:
@@ -114,13 +115,13 @@ def _check_place(name: str, layer: Layer, old: nn.Module, path: Path) -> None:
             continue
         if not isinstance(old, kinds):
             raise InputError(
-                f"{plain(name)} is a {type(old).__name__} in the model, and a {layer.kind} in {path}; "
+                f"{quoted(name)} is a {type(old).__name__} in the model, and a {layer.kind} in {path}; "
                 "pass a fitting model"
             )
         shape = getattr(old, rows), getattr(old, columns)
         if shape != layer.shape:
             raise InputError(
-                f"{plain(name)} is {' x '.join(map(str, shape))} ({rows} x {columns}) in the model, and "
+                f"{quoted(name)} is {' x '.join(map(str, shape))} ({rows} x {columns}) in the model, and "
                 f"{' x '.join(map(str, layer.shape))} in {path}; pass a fitting model or mend config.json"
             )
         # An embedding's, with which it renormalizes the rows that it looks up; packing has applied it.
@@ -128,11 +129,11 @@ def _check_place(name: str, layer: Layer, old: nn.Module, path: Path) -> None:
             norms = layer.settings["max_norm"], layer.settings["norm_type"]
             if norms[0] != old.max_norm or (old.max_norm is not None and norms[1] != old.norm_type):
                 raise InputError(
-                    f"{plain(name)} has max_norm {old.max_norm} in the model, and {norms[0]} in {path} "
+                    f"{quoted(name)} has max_norm {old.max_norm} in the model, and {norms[0]} in {path} "
                     f"(norm_type {old.norm_type} and {norms[1]}); pass a fitting model"
                 )
         if kinds[0] is nn.Linear and (old.bias is None) != ("bias" not in layer.tensors):
-            raise InputError(f"{plain(name)} has a bias in only one of the model and {path}; pass a fitting model")
+            raise InputError(f"{quoted(name)} has a bias in only one of the model and {path}; pass a fitting model")
 
 
 def _kind(dtype: torch.dtype) -> Any:

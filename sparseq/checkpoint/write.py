@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
+from sparseq.reading import brief
+from sparseq_kernels.errors import InputTypeError
+from sparseq_kernels.untrusted import quoted
 
 from .checksum import checksum
 from .config import config_text, digest
 from .header import LARGEST_HEADER, check_name, encode
 from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
 from .state import Contents, contents, has_config
-from .untrusted_files import reason
 
 try:
     import fcntl
@@ -44,6 +46,8 @@ def save(
     may not be written to, something else stands where a file belongs, another `save` is writing there; NaN or infinity
     in a parameter or a sparseq layer; what a file cannot hold, see `contents`. OSError: the disk is full, or fails.
     """
+    if not isinstance(model, nn.Module):
+        raise InputTypeError(f"save() writes a model, an nn.Module, not {quoted(model)}")
     folder = Path(folder)
     model = unwrapped(model)
     held = contents(model)
@@ -59,7 +63,7 @@ def save(
         try:
             save_file(tensors, staging / WEIGHTS, header)
         except SafetensorError as error:
-            raise OSError(f"{staging / WEIGHTS} cannot be written ({reason(error)})") from error
+            raise OSError(f"{staging / WEIGHTS} cannot be written ({brief(error)})") from error
         if config is not None:
             (staging / CONFIG).write_bytes(config)
         if tokenizer is not None:
@@ -112,7 +116,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"cannot save into {folder} ({reason(error)})") from error
+            raise InputError(f"cannot save into {folder} ({brief(error)})") from error
         try:
             yield staging
         finally:

@@ -10,7 +10,7 @@ import torch
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.layouts import FLOAT_BITS, MOST_ROWS, TensorSpec, check_layout, check_shape
 from sparseq_kernels.layouts import tensor_specs as weight_specs
-from sparseq_kernels.untrusted import FLOAT_DTYPES, fields, flag, float_dtype, integer, number, one_of, shown
+from sparseq_kernels.untrusted import FLOAT_DTYPES, fields, flag, float_dtype, integer, number, one_of, quoted
 
 from .settings import ACTIVATIONS, BITS, SCALES
 
@@ -116,7 +116,7 @@ def _check_quantization(found: dict[str, Any], where: str) -> None:
     one_of(found["scale"], SCALES, f"{where}: scale")
     pattern = found["pattern"]
     if not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN:
-        raise InputError(f"{where}: pattern is {shown(pattern)}, and must be such as 'unstructured', '2:4' or '4x4'")
+        raise InputError(f"{where}: pattern is {quoted(pattern)}, and must be such as 'unstructured', '2:4' or '4x4'")
     try:
         sides = Pattern.parse(pattern)
     except InputError as error:

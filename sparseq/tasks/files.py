@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.reading import brief, parse_json, quoted, read_text
+from sparseq.reading import brief, parse_json, read_text
+from sparseq_kernels.untrusted import quoted
 
 Record = tuple[int, Sequence[Any]]
 """A line number and the fields of that line, in the order of the table's columns."""

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.reading import QUOTED, build, quoted
+from sparseq.reading import build
+from sparseq_kernels.untrusted import QUOTED, quoted
 
 CUSTOM = "custom"
 """The name of a task whose columns and labels are inferred from the user's own files."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded
-from sparseq.reading import QUOTED, quoted
 from sparseq_kernels.patterns import Pattern
+from sparseq_kernels.untrusted import QUOTED, quoted
 
 from .recipe_file import read_settings
 from .settings import Setting, layers, names, number, optional, setting, text, whole, yes_no

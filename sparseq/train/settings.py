@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.reading import quoted
+from sparseq_kernels.untrusted import quoted
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,19 @@ def test_a_cache_that_cannot_be_made(monkeypatch):
     refused("/proc/sparseq|No such file|Not a directory")
 
 
+def test_without_any_folder_that_can_be_written(monkeypatch, tmp_path):
+    """As in a container with a read-only file system: there is no native code, and nothing fails."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path / "file" / "cache"))
+
+    def no_folder(*args, **kwargs):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", no_folder)
+    with pytest.warns(UserWarning, match="temporary folder"), pytest.raises(build.UnavailableError, match="no place"):
+        build.load(native.SOURCES)
+
+
 def test_without_a_home_the_name_is_the_users_own(monkeypatch, tmp_path):
     monkeypatch.delenv("SPARSEQ_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "nonexistent"))

@@ -34,7 +34,11 @@ def load(sources: Sequence[Path]) -> ctypes.CDLL:
     bytes are others, because it was cut or changed, is never loaded, but built anew.
     """
     compiler = _compiler()
-    fingerprint, folder = _fingerprint(compiler, sources), code_dir("native")
+    fingerprint = _fingerprint(compiler, sources)
+    try:
+        folder = code_dir("native")
+    except OSError as error:  # not even a temporary folder can be made
+        raise UnavailableError(f"there is no place to build it: {error}") from None
     for path in _kept(folder, fingerprint):
         if _intact(path):
             with contextlib.suppress(OSError):  # It was linked for another system: build it for this one.
