@@ -113,7 +113,7 @@ class SparseqQuantizer(HfQuantizer):
 
     @property
     def is_trainable(self) -> bool:
-        return not self._packed
+        return True  # with packed layers, adapters above and below them
 
     @property
     def is_qat_trainable(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import sparseq
 from sparseq.checkpoint import CONFIG, WEIGHTS, load, read_metadata, save
 from sparseq.errors import InputError
 from sparseq.nn import Packed, calibrate, convert, named_layers, pack
+from sparseq.nn.save_pretrained import SavedBySparseq
 
 IDS = torch.tensor([[2, 7, 9, 3, 0], [2, 11, 3, 0, 0]])
 MASK = (IDS != 0).long()
@@ -339,6 +341,53 @@ def test_trainer_refuses_a_packed_model(folders: dict[str, Path], tmp_path: Path
     found = auto_class(folders["packed"]).from_pretrained(folders["packed"])
     with pytest.raises(ValueError, match="cannot perform fine-tuning on purely quantized models"):
         Trainer(found, TrainingArguments(str(tmp_path), report_to="none"))
+    found._hf_peft_config_loaded = True  # as peft's integration marks a model with adapters
+    Trainer(found, TrainingArguments(str(tmp_path), report_to="none"))
+
+
+@pytest.mark.parametrize("way", ["pack's", "load's"])
+def test_trainer_evaluates_a_packed_model(way: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    packed = VERSIONS["packed"]() if way == "pack's" else load(folders["packed"])
+    rows = [{"input_ids": ids, "attention_mask": mask} for ids, mask in zip(IDS, MASK, strict=True)]
+    found = Trainer(packed, TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)).predict(rows)
+    torch.testing.assert_close(torch.from_numpy(found.predictions), output(packed))
+
+
+def test_what_transformers_asks_of_a_models_quantizer_is_there() -> None:
+    import transformers
+
+    found = set()
+    for path in Path(transformers.__file__).parent.rglob("*.py"):
+        if not {"integrations", "quantizers", "models"} & set(path.parts):
+            found |= set(re.findall(r"\b(?:self|model)\.hf_quantizer\.(\w+)", path.read_text(encoding="utf-8")))
+    assert {"is_compileable", "is_trainable"} <= found
+    assert not [name for name in found if not hasattr(SavedBySparseq(), name)]
+
+
+@pytest.mark.parametrize("way", ["pack", "load", "from_pretrained"])
+def test_packed_models_generate(way: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        eos_token_id=None,
+    )
+    packed: Any = pack(convert(LlamaForCausalLM(config).eval()))
+    save(packed, tmp_path)
+    if way != "pack":
+        packed = load(tmp_path) if way == "load" else AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.tensor([[4, 7, 9, 3]])
+    found = packed.generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert found.shape == (1, 7)
+    expected = packed(found[:, :-1]).logits[:, 3:].argmax(-1)
+    assert torch.equal(found[:, 4:], expected)
 
 
 @pytest.mark.parametrize("version", ["training", "packed"])

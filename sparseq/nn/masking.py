@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Pattern
+from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS
 from sparseq_kernels.looks import has_values
 from sparseq_kernels.reference.qat_linear import masked
@@ -87,6 +88,8 @@ class MaskedWeight(nn.Module):
         them back.
         """
         if mask is not None:
+            if not isinstance(mask, Tensor):
+                raise InputTypeError(f"a mask must be a tensor or None, not a {type(mask).__name__}")
             if mask.dtype != torch.bool or mask.shape != self.weight.shape:
                 raise InputError(
                     f"a mask must be bool of the weight's shape {tuple(self.weight.shape)}, "

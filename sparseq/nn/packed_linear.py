@@ -135,7 +135,7 @@ class PackedLinear(Packed):
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             return recorded(self, input)
-        if self.input_scale is not None:
+        if self._buffers.get("input_scale") is not None:
             check_floating(input)  # The op would take int8 for levels of that scale.
         if self._op is not None and input.numel() >= self._least_rows * self.in_features:
             operands = self._stored_operands()
@@ -144,10 +144,12 @@ class PackedLinear(Packed):
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
             levels = self.levels() if self._expands else own["values"]
-            # It may have been made a Parameter; and a look-up by attribute takes long.
+            # They may have been made Parameters; and a look-up by attribute takes long.
+            scale = own["scale"] if "scale" in own else self.scale  # noqa: SIM401
             bias = own["bias"] if "bias" in own else self.bias  # noqa: SIM401
+            static = own["input_scale"] if "input_scale" in own else self.input_scale  # noqa: SIM401
             run = call if is_compiling() else self._repeated
-            return run("int8_linear", input, levels, own["scale"], bias, own["input_scale"], "none", None, None)
+            return run("int8_linear", input, levels, scale, bias, static, "none", None, None)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         assert self.scale is not None

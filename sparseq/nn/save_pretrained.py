@@ -23,6 +23,13 @@ class SavedBySparseq:
     def __init__(self) -> None:
         self.quantization_config = SimpleNamespace(quant_method=f"sparseq ({_INSTEAD})")
 
+    # Asked by `generate`, whether it may compile the model for a static cache.
+    is_compileable = False
+    # Asked by Trainer, of a model with adapters: gradients pass through packed layers to them.
+    is_trainable = True
+    # Asked by Trainer, of a model without.
+    is_qat_trainable = False
+
     def is_serializable(self) -> bool:
         return False
 

@@ -65,6 +65,16 @@ def test_an_inconsistent_bitmap_is_refused_on_load():
         PackedLinear.from_settings(packed.settings()).load_state_dict(state)
 
 
+@pytest.mark.parametrize("bits", [4, 8, None])
+def test_tensors_of_another_shape_are_named_on_load(bits):
+    state = pruned("unstructured", bits, 0.5).pack("bitmask").state_dict()
+    layer = pruned("unstructured", bits, 0.25).pack("bitmask")
+    with pytest.raises(RuntimeError, match="size mismatch for values"):
+        layer.load_state_dict(state)
+    with pytest.raises(InputError, match="bitmap marks"):  # the rest of the state is there now
+        layer(torch.randn(3, 32))
+
+
 def test_the_dequantized_weight_can_be_read():
     layer = QuantSparseLinear(32, 16)
     assert (layer.pack().weight - layer.weight).abs().max() <= layer.weight.abs().max() / 254 + 1e-6

@@ -5,6 +5,7 @@ import torch
 from packed_layers import FORMS, embedding, input_of, linear
 from torch import nn
 
+from sparseq import InputError
 from sparseq.nn import calibrate, convert, multiply_as_stored, pack
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -69,6 +70,22 @@ def test_stored_floats_that_are_made_trainable_get_their_gradient(form):
             torch.testing.assert_close(layer.values.grad.sum(), expected.sum(), rtol=1e-4, atol=1e-4)
             continue
         torch.testing.assert_close(layer.values.grad, expected)
+
+
+@pytest.mark.parametrize("name", ["scale", "input_scale"])
+@pytest.mark.parametrize("form", [form for form in FORMS if form[0] in (4, 8)], ids=str)
+def test_scales_that_are_made_parameters_are_read_and_get_no_gradient(form, name):
+    layer = linear(*form)
+    layer.register_buffer("input_scale", torch.full((1,), 0.05))
+    x = input_of(layer)
+    expected = layer(x)
+    setattr(layer, name, nn.Parameter(layer.get_buffer(name), requires_grad=False))
+    assert torch.equal(layer(x), expected)
+    layer.get_parameter(name).requires_grad_()
+    with pytest.raises(InputError, match="there is no gradient for"):
+        layer(x)
+    with torch.no_grad():
+        assert torch.equal(layer(x), expected)
 
 
 class Adapted(nn.Module):

@@ -252,6 +252,7 @@ def test_learned_scales_learn():
             r"not torch.bool of shape \(4, 5\)",
         ),
         (lambda: QuantSparseLinear(4, 4).set_mask(torch.ones(4, 4)), "a mask must be bool"),
+        (lambda: QuantSparseLinear(4, 4).set_mask([[True] * 4] * 4), "a mask must be a tensor or None, not a list"),
         (lambda: QuantSparseLinear.from_linear(nn.Linear(2, 2), bit=4), "unknown setting 'bit'"),
     ],
 )
