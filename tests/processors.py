@@ -87,7 +87,8 @@ def run(one: Pass, arguments: Sequence[str]) -> tuple[int, str, float]:
     """(exit code, output, seconds) of a pass."""
     switches = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "SPARSEQ_TEST_SUMMATION")
     inherited = {name: value for name, value in os.environ.items() if name not in switches}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "processor and not slow and not exhaustive", "-p", "no:cacheprovider"]
+    marked = "processor and not slow and not exhaustive"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marked, "-p", "no:cacheprovider"]
     began = time.monotonic()
     done = subprocess.run(
         [*command, *(arguments or ["--ignore", "tests/triton"])],
