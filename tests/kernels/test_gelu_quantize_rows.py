@@ -68,5 +68,5 @@ def test_other_layouts():
 
 
 def test_an_unknown_approximation_is_refused():
-    with pytest.raises(InputError, match="gelu_quantize_rows: unknown approximation 'erf': use none or tanh"):
+    with pytest.raises(InputError, match="gelu_quantize_rows: unknown approximation 'erf': use none, tanh"):
         OP(draw(4, 9), "erf")
