@@ -27,8 +27,8 @@ def layer_norm_quantize_rows(
         shape(op, name, tensor, x.shape[-1:])
     floating(op, "residual", residual)
     shape(op, "residual", residual, x.shape)
-    if not (0 < eps < math.inf):
-        raise InputError(f"{op}: eps must be a positive number, not {eps}")
+    if not (0 <= eps < math.inf):
+        raise InputError(f"{op}: eps must be a finite number of at least 0, not {eps}")
     check_bits(op, "bits", bits)
 
 
