@@ -63,13 +63,10 @@ class StaticScale(nn.Module):
         if scale is None:
             return None
         readable = _readable(scale)
-        learned = self.settings_.scale == "lsq"
-        if (
-            self.training
-            and self._measurable(x)
-            and (not learned or not (self._found(scale) if readable else self._reading))
-        ):
-            return self._observe(x)
+        if self.training and self._measurable(x):
+            known = self._learned and (self._found(scale) if readable else self._reading)
+            if not known:
+                return self._observe(x)
         if not readable:
             # What a graph is traced with cannot be read; at run time no scale gives NaN, never a wrong number.
             return torch.where(scale.detach() != 0, positive(scale), float("nan"))
