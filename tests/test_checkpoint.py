@@ -447,6 +447,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_saving(tmp_path: Path) -> None:
     """Whenever the writer is killed, the folder loads, and the next save clears what was left."""
     target = tmp_path / "model"

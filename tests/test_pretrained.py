@@ -420,7 +420,10 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+# Each is a process that imports all of torch and transformers.
+@pytest.mark.parametrize(
+    "order", [pytest.param(o, marks=[pytest.mark.slow] if n > 1 else []) for n, o in enumerate(ORDERS)]
+)
 def test_whichever_is_imported_first(order: str, folders: dict[str, Path]) -> None:
     code = (
         f"import sys\n{ORDERS[order]}\n"

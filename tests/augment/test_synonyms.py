@@ -111,6 +111,7 @@ def test_depends_on_seed_and_index_alone(small: WordNet) -> None:
     assert [other.augment(text, i) for i, text in enumerate(texts)] != forward
 
 
+@pytest.mark.slow
 def test_independent_of_hash_seed(small: WordNet) -> None:
     code = (
         "from sparseq.augment import *; import sys; a = SynonymAugmenter(WordNet(sys.argv[1]), rate=0.3, copies=3);"

@@ -193,7 +193,9 @@ def test_a_private_folder_is_removed_when_the_process_ends(folder, tmp_path):
 
 
 @compiles
-@pytest.mark.parametrize("harm", ["cut", "emptied", "changed", "renamed", "a link"])
+@pytest.mark.parametrize(
+    "harm", ["cut", *(pytest.param(h, marks=pytest.mark.slow) for h in ("emptied", "changed", "renamed", "a link"))]
+)
 def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path):
     quietly(native._library)
     [built] = (folder / "native").glob("*.so")

@@ -11,7 +11,7 @@ from sparseq_kernels.schemas import SCHEMAS
 
 
 @pytest.mark.parametrize("op", SCHEMAS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", runnable())
 def test_opcheck(op, dtype, name):
     with use_backend(name):
@@ -28,7 +28,7 @@ def turned(tensor):
 
 
 @pytest.mark.parametrize("op", SCHEMAS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", runnable())
 def test_opcheck_of_transposed_arguments(op, dtype, name):
     """Compiled code relies on the strides of the fake version's results."""
