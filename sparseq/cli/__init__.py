@@ -1,0 +1,5 @@
+"""The command line: `sparseq compress | evaluate | predict | size`, a module a command."""
+
+from .entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,72 @@
+"""`sparseq compress`."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+import torch
+
+from sparseq.terminal import say
+from sparseq.train.recipe import Recipe
+from sparseq.train.settings import flag
+
+from .exits import INTERRUPTED
+
+HELP = "train a model smaller and pack it into a folder"
+EXAMPLES = """\
+examples:
+  a teacher, fine-tuned plainly:
+    sparseq compress --model base --task sst2 --methods none --out runs/teacher
+  a student of it, by all three methods (the teacher's layers 0, 3, 6 and 9 to start from):
+    sparseq compress --model runs/teacher --layers 4 --teacher runs/teacher --task sst2 \\
+      --methods qat,kd,mp --sparsity 0.6 --pattern 4x4 --seed 0 --out runs/student
+  your own data, and a recipe file with some settings changed:
+    sparseq compress --model tiny --train-file train.csv --validation-file dev.csv \\
+      --text-columns review --label-column stars --methods qat --out runs/own
+    sparseq compress --recipe runs/student/recipe.toml --sparsity 0.8 --out runs/sparser
+  two processes:
+    torchrun --nproc-per-node 2 -m sparseq.cli compress ...
+
+Broken off at any moment, the same command goes on from its last checkpoint."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A flag for each of the recipe's settings; none has a default here, so that only flags given override a file."""
+    parser.usage = "sparseq compress --model M --task TASK --out DIR [--teacher T] [--methods LIST] [setting ...]"
+    parser.add_argument("--recipe", metavar="FILE", help="settings from a .toml or .yaml file; flags override them")
+    groups: dict[str, Any] = {}
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    for name, described in Recipe.settings().items():
+        group = groups.setdefault(described.group, None) or parser.add_argument_group(described.group)
+        groups[described.group] = group
+        default = defaults[name]
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": described.help.replace("%", "%%")}
+        if isinstance(default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+            shown = "yes" if default else "no"
+        else:
+            choices = "{" + ",".join(map(str, described.choices)) + "}" if described.choices else None
+            options["metavar"] = described.metavar or choices or "X"
+        if shown not in (None, ""):
+            options["help"] += f" (default: {shown})"
+        group.add_argument(flag(name), dest=name, **options)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    given = {name: value for name, value in vars(arguments).items() if name in Recipe.settings()}
+    recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
+    from sparseq.train import compress
+    from sparseq.train.folder import RunFolder
+    from sparseq.train.report import show_result
+
+    try:
+        result = compress(recipe)
+    except KeyboardInterrupt:
+        last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
+        step = last[1].step if last else 0
+        say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
+        return INTERRUPTED
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        show_result(result)
+    return 0

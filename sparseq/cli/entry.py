@@ -1,0 +1,81 @@
+"""Runs one command: its arguments in, an exit code out; whatever goes wrong is one sentence on stderr."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import torch
+
+import sparseq
+from sparseq.errors import InputError
+from sparseq.terminal import Parser, say, say_error
+
+from . import compress, evaluate, predict, size
+from .exits import BAD_INPUT, FAILED, INTERRUPTED
+
+EXTRA = "pip install 'sparseq[train]'"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0; 2 for bad input and 1 where the machine fails, such as a full
+    disk (one sentence on stderr); 130 when interrupted."""
+    try:
+        arguments = _parser().parse_args(argv)
+        return int(arguments.run(arguments))
+    except InputError as error:
+        return _fail(error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("sparseq", "sparseq_kernels"):
+            raise
+        return _fail(f"this needs {error.name}, which is not installed: {EXTRA}")
+    except KeyboardInterrupt:
+        say("sparseq: interrupted", error=True)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has had enough
+        _leave_output()
+        return 0
+    except OSError as error:  # a full disk, a device that fails: nothing that was given is wrong
+        _leave_output()
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return FAILED
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _leave_output() -> None:
+    """Lets the interpreter's last flush of stdout succeed where stdout takes nothing any more."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(error: object) -> int:
+    say_error(error)
+    return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="sparseq",
+        description="Make a BERT smaller and faster: quantization-aware training (qat), knowledge distillation (kd) "
+        "and magnitude pruning (mp), alone or together.",
+        epilog="Start with: sparseq compress --help",
+    )
+    parser.add_argument("--version", action="version", version=f"sparseq {sparseq.__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for command in (compress, evaluate, predict, size):
+        name = command.__name__.rpartition(".")[2]
+        added = commands.add_parser(
+            name,
+            help=command.HELP,
+            description=f"{command.HELP[0].upper()}{command.HELP[1:]}.",
+            epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(added)
+        added.set_defaults(run=command.run)
+    return parser

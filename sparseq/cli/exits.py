@@ -1,0 +1,3 @@
+"""The exit codes of every command."""
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
