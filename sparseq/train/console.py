@@ -20,6 +20,8 @@ from rich.text import Text
 
 from sparseq.terminal import shown
 
+from . import interrupt
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -50,7 +52,11 @@ class Phase:
         self.note = ""
 
     def update(self, done: int | None = None, note: str | None = None) -> None:
-        """Sets how many steps are done (one more by default), and what is said beside them."""
+        """Sets how many steps are done (one more by default), and what is said beside them.
+
+        Raises KeyboardInterrupt where an earlier one was dropped (see `interrupt`).
+        """
+        interrupt.check()
         self.done = self.done + 1 if done is None else done
         self.note = self.note if note is None else note
         bar = self.reporter.bar

@@ -24,7 +24,7 @@ from sparseq.reading import build
 from sparseq.size import size_report
 from sparseq.tasks import score
 
-from . import machine
+from . import interrupt, machine
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
 from .console import Reporter
 from .data import SimilarLengths, lengths
@@ -85,6 +85,7 @@ class RunResult:
             ) from None
 
 
+@interrupt.interruptible()
 def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     """Runs a recipe to its end and returns what it came to; broken off, the same call goes on from its last checkpoint.
 
