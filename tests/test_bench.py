@@ -105,6 +105,7 @@ torch.compile = lambda function, **options: function
 """
 
 
+@pytest.mark.slow
 def test_a_gpus_benchmarks_run_and_are_recorded_as_such(tmp_path):
     before = f"exec({PRETENDED!r})"
     ops = ("int8_linear", "int8_linear_compiled", "qat_linear")

@@ -29,7 +29,7 @@ def turned(tensor):
 
 @pytest.mark.parametrize("op", SCHEMAS)
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", runnable())
+@pytest.mark.parametrize("name", [n if n == backend() else pytest.param(n, marks=pytest.mark.slow) for n in runnable()])
 def test_opcheck_of_transposed_arguments(op, dtype, name):
     """Compiled code relies on the strides of the fake version's results."""
     with use_backend(name):
