@@ -120,6 +120,15 @@ def test_layouts(path: tuple[str, ...], value: Any, message: str, folder: Path) 
     refused(folder, message)
 
 
+def test_quantizing_needs_bits(tmp_path: Path) -> None:
+    """Each of a training layer's settings is one that it may have, but not together."""
+    save(convert(classifier()), tmp_path)
+    parts = Folder.read(tmp_path)
+    for layer in ("bert.pooler.dense", "bert.embeddings.word_embeddings"):
+        replace(parts, layout=changed(parts.layout, ("layers", layer, "settings", "bits"), None)).write(tmp_path)
+        refused(tmp_path, "quantizing is true, and bits is null")
+
+
 CONFIGS: list[tuple[str, Any]] = [
     *((name, 10**9) for name in ("num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings")),
     *((name, 60_000) for name in ("num_hidden_layers", "num_labels", "max_position_embeddings", "intermediate_size")),

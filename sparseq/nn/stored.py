@@ -124,6 +124,8 @@ def _check_quantization(found: dict[str, Any], where: str) -> None:
     integer(max(sides.first, sides.second), 1, MOST_ROWS, f"{where}: the block of pattern {pattern!r}")
     for name in ("mask", "regrow", "quantizing"):
         flag(found[name], f"{where}: {name}")
+    if found["quantizing"] and found["bits"] is None:
+        raise InputError(f"{where}: quantizing is true, and bits is null: it must be one of 4, 8 and 16 then")
     float_dtype(found["dtype"], f"{where}: dtype")
 
 
