@@ -25,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from sparseq.train import evaluate
+    from sparseq.train.settings import names
 
-    columns = arguments.text_columns.split(",") if arguments.text_columns else ()
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,
         validation_file=arguments.validation_file,
-        text_columns=columns,
+        text_columns=names(arguments.text_columns),
         label_column=arguments.label_column,
         max_validation_rows=arguments.max_validation_rows,
     )

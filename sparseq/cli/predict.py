@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
+    from sparseq.train.settings import names
 
     out = check_output(expanded(arguments.out)) if arguments.out else None
     predictor = Predictor(arguments.folder)
@@ -54,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         _give(arguments, out, index, found)
         return 0
     if arguments.file:
-        columns = arguments.text_columns.split(",") if arguments.text_columns else None
-        predicted = [predict_file(predictor, arguments.file, columns)]
+        columns = names(arguments.text_columns)
+        predicted = [predict_file(predictor, arguments.file, columns or None)]
     else:
         predicted = predict_glue_tests(predictor, arguments.data_dir)
     for one in predicted:

@@ -104,8 +104,8 @@ def _check_glued(
     """Refuses a field over several lines most of whose inner lines look like rows of this table.
 
     A text may hold line breaks, and lines with separators in them. What gives rows away is the number of fields and how
-    they look beside those of the other rows: a number where all have numbers, a known name where names recur, no
-    space after the separator where none has one.
+    they look beside those of the other rows: a number where all have numbers, a known name where names recur, one word
+    where all are one word, no space after the separator where none has one.
     """
     sample = [fields for _, fields in rows[:_SAMPLE]]
     looks = [_Look([value for value in column if not _over_lines(value)]) for column in zip(*sample, strict=True)]
@@ -141,6 +141,7 @@ class _Look:
         self.any = bool(values)
         self.numbers = self.any and all(NUMBER.fullmatch(value.strip()) for value in values)
         self.spaced = any(value[:1].isspace() for value in values)
+        self.one_word = self.any and all(len(value.split()) <= 1 for value in values)
         self.empty = any(not value.strip() for value in values)
         self.recurs = len(set(values)) * 2 <= len(values)
         self.known = set(values) if self.recurs else set()
@@ -153,7 +154,7 @@ class _Look:
             return self.empty
         if self.numbers:
             return NUMBER.fullmatch(value.strip()) is not None
-        if value[:1].isspace() and not self.spaced:
+        if (value[:1].isspace() and not self.spaced) or (self.one_word and len(value.split()) > 1):
             return False
         # In a file sorted by class, all rows of a class may be among the lines in question.
         return not self.recurs or value in self.known or counts[value] > 1

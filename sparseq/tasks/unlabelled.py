@@ -62,6 +62,8 @@ def submission_name(task: Task, path: Path) -> str:
     if task.name not in GLUE:
         raise InputError(f"GLUE takes no predictions for task {task.name!r}: its tasks are {', '.join(GLUE)}")
     layout = LAYOUTS[task.name]
+    if task.name == "mnli" and path.stem in ("diagnostic", "AX"):
+        return "AX.tsv"  # the diagnostic set, which MNLI's model answers
     if len(layout.test_files) == 1:
         return f"{layout.folder}.tsv"
     if "matched" not in path.name:

@@ -2,14 +2,12 @@
 
 import csv
 import io
-import random
 from pathlib import Path
 
 import pytest
 
 from sparseq.errors import InputError
 from sparseq.tasks import Data, load_data
-from sparseq.tasks.files import open_table
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 
@@ -115,40 +113,3 @@ def test_texts_over_several_lines_are_read(names: tuple[str, str], shape: str, s
 def test_lines_are_counted_behind_a_text_over_lines(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"label 'maybe' in line 7 of"):
         load(tmp_path / "a.csv", 'text,label\n"a\nb\n\nc",1\n\nd,maybe\ne,0\nf,0\n')
-
-
-def test_any_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Random tables of ordinary words, written by Python's csv module with any quoting and line end."""
-    draw = random.Random(11)
-    words = [
-        "film",
-        "plot",
-        'he said "no"',
-        "a, b",
-        "c; d",
-        "two\nlines",
-        "naïve",
-        "你好",
-        "",
-        " spaced ",
-        "it's",
-        "x\ty",
-    ]
-    for _ in range(300):
-        mark = draw.choice(",;\t")
-        labels = draw.choice([("0", "1"), ("neg", "pos"), ("1", "2", "5"), ("-1.0", "1.0")])
-        count = draw.randrange(len(labels), 12)
-        texts = [" ".join(draw.choice(words) for _ in range(draw.randrange(1, 6))) for _ in range(count)]
-        rows = [[text, labels[row % len(labels)]] for row, text in enumerate(texts)]
-        content = io.StringIO(newline="")
-        writer = csv.writer(
-            content,
-            delimiter=mark,
-            lineterminator=draw.choice(["\n", "\r\n"]),
-            quoting=draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
-        )
-        writer.writerows([["text", "label"], *rows])
-        path = tmp_path / ("a.tsv" if mark == "\t" else "a.csv")
-        path.write_bytes(content.getvalue().encode())
-        table = open_table(path)
-        assert [fields for _, fields in table.records] == rows, content.getvalue()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from glue_files import PAIRS, QUOTED, write_glue
+from glue_files import PAIRS, QUOTED, write_glue, write_tsv
 
 from sparseq.errors import InputError
 from sparseq.tasks import GLUE, Task
@@ -42,6 +42,12 @@ EXPECTED_NAMES = {
 def test_submissions_have_the_names_that_glue_expects(name: str, glue: Path) -> None:
     task = GLUE[name]
     assert [submission_name(task, rows.path) for rows in read_glue_tests(task, glue)] == EXPECTED_NAMES[name]
+
+
+def test_the_diagnostic_set_is_mnlis(tmp_path: Path) -> None:
+    write_tsv(tmp_path / "diagnostic.tsv", ("index", "sentence1", "sentence2"), (0, "a", "b"))
+    rows = read_unlabelled(GLUE["mnli"], tmp_path / "diagnostic.tsv")
+    assert rows.texts == [("a", "b")] and submission_name(GLUE["mnli"], rows.path) == "AX.tsv"
 
 
 @pytest.mark.parametrize(
