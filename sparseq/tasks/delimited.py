@@ -111,12 +111,12 @@ def _check_glued(
     looks = [_Look([value for value in column if not _over_lines(value)]) for column in zip(*sample, strict=True)]
 
     for begin, end in spans:
-        inner = [line for line in lines[begin : end - 1] if line.strip()]
-        found = [_fields(line, separator) for line in inner or (lines[begin - 1], lines[end - 1])]
-        whole = [fields for fields in found if len(fields) == len(looks)]
+        ends = [_fields(lines[place - 1], separator) for place in (begin, end)]
+        inner = [_fields(line, separator) for line in lines[begin : end - 1] if line.strip()]
+        whole = [fields for fields in ends + inner if len(fields) == len(looks)]
         counts = [Counter(column) for column in zip(*whole, strict=True)]
-        alike = sum(all(map(_Look.fits, looks, fields, counts)) for fields in whole)
-        if alike * 2 > len(found) if inner else alike == 2:
+        alike = [len(fields) == len(looks) and all(map(_Look.fits, looks, fields, counts)) for fields in inner or ends]
+        if sum(alike) * 2 > len(inner) if inner else all(alike):
             raise InputError(
                 f"line {begin} of {path} begins a quoted text that runs to line {end}, and the lines in between look "
                 "like rows: a double quote that begins a text must be doubled, with double quotes around the text"
