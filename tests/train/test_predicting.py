@@ -142,6 +142,7 @@ def test_stdin_in_its_own_encoding(
         (["a", "--text-pair", "b"], "task 'custom' reads one text, not 2, in text 1"),
         (["a", "\udcff"], "text 2 is not valid Unicode"),
         (["--file", "missing.csv"], "there is no file missing.csv"),
+        (["--file", "x.csv", "--text-columns", "a\0"], "--text-columns wants names separated by commas"),
     ],
     ids=str,
 )
@@ -173,7 +174,7 @@ def test_a_files_predictions(suffix: str, single: Path, capsys: pytest.CaptureFi
     assert [one["prediction"] for one in found] == [one.label for one in wanted]
     assert [float(one["value"]) for one in found] == pytest.approx([one.value for one in wanted], abs=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", out.name]
-    printed = given(capsys, "predict", single, "--file", file).splitlines()
+    printed = given(capsys, "predict", single, "--file", file, "--text-columns", " sentence ").splitlines()
     assert [line.split("\t")[0] for line in printed] == [one.label for one in wanted]
 
 
