@@ -46,6 +46,7 @@ def lines(end: str = "\n") -> str:
 READ_KINDS: dict[str, tuple[str, bytes]] = {
     "comma": ("a.csv", table().encode()),
     "semicolon": ("a.csv", table(";").encode()),
+    "Excel's first line": ("a.csv", ("sep=;\r\n" + table(";", end="\r\n").replace("\r\ntwo", "\ntwo")).encode()),
     "tab in a csv": ("a.csv", table("\t").encode()),
     "comma in a tsv": ("a.tsv", table().encode()),
     "upper-case suffix": ("A.CSV", table().encode()),
