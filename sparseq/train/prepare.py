@@ -73,6 +73,7 @@ def prepare(recipe: Recipe) -> Prepared:
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
         seed=recipe.seed,
+        allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1,  # the teacher's loss alone
     )
     task = data.task
     set_seed(recipe.seed)  # the new head is drawn here
