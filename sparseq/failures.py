@@ -43,9 +43,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         number = _errno(error)
         if number is None and not any(sign in str(error) for sign in _TORCH_SAVE):
             raise
-        where = getattr(error, "filename", None)
-        where = where if isinstance(where, str) else path
-        raise MachineError(f"cannot write {where} ({_told(number, where, error)}): {_way_out(number)}") from error
+        raise MachineError(f"cannot write {path} ({_told(number, path)}): {_way_out(number)}") from error
 
 
 @contextlib.contextmanager
@@ -79,7 +77,7 @@ def _errno(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def _told(number: int | None, where: str | os.PathLike[str], error: Exception) -> str:
+def _told(number: int | None, where: str | os.PathLike[str]) -> str:
     reason = os.strerror(number) if number is not None else "the file was not written to its end"
     if number is not None and number not in _FULL:
         return reason
