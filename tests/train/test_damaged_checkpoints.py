@@ -9,29 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from broken_runs import Listening, break_off
 
 from sparseq.checkpoint import read_metadata
 from sparseq.errors import InputError
-from sparseq.train import Recipe, RunResult, compress, durable, trainer
-from sparseq.train.console import Reporter
+from sparseq.train import Recipe, RunResult, compress, durable
 from sparseq.train.folder import CHECKPOINTS, FINGERPRINT, MARKER, Marker, RunFolder
 
 FILES = ("complete", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
-
-
-class Killed(BaseException):
-    """Stands for the process's end."""
-
-
-class Listening(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(silent=True)
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
 
 
 def whole_numbers(result: RunResult) -> tuple[Any, ...]:
@@ -52,17 +37,7 @@ def broken(
     )  # fmt: skip
     unbroken = whole_numbers(compress(recipe))
     recipe = recipe.replace(out=str(tmp_path_factory.mktemp("broken")))
-    step = trainer.CompressTrainer.training_step
-
-    def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == 7:
-            raise Killed
-        return step(self, *args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.CompressTrainer, "training_step", dying)
-        with pytest.raises(Killed):
-            compress(recipe)
+    break_off(recipe, after=7)
     return recipe, unbroken
 
 
