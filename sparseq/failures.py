@@ -19,6 +19,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # torch.save: https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.cc
 _TORCH_SAVE = ("inline_container", "PytorchStreamWriter")
+_TORCH_OPEN = ("Parent directory", "cannot be opened")
 # torch's allocators for the CPU and the GPU, the C++ library, and oneDNN
 _OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -73,6 +74,8 @@ def _errno(error: Exception) -> int | None:
     """The system's number of what went wrong, None where the error is not the system's."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_OPEN):
+        return errno.ENOENT
     found = _OS_ERROR.search(str(error)[:1000])
     return int(found[1]) if found else None
 
