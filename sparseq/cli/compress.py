@@ -63,10 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         result = compress(recipe)
     except KeyboardInterrupt:
-        last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
-        step = last[1].step if last else 0
-        say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
+        if _speaks():
+            last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
+            step = last[1].step if last else 0
+            say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
         return INTERRUPTED
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    if _speaks():
         show_result(result)
     return 0
+
+
+def _speaks() -> bool:
+    """Whether this is the only process of the run, or its first."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

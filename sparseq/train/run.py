@@ -151,8 +151,16 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
 
 
 def _finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
-    """The result of a run that has finished here. InputError: its data or models are others now."""
+    """The result of a run that has finished here. InputError: its data or models are others now, or the model that it
+    has saved is damaged."""
     result = RunResult.from_folder(folder.path)
+    try:
+        checkpoint.verify(folder.path)
+    except InputError as error:
+        raise InputError(
+            f"--out {folder.path} holds a finished run whose model is damaged ({error}): remove that folder to run it "
+            "again, or give another one"
+        ) from error
     task = Task.from_dict(result.task_definition)
     sources: dict[str, Callable[[], Fingerprint]] = {
         "data": lambda: of_data(read_data(recipe)),

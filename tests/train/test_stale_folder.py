@@ -221,3 +221,18 @@ def test_a_run_without_checkpoints_yet(sources: Sources) -> None:
     rewrite(sources.paths["train_file"], flip_label)
     with pytest.raises(InputError, match="training data has changed"):
         compress(sources.recipe)
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "altered"])
+def test_a_finished_run_whose_model_is_damaged(
+    harm: str, begun: tuple[Sources, Recipe, RunResult], tmp_path: Path
+) -> None:
+    result = begun[2]
+    out = shutil.copytree(result.out, tmp_path / "copy")
+    weights = out / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + (b"" if harm == "cut" else bytes([content[-1] ^ 1])))
+    if harm == "missing":
+        weights.unlink()
+    with pytest.raises(InputError, match="holds a finished run whose model is damaged"):
+        compress(begun[0].recipe.replace(out=str(out)))
