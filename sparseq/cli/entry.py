@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import sparseq
-from sparseq.errors import InputError
+from sparseq.errors import InputError, MachineError
+from sparseq.failures import memory_kept
 from sparseq.terminal import Parser, say, say_error
 from sparseq.train.settings import flag
 from sparseq.train.unknown import meant
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     disk (one sentence on stderr); 130 when interrupted."""
     try:
         arguments = _parsed(argv)
-        return int(arguments.run(arguments))
+        with memory_kept("let it have more, or give it less at once"):
+            return int(arguments.run(arguments))
     except InputError as error:
         return _fail(error)
     except ModuleNotFoundError as error:
@@ -35,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has had enough
         _leave_output()
         return 0
+    except MachineError as error:
+        _leave_output()
+        _fail(error)
+        return FAILED
     except OSError as error:  # a full disk, a device that fails: nothing that was given is wrong
         _leave_output()
         _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
