@@ -6,13 +6,14 @@ window, or answer as if typed; a direction override shows text in another order 
 
 import argparse
 import contextlib
+import json
 import sys
 import unicodedata
 from typing import NoReturn, TextIO
 
 from sparseq.errors import InputError
 
-__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "shown", "write"]
+__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "say_json", "shown", "write"]
 
 LONGEST_MESSAGE = 2000
 """Characters of an error message that are printed at most."""
@@ -60,6 +61,11 @@ def write(text: str, stream: TextIO | None = None) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def say_json(value: object) -> None:
+    """Prints one JSON object as one line to stdout, in ASCII: what acts on a terminal is an escape of JSON's own."""
+    write(json.dumps(value, ensure_ascii=True) + "\n")
 
 
 class Parser(argparse.ArgumentParser):
