@@ -36,7 +36,7 @@ def rebuilt(model: nn.Module) -> nn.Module:
     written = encode(tensors, header)
     if len(written) > LARGEST_HEADER:
         raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
-    folder = Path(type(model).__name__)
+    folder = Path("the saved folder")  # for messages: there is none
     read = parse_header(written[8:], len(written) + sum(tensor.nbytes for tensor in tensors.values()), folder / WEIGHTS)
     layout = read_layout(read, folder / WEIGHTS)
     values = strict_json(config.encode(), str(folder / CONFIG))

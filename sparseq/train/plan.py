@@ -186,15 +186,12 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
             [f"{_count(made.quantized, 'layer')} to {recipe.bits} bits{start}: linear layers and embeddings"]
             + ([f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []),
         )
-    threads = torch.get_num_threads()
-    place = machine.device().type.upper() + (
-        f" ({_count(threads, 'thread')})" if machine.device().type == "cpu" else ""
-    )
-    yield from _section(
-        "training",
-        [f"{made.steps:,} steps of {recipe.batch_size} rows ({_count(recipe.epochs, 'epoch')} of {made.rows['train']:,}) "
-         f"at lr {recipe.lr:g}, in {prepared.precision} on {place}"],
-    )  # fmt: skip
+    place = machine.device().type.upper()
+    if place == "CPU":
+        place += f" ({_count(torch.get_num_threads(), 'thread')})"
+    passes = f"{_count(recipe.epochs, 'epoch')} of {made.rows['train']:,} rows"
+    steps = f"{made.steps:,} steps of {recipe.batch_size} rows ({passes})"
+    yield from _section("training", [f"{steps} at lr {recipe.lr:g}, in {prepared.precision} on {place}"])
 
 
 def _model(model: nn.Module, name: str) -> str:

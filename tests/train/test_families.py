@@ -1,6 +1,7 @@
 """Every family of encoders through a whole run, with a tokenizer of its own kind: or a refusal before the training."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sparseq.models import keep_layers
 from sparseq.train import Recipe, RunResult, compress, evaluate, predict
 from sparseq.train.console import Reporter
 from sparseq.train.trial import check_reads, check_rebuilds
+from tests.conftest import sentences, write_rows
 from tests.families import FAMILIES, LENGTH, make_family
 
 QUIET = Reporter(silent=True)
@@ -43,7 +45,12 @@ def small(make_recipe: Callable[..., Recipe], model: Path, **changes: Any) -> Re
     return make_recipe(**{**settings, **changes})
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# The families that differ most; the others run with the slow tests.
+DIFFERENT = ("distilbert", "albert", "mpnet", "modernbert")
+ALL = [pytest.param(name, marks=() if name in DIFFERENT else pytest.mark.slow) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_all_three_methods_on_two_of_the_layers(
     name: str, family_dir: Callable[..., Path], make_recipe: Callable[..., Recipe]
 ) -> None:
@@ -60,7 +67,7 @@ def test_all_three_methods_on_two_of_the_layers(
 @pytest.mark.parametrize(
     "changes",
     [{"methods": "none", "layers": None}, {"methods": "kd", "hidden_loss": 1.0}, {"bits": 4, "activation": "static"},
-     {"pattern": "2:4", "sparsity": 0.5, "scale": "lsq", "prune_embeddings": False}, {"layers": (3, 1)}],
+     {"pattern": "2:4", "sparsity": 0.5, "scale": "lsq", "prune_embeddings": False}, {"layers": (0, 3)}],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("name", FAMILIES)
@@ -96,13 +103,20 @@ def test_too_long_is_refused_before_training(
     assert not Path(str(recipe.out)).exists()
 
 
-@pytest.mark.parametrize("layers", [1, 3, 4, (0, 3), (3, 0), (1, 2)], ids=str)
+CUTS = [3, (0, 3), *(pytest.param(layers, marks=pytest.mark.slow) for layers in (1, 4, (3, 0)))]
+
+
+@pytest.mark.parametrize("layers", CUTS, ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_cut_model_is_the_same_saved_and_loaded(
     name: str, layers: Any, family_dir: Callable[..., Path], tmp_path: Path
 ) -> None:
     model, tokenizer = models.load_model(family_dir(name), num_labels=2, layers=layers)
     row, logits = check_reads(model, tokenizer, LENGTH, pairs=True, num_labels=2, name=name)
+    if name == "modernbert" and layers == (3, 0):  # whose first layer has one norm less than the others
+        with pytest.raises(InputError, match="keep its first layer first if --layers lists layers"):
+            check_rebuilds(model, row, logits, name)
+        return
     check_rebuilds(model, row, logits, name)
     checkpoint.save(model, tmp_path, tokenizer)
     with torch.no_grad():
@@ -220,14 +234,15 @@ def test_tokenizers_that_split_otherwise_cannot_share_hidden_states(
     family_dir: Callable[..., Path], make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     """The same vocabulary, and another normaliser."""
-    import shutil
-
     other = tmp_path / "cased"
     shutil.copytree(family_dir("bert"), other)
-    text = json.loads((other / "tokenizer.json").read_text())
-    text["normalizer"] = {"type": "Replace", "pattern": {"String": "film"}, "content": "plot"}
-    (other / "tokenizer.json").write_text(json.dumps(text))
-    recipe = small(make_recipe, family_dir("bert"), teacher=str(other), hidden_loss=1.0)
+    settings = json.loads((other / "tokenizer_config.json").read_text())
+    (other / "tokenizer_config.json").write_text(json.dumps({**settings, "do_lower_case": False}))
+    rows = [{**row, "sentence": str(row["sentence"]).title()} for row in sentences(16, 0)]
+    recipe = small(
+        make_recipe, family_dir("bert"), teacher=str(other), hidden_loss=1.0,
+        train_file=str(write_rows(tmp_path / "train.csv", rows)),
+    )  # fmt: skip
     with pytest.raises(InputError, match=r"tokenizers split training row \d+ differently"):
         compress(recipe, reporter=QUIET)
 
@@ -240,10 +255,10 @@ def test_the_command_line_on_a_family_by_pairs(
 ) -> None:
     folder = str(family_dir("modernbert", num_labels=1, problem_type="regression"))
     out = tmp_path / "out"
+    train, validation = map(str, tiny_regression_csv)
     command = [
-        "compress", "--model", folder, "--teacher", folder, "--layers", "2", "--train-file", str(tiny_regression_csv[0]),
-        "--validation-file", str(tiny_regression_csv[1]), "--epochs", "1", "--max-train-rows", "16", "--max-length",
-        "32", "--quiet", "--out", str(out),
+        "compress", "--model", folder, "--teacher", folder, "--layers", "2", "--train-file", train, "--validation-file",
+        validation, "--epochs", "1", "--max-train-rows", "16", "--max-length", "32", "--quiet", "--out", str(out),
     ]  # fmt: skip
     assert main(command) == 0
     assert RunResult.from_folder(out).methods == ("qat", "kd", "mp")
