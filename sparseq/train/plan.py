@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -119,7 +119,7 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
         parameters=sum(p.numel() for p in student.parameters()),
         lines=(),
     )
-    made = Plan(**{**vars(made), "lines": tuple(_lines(recipe, prepared, made, metrics))})
+    made = replace(made, lines=tuple(_lines(recipe, prepared, made, metrics)))
     for line in made.lines:
         reporter.say(line)
     return made, rows

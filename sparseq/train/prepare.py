@@ -214,10 +214,10 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
 
 
 def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:
-    """The teacher's metrics on the validation rows, in fp32 as the student's. keep: see `teacher_logits`."""
+    """The teacher's metrics on the validation rows, in fp32 as the student's. keep: see `_logits`."""
     found = {}
     for split, rows in prepared.data.validations.items():
-        logits = teacher_logits(
+        logits = _logits(
             recipe, prepared, rows, reporter,
             name="evaluating the teacher", precision=machine.EVALUATION_PRECISION, keep=keep,
         )  # fmt: skip
@@ -225,23 +225,25 @@ def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, k
     return merge_splits(prepared.task, found)
 
 
-def teacher_logits(
+def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: Reporter) -> Tensor:
+    """The teacher's logits [rows, labels] on text rows, to train on."""
+    return _logits(recipe, prepared, rows, reporter, name="teacher logits", precision=prepared.precision)
+
+
+def _logits(
     recipe: Recipe,
     prepared: Prepared,
     rows: Dataset,
     reporter: Reporter,
     *,
-    name: str = "teacher logits",
-    precision: str | None = None,
+    name: str,
+    precision: str,
     keep: bool = True,
 ) -> Tensor:
-    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before.
-
-    precision: the training's unless given. keep: False leaves the cache as it is.
-    """
+    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before. keep: False
+    leaves the cache as it is."""
     teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
     assert teacher is not None
-    precision = precision or prepared.precision
     texts = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
     key = (
         digest_texts(texts),
