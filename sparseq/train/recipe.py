@@ -172,7 +172,7 @@ class Recipe:
         return [
             name
             for name, described in self.settings().items()
-            if not described.resumable and getattr(self, name) != getattr(other, name)
+            if not described.resumable and not _same(name, getattr(self, name), getattr(other, name))
         ]
 
     def uses(self, method: str) -> bool:
@@ -204,3 +204,11 @@ class Recipe:
                     f"(--prune-warmup {parsed.prune_warmup:g})"
                 )
         return dataclasses.replace(parsed, methods=tuple(m for m in METHODS if m in parsed.methods))
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting are the same; paths are also where one of them is relative, as `resolved` leaves
+    those that lead nowhere."""
+    if name in PATH_SETTINGS and one is not None and other is not None:
+        return one == other or absolute(one) == absolute(other)
+    return bool(one == other)

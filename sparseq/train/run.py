@@ -45,6 +45,7 @@ from .prepare import (
     training_rows,
     wordnet_fingerprint,
 )
+from .processes import start_processes
 from .recipe import Recipe
 from .scoring import evaluate_model
 from .trainer import CompressTrainer, Losses, training_arguments
@@ -129,7 +130,7 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     began = time.monotonic()
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
-    machine.start_processes()
+    start_processes()
     reporter = reporter or Reporter(silent=machine.rank() > 0)
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)

@@ -1,6 +1,7 @@
 """Runs on GLUE's folders, with augmented copies, and on encoders other than BERT."""
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,16 @@ def wndb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found.loader.exec_module(module)
     folder: Path = module.write_wndb(tmp_path_factory.mktemp("wndb"), module.MEANINGS)
     return folder
+
+
+def test_another_wordnet(make_recipe: Callable[..., Recipe], wndb: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(wndb, tmp_path / "wordnet")
+    recipe = make_recipe(methods="none", epochs=1, augment_copies=1, wordnet=str(own))
+    compress(recipe)
+    assert compress(recipe).finished_before
+    (own / "data.noun").write_text((own / "data.noun").read_text().replace("a gloss", "b gloss"))
+    with pytest.raises(InputError, match="but the WordNet has changed since"):
+        compress(recipe)
 
 
 @pytest.mark.parametrize("methods", ["none", "qat,kd,mp"])
