@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import unicodedata
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from sparseq.errors import InputError
 
@@ -49,6 +49,11 @@ def say(*values: object, error: bool = False, separator: str = " ") -> None:
     stream = sys.stderr if error else sys.stdout
     if stream is not None:
         write(separator.join(shown(value) for value in values) + "\n", stream)
+
+
+def say_json(value: Any) -> None:
+    """Prints a value as one line of JSON to stdout, in ASCII: what acts on a terminal is escaped as JSON escapes it."""
+    write(json.dumps(value, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
 
 
 def write(text: str, stream: TextIO | None = None) -> None:

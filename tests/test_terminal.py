@@ -178,7 +178,7 @@ def test_stdin_of_another_encoding(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
     assert main(["predict", str(hostile_run)]) == 2
-    assert "stdin is not utf-8 text" in capsys.readouterr().err
+    assert "line 1 of stdin is not UTF-8 text" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("a\x1b[31m\u202e\n"))
     assert main(["predict", str(hostile_run)]) == 0
     assert_harmless(capsys.readouterr().out, tabs=True)
