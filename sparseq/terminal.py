@@ -68,11 +68,6 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
-def say_json(value: object) -> None:
-    """Prints one JSON object as one line to stdout, in ASCII: what acts on a terminal is an escape of JSON's own."""
-    write(json.dumps(value, ensure_ascii=True) + "\n")
-
-
 class Parser(argparse.ArgumentParser):
     """argparse's, but what is wrong with the arguments is an InputError like any other."""
 

@@ -129,7 +129,10 @@ class Recipe:
                 close = meant(name, known)
                 hint = f"did you mean {close!r}?" if close else f"the settings are {', '.join(known)}"
                 raise InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")
-        given = {name: raw for name, raw in values.items() if raw is not None or name not in left}
+        for name, raw in values.items():
+            if raw is None and name not in left:
+                raise InputError(f"{where} gives {name} no value: give one, or leave it out for the default")
+        given = {name: raw for name, raw in values.items() if raw is not None}
         return cls(**{name: known[name].value(name, raw) for name, raw in given.items()})
 
     @classmethod
