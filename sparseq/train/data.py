@@ -9,18 +9,6 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
-from sparseq.errors import InputError
-
-
-def check_length(max_length: int, tokenizer: Any, model: Any, name: str) -> None:
-    """Raises InputError when the model has no positions for texts of `max_length` tokens."""
-    positions = getattr(model.config, "max_position_embeddings", max_length)
-    if "roberta" in model.config.model_type:  # counts positions from behind the padding's
-        positions -= model.config.pad_token_id + 1
-    positions = min(positions, tokenizer.model_max_length)
-    if max_length > positions:
-        raise InputError(f"--max-length {max_length} is more than the {positions} tokens that {name} can read")
-
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
     """The names of what a model's forward takes; a tokenizer may give more (DistilBERT takes no `token_type_ids`)."""
@@ -34,10 +22,14 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
     """
 
     taken = inputs_of(model)
+    # Some tokenizers know the segments of a pair and tell them only when asked, such as ALBERT's.
+    segments = True if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 0) > 1 else None
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pair = (batch["text_b"],) if "text_b" in batch else ()
-        tokens = tokenizer(batch["text_a"], *pair, truncation=True, max_length=max_length)
+        tokens = tokenizer(
+            batch["text_a"], *pair, truncation=True, max_length=max_length, return_token_type_ids=segments
+        )
         encoded = {name: values for name, values in tokens.items() if name in taken}
         if "label" in batch:
             encoded["labels"] = batch["label"]
@@ -46,6 +38,26 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
     return rows.map(
         encode, batched=True, remove_columns=rows.column_names, keep_in_memory=True, load_from_cache_file=False
     )
+
+
+def count_cut(rows: Dataset, tokens: Dataset, tokenizer: Any, max_length: int) -> int:
+    """How many of the texts or pairs were longer than `max_length` tokens, and so were cut.
+
+    rows: with `text_a` and perhaps `text_b`. tokens: the same rows, as `tokenise` gave them.
+    """
+    full = [row for row, length in enumerate(lengths(tokens)) if length >= max_length]
+    cut = 0
+    for start in range(0, len(full), 1000):  # only these can be longer: few are tokenised twice
+        batch = rows.select(full[start : start + 1000])
+        pair = (batch["text_b"][:],) if "text_b" in batch.column_names else ()
+        whole = tokenizer(batch["text_a"][:], *pair, truncation=False, verbose=False)["input_ids"]
+        cut += sum(len(ids) > max_length for ids in whole)
+    return cut
+
+
+def describe_cut(cut: int, max_length: int) -> str:
+    """What is said of texts that were cut: "12 texts cut at 128 tokens"."""
+    return f"{cut:,} {'text' if cut == 1 else 'texts'} cut at {max_length} tokens"
 
 
 def lengths(rows: Dataset) -> list[int]:

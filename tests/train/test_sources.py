@@ -100,7 +100,7 @@ def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
 ) -> None:
     recipe = make_recipe(methods="kd", augment_copies=1, augment_rate=1.0, wordnet=str(wndb)).validate()
     prepared = prepare.prepare(recipe)
-    rows, _ = prepare.training_rows(recipe, prepared, QUIET)
+    rows = prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
     texts = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
     assert len(rows) == len(texts) > 66
     teacher, tokenizer = load_model(str(tiny_teacher_dir), num_labels=2, teacher=True)
