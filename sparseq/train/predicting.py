@@ -19,7 +19,7 @@ from sparseq.tasks.unlabelled import read_glue_tests, read_unlabelled, submissio
 from sparseq_kernels.untrusted import quoted
 
 from .data import tokenise
-from .folder import write_whole
+from .durable import write_whole
 from .scoring import finished, load_folder, predict_logits
 
 TABLES = (".tsv", ".csv", ".jsonl")

@@ -16,6 +16,7 @@ from sparseq.nn import find_nonfinite
 from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
 
 from . import machine
+from .collate import input_columns
 from .console import Phase, Reporter
 from .data import by_length, count_cut, describe_cut, tokenise
 from .folder import RECIPE, RunFolder
@@ -39,7 +40,7 @@ def predict_logits(
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     collate = DataCollatorWithPadding(tokenizer)
-    inputs = rows.select_columns([name for name in rows.column_names if name in tokenizer.model_input_names])
+    inputs = rows.select_columns(input_columns(rows, model))
     parts, order = [], []
     with torch.inference_mode(), machine.arithmetic(place, precision):
         for numbers in by_length(rows, batch_size):
@@ -87,7 +88,7 @@ def evaluate_model(
 def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> str:
     """The first layer whose output is not finite on the first row whose logits are not, computed as they were."""
     number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
-    inputs = {key: rows[number][key] for key in rows.column_names if key in tokenizer.model_input_names}
+    inputs = {key: rows[number][key] for key in input_columns(rows, model)}
     place = next(t.device for t in [*model.parameters(), *model.buffers()])
     batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
     with machine.arithmetic(place):
