@@ -231,8 +231,8 @@ HEADS: list[tuple[Any, dict[str, Any], str]] = [
     (SENTIMENT, {"label_names": SENTIMENT, "problem_type": "multi_label_classification"}, "multi label classification"),
     (
         ("x",),
-        {"num_labels": 1, "regression": True, "problem_type": "single_label_classification"},
-        "but the task is reg",
+        {"num_labels": 1, "regression": True, "problem_type": "multi_label_classification"},
+        "is regression",
     ),
 ]
 

@@ -45,7 +45,8 @@ def test_the_plan_is_what_is_done(changes: dict[str, Any], make_recipe: Callable
     assert planned.stored_bytes == pytest.approx(result.stored_bytes, rel=0.05)
     model = checkpoint.load(result.out)
     kept = {name: layer.weight_counts() for name, layer in named_layers(model)}
-    assert {name for name, counts in kept.items() if counts.kept < counts.total} == set(planned.plan.pruned)
+    pruned = {name for name, counts in kept.items() if counts.kept < counts.total}
+    assert pruned <= set(planned.plan.pruned) and bool(pruned) is recipe.uses("mp")  # a layer may keep all it has
     assert {name for name, counts in kept.items() if counts.bits < 32} == set(planned.plan.quantized)
     left = {name for names in planned.plan.left_out.values() for name in names}
     assert left == (set(kept) - set(planned.plan.pruned) if recipe.uses("mp") else set())
