@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sparseq.train import Recipe, evaluate
 
+    columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns)
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,
