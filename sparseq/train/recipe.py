@@ -67,8 +67,8 @@ class Recipe:
 
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
-    scope: str = setting("global", text, MP, "rank weights over all layers together, or in each layer",
-                         choices=("global", "layer"))
+    scope: str = setting("auto", text, MP, "rank weights over all layers together (global), in each layer (layer), or by layer-adaptive scores (lamp); auto is lamp for blocks, else global",
+                         choices=("auto", "global", "layer", "lamp"))
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
     prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
     prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
