@@ -3,7 +3,7 @@
 from sparseq_kernels import InputError, backend, set_backend, use_backend
 
 from .checkpoint import load, save
-from .nn import calibrate, convert, pack
+from .nn import calibrate, convert, pack, parameter_groups
 from .registration import register_with_transformers
 from .size import size_report
 
@@ -15,6 +15,7 @@ __all__ = [
     "convert",
     "load",
     "pack",
+    "parameter_groups",
     "save",
     "set_backend",
     "size_report",

@@ -14,14 +14,12 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from sparseq.checkpoint import WEIGHTS, contents
 from sparseq.distill import distillation_loss, hidden_state_loss, label_loss
 from sparseq.errors import InputError
-from sparseq.nn import find_nonfinite
+from sparseq.nn import find_nonfinite, parameter_groups
 
 from . import machine
 from .data import SimilarLengths, inputs_of
 from .folder import Marker, RunFolder
 from .recipe import Recipe
-
-LEARNED_SCALES = ("step_size", "input_scale")
 
 
 @dataclass
@@ -119,9 +117,16 @@ class CompressTrainer(Trainer):
             "train with a lower --lr, or with --precision fp32"
         )
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Learned quantization scales are not decayed: that would shrink the range that they were learned for."""
-        return [name for name in super().get_decay_parameter_names(model) if not name.endswith(LEARNED_SCALES)]
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer over `parameter_groups`, with transformers' choice of what is decayed."""
+        model = self.model if model is None else model
+        if self.optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            decayed = self.get_decay_parameter_names(model)
+            groups = parameter_groups(model, options.pop("lr"), self.args.weight_decay, decayed=decayed)
+            self.optimizer = kind(groups, **options)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
         # the rows of all processes' batches at one step are neighbours here, and so of similar length
