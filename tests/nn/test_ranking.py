@@ -118,7 +118,8 @@ def test_n_of_m_is_the_same_in_every_scope():
 
 
 @pytest.mark.parametrize(
-    "pattern,scope", [("4x4", "lamp"), ("64x64", "lamp"), ("1x4", "lamp"), ("unstructured", "global"), ("2:4", "global")]
+    "pattern,scope",
+    [("4x4", "lamp"), ("64x64", "lamp"), ("1x4", "lamp"), ("unstructured", "global"), ("2:4", "global")],
 )
 def test_the_scope_that_is_chosen(pattern, scope):
     assert scope_for("auto", pattern) == scope
