@@ -1,11 +1,16 @@
 """sparseq: a smaller and faster BERT by quantization-aware training, knowledge distillation and magnitude pruning."""
 
-from sparseq_kernels import InputError, backend, set_backend, use_backend
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .checkpoint import load, save
-from .nn import calibrate, convert, pack, parameter_groups
 from .registration import register_with_transformers
-from .size import size_report
+
+if TYPE_CHECKING:
+    from sparseq_kernels import InputError, backend, set_backend, use_backend
+
+    from .checkpoint import load, save
+    from .nn import calibrate, convert, pack, parameter_groups
+    from .size import size_report
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,5 +26,28 @@ __all__ = [
     "size_report",
     "use_backend",
 ]
+
+# Imported when first used, for they need torch, which takes a second: `sparseq --help` does without.
+_HOMES = {
+    "sparseq_kernels": ("InputError", "backend", "set_backend", "use_backend"),
+    "sparseq.checkpoint": ("load", "save"),
+    "sparseq.nn": ("calibrate", "convert", "pack", "parameter_groups"),
+    "sparseq.size": ("size_report",),
+}
+_MODULES = ("checkpoint", "errors", "nn", "size")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"sparseq.{name}")
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
+
 
 register_with_transformers()

@@ -1,5 +1,13 @@
-"""`InputError`, as `sparseq` code imports it."""
+"""The two exceptions that end a command in one sentence: `InputError` and `MachineError`."""
 
 from sparseq_kernels.errors import InputError
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "MachineError"]
+
+
+class MachineError(RuntimeError):
+    """The machine failed, and nothing that was given is wrong: a full disk, too little memory.
+
+    The message is one sentence: what failed, where, and the way out. The command line prints it without a traceback and
+    exits with code 1.
+    """

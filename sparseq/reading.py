@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import types
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,9 @@ DIGITS = 20
 """Digits at most of an integer that describes a model: more than any size needs, and few enough to be read at once."""
 
 _CHUNK = 16 * 2**20
+
+_JSON_SPACE = re.compile(r"[ \t\r\n]*")
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 _KINDS = (
     (stat.S_ISFIFO, "it is a named pipe"),
@@ -82,13 +86,34 @@ def read_bytes(path: str | Path, limit: int = LARGE) -> bytes:
 def read_text(path: str | Path, limit: int = LARGE) -> str:
     """A regular file's text, line ends as they are, without a byte-order mark. InputError as `read_bytes`, or where it
     is no UTF-8 text."""
+    return decode(read_bytes(path, limit), path)
+
+
+def decode(content: bytes, where: object, encoding: str = "utf-8") -> str:
+    """Text of bytes, without a byte-order mark. InputError, naming `where` and the line, counted from 1: a byte that is
+    not of that encoding."""
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        # What precedes the bad byte is sound, so its lines can be counted.
+        line = len(line_ends(error.object[: error.start].decode(encoding, "ignore"))) + 1
+        name = encoding.upper()
         raise InputError(
-            f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} at offset {error.start}): "
-            "save it as UTF-8"
+            f"line {line} of {where} is not {name} text (byte 0x{error.object[error.start]:02x} at offset "
+            f"{error.start}): save it as {name}"
         ) from error
+    return text.removeprefix("\ufeff")
+
+
+def line_ends(text: str) -> list[int]:
+    """Where each line's end begins in the text; ends are LF, CR LF, and CR, which old Macs wrote."""
+    return [found.start() for found in _LINE_END.finditer(text)]
+
+
+def lines_of(text: str) -> list[str]:
+    """The text's lines without their ends, which are LF, CR LF or CR; one that ends the text begins no other line."""
+    lines = _LINE_END.split(text)
+    return lines[:-1] if not lines[-1] else lines
 
 
 def read_json(path: str | Path, limit: int = SMALL) -> Any:
@@ -119,6 +144,52 @@ def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return value
+
+
+def json_array(text: str) -> Iterator[tuple[int, Any]]:
+    """The elements of a JSON text that is an array, each with the line that it begins in, counted from 1.
+
+    ValueError as `parse_json`; `lineno` of a JSONDecodeError counts from the text's begin.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=_once)
+    position, line, counted = _skip_space(text, 0) + 1, 1, 0
+    if not text.startswith("[", position - 1):
+        raise json.JSONDecodeError("no array begins here", text, position - 1)
+    position = _skip_space(text, position)
+    if text.startswith("]", position):
+        return _nothing_after(text, position)
+    while True:
+        line, counted = line + len(line_ends(text[counted:position])), position
+        try:
+            value, end = decoder.raw_decode(text, position)
+            if "\\u" in text[position:end]:
+                json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the element in line {line} holds half of a surrogate pair") from None
+        except RecursionError:
+            raise ValueError(f"the element in line {line} is nested too deeply") from None
+        except json.JSONDecodeError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"{error}, in line {line}") from None
+        yield line, value
+        position = _skip_space(text, end)
+        if text.startswith("]", position):
+            return _nothing_after(text, position)
+        if not text.startswith(",", position):
+            raise json.JSONDecodeError("expected a comma or the array's end", text, position)
+        position = _skip_space(text, position + 1)
+
+
+def _nothing_after(text: str, position: int) -> None:
+    end = _skip_space(text, position + 1)
+    if end < len(text):
+        raise json.JSONDecodeError("more follows the array's end", text, end)
+
+
+def _skip_space(text: str, position: int) -> int:
+    found = _JSON_SPACE.match(text, position)
+    return found.end() if found else position
 
 
 def strict_json(text: str | bytes, where: str) -> Any:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"sparseq_kernels"},
     {"sparseq.errors"},
-    {"sparseq.paths", "sparseq.reading", "sparseq.terminal"},
+    {"sparseq.failures", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
     {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
     {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
@@ -22,6 +22,7 @@ LAYERS = [
     {"sparseq.train"},
     {"sparseq.report"},
     {"sparseq.demo", "sparseq.cli"},
+    {"sparseq.__main__"},
 ]
 
 
@@ -94,6 +95,58 @@ def test_importing_brings_in_no_training_library():
     heavy = "{'transformers', 'datasets', 'triton', 'sklearn', 'scipy', 'matplotlib'}"
     done = run("import sys\n" + "\n".join(f"import {m}; print('{m}', *{heavy} & set(sys.modules))" for m in modules))
     assert done.stdout.split() == list(modules), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["--version"], ["nonsense"], [], ["compress", "--help"], ["compress", "--model", "tiny"],
+     ["compress", "--learning-rate", "1"], ["compress", "--recipe", "missing.yaml"], ["size", "--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_help_and_wrong_commands_do_without_torch(argv):
+    code = f"""
+import sys
+sys.modules.update(torch=None, numpy=None, transformers=None, datasets=None, rich=None)
+from sparseq.cli import main
+sys.exit(main({argv!r}))
+"""
+    done = run(code)
+    assert done.returncode == (0 if {"--help", "--version"} & set(argv) else 2), done.stderr
+    assert "torch" not in done.stderr
+
+
+@pytest.mark.parametrize("first", ["sparseq", "sparseq_kernels", "sparseq_kernels.formats", "sparseq_kernels.errors"])
+def test_the_ops_are_there_with_torch_whichever_is_imported_first(first):
+    code = f"""
+import sys, {first}
+before = "torch" in sys.modules
+import torch, sparseq.nn
+print(before, torch.ops.sparseq.magnitude_mask, sparseq.nn.convert is sparseq.convert, "convert" in dir(sparseq))
+"""
+    done = run(code)
+    assert done.stdout.split() == [str(first.endswith("formats")), "sparseq.magnitude_mask", "True", "True"], done
+
+
+def test_what_the_packages_offer_can_be_imported():
+    code = """
+import sparseq, sparseq_kernels
+for package in (sparseq, sparseq_kernels):
+    for name in package.__all__:
+        getattr(package, name)
+        exec(f"from {package.__name__} import {name}")
+    try:
+        package.nothing
+    except AttributeError as error:
+        print(error)
+"""
+    done = run(code)
+    assert done.stdout.count("has no attribute 'nothing'") == 2, done
+
+
+def test_python_m_is_the_command():
+    for module in ("sparseq", "sparseq.cli"):
+        done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.split()[0]) == (0, "sparseq"), done
 
 
 def test_works_where_triton_and_the_training_libraries_are_absent_or_broken():

@@ -294,7 +294,7 @@ def test_no_hub_and_no_copy(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         raise ConnectionError("no network")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    monkeypatch.setattr(models, "_from_pretrained", lambda *args: (_ for _ in ()).throw(OSError("not cached")))
+    monkeypatch.setattr(models.loading, "_from_pretrained", lambda *args: (_ for _ in ()).throw(OSError("not cached")))
     with pytest.raises(InputError, match=r"not in the local cache and .* hub cannot be reached; .* folder"):
         models.load_model(name, num_labels=2)
 

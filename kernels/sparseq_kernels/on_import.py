@@ -14,7 +14,7 @@ Action = Callable[[ModuleType], None]
 def after_import(module: str, action: Action) -> None:
     """Calls `action` with the module now, if it is imported already, and otherwise as soon as it is. A second action
     of the same name for the same module takes the first one's place."""
-    if module in sys.modules:
+    if sys.modules.get(module) is not None:
         action(sys.modules[module])
         return
     _forget(module, action)

@@ -7,20 +7,10 @@ import reprlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import torch
-
 from .errors import InputError
 
 QUOTED = 120
 """Characters of a value at most that a message quotes: names of layers are rarely longer."""
-
-# The floating dtypes that weights, biases and outputs may have, by the names that files have for them.
-FLOAT_DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
 
 
 def fields(value: object, names: Collection[str], where: str) -> dict[str, Any]:
@@ -69,16 +59,6 @@ def one_of(value: object, choices: Sequence[Any], where: str) -> Any:
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise InputError(f"{where} is {quoted(value)}, and must be one of {', '.join(map(repr, choices))}")
     return value
-
-
-def float_dtype(value: object, where: str) -> torch.dtype:
-    """The dtype that `value` names, which must be one of FLOAT_DTYPES."""
-    return FLOAT_DTYPES[one_of(value, tuple(FLOAT_DTYPES), where)]
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """The name that files have for a dtype: "float32" for torch.float32."""
-    return str(dtype).removeprefix("torch.")
 
 
 def quoted(value: object) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.reading import read_bytes, strict_json
-from sparseq_kernels.untrusted import FLOAT_DTYPES, quoted
+from sparseq_kernels.dtypes import FLOAT_DTYPES
+from sparseq_kernels.untrusted import quoted
 
 from .architecture import config_class
 from .layout import Layout

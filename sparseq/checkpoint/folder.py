@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import check_finite, named_layers
 from sparseq.nn.save_pretrained import refuse_save_pretrained
-from sparseq_kernels.untrusted import FLOAT_DTYPES
+from sparseq_kernels.dtypes import FLOAT_DTYPES
 
 from .config import read_config
 from .header import Header

@@ -1,4 +1,4 @@
-"""`python -m sparseq.cli`, as under torchrun."""
+"""`python -m sparseq.cli`: the same as the command `sparseq`."""
 
 import sys
 

@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 from typing import Any
 
-import torch
-
 from sparseq.terminal import say
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
@@ -56,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in Recipe.settings()}
     recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
-    from sparseq.train import compress
+    from sparseq.train import compress, machine
     from sparseq.train.folder import RunFolder
     from sparseq.train.report import show_result
 
@@ -67,6 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
         step = last[1].step if last else 0
         say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
         return INTERRUPTED
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    if machine.rank() == 0:
         show_result(result)
     return 0

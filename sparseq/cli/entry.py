@@ -5,11 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-import torch
-
 import sparseq
-from sparseq.errors import InputError
+from sparseq.errors import InputError, MachineError
+from sparseq.failures import memory_kept
 from sparseq.terminal import Parser, say, say_error
+from sparseq.train.settings import flag
+from sparseq.train.unknown import meant
 
 from . import compress, evaluate, predict, size
 from .exits import BAD_INPUT, FAILED, INTERRUPTED
@@ -21,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0; 2 for bad input and 1 where the machine fails, such as a full
     disk (one sentence on stderr); 130 when interrupted."""
     try:
-        arguments = _parser().parse_args(argv)
-        return int(arguments.run(arguments))
+        arguments = _parsed(argv)
+        with memory_kept("let it have more, or give it less at once"):
+            return int(arguments.run(arguments))
     except InputError as error:
         return _fail(error)
     except ModuleNotFoundError as error:
@@ -35,12 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has had enough
         _leave_output()
         return 0
+    except MachineError as error:
+        _leave_output()
+        _fail(error)
+        return FAILED
     except OSError as error:  # a full disk, a device that fails: nothing that was given is wrong
         _leave_output()
         _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         return FAILED
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch = sys.modules.get("torch")  # not imported for this: it takes a second, and --help does without
+        if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
@@ -56,6 +63,18 @@ def _leave_output() -> None:
 def _fail(error: object) -> int:
     say_error(error)
     return BAD_INPUT
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments. InputError for one that there is not, with the one that it may have meant."""
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        close = meant(name, [text.removeprefix("--").replace("-", "_") for text in arguments.flags])
+        hint = f"; did you mean {flag(close)}?" if close and name.startswith("-") else ""
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}{hint} (see {arguments.prog} --help)")
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,5 +96,6 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(added)
-        added.set_defaults(run=command.run)
+        flags = [text for action in added._actions for text in action.option_strings if text.startswith("--")]
+        added.set_defaults(run=command.run, prog=added.prog, flags=flags)
     return parser

@@ -3,33 +3,22 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load, save_file
+from torch import Tensor
 
+from sparseq.errors import InputError, MachineError
+from sparseq.failures import writing
+from sparseq.reading import read_bytes
 
-def digest_texts(columns: Iterable[Sequence[str]]) -> str:
-    """sha256 of the rows' texts, in order: `columns` holds the one or two text columns."""
-    found = hashlib.sha256()
-    for column in columns:
-        found.update(f"{len(column)}\n".encode())
-        for text in column:
-            found.update(json.dumps(text).encode() + b"\n")
-    return found.hexdigest()
-
-
-def digest_model(model: nn.Module) -> str:
-    """sha256 of a model's parameters and buffers: names, types, shapes and values."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+FORMAT = 2
+"""Of the cached files; part of every key, so that files of another format are never read."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +34,49 @@ class TeacherLogits:
     @property
     def path(self) -> Path:
         """The safetensors file, there or not."""
-        return self.folder / f"{hashlib.sha256(json.dumps(self.key).encode()).hexdigest()[:32]}.safetensors"
+        return self.folder / f"{hashlib.sha256(json.dumps([FORMAT, *self.key]).encode()).hexdigest()[:32]}.safetensors"
 
     def load(self, rows: int) -> Tensor | None:
-        """The cached logits [rows, labels], fp32; None where there are none, or the file is not whole."""
+        """The cached logits [rows, labels], fp32; None where there are none, or the file is not as it was written."""
         try:
-            logits = load_file(self.path)["logits"]
-        except (OSError, SafetensorError, KeyError):
+            found = load(read_bytes(self.path))
+            logits, digest = found["logits"], found["sha256"]
+        except (InputError, SafetensorError, KeyError):
             return None
-        return logits if len(logits) == rows else None
+        if logits.dtype != torch.float32 or logits.dim() != 2 or len(logits) != rows:
+            return None
+        return logits if torch.equal(digest, self._digest(logits)) else None
 
-    def get(self, rows: int, compute: Callable[[], Tensor]) -> Tensor:
-        """The logits [rows, labels], fp32: from the file, otherwise computed and written there, whole or not at all."""
+    def get(self, rows: int, compute: Callable[[], Tensor], say: Callable[[str], None] | None = None) -> Tensor:
+        """The logits [rows, labels], fp32: from the file, otherwise computed and written there, whole or not at all.
+
+        say: told where they cannot be written; without it that is raised as MachineError.
+        """
         logits = self.load(rows)
         if logits is None:
             logits = compute().float().cpu().contiguous()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
-            save_file({"logits": logits}, partial)
-            os.replace(partial, self.path)
+            try:
+                self._store(logits)
+            except MachineError as error:
+                if say is None:
+                    raise
+                say(f"the teacher's logits are not kept for another run: {error}")
         return logits
+
+    def _store(self, logits: Tensor) -> None:
+        with writing(self.path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor, partial = tempfile.mkstemp(".partial", f"{self.path.name}.", self.folder)
+            os.close(descriptor)
+            try:
+                save_file({"logits": logits, "sha256": self._digest(logits)}, partial)
+                os.replace(partial, self.path)
+            except BaseException:
+                os.unlink(partial)
+                raise
+
+    def _digest(self, logits: Tensor) -> Tensor:
+        """sha256 of key, shape and values: uint8 [32]."""
+        found = hashlib.sha256(json.dumps([self.key, list(logits.shape)]).encode())
+        found.update(logits.numpy().data if logits.numel() else b"")
+        return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)

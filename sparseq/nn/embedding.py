@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.qat_linear import masked
-from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_device, recorded

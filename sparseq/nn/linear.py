@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
-from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_floating, recorded

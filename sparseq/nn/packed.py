@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError
+from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight, empty_weight, weight_of
 from sparseq_kernels.layouts import TensorSpec
 from sparseq_kernels.looks import has_values
-from sparseq_kernels.untrusted import FLOAT_DTYPES
 
 from . import stored
 from .carried import carry, normal

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseq_kernels import InputError
+from sparseq_kernels.dtypes import dtype_name
 from sparseq_kernels.errors import InputIndexError
 from sparseq_kernels.formats import PackedWeight, unpack_int4
-from sparseq_kernels.untrusted import dtype_name
 
 from .attached import carry_to_packed, check_attached
 from .embedding import QuantEmbedding

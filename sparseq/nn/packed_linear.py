@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Repeated, backend, call
+from sparseq_kernels.dtypes import FLOAT_DTYPES, dtype_name
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
 from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
-from sparseq_kernels.untrusted import FLOAT_DTYPES, dtype_name
 
 from .attached import carry_to_packed, check_attached
 from .carried import normal

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from sparseq_kernels import InputError
-from sparseq_kernels.untrusted import FLOAT_DTYPES
+from sparseq_kernels.dtypes import FLOAT_DTYPES
 
 BITS = (4, 8, 16, None)
 ACTIVATIONS = ("dynamic", "static")

@@ -1,7 +1,10 @@
-"""Tasks: GLUE's eight and the user's own; where their rows come from, and how a model is scored on them."""
+"""Tasks: GLUE's nine and the user's own; where their rows come from, and how a model is scored on them."""
 
-from sparseq.tasks.load import Data, load_data
+from sparseq.tasks.data import Data, Source
+from sparseq.tasks.load import load_data
 from sparseq.tasks.metrics import compute_metrics, merge_splits, score
 from sparseq.tasks.spec import CUSTOM, GLUE, Task, get_task
 
-__all__ = ["CUSTOM", "GLUE", "Data", "Task", "compute_metrics", "get_task", "load_data", "merge_splits", "score"]
+__all__ = [
+    "CUSTOM", "GLUE", "Data", "Source", "Task", "compute_metrics", "get_task", "load_data", "merge_splits", "score",
+]  # fmt: skip

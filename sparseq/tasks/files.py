@@ -1,159 +1,133 @@
-"""Reading tables of text: the user's own CSV, TSV and JSON Lines files, and GLUE's unquoted TSV files.
+"""Opening tables of text: the user's own files of any usual kind, and GLUE's unquoted TSV files.
 
 Every error names the file and the line, counted from 1 as an editor does.
 """
 
 from __future__ import annotations
 
-import csv
+import gzip
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.reading import brief, parse_json, read_text
-from sparseq_kernels.untrusted import quoted
+from sparseq.reading import LARGE, brief, decode, lines_of, read_bytes
+from sparseq.tasks.delimited import read_delimited
+from sparseq.tasks.json_rows import read_json_rows
+from sparseq.tasks.parquet import read_parquet
+from sparseq.tasks.table import Record, Table
 
-Record = tuple[int, Sequence[Any]]
-"""A line number and the fields of that line, in the order of the table's columns."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+"""The kinds of own file, each also with `.gz` after it."""
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
-"""The kinds of own file; `.json` is read as JSON Lines too."""
-
-
-@dataclass
-class Rows:
-    """The selected columns of one file: texts[i] holds one or two strings, labels[i] the label as written."""
-
-    path: Path
-    lines: list[int] = field(default_factory=list)
-    texts: list[tuple[str, ...]] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    skipped: int = 0
-
-
-@dataclass
-class Table:
-    """A file whose header is read and whose rows are still to come (once: `select` uses them up)."""
-
-    path: Path
-    columns: tuple[str, ...]
-    records: Iterator[Record]
-    count_errors: list[int] = field(default_factory=list)
-
-    def index(self, column: str) -> int:
-        """Where `column` stands; InputError when it is missing or there twice."""
-        if self.columns.count(column) != 1:
-            what = "twice" if column in self.columns else "missing"
-            raise InputError(f"column {column!r} is {what} in {self.path}: its columns are {', '.join(self.columns)}")
-        return self.columns.index(column)
-
-    def select(
-        self, text_columns: Sequence[str], label_column: str, keep: Callable[[Sequence[Any]], bool] | None = None
-    ) -> Rows:
-        """The texts and labels of all rows (of those that `keep` accepts, when given).
-
-        Raises:
-            InputError: a missing column, an empty label, a text that is not a string, no rows at all.
-        """
-        rows = Rows(self.path)
-        text_indices, label_index = [self.index(column) for column in text_columns], self.index(label_column)
-        for line, record in self.records:
-            if keep is not None and not keep(record):
-                continue
-            texts = tuple(record[index] for index in text_indices)
-            for column, text in zip(text_columns, texts, strict=True):
-                if not isinstance(text, str):
-                    found = "no value" if text is None else quoted(text)
-                    raise InputError(f"line {line} of {self.path} has {found} in column {column!r}: expected a text")
-            rows.lines.append(line)
-            rows.texts.append(texts)
-            rows.labels.append(self._label(record[label_index], label_column, line))
-        if not rows.lines:
-            raise InputError(f"{self.path} holds no rows of data: expected at least one row with a text and a label")
-        rows.skipped = len(self.count_errors)
-        return rows
-
-    def _label(self, value: Any, column: str, line: int) -> str:
-        if isinstance(value, list | dict):
-            raise InputError(
-                f"line {line} of {self.path} has {quoted(value)} in {column!r}: expected one number or name"
-            )
-        label = "" if value is None else str(int(value) if isinstance(value, bool) else value).strip()
-        if not label:
-            raise InputError(f"line {line} of {self.path} has no label in column {column!r}: every row needs one")
-        return label
+_EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
+_PACKED = {
+    ".zip": "ZIP",
+    ".bz2": "bzip2",
+    ".xz": "xz",
+    ".zst": "Zstandard",
+    ".7z": "7-Zip",
+    ".tar": "tar",
+    ".tgz": "tar",
+}
+_MAGIC = {b"PK\x03\x04": "a ZIP archive or an Excel workbook", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
+_GZIP = b"\x1f\x8b"
+_CHUNK = 2**24
+# Text shrinks by 3 to 20 times, a table of one row repeated by 1,000: only what was made to fill a memory does so.
+_BOMB_RATIO, _BOMB_BYTES = 400, 2**28
+_BYTE_ORDER_MARKS = (  # UTF-32's first: it begins as UTF-16's does
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 
 
 def open_table(path: Path) -> Table:
     """The user's own file as a table, by its suffix: `.csv`, `.tsv` (both with a header and the usual double quotes),
-    `.jsonl` or `.json` (one JSON object a line, columns from the first).
+    `.jsonl`, `.ndjson` or `.json` (one JSON object a line, columns from the first; or an array of objects), `.parquet`;
+    with `.gz` behind it, decompressed.
+
+    Text is UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so.
 
     Raises:
-        InputError: no such file, unknown suffix, empty file; and while rows are read, bad quotes, a wrong number of
-            fields, invalid JSON.
+        InputError: no such file, unknown suffix, empty file, bad quotes, a wrong number of fields, invalid JSON, text
+            in another encoding.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path} has the suffix {suffix!r}: expected one of {', '.join(SUFFIXES)}")
-    text = read_text(path)
+    suffix = _suffix(path)
+    content = _decompressed(path, read_bytes(path))
+    if suffix == ".parquet":
+        return read_parquet(path, content)
+    text = _text(path, content)
     if not text.strip():
         raise InputError(f"{path} is empty: expected rows with a text and a label")
-    if suffix in (".jsonl", ".json"):
-        return _json_table(path, text)
-    records = _quoted_records(path, text, "," if suffix == ".csv" else "\t")
-    _, header = next(records)
-    return Table(path, tuple(header), records)
+    if suffix in (".csv", ".tsv"):
+        return read_delimited(path, text, "," if suffix == ".csv" else "\t")
+    return read_json_rows(path, text)
 
 
-def _quoted_records(path: Path, text: str, delimiter: str) -> Iterator[Record]:
-    # strict: a stray quote must be an error, for the reader would otherwise silently glue lines together
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    count = 0
+def _suffix(path: Path) -> str:
+    """The suffix that says what the file is. InputError for one that is not read, with the reason."""
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    suffix = plain.suffix.lower()
+    if suffix in SUFFIXES:
+        return suffix
+    if not os.path.lexists(path):
+        named = str(path)
+        if suffix == "" and named.count("/") <= 1 and not named.startswith((".", "~", "/")):
+            raise InputError(
+                f"there is no file {path}: own data is read from files; where that is a data set of the Hugging Face "
+                f"hub, save it first, as with datasets.load_dataset({named!r})['train'].to_parquet('train.parquet')"
+            )
+        raise InputError(f"there is no file {path}: give the path of an existing file")
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder: give a file with one of the suffixes {', '.join(SUFFIXES)}")
+    if suffix in _EXCEL:
+        raise InputError(f"{path} is a spreadsheet, which is not read: save it there as CSV (UTF-8)")
+    if path.suffix.lower() in _PACKED:
+        kind = _PACKED[path.suffix.lower()]
+        raise InputError(f"{path} is compressed with {kind}, which is not read: unpack it, or compress it with gzip")
+    raise InputError(f"{path} has the suffix {suffix!r}: expected one of {', '.join(SUFFIXES)}, perhaps with .gz")
+
+
+def _decompressed(path: Path, content: bytes) -> bytes:
+    """What gzip compressed, whatever the file's name says. InputError: damaged, or it grows beyond all measure."""
+    if not content.startswith(_GZIP):
+        if path.suffix.lower() == ".gz":
+            raise InputError(f"{path} is not compressed with gzip, as its suffix says: take .gz off its name")
+        return content
+    limit = min(LARGE, max(_BOMB_BYTES, _BOMB_RATIO * len(content)))
+    grown = bytearray()
     try:
-        for fields in reader:
-            if not fields:
-                continue
-            count = count or len(fields)
-            if len(fields) != count:
-                raise InputError(
-                    f"line {reader.line_num} of {path} has {len(fields)} fields where the header has {count}: "
-                    f"a {'comma' if delimiter == ',' else 'tab'} inside a text needs double quotes around the text"
-                )
-            yield reader.line_num, fields
-    except csv.Error as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            while chunk := file.read(min(_CHUNK, limit + 1 - len(grown))):
+                grown += chunk
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be decompressed ({brief(error)}): it is damaged or cut short") from error
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory once decompressed") from error
+    if len(grown) > limit:
         raise InputError(
-            f"line {reader.line_num} of {path} cannot be read ({error}): a text that begins with a double quote "
-            "must end with one, and quotes inside it must be doubled"
-        ) from error
+            f"{path} grows to more than {limit // 2**20:,} MiB once decompressed, the most that is read of it"
+        )
+    return bytes(grown)
 
 
-def _json_table(path: Path, text: str) -> Table:
-    numbered = ((line, json_line) for line, json_line in enumerate(text.split("\n"), 1) if json_line.strip())
-    objects = ((line, _json_object(path, line, json_line)) for line, json_line in numbered)
-    first = next(objects)
-    columns = tuple(first[1])
-
-    def records() -> Iterator[Record]:
-        yield first[0], [first[1][column] for column in columns]
-        for line, values in objects:
-            yield line, [values.get(column) for column in columns]
-
-    return Table(path, columns, records())
-
-
-def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
-    try:
-        value = parse_json(text)
-    except ValueError as error:
+def _text(path: Path, content: bytes) -> str:
+    for magic, kind in _MAGIC.items():
+        if content.startswith(magic):
+            raise InputError(f"{path} is {kind} and no text, whatever its name says: save the table as CSV (UTF-8)")
+    if content.startswith(b"PAR1"):
+        raise InputError(f"{path} is a Parquet file: give it the suffix .parquet")
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    text = decode(content, path, encoding)
+    if "\0" in text[: text.find("\n")]:
         raise InputError(
-            f"line {line} of {path} is not JSON ({brief(error)}): expected one JSON object on each line"
-        ) from error
-    if not isinstance(value, dict):
-        raise InputError(f'line {line} of {path} is no JSON object: expected one such as {{"text": ..., "label": ...}}')
-    return value
+            f"line 1 of {path} holds zero bytes, as UTF-16 without a byte-order mark does: save it as UTF-8"
+        )
+    return text
 
 
 def open_glue_tsv(path: Path, columns: Sequence[str] | None = None, *, skip_bad: bool = False) -> Table:
@@ -165,17 +139,21 @@ def open_glue_tsv(path: Path, columns: Sequence[str] | None = None, *, skip_bad:
         skip_bad: leave out and count rows with a wrong number of fields, as GLUE's users do with QQP, where a few
             questions hold line breaks; otherwise such a row is an InputError.
     """
-    lines = read_text(path).split("\n")
+    text = _text(path, _decompressed(path, read_bytes(path)))
+    # A lone CR is an old Mac's line end only where there is no other: some of GLUE's sentences hold one.
+    lines = text.split("\n") if "\n" in text else lines_of(text)
+    if not text.strip():
+        raise InputError(f"{path} is empty: expected rows with a text and a label")
     start = 0
     if columns is None:
-        columns, start = lines[0].rstrip("\r").split("\t"), 1
+        columns, start = [name.strip() for name in lines[0].split("\t")], 1
     header, errors = tuple(columns), list[int]()
 
     def records() -> Iterator[Record]:
-        for line, text in enumerate(lines[start:], start + 1):
-            if not text.strip():
+        for line, part in enumerate(lines[start:], start + 1):
+            if not part.strip():
                 continue
-            fields = text.rstrip("\r").split("\t")
+            fields = part.rstrip("\r").split("\t")
             if len(fields) == len(header):
                 yield line, fields
             elif skip_bad:

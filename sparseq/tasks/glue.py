@@ -11,9 +11,10 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.paths import names_in
-from sparseq.reading import read_text
-from sparseq.tasks.files import Rows, open_glue_tsv
+from sparseq.reading import lines_of, read_text
+from sparseq.tasks.files import open_glue_tsv
 from sparseq.tasks.spec import Task, plain_name
+from sparseq.tasks.table import Rows
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "qnli": Layout("QNLI", ("question", "sentence")),
     "rte": Layout("RTE", ("sentence1", "sentence2")),
+    "wnli": Layout("WNLI", ("sentence1", "sentence2")),
 }
 
 # Microsoft's own download of MRPC, from which GLUE's train.tsv and dev.tsv are cut: its training file holds the
@@ -117,7 +119,7 @@ def _read_original_mrpc(layout: Layout, folder: Path, *, dev: bool) -> Rows:
 def _mrpc_dev_ids(folder: Path, dev_file: str) -> set[tuple[Any, ...]]:
     """The pairs of sentence ids of GLUE's development rows, from dev_ids.tsv or from dev.tsv itself."""
     if os.path.isfile(folder / _MRPC_DEV_IDS):
-        lines = read_text(folder / _MRPC_DEV_IDS).split("\n")
+        lines = lines_of(read_text(folder / _MRPC_DEV_IDS))
         return {tuple(line.strip().split("\t")) for line in lines if line.strip()}
     if not os.path.isfile(folder / dev_file):
         raise InputError(

@@ -4,89 +4,149 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from sparseq.errors import InputError
-from sparseq.tasks.files import Rows
 from sparseq.tasks.spec import CUSTOM, Task
+from sparseq.tasks.table import NUMBER, Rows
+from sparseq_kernels.untrusted import quoted
 
-_WHOLE = re.compile(r"[+-]?\d+")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NO_CLASS = -100
+"""The class number of a row without a label, which torch's cross-entropy leaves out (`ignore_index`)."""
+
+LARGEST = 1e12
+"""The largest magnitude of a regression label. fp32 holds numbers to 3.4e38; beyond this one, the squared errors and
+the squares of their gradients, summed over a model's weights, come near it."""
+
+_WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_MANY = 8  # classes that a message lists
 
 
-def infer_task(rows: Rows, columns: tuple[str, ...], label_column: str) -> Task:
+def whole(label: str) -> int | None:
+    """The whole number that a label writes, also as "1.0"; None for anything else, "1e3" included."""
+    found = _WHOLE.fullmatch(label)
+    if found is None or len(found[1]) > 4000:  # Python reads no more digits
+        return None
+    return int(found[1])
+
+
+def _value(label: str) -> int | float | str:
+    number = whole(label)
+    if number is not None:
+        return number
+    return float(label) if NUMBER.fullmatch(label) else label
+
+
+def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: str) -> Task:
     """The custom task that these rows are examples of.
 
-    Whole numbers are classes and must be 0 ... n-1; numbers with a decimal point make it a regression task; anything
-    else is the name of a class, numbered in sorted order and kept in `Task.label_names`.
+    Whole numbers, also written as 1.0, are classes, numbered by sorted distinct value: 1 to 5 stars are five classes
+    named "1" to "5". Where any number is not whole, all make a regression task. Anything else is the name of a class,
+    numbered in sorted order. `Task.label_names` keeps the names; it is None where the labels are 0 ... n-1 themselves.
+
+    Args:
+        sources: the rows of one file, or of more where labels are missing in the first.
+        columns: the text columns.
+        label_column: the label's.
 
     Raises:
-        InputError: numbers and names mixed, only one class, or class numbers with gaps.
+        InputError: numbers and names mixed, only one class, numbers with decimal commas, or no labels.
     """
-    numeric = [_NUMBER.fullmatch(label) is not None for label in rows.labels]
+    found = [(rows, row, _value(label)) for rows in sources for row, label in rows.labelled()]
+    if not found:
+        raise InputError(f"no row of {' or '.join(str(rows.path) for rows in sources)} has a label: expected some")
+    numeric = [not isinstance(value, str) for _, _, value in found]
     if any(numeric) and not all(numeric):
         rarer = sum(numeric) * 2 < len(numeric)  # True where the numbers are fewer than the names
-        odd = numeric.index(rarer)
-        what = "a number" if numeric[odd] else "no number"
+        rows, row, _ = found[numeric.index(rarer)]
+        what = "a number" if rarer else "no number"
         raise InputError(
-            f"label {rows.labels[odd]!r} in line {rows.lines[odd]} of {rows.path} is {what}, unlike most: "
+            f"label {quoted(rows.labels[row])} in {rows.place(row)} is {what}, unlike most: "
             f"column {label_column!r} must hold either numbers or names"
         )
-    if all(numeric) and not all(_WHOLE.fullmatch(label) for label in rows.labels):
+    values = [value for _, _, value in found]
+    path = sources[0].path
+    if any(isinstance(value, float) for value in values):
         correlations = ("pearson", "spearman")
         return Task(CUSTOM, columns, label_column, 1, metrics=correlations, score_metrics=correlations)
-    distinct = set(rows.labels)
+    distinct = sorted(set(values))
     if len(distinct) < 2:
+        rows, row, _ = found[0]
         raise InputError(
-            f"every row of {rows.path} has the label {rows.labels[0]!r}: "
+            f"every row of {path} has the label {quoted(rows.labels[row])}: "
             f"column {label_column!r} needs at least two classes"
         )
-    if not all(numeric):
-        return Task(CUSTOM, columns, label_column, len(distinct), tuple(sorted(distinct)))
-    found = sorted({int(label) for label in distinct})
-    if found != list(range(len(found))):
-        shown = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
+    if all(isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value) for value in distinct):
+        rows, row, _ = found[0]
         raise InputError(
-            f"the classes in column {label_column!r} of {rows.path} are {shown}: whole-number labels must run from 0 "
-            "without gaps (for regression, write them with a decimal point)"
+            f"label {quoted(rows.labels[row])} in {rows.place(row)} is a number with a decimal comma, as all are: "
+            "write numbers with a decimal point"
         )
-    return Task(CUSTOM, columns, label_column, len(found))
+    plain = distinct == list(range(len(distinct)))
+    metric = "f1" if len(distinct) == 2 else "macro_f1"
+    names = None if plain else tuple(map(str, distinct))
+    return Task(CUSTOM, columns, label_column, len(distinct), names, metrics=("accuracy", metric))
 
 
 def parse_labels(task: Task, rows: Rows) -> list[int] | list[float]:
-    """The rows' labels as class numbers 0 ... num_labels-1 (names are looked up), or as floats for regression.
+    """The rows' labels as class numbers 0 ... num_labels-1, or as floats for regression.
+
+    A custom task's classes are looked up by what the training file called them: names as they are, numbers by value. A
+    GLUE task's may be written as their names or as their numbers. A row without a label gets `NO_CLASS`, or NaN.
 
     Raises:
         InputError: a label is none of the task's; the sentence names it, its line, and what is allowed.
     """
-    return [_real(task, rows, row) for row in range(len(rows.labels))] if task.is_regression else _classes(task, rows)
-
-
-def _classes(task: Task, rows: Rows) -> list[int]:
-    known = {str(number): number for number in range(task.num_labels)}
-    known.update({name: number for number, name in enumerate(task.label_names or ())})
+    if task.is_regression:
+        return [math.nan if label is None else _real(task, rows, row, label) for row, label in enumerate(rows.labels)]
+    known = _known(task)
     numbers = []
-    for line, label in zip(rows.lines, rows.labels, strict=True):
-        number = known.get(label)
-        if number is None and _WHOLE.fullmatch(label):
-            number = known.get(str(int(label)))
+    for row, label in enumerate(rows.labels):
+        number = NO_CLASS if label is None else known.get(_value(label), known.get(label))
         if number is None:
-            names = f" ({', '.join(task.label_names)})" if task.label_names else ""
-            raise InputError(
-                f"label {label!r} in line {line} of {rows.path} is out of range: "
-                f"task {task.name!r} takes 0 to {task.num_labels - 1}{names}"
-            )
+            raise InputError(f"label {quoted(label)} in {rows.place(row)} is {_not_known(task, label or '')}")
         numbers.append(number)
     return numbers
 
 
-def _real(task: Task, rows: Rows, row: int) -> float:
-    label = rows.labels[row]
-    number = float(label) if _NUMBER.fullmatch(label) else math.nan
-    low, high = task.label_range or (-math.inf, math.inf)
-    if not (math.isfinite(number) and low <= number <= high):
-        allowed = f"a number from {low:g} to {high:g}" if task.label_range else "a finite number"
-        raise InputError(
-            f"label {label!r} in line {rows.lines[row]} of {rows.path} is out of range: "
-            f"task {task.name!r} takes {allowed}"
-        )
-    return number
+def _known(task: Task) -> dict[int | float | str, int]:
+    if task.label_names is None:
+        return {number: number for number in range(task.num_labels)}
+    if task.name == CUSTOM:
+        return {_value(name): number for number, name in enumerate(task.label_names)}
+    return {
+        **{number: number for number in range(task.num_labels)},
+        **{name: number for number, name in enumerate(task.label_names)},
+    }
+
+
+def _not_known(task: Task, label: str) -> str:
+    if task.name != CUSTOM:
+        names = f" ({', '.join(task.label_names)})" if task.label_names else ""
+        return f"out of range: task {task.name!r} takes 0 to {task.num_labels - 1}{names}"
+    numbers = not any(isinstance(value, str) for value in _known(task))
+    kind = ""
+    if isinstance(_value(label), str) is numbers:
+        kind = "a name, where the training rows have numbers: " if numbers else "a number, where they have names: "
+    return f"{kind}none of the {task.num_labels} classes of the training rows, {listed(task)}"
+
+
+def listed(task: Task) -> str:
+    """A task's classes by name, the first few of many."""
+    names = task.label_names or tuple(map(str, range(min(task.num_labels, _MANY + 1))))
+    return ", ".join(names[:_MANY]) + (", ..." if len(names) > _MANY else "")
+
+
+def _real(task: Task, rows: Rows, row: int, label: str) -> float:
+    number = float(label) if NUMBER.fullmatch(label) else math.nan
+    low, high = task.label_range or (-LARGEST, LARGEST)
+    if low <= number <= high:
+        return number
+    if task.label_range:
+        allowed = f"a number from {low:g} to {high:g}"
+    elif math.isfinite(number):
+        allowed = f"numbers of at most {LARGEST:g} in magnitude, beyond which training overflows: scale the labels"
+    else:
+        allowed = "a finite number"
+    raise InputError(f"label {quoted(label)} in {rows.place(row)} is out of range: task {task.name!r} takes {allowed}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,13 @@ import numpy as np
 
 from sparseq.errors import InputError
 from sparseq.paths import expanded
-from sparseq.tasks.files import Rows, Table, open_table
+from sparseq.tasks.data import Data, Source
+from sparseq.tasks.files import open_table
 from sparseq.tasks.glue import read_folder
+from sparseq.tasks.hub import HUB_DATASET, read_hub
 from sparseq.tasks.labels import infer_task, parse_labels
-from sparseq.tasks.spec import CUSTOM, GLUE, Task, get_task
+from sparseq.tasks.spec import CUSTOM, GLUE, TEXTS, Task, get_task
+from sparseq.tasks.table import Rows, Table, shown_path
 from sparseq.terminal import shown
 
 if TYPE_CHECKING:
@@ -23,34 +26,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HUB_DATASET = "nyu-mll/glue"
-TEXTS = ("text_a", "text_b")
-"""What the text columns are called in every loaded dataset; the label's column is "label"."""
-
 # GLUE's own column names and two more, pairs first: a file with "question" and "sentence" is about both
 _USUAL_COLUMNS = sorted(
     {*(task.columns for task in GLUE.values()), TEXTS, ("text",)}, key=lambda names: (-len(names), names)
 )
-
-
-@dataclass(frozen=True)
-class Data:
-    """A task and its rows.
-
-    Attributes:
-        task: the task; for own files with what was inferred from them.
-        train: the training rows, None where they were not asked for.
-        validations: the rows of each of `task.validation_splits`.
-        skipped: how many malformed rows were left out, by split (GLUE's QQP files have some).
-
-    The datasets' columns are "text_a", "text_b" for tasks on pairs (strings), and "label" (int64, float64 for
-    regression).
-    """
-
-    task: Task
-    train: Dataset | None
-    validations: dict[str, Dataset]
-    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def load_data(
@@ -65,6 +44,7 @@ def load_data(
     max_validation_rows: int | None = None,
     seed: int = 0,
     with_train: bool = True,
+    allow_unlabelled: bool = False,
 ) -> Data:
     """The task's training and validation rows, from own files, a folder, or the hub's `nyu-mll/glue`.
 
@@ -72,9 +52,9 @@ def load_data(
         task: a GLUE task's name in any spelling, "custom" for own files, or a Task (for instance a custom one read
             back from a finished run, whose label numbers must be kept).
         data_dir: GLUE's classic folder layout: the folder of the task folders, or the task's own folder.
-        train_file, validation_file: own `.csv`, `.tsv` or `.jsonl` files. With a GLUE task's name its label names,
-            columns and metrics hold; with "custom" the labels say what it is: whole numbers are classes, numbers with
-            a decimal point make a regression task, names are numbered in sorted order.
+        train_file, validation_file: own files, see `sparseq.tasks.files.open_table`. With a GLUE task's name its label
+            names, columns and metrics hold; with "custom" the labels say what it is: whole numbers are classes, other
+            numbers make a regression task, names are numbered in sorted order.
         text_columns, label_column: columns of the own files; by default the task's, and for a custom task the usual
             names ("sentence", "text", "sentence1" and "sentence2", ...) and "label".
         max_train_rows: a random subset of that many training rows, chosen by `seed`, in the order of the file; a
@@ -83,6 +63,8 @@ def load_data(
             different seeds are scored on the same rows.
         seed: chooses the training subset.
         with_train: False leaves the training rows out, and they need not exist.
+        allow_unlabelled: training rows of own files need no label, nor a label column, as where a teacher's logits are
+            all that is learned. A custom task's classes are then those of both files.
 
     Raises:
         InputError: an unknown task; sources that contradict each other; a missing folder, file or column; empty data;
@@ -107,14 +89,19 @@ def load_data(
     elif task.lower() != CUSTOM:
         known = get_task(task)
     if own_files:
-        data = _from_files(known, train_file, validation_file, text_columns, label_column, with_train=with_train)
+        data = _from_files(
+            known, train_file, validation_file, text_columns, label_column,
+            with_train=with_train, allow_unlabelled=allow_unlabelled,
+        )  # fmt: skip
     elif known is None or known.name not in GLUE:
         raise InputError(f"task {CUSTOM!r} has no data of its own: give --train-file and --validation-file")
     elif data_dir is not None:
         official = GLUE[known.name]  # `known` may come from a run on own files, with their columns and one split
         data = _from_rows(official, read_folder(official, expanded(data_dir), with_train=with_train))
     else:
-        data = _from_hub(GLUE[known.name], with_train=with_train)
+        splits = read_hub(GLUE[known.name], with_train=with_train)
+        sources = {split: Source(f"the hub's {HUB_DATASET} {known.name}", len(rows)) for split, rows in splits.items()}
+        data = Data(GLUE[known.name], splits.pop("train", None), splits, sources)
     return replace(
         data,
         train=None if data.train is None else _subset(data.train, max_train_rows, seed),
@@ -130,6 +117,7 @@ def _from_files(
     label_column: str | None,
     *,
     with_train: bool,
+    allow_unlabelled: bool,
 ) -> Data:
     if validation_file is None or (train_file is None and with_train):
         missing = "--validation-file" if validation_file is None else "--train-file"
@@ -140,18 +128,23 @@ def _from_files(
         paths = {"train": expanded(train_file), **paths}
     tables = {split: open_table(path) for split, path in paths.items()}
     first = next(iter(tables.values()))
-    columns = _text_columns(text_columns, task, first)
+    columns = choose_text_columns(text_columns, task, first)
     label_column = label_column or (task.label_column if task else "label")
     if label_column in columns:
         raise InputError(f"column {label_column!r} is named both as text and as label: they must differ")
-    rows = {split: table.select(columns, label_column) for split, table in tables.items()}
+    rows = {
+        split: table.select(columns, label_column, allow_unlabelled=allow_unlabelled and split == "train")
+        for split, table in tables.items()
+    }
     if task is None:
-        task = infer_task(next(iter(rows.values())), columns, label_column)
+        named_by = next(iter(rows.values()))  # both files where labels are missing in the first
+        sources = [named_by] if len(named_by.labelled()) == len(named_by.labels) else list(rows.values())
+        task = infer_task(sources, columns, label_column)
     task = replace(task, columns=columns, label_column=label_column, validation_splits=("validation",))
     return _from_rows(task, rows if with_train else {"validation": rows["validation"]})
 
 
-def _text_columns(text_columns: Sequence[str] | None, task: Task | None, table: Table) -> tuple[str, ...]:
+def choose_text_columns(text_columns: Sequence[str] | None, task: Task | None, table: Table) -> tuple[str, ...]:
     """The text columns that were named, or the task's, or for a custom task the usual ones that the file has."""
     if isinstance(text_columns, str):
         text_columns = (text_columns,)
@@ -169,8 +162,8 @@ def _text_columns(text_columns: Sequence[str] | None, task: Task | None, table: 
         if set(usual) <= set(table.columns):
             return usual
     raise InputError(
-        f"{table.path} has none of the usual text columns: name one or two of its columns with --text-columns "
-        f"(found {', '.join(table.columns)})"
+        f"{table.path} has none of the usual text columns, such as 'text' or 'sentence': {table.described()}; name one "
+        "or two of them with --text-columns"
     )
 
 
@@ -180,56 +173,21 @@ def _from_rows(task: Task, splits: dict[str, Rows]) -> Data:
     kind = Value("float64" if task.is_regression else "int64")
     names = TEXTS[: len(task.columns)]
     features = Features({**{name: Value("string") for name in names}, "label": kind})
-    datasets = {}
+    datasets, sources = {}, {}
     for split, rows in splits.items():
         columns: dict[str, Iterable[Any]] = dict(zip(names, map(list, zip(*rows.texts, strict=True)), strict=True))
         datasets[split] = Dataset.from_dict({**columns, "label": parse_labels(task, rows)}, features=features)
         if rows.skipped:
             logger.warning("%s: %d malformed rows left out", shown(rows.path), rows.skipped)
-    skipped = {split: rows.skipped for split, rows in splits.items() if rows.skipped}
-    return Data(task, datasets.pop("train", None), datasets, skipped)
-
-
-def _from_hub(task: Task, *, with_train: bool) -> Data:
-    from datasets import Value, load_dataset
-
-    datasets = {}
-    for split in (("train",) if with_train else ()) + task.validation_splits:
-        try:
-            rows = load_dataset(HUB_DATASET, task.name, split=split)
-        except Exception as error:  # the hub's clients raise errors of several libraries with no common base
-            reason = (str(error).splitlines() or [""])[0][:200]
-            raise InputError(
-                f"task {task.name!r} could not be read from the hub's {HUB_DATASET} "
-                f"({type(error).__name__}: {reason}): "
-                "give --data-dir with GLUE's classic folders or your own --train-file and --validation-file, or set "
-                "HF_HUB_OFFLINE=1 where the dataset is in the local cache"
-            ) from error
-        wanted = dict(zip((*task.columns, task.label_column), (*TEXTS[: len(task.columns)], "label"), strict=True))
-        missing = [column for column in wanted if column not in rows.column_names]
-        if missing:
-            raise InputError(
-                f"column {missing[0]!r} is missing in the hub's {HUB_DATASET} {task.name} {split}: "
-                f"its columns are {', '.join(rows.column_names)}"
-            )
-        rows = rows.select_columns(list(wanted)).rename_columns({old: new for old, new in wanted.items() if old != new})
-        rows = rows.cast_column("label", Value("float64" if task.is_regression else "int64"))
-        _check_hub_labels(task, split, rows)
-        datasets[split] = rows
-    return Data(task, datasets.pop("train", None), datasets)
-
-
-def _check_hub_labels(task: Task, split: str, rows: Dataset) -> None:
-    labels = np.asarray(rows["label"], dtype=np.float64)
-    if labels.size == 0:
-        raise InputError(f"the hub's {HUB_DATASET} {task.name} {split} has no rows: its local copy may be damaged")
-    low, high = task.label_range or (0.0, task.num_labels - 1.0)
-    bad = np.flatnonzero(~((labels >= low) & (labels <= high)))
-    if bad.size:
-        raise InputError(
-            f"label {labels[bad[0]]:g} in row {bad[0]} of the hub's {HUB_DATASET} {task.name} {split} is out of range: "
-            f"expected {low:g} to {high:g}"
+        sources[split] = Source(
+            shown_path(rows.path),
+            len(rows.lines),
+            rows.skipped,
+            unlabelled=len(rows.labels) - len(rows.labelled()),
+            empty=sum(any(not text.strip() for text in texts) for texts in rows.texts),
+            notes=rows.notes,
         )
+    return Data(task, datasets.pop("train", None), datasets, sources)
 
 
 def _subset(rows: Dataset, limit: int | None, seed: int) -> Dataset:

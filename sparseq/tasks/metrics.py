@@ -1,4 +1,4 @@
-"""GLUE's metrics and the mean that it makes of them.
+"""GLUE's metrics and the mean that it makes of them; and F1 over the classes of the user's own tasks.
 
 All values are fractions, not percent: accuracy and F1 lie in 0..1, the correlations in -1..1. A correlation with a
 constant (all predictions alike) is undefined; it counts as 0.0 here, as Matthews' does in scikit-learn.
@@ -29,6 +29,13 @@ def _f1(predictions: Array, labels: Array) -> float:
     return float(f1_score(labels, predictions, zero_division=0.0))
 
 
+def _macro_f1(predictions: Array, labels: Array) -> float:
+    """The plain mean of the F1 of each class that is predicted or present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
 def _matthews(predictions: Array, labels: Array) -> float:
     from sklearn.metrics import matthews_corrcoef
 
@@ -55,6 +62,7 @@ def _spearman(predictions: Array, labels: Array) -> float:
 METRICS: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
+    "macro_f1": _macro_f1,
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,

@@ -2,7 +2,8 @@
 
 GLUE's definitions are those of Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language
 Understanding" (2019), table 1: Matthews correlation for CoLA, accuracy and F1 for MRPC and QQP, Pearson and Spearman
-correlation for STS-B, accuracy elsewhere, and the plain mean where a task has two.
+correlation for STS-B, accuracy elsewhere, and the plain mean where a task has two. WNLI is the ninth, which many leave
+out: its development set contradicts its training set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from sparseq_kernels.untrusted import QUOTED, quoted
 
 CUSTOM = "custom"
 """The name of a task whose columns and labels are inferred from the user's own files."""
+
+TEXTS = ("text_a", "text_b")
+"""What the text columns are called in every loaded dataset; the label's column is "label"."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,10 @@ GLUE: dict[str, Task] = {
         ),
         Task("qnli", ("question", "sentence"), label_names=_ENTAILMENT),
         Task("rte", ("sentence1", "sentence2"), label_names=_ENTAILMENT),
+        Task("wnli", ("sentence1", "sentence2"), label_names=_ENTAILMENT[::-1]),
     )
 }
-"""GLUE's eight tasks of the paper by name; names, columns and label order are those of the hub's `nyu-mll/glue`."""
+"""GLUE's nine tasks by name; names, columns and label order are those of the hub's `nyu-mll/glue`."""
 
 
 def plain_name(name: str) -> str:
@@ -131,7 +136,7 @@ def get_task(name: str) -> Task:
     """The GLUE task called `name`, however it is spelled ("SST-2", "sst-2", "sst2").
 
     Raises:
-        InputError: GLUE has no such task; the sentence lists the eight.
+        InputError: GLUE has no such task; the sentence lists all.
     """
     task = GLUE.get(plain_name(name))
     if task is None:

@@ -48,6 +48,26 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
     )
 
 
+def count_cut(rows: Dataset, tokens: Dataset, tokenizer: Any, max_length: int) -> int:
+    """How many of the texts or pairs were longer than `max_length` tokens, and so were cut.
+
+    rows: with `text_a` and perhaps `text_b`. tokens: the same rows, as `tokenise` gave them.
+    """
+    full = [row for row, length in enumerate(lengths(tokens)) if length >= max_length]
+    cut = 0
+    for start in range(0, len(full), 1000):  # only these can be longer: few are tokenised twice
+        batch = rows.select(full[start : start + 1000])
+        pair = (batch["text_b"][:],) if "text_b" in batch.column_names else ()
+        whole = tokenizer(batch["text_a"][:], *pair, truncation=False, verbose=False)["input_ids"]
+        cut += sum(len(ids) > max_length for ids in whole)
+    return cut
+
+
+def describe_cut(cut: int, max_length: int) -> str:
+    """What is said of texts that were cut: "12 texts cut at 128 tokens"."""
+    return f"{cut:,} {'text' if cut == 1 else 'texts'} cut at {max_length} tokens"
+
+
 def lengths(rows: Dataset) -> list[int]:
     """Tokens of each tokenised row."""
     return [len(ids) for ids in rows["input_ids"]]

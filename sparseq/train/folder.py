@@ -1,9 +1,12 @@
 """The run's folder: which run it holds, how far that run is, and its checkpoints.
 
-The protocol that makes a run survive being killed at any moment:
-- `recipe.toml` is written first and says whose folder it is;
-- `checkpoints/checkpoint-N/complete` is written after everything else in that checkpoint, and removed before anything
-  else of it is; a checkpoint without it does not count and is cleared away at the next start;
+The protocol that makes a run survive being killed at any moment, and never go on from what it did not write:
+- one run at a time holds the folder's lock (see `lock`);
+- `recipe.toml`, then `checkpoints/fingerprint.json` (see `fingerprint`) are written first and say whose folder it is;
+- `checkpoints/checkpoint-N/complete` is written after everything else in that checkpoint is on the disk, with the size
+  and sha256 of every file, and removed before anything else of it is; a checkpoint that does not fit its marker does
+  not count and is cleared away at the next start;
+- the last complete checkpoint stays until the next one is complete, and the one before it after that;
 - `metrics.json` is written last, when the model is packed, saved, loaded back and scored: with it the run is finished.
 Each of these files appears whole or not at all.
 """
@@ -11,29 +14,23 @@ Each of these files appears whole or not at all.
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.failures import writing
 from sparseq.paths import names_in
 from sparseq.reading import brief, build, read_json
 
+from .durable import PARTIAL, read_sealed, seal, unseal, write_sealed, write_whole
+from .lock import LOCK, run_lock
 from .recipe import Recipe
 
 RECIPE, METRICS, CHECKPOINTS, MARKER = "recipe.toml", "metrics.json", "checkpoints", "complete"
-PARTIAL = ".partial"
-STATE = "trainer_state.json"
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Writes a text file so that it is there whole or not at all, whenever the process is killed."""
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+FINGERPRINT = "fingerprint.json"
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,14 @@ class Marker:
 
     step, max_steps: optimizer steps done, and the run's number of them.
     seconds: wall time of the run so far, over all its processes' lives.
-    world_size: processes that trained.
+    world_size: processes that trained. threads: of each of them, see `torch.get_num_threads`.
     """
 
     step: int
     max_steps: int
     seconds: float
     world_size: int
+    threads: int
 
 
 class RunFolder:
@@ -65,7 +63,7 @@ class RunFolder:
         if not os.path.isdir(self.path):
             raise InputError(f"--out {self.path} is a file: give a folder, new or of the same run")
         if not os.path.exists(self.path / RECIPE):
-            strange = [name for name in names_in(self.path) if not name.endswith(PARTIAL)]
+            strange = [name for name in names_in(self.path) if name != LOCK and not name.endswith(PARTIAL)]
             if strange:
                 raise InputError(
                     f"--out {self.path} is not empty ({strange[0]} is in it) and holds no run: give a new folder"
@@ -81,45 +79,81 @@ class RunFolder:
             )
         return os.path.exists(self.path / METRICS)
 
-    def begin(self, recipe: Recipe) -> None:
-        """Makes the folder and leaves the recipe in it; does nothing where it is already."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not (self.path / RECIPE).exists():
-                write_whole(self.path / RECIPE, recipe.to_toml())
-        except OSError as error:
-            raise InputError(f"cannot write to --out {self.path}: {error.strerror}") from None
+    def locked(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Keeps other runs out while the block runs: see `run_lock`."""
+        return run_lock(self.path, say, ours=os.path.exists(self.path / RECIPE))
 
-    def clear_incomplete(self) -> None:
-        """Removes what a killed process left half-written."""
+    def begin(self, recipe: Recipe, fingerprint: dict[str, str]) -> list[str]:
+        """Leaves the recipe and the fingerprint in the folder, and removes what cannot be gone on from; returns a
+        sentence for each checkpoint that is damaged.
+
+        InputError: the run that was begun here has another fingerprint. MachineError: the folder cannot be written to.
+        """
+        known = self._fingerprint()
+        if known is not None:
+            if changed := [name for name in {**known, **fingerprint} if known.get(name) != fingerprint.get(name)]:
+                raise self.other_run(changed)
+            return self.clear_incomplete()
+        told = []
+        if self._found():
+            told.append(f"the checkpoints in {self.checkpoints} do not say what they were trained on and are not used")
+        if not (self.path / RECIPE).exists():
+            write_whole(self.path / RECIPE, recipe.to_toml())
+        with writing(self.checkpoints):
+            self.tidy()
+            self.checkpoints.mkdir()
+        write_sealed(self.checkpoints / FINGERPRINT, fingerprint)
+        return told
+
+    def other_run(self, changed: list[str]) -> InputError:
+        """What to raise where the run in the folder had the same settings and another fingerprint."""
+        verb = "has" if len(changed) == 1 else "have"
+        return InputError(
+            f"--out {self.path} already holds a run with these settings, but the {' and the '.join(changed)} {verb} "
+            "changed since: give another folder, or remove that one"
+        )
+
+    def _fingerprint(self) -> dict[str, str] | None:
+        try:
+            return read_sealed(self.checkpoints / FINGERPRINT)
+        except ValueError:
+            return None
+
+    def clear_incomplete(self) -> list[str]:
+        """Removes what a killed process left half-written, and what does not fit its marker; a sentence for each of the
+        latter."""
+        told = []
         for path in self._found():
-            if not (path / MARKER).exists():
-                shutil.rmtree(path)
+            try:
+                self._marker(path)
+            except ValueError as error:
+                if (path / MARKER).exists():
+                    told.append(f"the checkpoint {path} is damaged ({brief(error)}) and is not used")
+                with writing(path):
+                    self._remove(path)
+        return told
 
     def last_checkpoint(self) -> tuple[Path, Marker] | None:
-        """The complete checkpoint that is furthest on, None if there is none."""
-        complete = [path for path in self._found() if (path / MARKER).exists()]
-        if not complete:
-            return None
-        latest = max(complete, key=_step)
-        try:
-            marker = build(Marker, read_json(latest / MARKER))
-            if (latest / STATE).exists():
-                read_json(latest / STATE)  # transformers opens it without such care
-        except ValueError as error:
-            raise InputError(
-                f"the checkpoint {latest} is damaged ({brief(error)}): remove that folder, and the run goes on from "
-                "an earlier one or begins again"
-            ) from error
-        return latest, marker
+        """The complete checkpoint that is furthest on and is as it was written, None if there is none."""
+        for path in sorted(self._found(), key=_step, reverse=True):
+            try:
+                return path, self._marker(path)
+            except ValueError:
+                continue
+        return None
+
+    def make_room(self, checkpoint: Path) -> None:
+        """Before a checkpoint is written: leaves of the others only the last one."""
+        for path in sorted((path for path in self._found() if path != checkpoint), key=_step)[:-1]:
+            self._remove(path)
 
     def complete(self, checkpoint: Path, marker: Marker) -> None:
-        """Declares a checkpoint complete, then removes the others."""
-        write_whole(checkpoint / MARKER, json.dumps(asdict(marker)))
-        for path in self._found():
-            if path != checkpoint:
-                (path / MARKER).unlink(missing_ok=True)
-                shutil.rmtree(path)
+        """Declares a checkpoint complete. MachineError: it cannot be written."""
+        seal(checkpoint, MARKER, asdict(marker))
+
+    def discard(self, checkpoint: Path) -> None:
+        """Removes a checkpoint that could not be written to its end."""
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Writes `metrics.json`, with which the run is finished, then removes its checkpoints."""
@@ -131,8 +165,6 @@ class RunFolder:
         if self.last_checkpoint() is None:
             self.tidy()
             (self.path / RECIPE).unlink(missing_ok=True)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
 
     def tidy(self) -> None:
         """Removes what only an unfinished run needs."""
@@ -150,6 +182,14 @@ class RunFolder:
         if not isinstance(found, dict) or not isinstance(found.get("task_definition"), dict):
             raise InputError(f"{self.path / METRICS} is not what `sparseq compress` wrote: run it into a new folder")
         return found
+
+    def _marker(self, checkpoint: Path) -> Marker:
+        """ValueError, a short reason: the checkpoint is not complete, or not as it was written."""
+        return build(Marker, unseal(checkpoint, MARKER))
+
+    def _remove(self, checkpoint: Path) -> None:
+        (checkpoint / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
 
     def _found(self) -> list[Path]:
         return [path for path in self.checkpoints.glob("checkpoint-*") if path.is_dir() and path.name[11:].isdecimal()]

@@ -2,15 +2,19 @@
 
 import logging
 import os
+import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-from sparseq.errors import InputError
+from sparseq.errors import InputError, MachineError
+
+T = TypeVar("T")
 
 # Of every evaluation and calibration, whatever a model was trained in.
 EVALUATION_PRECISION = "fp32"
@@ -42,6 +46,34 @@ def barrier() -> None:
     """Waits for the other processes."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def in_first(function: Callable[[], T]) -> T:
+    """What `function` returns in the first process, in every process; so with its InputError or MachineError."""
+    if world_size() == 1:
+        return function()
+    outcome: list[T | InputError | MachineError | None] = [None]
+    if rank() == 0:
+        try:
+            outcome = [function()]
+        except (InputError, MachineError) as error:
+            outcome = [error]
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], (InputError, MachineError)):
+        raise outcome[0]
+    return outcome[0]  # type: ignore[return-value]
+
+
+def processor() -> str:
+    """The name of what computes here, as its maker calls it: the GPU's, otherwise the CPU's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(device())
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            named = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        named = []
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def device() -> torch.device:

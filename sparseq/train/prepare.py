@@ -1,14 +1,16 @@
 """Everything a run needs, loaded and checked before its folder is made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+import transformers
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import set_seed
 
-from sparseq.distill import HiddenStates, TeacherLogits, digest_model, digest_texts, layer_map
+from sparseq.distill import HiddenStates, TeacherLogits, digest_texts, layer_map
 from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.nn import convert, prunable
@@ -20,6 +22,7 @@ from sparseq_kernels.patterns import Pattern
 from . import machine
 from .console import Reporter
 from .data import check_length, tokenise
+from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .recipe import Recipe
 from .scoring import predict_logits
 
@@ -28,7 +31,7 @@ from .scoring import predict_logits
 class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
-    precision: of training and of the teacher's logits, 'fp32' or 'bf16'.
+    precision: of training and of the teacher's logits, 'fp32' or 'bf16'. fingerprint: of all that was loaded.
     """
 
     data: Data
@@ -39,6 +42,7 @@ class Prepared:
     teacher_tokenizer: Any = None
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
+    fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
@@ -59,32 +63,18 @@ def prepare(recipe: Recipe) -> Prepared:
     if recipe.task is not None and recipe.task.lower() != CUSTOM:
         get_task(recipe.task)
     precision = machine.pick_precision(recipe.precision)
-    if recipe.augment_copies:
-        from sparseq.augment.wordnet import load_wordnet
-
-        load_wordnet(recipe.wordnet)
-    data = load_data(
-        recipe.task or CUSTOM,
-        data_dir=recipe.data_dir,
-        train_file=recipe.train_file,
-        validation_file=recipe.validation_file,
-        text_columns=recipe.text_columns or None,
-        label_column=recipe.label_column,
-        max_train_rows=recipe.max_train_rows,
-        max_validation_rows=recipe.max_validation_rows,
-        seed=recipe.seed,
-    )
+    fingerprint = wordnet_fingerprint(recipe)
+    data = read_data(recipe)
     task = data.task
-    set_seed(recipe.seed)  # the new head is drawn here
-    labels = {"num_labels": task.num_labels, "label_names": task.label_names, "regression": task.is_regression}
-    student, tokenizer = load_model(recipe.model, layers=recipe.layers, **labels)  # type: ignore[arg-type]
+    student, tokenizer = load_student(recipe, task)
     check_length(recipe.max_length, tokenizer, student, recipe.model)
     prepared = Prepared(data, student, tokenizer, precision)
+    prepared.fingerprint = {**of_data(data), **of_model(student, tokenizer), **fingerprint}
     if recipe.uses("kd"):
         kd_loss(recipe, task)
-        assert recipe.teacher is not None  # the recipe was validated
-        prepared.teacher, prepared.teacher_tokenizer = load_model(recipe.teacher, teacher=True, **labels)  # type: ignore[arg-type]
-        check_length(recipe.max_length, prepared.teacher_tokenizer, prepared.teacher, recipe.teacher)
+        prepared.teacher, prepared.teacher_tokenizer = load_teacher(recipe, task)
+        check_length(recipe.max_length, prepared.teacher_tokenizer, prepared.teacher, str(recipe.teacher))
+        prepared.fingerprint |= of_model(prepared.teacher, prepared.teacher_tokenizer, "teacher")
         if recipe.hidden_loss:
             _prepare_hidden(prepared)
     if recipe.uses("qat") or recipe.uses("mp"):
@@ -99,6 +89,46 @@ def prepare(recipe: Recipe) -> Prepared:
     if recipe.uses("mp"):
         pruner(recipe, student, steps=0)
     return prepared
+
+
+def read_data(recipe: Recipe) -> Data:
+    """The recipe's training and validation rows."""
+    return load_data(
+        recipe.task or CUSTOM,
+        data_dir=recipe.data_dir,
+        train_file=recipe.train_file,
+        validation_file=recipe.validation_file,
+        text_columns=recipe.text_columns or None,
+        label_column=recipe.label_column,
+        max_train_rows=recipe.max_train_rows,
+        max_validation_rows=recipe.max_validation_rows,
+        seed=recipe.seed,
+    )
+
+
+def load_student(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
+    """(the recipe's student before it is converted, its tokenizer). Seeds every generator."""
+    set_seed(recipe.seed)  # the new head is drawn here
+    return load_model(recipe.model, layers=recipe.layers, **_labels(task))
+
+
+def load_teacher(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
+    """(the recipe's teacher, its tokenizer)."""
+    assert recipe.teacher is not None  # the recipe was validated
+    return load_model(recipe.teacher, teacher=True, **_labels(task))
+
+
+def wordnet_fingerprint(recipe: Recipe) -> Fingerprint:
+    """Of the WordNet that copies of rows are made with; empty where none are."""
+    if not recipe.augment_copies:
+        return {}
+    from sparseq.augment.wordnet import load_wordnet
+
+    return of_wordnet(load_wordnet(recipe.wordnet).path)
+
+
+def _labels(task: Task) -> dict[str, Any]:
+    return {"num_labels": task.num_labels, "label_names": task.label_names, "regression": task.is_regression}
 
 
 def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
@@ -153,15 +183,18 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
     """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before."""
     teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
     assert teacher is not None
-    texts = [rows[name] for name in ("text_a", "text_b") if name in rows.column_names]
-    vocabulary = digest_texts([[f"{k} {v}" for k, v in sorted(tokenizer.get_vocab().items())]])
+    texts = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
     key = (
         digest_texts(texts),
-        digest_model(teacher),
-        vocabulary,
-        type(tokenizer).__name__,
+        prepared.fingerprint["teacher"],
+        prepared.fingerprint["teacher's tokenizer"],
         str(recipe.max_length),
         prepared.precision,
+        # rows are padded together, and sums rounded, otherwise on another device or by another version
+        str(recipe.eval_batch_size),
+        machine.device().type,
+        torch.__version__,
+        transformers.__version__,
     )
     cache = TeacherLogits(cache_dir() / "logits", key)
 
@@ -173,11 +206,9 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
         )  # fmt: skip
 
     with reporter.phase("teacher logits", len(rows)) as phase:
-        if machine.rank() == 0:
-            cache.get(len(rows), compute)
-        machine.barrier()
-        logits = cache.get(len(rows), compute)
-        phase.update(len(rows), f"kept in {cache.path.parent}")
+        logits = machine.in_first(lambda: cache.get(len(rows), compute, reporter.say))
+        kept = f"kept in {cache.folder}" if cache.path.exists() else "not kept"
+        phase.update(len(rows), kept)
     if not logits.isfinite().all():
         raise InputError(f"the logits of teacher {recipe.teacher} hold NaN or infinity: use another teacher")
     return logits

@@ -1,7 +1,6 @@
 """`Recipe`: every setting of a compression run, its default and what it means; reads and writes TOML and YAML."""
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,10 +10,11 @@ from typing import Any
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
-from sparseq_kernels.untrusted import QUOTED, quoted
+from sparseq_kernels.untrusted import quoted
 
 from .recipe_file import read_settings
 from .settings import Setting, layers, names, number, optional, setting, text, whole, yes_no
+from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
@@ -120,14 +120,17 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "the recipe") -> "Recipe":
-        """A recipe of `values`, the rest defaults. Raises InputError for unknown names and wrong types."""
+        """A recipe of `values`, the rest defaults; None is not given, for a setting that need not be. Raises InputError
+        for unknown names and wrong types."""
         known = cls.settings()
+        left = {field.name for field in fields(cls) if field.default in (None, ())}
         for name in values:
             if name not in known:
-                close = difflib.get_close_matches(str(name)[:QUOTED], known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the settings are {', '.join(known)}"
+                close = meant(name, known)
+                hint = f"did you mean {close!r}?" if close else f"the settings are {', '.join(known)}"
                 raise InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")
-        return cls(**{name: known[name].value(name, raw) for name, raw in values.items()})
+        given = {name: raw for name, raw in values.items() if raw is not None or name not in left}
+        return cls(**{name: known[name].value(name, raw) for name, raw in given.items()})
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Recipe":

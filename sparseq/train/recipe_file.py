@@ -1,7 +1,8 @@
 """What a recipe file says, before it becomes a `Recipe`: TOML or YAML from anywhere, so everything about it is bounded.
 
 A setting is a number, a text or a list of them: no recipe needs more than a few levels or any of YAML's references,
-whose expansion is not bounded by the size of the file.
+whose expansion is not bounded by the size of the file. What a YAML scalar is, its setting decides and not YAML, which
+takes `2:4` for 124 and `no` for False.
 """
 
 import importlib
@@ -15,6 +16,8 @@ from sparseq.reading import brief, read_text
 MOST_BYTES = 64 * 2**10
 MOST_LEVELS = 16
 
+_NOTHING = ("", "~", "null")
+
 # Bare and quoted parts of a dotted key. The standard library's parser takes quadratic time in their number.
 _KEY_PARTS = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*)""" + "{" + str(2 * MOST_LEVELS) + "}"
@@ -22,7 +25,8 @@ _KEY_PARTS = re.compile(
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a .toml, .yaml or .yml file, as written.
+    """The settings in a .toml, .yaml or .yml file: TOML's with their types, YAML's as texts, lists of texts, and None
+    for an unquoted `null`, `~` or nothing.
 
     InputError: another suffix; no regular file of at most `MOST_BYTES` of UTF-8 text; not valid; nested deeper than
     `MOST_LEVELS`; a setting given twice; YAML's anchors, aliases or tags; no table of settings.
@@ -60,10 +64,23 @@ def _parse_yaml(content: str) -> Any:
 
     try:
         _check_events(yaml.parse(content, yaml.SafeLoader))
-        _check_names(yaml.compose(content, yaml.SafeLoader))
-        return yaml.safe_load(content) or {}
+        root = yaml.compose(content, yaml.SafeLoader)
+        _check_names(root)
+        found = None if root is None else _value(root)
+        return {} if found is None else found
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+def _value(node: Any) -> Any:
+    """What a node of YAML holds: text, None, or a list or dict of them. Its depth was checked."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): _value(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    return None if node.style is None and node.value.lower() in _NOTHING else node.value
 
 
 def _check_events(events: Any) -> None:

@@ -3,7 +3,8 @@
 import gc
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,38 @@ from transformers import DataCollatorWithPadding
 import sparseq
 from sparseq import checkpoint
 from sparseq.errors import InputError
+from sparseq.failures import memory_kept, writing
 from sparseq.nn import check_finite, pack, prunable
 from sparseq.reading import build
 from sparseq.size import size_report
-from sparseq.tasks import score
+from sparseq.tasks import Task, score
 
 from . import interrupt, machine
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
 from .console import Reporter
 from .data import SimilarLengths, lengths
+from .fingerprint import Fingerprint, compare, of_data, of_model
 from .folder import RunFolder
-from .prepare import Prepared, kd_loss, prepare, pruner, training_rows
+from .prepare import (
+    Prepared,
+    kd_loss,
+    load_student,
+    load_teacher,
+    prepare,
+    pruner,
+    read_data,
+    training_rows,
+    wordnet_fingerprint,
+)
 from .recipe import Recipe
 from .scoring import evaluate_model
 from .trainer import CompressTrainer, Losses, training_arguments
 
 CALIBRATION_BATCHES = 8
+LESS_MEMORY = (
+    "give a smaller --batch-size, --eval-batch-size or --max-length (another --batch-size or --max-length is another "
+    "run, into another --out), or free some; the same command goes on from its last checkpoint"
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,10 @@ class RunResult:
     `score_before_packing` is the trained model's. sparsity, pattern: as asked for, None without mp; sparsity_reached:
     share of all the weights that mp acts on which is removed. bits: None without qat. Sizes in bytes: see
     `sparseq.size_report`. rows: of each split, training with its augmented copies. steps: of the optimizer. seconds:
-    wall time, over resumes. task_definition: names the labels for predicting.
+    wall time, over resumes. task_definition: names the labels for predicting. threads, processor: of the process that
+    scored, and of training unless it was resumed on another machine; sums are rounded otherwise with another number of
+    threads. fingerprint: digests of data, models and tokenizers (see `fingerprint`). The last three are empty in what
+    older versions wrote. finished_before: the run was found finished, and was not run again.
     """
 
     task: str
@@ -67,11 +87,15 @@ class RunResult:
     seconds: float
     versions: dict[str, str]
     task_definition: dict[str, Any]
+    threads: int | None = None
+    processor: str | None = None
+    fingerprint: dict[str, str] = field(default_factory=dict)
     out: str = field(default="", compare=False)
+    finished_before: bool = field(default=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
-        return {key: value for key, value in asdict(self).items() if key != "out"}
+        return {key: value for key, value in asdict(self).items() if key not in ("out", "finished_before")}
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "RunResult":
@@ -90,10 +114,13 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     """Runs a recipe to its end and returns what it came to; broken off, the same call goes on from its last checkpoint.
 
     The folder `recipe.out` then holds `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and
-    `metrics.json`. A run that has finished there before is not run again. Under torchrun every process calls this.
+    `metrics.json`. A run that has finished there before is not run again. One run at a time has the folder. Under
+    torchrun every process calls this.
 
-    Raises InputError for a recipe, data or models that cannot run, before anything is written; and for a loss or
-    weights that are not finite, naming the layer.
+    Raises InputError for a recipe, data or models that cannot run, before anything is written; for a folder that holds
+    another run, or the same with other data or models, or that another process is running in; and for a loss, gradient
+    or weights that are not finite, naming the layer. Raises MachineError where the disk is full or memory runs out: the
+    same call goes on afterwards.
     """
     began = time.monotonic()
     recipe = recipe.validate().resolved()
@@ -102,31 +129,50 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     reporter = reporter or Reporter(silent=machine.rank() > 0)
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
-    finished = folder.check(recipe)
-    machine.barrier()  # no process may look after another has begun to write
-    if finished:
-        if machine.rank() == 0:
-            folder.tidy()
-        return RunResult.from_folder(folder.path)
-    with reporter.phase("loading models and data"):
-        arguments = training_arguments(recipe, folder)
-        prepared = prepare(recipe)
-    machine.barrier()
-    if machine.rank() == 0:
-        folder.begin(recipe)
-        folder.clear_incomplete()
-    machine.barrier()
-    try:
-        rows, splits = training_rows(recipe, prepared, reporter)
-        trainer = _train(recipe, prepared, folder, arguments, rows, began, reporter)
-        if machine.rank() == 0:
-            _finish(recipe, prepared, folder, trainer, rows, splits, reporter)
-    except InputError:
-        if machine.rank() == 0:
-            folder.abandon()
-        raise
-    machine.barrier()
+    if machine.in_first(lambda: folder.check(recipe)):
+        return machine.in_first(lambda: _finished_before(recipe, folder, reporter))
+    with ExitStack() as held, memory_kept(LESS_MEMORY):
+        machine.in_first(lambda: held.enter_context(folder.locked(reporter.say)))
+        with reporter.phase("loading models and data"):
+            arguments = training_arguments(recipe, folder)
+            prepared = prepare(recipe)
+        for damage in machine.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
+            reporter.say(damage)
+        try:
+            rows, splits = training_rows(recipe, prepared, reporter)
+            trainer = _train(recipe, prepared, folder, arguments, rows, began, reporter)
+            machine.in_first(lambda: _finish(recipe, prepared, folder, trainer, rows, splits, reporter))
+        except InputError:
+            if machine.rank() == 0:
+                folder.abandon()
+            raise
     return RunResult.from_folder(folder.path)
+
+
+def _finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
+    """The result of a run that has finished here. InputError: its data or models are others now."""
+    result = RunResult.from_folder(folder.path)
+    task = Task.from_dict(result.task_definition)
+    sources: dict[str, Callable[[], Fingerprint]] = {
+        "data": lambda: of_data(read_data(recipe)),
+        "model": lambda: of_model(*load_student(recipe, task)),
+    }
+    if recipe.uses("kd"):
+        sources["teacher"] = lambda: of_model(*load_teacher(recipe, task), "teacher")
+    if recipe.augment_copies:
+        sources["wordnet"] = lambda: wordnet_fingerprint(recipe)
+    reporter.say(f"{folder.path}: finished before, not run again")
+    if not result.fingerprint:
+        reporter.say("an older version ran it: whether its data and models are still the same is not known")
+    else:
+        with reporter.phase("comparing data and models"):
+            changed, not_compared = compare(recipe, result.fingerprint, sources)
+        if changed:
+            raise folder.other_run(changed)
+        for source, why in not_compared.items():
+            reporter.say(f"whether the {source} is still the same cannot be told ({why})")
+    folder.tidy()  # in case the run was killed after its last step
+    return replace(result, finished_before=True)
 
 
 def _train(
@@ -155,6 +201,13 @@ def _train(
             f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot go on with "
             f"{machine.world_size()}: start as many"
         )
+    if last is not None:
+        reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
+        if last[1].threads != (threads := torch.get_num_threads()):
+            reporter.say(
+                f"begun with {last[1].threads} thread(s) and going on with {threads}: sums are rounded otherwise, and "
+                "the result can differ from that of an unbroken run"
+            )
     # What earlier processes spent counts; so does what this one has spent so far.
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
     collate = DataCollatorWithPadding(prepared.tokenizer)
@@ -215,7 +268,8 @@ def _finish(
         counts = [layer.weight_counts() for layer in prunable(student, embeddings=recipe.prune_embeddings).values()]
         reached = 1 - sum(c.kept for c in counts) / sum(c.total for c in counts)
     with reporter.phase("packing and saving") as phase:
-        checkpoint.save(pack(student).cpu(), folder.path, tokenizer)
+        with writing(folder.path):
+            checkpoint.save(pack(student).cpu(), folder.path, tokenizer)
         model = checkpoint.load(folder.path)
         sizes = size_report(model)
         phase.update(note=f"{sizes.stored_bytes / 1e6:.2f} MB")
@@ -242,6 +296,9 @@ def _finish(
         seconds=round(trainer.seconds, 2),
         versions=_versions(),
         task_definition=task.as_dict(),
+        threads=torch.get_num_threads(),
+        processor=machine.processor(),
+        fingerprint=prepared.fingerprint,
     )
     folder.finish(result.as_dict())
 

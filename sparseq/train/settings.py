@@ -76,15 +76,16 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = F
 
 
 def whole(low: int = 0, high: int | None = None) -> Any:
-    """A parser of whole numbers from `low` up to `high`; text such as '8' and floats such as 8.0 count."""
+    """A parser of whole numbers from `low` up to `high`; 8, 8.0 and 8e0 are one, as numbers and as text."""
 
     def parse(raw: Any) -> int:
         wanted = ValueError(f"a whole number of at least {low}" + ("" if high is None else f" and at most {high}"))
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
             raise wanted
         try:
-            value, exact = int(raw), float(raw)
-        except (ValueError, OverflowError):
+            exact = float(raw)
+            value = raw if isinstance(raw, int) else int(exact)
+        except (ValueError, OverflowError):  # infinity is an overflow
             raise wanted from None
         if value != exact or value < low or (high is not None and value > high):
             raise wanted
@@ -98,10 +99,13 @@ def optional(parse: Callable[[Any], Any]) -> Any:
     return lambda raw: None if raw is None else parse(raw)
 
 
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 def yes_no(raw: Any) -> bool:
-    """True or False, from a file or from the words true and false."""
-    if isinstance(raw, str) and raw.lower() in ("true", "false"):
-        return raw.lower() == "true"
+    """True or False, from a file or from a word for it; the words are those of YAML 1.1."""
+    if isinstance(raw, str) and raw.lower() in _WORDS:
+        return _WORDS[raw.lower()]
     if not isinstance(raw, bool):
         raise ValueError("true or false")
     return raw
@@ -109,12 +113,12 @@ def yes_no(raw: Any) -> bool:
 
 def names(raw: Any) -> tuple[str, ...]:
     """Names as a tuple: 'a,b', ['a', 'b'], or 'none' and '' for the empty one."""
-    if raw is None or raw == "none":
+    if raw == "none":
         return ()
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]
     if not isinstance(raw, (list, tuple)) or not all(isinstance(part, str) and _writable(part) for part in raw):
-        raise ValueError("names separated by commas, or a list of names")
+        raise ValueError("names separated by commas, or a list of names, or none")
     return tuple(raw)
 
 

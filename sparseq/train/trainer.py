@@ -1,20 +1,27 @@
 """`CompressTrainer`: transformers' Trainer with our losses, order of rows, and checkpoints that resume exactly."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sparseq.checkpoint import WEIGHTS, contents
 from sparseq.distill import distillation_loss, hidden_state_loss, label_loss
-from sparseq.errors import InputError
+from sparseq.errors import InputError, MachineError
+from sparseq.failures import is_out_of_memory, writing
 from sparseq.nn import find_nonfinite, parameter_groups
+from sparseq.nn.check import checked_tensors, is_finite
+from sparseq.reading import brief
 
 from . import machine
 from .data import SimilarLengths, inputs_of
@@ -109,13 +116,26 @@ class CompressTrainer(Trainer):
             self._say_where(batch)
         return loss, outputs
 
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The step's loss, its gradient added to the parameters'. Raises InputError, naming the layer, when the
+        gradient is not finite: it would make every weight so, by the clipping of its norm."""
+        loss = super().training_step(*args, **kwargs)
+        gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        if not torch.isfinite(get_total_norm(gradients.values())):  # or a finite gradient whose norm overflows
+            wrong = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
+            if wrong:  # it spreads from a layer to those before it
+                self._refuse(f"the gradient of {wrong[-1]!r} at step {self.state.global_step + 1} is not finite")
+        return loss
+
+    def _refuse(self, what: str) -> NoReturn:
+        last = self.folder.last_checkpoint()
+        kept = f"; the checkpoint of step {last[1].step} stays, and the same command goes on from it" if last else ""
+        raise InputError(f"{what}: train with a lower --lr, or with --precision fp32, into another --out{kept}")
+
     def _say_where(self, batch: dict[str, Tensor]) -> None:
         where = find_nonfinite(self.model, batch)
         place = f"layer {where} is the first to give none" if where else "every layer's output is finite"
-        raise InputError(
-            f"the loss at step {self.state.global_step + 1} is not a finite number: {place}; "
-            "train with a lower --lr, or with --precision fp32"
-        )
+        self._refuse(f"the loss at step {self.state.global_step + 1} is not a finite number ({place})")
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over `parameter_groups`, with transformers' choice of what is decayed."""
@@ -143,19 +163,65 @@ class CompressTrainer(Trainer):
             )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        model = self.model if model is None else model
-        state = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        for name, first in contents(model).aliases.items():
-            state[name] = state[first]
-        model.load_state_dict(state)
+        with _readable(resume_from_checkpoint):
+            model = self.model if model is None else model
+            state = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+            for name, first in contents(model).aliases.items():
+                state[name] = state[first]
+            model.load_state_dict(state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _readable(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        machine.barrier()  # every process has written its random state
-        if self.args.should_save:
-            step = self.state.global_step
-            marker = Marker(step, self.state.max_steps, self.seconds, machine.world_size())
-            self.folder.complete(Path(self.args.output_dir) / f"checkpoint-{step}", marker)
+        step = self.state.global_step
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{step}"
+        self._check_state()
+        try:
+            with writing(checkpoint):
+                if self.args.should_save:
+                    self.folder.make_room(checkpoint)
+                super()._save_checkpoint(model, trial)
+            machine.barrier()  # every process has written its random state
+            if self.args.should_save:
+                marker = Marker(step, self.state.max_steps, self.seconds, machine.world_size(), torch.get_num_threads())
+                self.folder.complete(checkpoint, marker)
+        except MachineError:
+            self.folder.discard(checkpoint)  # where the disk is full, nothing else could be written
+            raise
+
+    def _check_state(self) -> None:
+        """Raises InputError where a weight, a scale or a moment of the optimizer is not finite: no run could go on from
+        it. Every process holds the same."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        moments = (
+            (f"{name} of {names.get(parameter, 'a parameter')}", value)
+            for parameter, state in self.optimizer.state.items()
+            for name, value in state.items()
+            if isinstance(value, Tensor)
+        )
+        for name, tensor in chain(checked_tensors(self.model), moments):
+            if not is_finite(tensor):
+                self._refuse(f"after step {self.state.global_step}, {name} holds NaN or Inf")
+
+
+@contextmanager
+def _readable(checkpoint: str | None) -> Iterator[None]:
+    """Raises InputError where a checkpoint, though it is as it was written, does not fit what reads it."""
+    try:
+        yield
+    except Exception as error:  # of pickle, torch and safetensors, which have no common base
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"the checkpoint {checkpoint} does not fit this version of sparseq, torch or transformers "
+            f"({brief(error)}): go on with the version that wrote it, or remove that folder"
+        ) from error
 
 
 def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:

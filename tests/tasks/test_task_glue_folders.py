@@ -1,4 +1,4 @@
-"""GLUE's classic folder layout: all eight tasks, their quirks, and what is said of a broken one."""
+"""GLUE's classic folder layout: all nine tasks, their quirks, and what is said of a broken one."""
 
 import shutil
 from pathlib import Path
@@ -41,7 +41,7 @@ def pairs(labels: list[object]) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def glue(tmp_path: Path) -> Path:
-    """A small folder with all eight tasks: three rows a file."""
+    """A small folder with all nine tasks: three rows a file."""
     root = tmp_path / "glue"
     for name in ("train.tsv", "dev.tsv"):
         write_tsv(
@@ -62,6 +62,7 @@ def glue(tmp_path: Path) -> Path:
         entailment = ["entailment", "not_entailment", "entailment"]
         write_tsv(root / "QNLI" / name, ("index", "question", "sentence", "label"), *pairs([*entailment]))
         write_tsv(root / "RTE" / name, ("index", "sentence1", "sentence2", "label"), *pairs([*entailment]), end="\r\n")
+        write_tsv(root / "WNLI" / name, ("index", "sentence1", "sentence2", "label"), *pairs([*"101"]))
     gold = ["neutral", "entailment", "contradiction"]
     rows = [(row, *"pqgabcd", *pair, label, label) for row, (pair, label) in enumerate(zip(PAIRS, gold, strict=True))]
     write_tsv(root / "MNLI" / "train.tsv", [*MNLI_HEADER, "gold_label"], *rows)
@@ -80,6 +81,7 @@ EXPECTED_LABELS = {
     "mnli": [1, 0, 2],
     "qnli": [0, 1, 0],
     "rte": [0, 1, 0],
+    "wnli": [1, 0, 1],
 }
 
 

@@ -11,8 +11,8 @@ from sparseq.errors import InputError
 from sparseq.tasks import GLUE, Task, get_task
 
 
-def test_the_eight_tasks() -> None:
-    assert set(GLUE) == {"cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte"}
+def test_the_nine_tasks() -> None:
+    assert set(GLUE) == {"cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"}
     for name, task in GLUE.items():
         assert task.name == name
         assert task.is_regression == (name == "stsb") == (task.num_labels == 1)

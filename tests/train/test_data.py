@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 from torch import nn
 
-from sparseq.train.data import SimilarLengths, by_length, lengths, tokenise
+from sparseq.train.data import SimilarLengths, by_length, count_cut, describe_cut, lengths, tokenise
 
 
 def order(sampler: SimilarLengths, epoch: int) -> list[int]:
@@ -62,3 +62,14 @@ def test_tokens(tiny_tokenizer: Any) -> None:
     assert set(tokens.column_names) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
     assert list(by_length(tokens, 1)) == [[1], [0]]
     assert "token_type_ids" not in tokenise(rows, tiny_tokenizer, 16, ReaderOfIds()).column_names
+
+
+def test_texts_that_are_cut_are_counted(tiny_tokenizer: Any) -> None:
+    texts = ["the " * words for words in (3, 13, 14, 15, 40)]
+    rows = Dataset.from_dict({"text_a": texts})
+    tokens = tokenise(rows, tiny_tokenizer, 16, Reader())
+    assert lengths(tokens) == [5, 15, 16, 16, 16]
+    assert count_cut(rows, tokens, tiny_tokenizer, 16) == 2  # 14 words and two marks fill it, and are whole
+    pairs = Dataset.from_dict({"text_a": texts, "text_b": ["film"] * 5})
+    assert count_cut(pairs, tokenise(pairs, tiny_tokenizer, 16, Reader()), tiny_tokenizer, 16) == 4
+    assert describe_cut(2, 16) == "2 texts cut at 16 tokens" and describe_cut(1, 128) == "1 text cut at 128 tokens"

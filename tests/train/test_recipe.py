@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from sparseq.cli import main
 from sparseq.errors import InputError
 from sparseq.train import Recipe
+from sparseq.train.settings import flag
+from sparseq.train.unknown import _ELSEWHERE, USUAL_NAMES
 
 
 def full(**changes: Any) -> Recipe:
@@ -60,6 +63,116 @@ def test_files_that_are_refused(name: str, content: str, sentence: str, tmp_path
         Recipe.from_file(tmp_path / name)
 
 
+YAML_TEXTS = {
+    "pattern: 2:4": ("pattern", "2:4"),
+    "pattern: 32x32": ("pattern", "32x32"),
+    "text_columns: [no, not]": ("text_columns", ("no", "not")),
+    "text_columns:\n- y\n- n\n": ("text_columns", ("y", "n")),
+    "protected_words: [null, ~x, 'null', 1, 1.0, 2024-01-01, 0o17]": "--protected-words wants names",
+    "protected_words: ['null', 1, 1.0, 1e5, 2024-01-01, 0o17, 0x1F, 1:30, off]": (
+        "protected_words", ("null", "1", "1.0", "1e5", "2024-01-01", "0o17", "0x1F", "1:30", "off"),
+    ),
+    "label_column: 2024-99-99": ("label_column", "2024-99-99"),
+    "label_column: on": ("label_column", "on"),
+    "label_column: 'null'": ("label_column", "null"),
+    "label_column: null": ("label_column", None),
+    "label_column: ~": ("label_column", None),
+    "label_column:": ("label_column", None),
+    "model: 012": ("model", "012"),
+    "model: 1_000": ("model", "1_000"),
+    "lr: 1e-4": ("lr", 1e-4),
+    "lr: .5": ("lr", 0.5),
+    "lr: 1:30": "--lr wants a number",
+    "lr: true": "--lr wants a number",
+    "batch_size: 8.0": ("batch_size", 8),
+    "batch_size: 1e2": ("batch_size", 100),
+    "batch_size: 0o17": "--batch-size wants a whole number",
+    "batch_size: 1:30": "--batch-size wants a whole number",
+    "batch_size: null": "--batch-size wants a whole number",
+    "batch_size: [8]": "--batch-size wants a whole number",
+    "layers: [0, 2]": ("layers", (0, 2)),
+    "layers: 0,2": ("layers", (0, 2)),
+    "layers: 3": ("layers", 3),
+    "layers: ~": ("layers", None),
+    "methods: none": ("methods", ()),
+    "methods: []": ("methods", ()),
+    "methods:": "--methods wants names",
+    "regrow: yes": ("regrow", True),
+    "regrow: Off": ("regrow", False),
+    "regrow: 1": "--regrow wants true or false",
+    "regrow: null": "--regrow wants true or false",
+    "model: {[a]: b}": "--model wants text",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", YAML_TEXTS)
+def test_what_a_yaml_scalar_is_its_setting_decides(line: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(line + "\n")
+    wanted = YAML_TEXTS[line]
+    if isinstance(wanted, str):
+        with pytest.raises(InputError, match=wanted):
+            Recipe.from_file(tmp_path / "r.yaml")
+    else:
+        assert getattr(Recipe.from_file(tmp_path / "r.yaml"), wanted[0]) == wanted[1]
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "layers": (3, 1), "methods": ("mp", "qat"), "text_columns": ("no", "2:4"), "pattern": "2:4", "sparsity": 0.25,
+    "protected_words": ("off", "1e5", "null", "~"), "label_column": "2024-01-01", "data_dir": "0o17", "lr": 1e-7,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", Recipe.settings())
+def test_every_setting_reads_back_from_both_kinds_of_file(name: str, tmp_path: Path) -> None:
+    described, default = Recipe.settings()[name], getattr(Recipe(), name)
+    value = OTHER_VALUES.get(name)
+    if value is None and described.choices:
+        value = next(choice for choice in described.choices if choice != default)
+    if value is None:
+        value = {bool: not default, int: (default or 0) + 5, float: 0.375, type(None): "7"}[type(default)]
+    recipe = Recipe().replace(**{name: value})
+    value = getattr(recipe, name)
+    assert value != default
+    toml = recipe.to_toml() if name != "out" else f'out = "{value}"\n'
+    (tmp_path / "r.toml").write_text(toml, encoding="utf-8")
+    import yaml
+
+    shown = list(value) if isinstance(value, tuple) else value
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({name: shown}), encoding="utf-8")
+    # as a person writes it, without quotes
+    plain = f"[{', '.join(map(repr, shown))}]" if isinstance(shown, list) else str(shown)
+    (tmp_path / "plain.yml").write_text(f"{name}: {plain}\n", encoding="utf-8")
+    for file in ("r.toml", "r.yaml", "plain.yml"):
+        assert Recipe.from_file(tmp_path / file) == recipe, file
+
+
+USUAL = {
+    "learning_rate": "lr", "num_train_epochs": "epochs", "per_device_train_batch_size": "batch_size",
+    "train_batch_size": "batch_size", "max_seq_length": "max_length", "output_dir": "out", "teacher_model": "teacher",
+    "learningRate": "lr", "OUTPUT-DIR": "out", "target_sparsity": "sparsity", "random_seed": "seed",
+    "model_name_or_path": "model", "warmup_ratio": "lr_warmup", "text_colums": "text_columns",
+    "learning_rat": "lr", "kd.alpha": "kd_alpha",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_names_from_elsewhere_get_a_hint(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=f"unknown setting '{name}': did you mean '{USUAL[name]}'"):
+        Recipe.from_dict({name: 1})
+    (tmp_path / "r.yaml").write_text(f"{name}: 1\n")
+    with pytest.raises(InputError, match=f"did you mean '{USUAL[name]}'"):
+        Recipe.from_file(tmp_path / "r.yaml")
+    for argv in (["compress", f"--{name}", "1"], ["compress", "--seed", "1", f"--{name}=1"]):
+        assert main(argv) == 2
+        assert f"did you mean {flag(USUAL[name])}?" in capsys.readouterr().err
+
+
+def test_the_names_from_elsewhere_are_no_settings_and_mean_one() -> None:
+    assert not set(USUAL_NAMES) & set(Recipe.settings())
+    assert set(USUAL_NAMES.values()) <= set(Recipe.settings())
+    assert sum(len(names.split()) for names in _ELSEWHERE.values()) == len(USUAL_NAMES), "a name stands twice"
+
+
 def alias_bomb(levels: int) -> str:
     lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
@@ -78,7 +191,6 @@ BOUNDED = [
     ("nested blocks", "r.yaml", "\n".join(" " * i + "a:" for i in range(300)), "deeper than 16 levels"),
     ("name twice", "r.yaml", "model: tiny\nbits: 8\nmodel: base\n", r"a setting is given twice \(line 3\)"),
     ("name that is a list", "r.yaml", "? [a, b]\n: 1\n", r"name must be text \(line 1\)"),
-    ("no such date", "r.yaml", "model: 2024-99-99\n", "not valid yaml"),
     ("control character", "r.yaml", "model: \x1b[31m\n", "not valid yaml"),
     ("two documents", "r.yaml", "model: a\n---\nmodel: b\n", "not valid yaml"),
     ("nested arrays", "r.toml", "model = " + "[" * 20_000 + "]" * 20_000, "deeper than 16 levels"),

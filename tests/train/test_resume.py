@@ -160,7 +160,7 @@ def test_another_number_of_processes_cannot_go_on(
 
 
 def _two_processes(init: Callable[..., None]) -> Callable[..., None]:
-    return lambda self, step, max_steps, seconds, world_size: init(self, step, max_steps, seconds, 2)
+    return lambda self, step, max_steps, seconds, world_size, threads: init(self, step, max_steps, seconds, 2, threads)
 
 
 def command(recipe: Recipe) -> list[str]:

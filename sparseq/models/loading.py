@@ -1,14 +1,10 @@
-"""The six BERT sizes with their parameter counts in closed form, and pretrained encoders with a classification head.
-
-The sizes and counts need nothing but Python; `config_for` and `load_model` import transformers when called.
-"""
+"""Pretrained encoders with a classification head, and their tokenizers, from a size's name, a hub id or a folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,105 +17,11 @@ from sparseq.nn import check_finite
 from sparseq.paths import expanded
 from sparseq.reading import brief
 
-__all__ = ["SIZES", "ParameterCounts", "SizeSpec", "config_for", "count", "keep_layers", "load_model", "load_tokenizer"]
+from .cutting import keep_layers
+from .heads import check_head
+from .sizes import SIZES
 
-BERT_VOCABULARY = 30522
-
-
-@dataclass(frozen=True)
-class ParameterCounts:
-    """How many parameters a BERT has.
-
-    total: `BertModel` with pooler. with_mlm_head: the same plus a masked-language-model head whose vocabulary-by-hidden
-    decoder is not tied to the word embedding; the paper quotes this count. encoder_linear_weights: weights (no biases)
-    of the six linear layers of every block, which is what magnitude pruning acts on.
-    """
-
-    total: int
-    with_mlm_head: int
-    encoder_linear_weights: int
-
-    @property
-    def prunable_share(self) -> float:
-        """Encoder linear weights as a fraction of `total`."""
-        return self.encoder_linear_weights / self.total
-
-
-@dataclass(frozen=True)
-class SizeSpec:
-    """Shape of a BERT encoder; `feed_forward` is four times `hidden` unless given."""
-
-    layers: int
-    hidden: int
-    heads: int
-    hub_name: str = ""
-    feed_forward: int | None = None
-    vocabulary: int = BERT_VOCABULARY
-    positions: int = 512
-    token_types: int = 2
-
-    @property
-    def intermediate(self) -> int:
-        return self.feed_forward or 4 * self.hidden
-
-    def counts(self) -> ParameterCounts:
-        """Closed form, from BERT's architecture (Devlin et al. 2019)."""
-        h, f, v = self.hidden, self.intermediate, self.vocabulary
-        norm = 2 * h
-        block_weights = 4 * h * h + 2 * h * f
-        block = block_weights + (4 * h + f + h) + 2 * norm
-        embeddings = (v + self.positions + self.token_types) * h + norm
-        total = embeddings + self.layers * block + (h * h + h)
-        mlm_head = (h * h + h + norm) + (v * h + v)
-        return ParameterCounts(total, total + mlm_head, self.layers * block_weights)
-
-
-SIZES: dict[str, SizeSpec] = {
-    "tiny": SizeSpec(2, 128, 2, "google/bert_uncased_L-2_H-128_A-2"),
-    "mini": SizeSpec(4, 256, 4, "google/bert_uncased_L-4_H-256_A-4"),
-    "small": SizeSpec(4, 512, 8, "google/bert_uncased_L-4_H-512_A-8"),
-    "medium": SizeSpec(8, 512, 8, "google/bert_uncased_L-8_H-512_A-8"),
-    "base": SizeSpec(12, 768, 12, "bert-base-uncased"),
-    "large": SizeSpec(24, 1024, 16, "bert-large-uncased"),
-}
-
-
-def config_for(size: str) -> Any:
-    """The `transformers.BertConfig` of one of the six sizes; InputError for another name."""
-    from transformers import BertConfig
-
-    if size not in SIZES:
-        raise InputError(f"there is no size {size!r}; the sizes are {', '.join(SIZES)}")
-    spec = SIZES[size]
-    return BertConfig(
-        vocab_size=spec.vocabulary,
-        hidden_size=spec.hidden,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        intermediate_size=spec.intermediate,
-        max_position_embeddings=spec.positions,
-        type_vocab_size=spec.token_types,
-    )
-
-
-def count(config: Any) -> ParameterCounts:
-    """Parameter counts of a `SizeSpec` or of a BERT-shaped transformers config (BERT, RoBERTa)."""
-    if isinstance(config, SizeSpec):
-        return config.counts()
-    if getattr(config, "model_type", None) not in ("bert", "roberta", "xlm-roberta"):
-        kind = getattr(config, "model_type", type(config).__name__)
-        raise InputError(
-            f"count() knows BERT-shaped configurations, not {kind!r}; use size_report(model) for any model"
-        )
-    return SizeSpec(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-        feed_forward=config.intermediate_size,
-        vocabulary=config.vocab_size,
-        positions=config.max_position_embeddings,
-        token_types=config.type_vocab_size,
-    ).counts()
+__all__ = ["load_model", "load_tokenizer"]
 
 
 def load_model(
@@ -207,38 +109,6 @@ def load_tokenizer(name_or_path: str | Path, *, local_only: bool = True) -> Any:
     return tokenizer
 
 
-def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> tuple[int, ...]:
-    """Cuts a transformers encoder to some of its blocks, in place; returns their indices.
-
-    An int keeps that many, evenly spaced from the first (3 of 6: 0, 2, 4); a sequence is taken as listed.
-    InputError: more than there are, none, repeated, out of range, or a model without one stack of blocks.
-    """
-    config: Any = model.config
-    total = config.num_hidden_layers
-    if isinstance(layers, int):
-        if not 1 <= layers <= total:
-            raise InputError(f"layers is {layers}, but the model has {total}: give 1 to {total}")
-        kept = tuple(i * total // layers for i in range(layers))
-    else:
-        kept = tuple(layers)
-        if not kept or len(set(kept)) != len(kept) or not all(0 <= i < total for i in kept):
-            raise InputError(f"layers is {list(kept)}, but must list different numbers from 0 to {total - 1}")
-    stacks = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == total]
-    if len(stacks) != 1:
-        raise InputError(f"{type(model).__name__} has no single stack of {total} blocks to take layers from")
-    name, stack = stacks[0]
-    chosen = nn.ModuleList(stack[i] for i in kept)
-    for index, block in enumerate(chosen):
-        parts: Iterator[Any] = block.modules()
-        for module in parts:
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = index
-    parent, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(parent), attribute, chosen)
-    config.num_hidden_layers = len(kept)
-    return kept
-
-
 def _from_pretrained(
     source: str,
     num_labels: int,
@@ -254,7 +124,7 @@ def _from_pretrained(
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
         if teacher:
-            _check_head(config, source, num_labels, label_names)
+            check_head(config, source, num_labels, label_names)
         else:
             config.num_labels = num_labels
             if label_names is not None:
@@ -284,26 +154,11 @@ def _from_pretrained(
     return model
 
 
-def _check_head(config: Any, source: str, num_labels: int, label_names: Sequence[str] | None) -> None:
-    """InputError unless the checkpoint's config has a classification head for these labels in this order."""
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
-        raise InputError(f"the teacher {source} has no trained classification head; fine-tune it on the task first")
-    if config.num_labels != num_labels:
-        raise InputError(
-            f"the teacher {source} was trained for {config.num_labels} labels, but the task has {num_labels}; "
-            "give a teacher of the same task"
-        )
-    own = [str(config.id2label[i]).lower() for i in range(num_labels)]
-    wanted = [str(label).lower() for label in label_names or own]
-    if own != wanted and sorted(own) == sorted(wanted):
-        raise InputError(f"the teacher {source} has its labels in the order {own}, but the task has {wanted}")
-
-
 def _load_compressed(folder: Path, num_labels: int, label_names: Sequence[str] | None, teacher: bool) -> nn.Module:
     if not teacher:
         raise InputError(f"{folder} holds an already compressed model; a student starts from plain fp32 weights")
     model = checkpoint.load(folder)
-    _check_head(model.config, str(folder), num_labels, label_names)
+    check_head(model.config, str(folder), num_labels, label_names)
     return model
 
 

@@ -1,0 +1,62 @@
+"""sha256 of what decides a model's outputs: its texts, its tokenizer, its weights and how it computes with them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+# Of a transformers configuration: where it was read from and by what, which the outputs do not depend on.
+_NOT_BEHAVIOUR = ("_name_or_path", "_commit_hash", "transformers_version")
+# Of a tokenizers.Tokenizer: what the last call has set, and the next one sets again.
+_OF_THE_LAST_CALL = ("truncation", "padding")
+_TOKENIZER_SETTINGS = (
+    "model_input_names", "padding_side", "truncation_side", "special_tokens_map", "clean_up_tokenization_spaces",
+    "split_special_tokens",
+)  # fmt: skip
+
+
+def digest_texts(columns: Iterable[Sequence[str]]) -> str:
+    """sha256 of the rows' texts, in order: `columns` holds the one or two text columns."""
+    found = hashlib.sha256()
+    for column in columns:
+        found.update(f"{len(column)}\n".encode())
+        for text in column:
+            found.update(json.dumps(text).encode() + b"\n")
+    return found.hexdigest()
+
+
+def digest_model(model: nn.Module) -> str:
+    """sha256 of a model's parameters and buffers (names, dtypes, shapes and values), of its modules with their
+    settings, and of its configuration: two models with one digest give the same outputs."""
+    found = hashlib.sha256(f"{type(model).__qualname__}\n{model!r}\n".encode())
+    config = getattr(model, "config", None)
+    if config is not None:
+        settings = config.to_dict()
+        found.update(_json({name: value for name, value in settings.items() if name not in _NOT_BEHAVIOUR}))
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def digest_tokenizer(tokenizer: Any) -> str:
+    """sha256 of all that decides which numbers a tokenizer makes of a text: vocabulary, normalizer, pre-tokenizer,
+    post-processor, added and special tokens, the sides of padding and truncation, and the inputs that it gives."""
+    settings = {name: getattr(tokenizer, name, None) for name in _TOKENIZER_SETTINGS}
+    found = hashlib.sha256(_json({**settings, "class": type(tokenizer).__qualname__}))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        whole = json.loads(backend.to_str())
+        found.update(_json({name: value for name, value in whole.items() if name not in _OF_THE_LAST_CALL}))
+    else:  # in Python, where only its settings and vocabulary can be asked for
+        added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
+        found.update(_json([tokenizer.init_kwargs, tokenizer.get_vocab(), added]))
+    return found.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()

@@ -1,0 +1,106 @@
+"""The machine's own failures, which each library tells in its own way, as one sentence: `MachineError`."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparseq.errors import InputError, MachineError
+
+__all__ = ["is_out_of_memory", "memory_kept", "writing"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+# safetensors and tokenizers, which are written in Rust, raise errors of their own with the system's number in the text
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# torch.save: https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.cc
+_TORCH_SAVE = ("inline_container", "PytorchStreamWriter")
+# torch's allocators for the CPU and the GPU, the C++ library, and oneDNN
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a memory",
+)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises MachineError, naming the file and the way out, where what is written to `path` in the block cannot be.
+
+    path: the file, or the folder with all that is written in the block. Other errors pass through.
+    """
+    try:
+        yield
+    except (InputError, MachineError):
+        raise
+    except Exception as error:
+        number = _errno(error)
+        if number is None and not any(sign in str(error) for sign in _TORCH_SAVE):
+            raise
+        where = getattr(error, "filename", None)
+        where = where if isinstance(where, str) else path
+        raise MachineError(f"cannot write {where} ({_told(number, where, error)}): {_way_out(number)}") from error
+
+
+@contextlib.contextmanager
+def memory_kept(way_out: str) -> Iterator[None]:
+    """Raises MachineError, with `way_out`, where memory runs out in the block."""
+    try:
+        yield
+    except (InputError, MachineError):
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MachineError(f"memory ran out{_asked_for(error)}: {way_out}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of any library says that memory ran out, of the machine or of the GPU."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    number = _OS_ERROR.search(str(error)[:1000])
+    if number is not None and int(number[1]) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def _errno(error: Exception) -> int | None:
+    """The system's number of what went wrong, None where the error is not the system's."""
+    if isinstance(error, OSError):
+        return error.errno or errno.EIO
+    found = _OS_ERROR.search(str(error)[:1000])
+    return int(found[1]) if found else None
+
+
+def _told(number: int | None, where: str | os.PathLike[str], error: Exception) -> str:
+    reason = os.strerror(number) if number is not None else "the file was not written to its end"
+    if number is not None and number not in _FULL:
+        return reason
+    folder = Path(where)
+    while not os.path.isdir(folder) and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return f"{reason}; {shutil.disk_usage(folder).free / 1e6:,.1f} MB are free there"
+    except OSError:
+        return reason
+
+
+def _way_out(number: int | None) -> str:
+    if number in _FORBIDDEN:
+        return "let it be written to, or give another folder"
+    if number is None or number in _FULL:
+        return "free some space, or raise the limit on the size of files, and give the same command again"
+    return "mend that, and give the same command again"
+
+
+def _asked_for(error: Exception) -> str:
+    """How much memory was asked for, in parentheses, where the message says so."""
+    found = re.search(r"ried to allocate ([\d.]+ \w+)", str(error)[:1000])
+    return f" ({found[1]} were asked for)" if found else ""

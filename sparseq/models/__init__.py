@@ -1,0 +1,10 @@
+"""The six BERT sizes with their parameter counts in closed form, and pretrained encoders with a classification head.
+
+The sizes and counts need no transformers; `config_for` and `load_model` import it when called.
+"""
+
+from .cutting import keep_layers
+from .loading import load_model, load_tokenizer
+from .sizes import SIZES, ParameterCounts, SizeSpec, config_for, count
+
+__all__ = ["SIZES", "ParameterCounts", "SizeSpec", "config_for", "count", "keep_layers", "load_model", "load_tokenizer"]

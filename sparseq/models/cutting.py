@@ -1,0 +1,75 @@
+"""An encoder cut to some of its blocks, with everything in its configuration that goes by block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+
+from sparseq.errors import InputError
+
+__all__ = ["keep_layers"]
+
+# Lists in a configuration that have an entry a block. Others may be as long by chance: DeBERTa's `pos_att_type` has two
+# entries, whatever the number of blocks.
+_PER_BLOCK = re.compile(r"(^|_)(layers?|blocks?|attention_window)(_|$)")
+# The names under which blocks know their own number.
+_NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number")
+
+
+def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> tuple[int, ...]:
+    """Cuts a transformers encoder to some of its blocks, in place; returns their indices.
+
+    An int keeps that many, evenly spaced from the first (3 of 6: 0, 2, 4); a sequence is taken as listed. Where blocks
+    share their weights (ALBERT), it is the number of passes that changes. The configuration's lists with an entry a
+    block, such as ModernBERT's `layer_types`, are cut alike.
+    InputError: more than there are, none, repeated, out of range, or a model without one stack of blocks.
+    """
+    config: Any = model.config
+    total = config.num_hidden_layers
+    if isinstance(layers, int):
+        if not 1 <= layers <= total:
+            raise InputError(f"layers is {layers}, but the model has {total}: give 1 to {total}")
+        kept = tuple(i * total // layers for i in range(layers))
+    else:
+        kept = tuple(layers)
+        if not kept or len(set(kept)) != len(kept) or not all(0 <= i < total for i in kept):
+            raise InputError(f"layers is {list(kept)}, but must list different numbers from 0 to {total - 1}")
+    groups = getattr(config, "num_hidden_groups", None)
+    if groups is None:
+        _cut_stack(model, total, kept)
+    else:
+        _check_groups(total, kept, groups)
+    for name, value in vars(config).items():
+        if isinstance(value, list | tuple) and len(value) == total and _PER_BLOCK.search(name):
+            setattr(config, name, type(value)(value[i] for i in kept))
+    config.num_hidden_layers = len(kept)
+    return kept
+
+
+def _cut_stack(model: nn.Module, total: int, kept: tuple[int, ...]) -> None:
+    stacks = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == total]
+    if len(stacks) != 1:
+        raise InputError(f"{type(model).__name__} has no single stack of {total} blocks to take layers from")
+    name, stack = stacks[0]
+    chosen = nn.ModuleList(stack[i] for i in kept)
+    for index, block in enumerate(chosen):
+        parts: Iterator[Any] = block.modules()
+        for module in parts:
+            for own in _NUMBERS:
+                if hasattr(module, own):
+                    setattr(module, own, index)
+    parent, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(parent), attribute, chosen)
+
+
+def _check_groups(total: int, kept: tuple[int, ...], groups: int) -> None:
+    """InputError unless each kept pass goes through the group of blocks that it went through before. ALBERT spreads its
+    passes evenly over its groups, of which nearly all models have one."""
+    if [i * groups // len(kept) for i in range(len(kept))] != [i * groups // total for i in kept]:
+        raise InputError(
+            f"layers is {list(kept)}, but the model's {total} layers share the weights of {groups} groups in turn, "
+            f"which these would not: give a number of layers that {groups} divides"
+        )

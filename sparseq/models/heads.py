@@ -1,0 +1,59 @@
+"""Whether a trained classification head is one of the task's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq_kernels.untrusted import quoted
+
+__all__ = ["check_head"]
+
+# transformers' names for classes that have none, and numbers, which name nothing either: 0 and 1 of a file may be the
+# negative and positive of a teacher.
+_GENERIC = re.compile(r"label[\W_]*\d+|[+-]?\d+(\.\d+)?", re.IGNORECASE)
+
+
+def check_head(
+    config: Any, source: str, num_labels: int, label_names: Sequence[str] | None, *, regression: bool = False
+) -> None:
+    """InputError unless the checkpoint's config has a classification head for these labels in this order.
+
+    Names are compared where both have them, by their letters and digits alone: "Not Entailment" is "not_entailment".
+    """
+    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+        raise InputError(f"the teacher {source} has no trained classification head; fine-tune it on the task first")
+    kind = getattr(config, "problem_type", None)
+    wanted_kind = "regression" if regression else "single_label_classification"
+    if kind not in (None, wanted_kind):
+        raise InputError(
+            f"the teacher {source} was trained for {kind.replace('_', ' ')}, but the task is "
+            f"{wanted_kind.replace('_', ' ')}; give a teacher of the same task"
+        )
+    if config.num_labels != num_labels:
+        raise InputError(
+            f"the teacher {source} was trained for {config.num_labels} labels, but the task has {num_labels}; "
+            "give a teacher of the same task"
+        )
+    if regression or label_names is None:
+        return
+    own = [str(config.id2label.get(i, f"LABEL_{i}")) for i in range(num_labels)]
+    wanted = [str(label) for label in label_names]
+    if _unnamed(own) or _unnamed(wanted) or list(map(_plain, own)) == list(map(_plain, wanted)):
+        return
+    if sorted(map(_plain, own)) == sorted(map(_plain, wanted)):
+        raise InputError(f"the teacher {source} has its labels in the order {quoted(own)}, but the task has {quoted(wanted)}")
+    raise InputError(
+        f"the teacher {source} was trained for the labels {quoted(own)}, but the task has {quoted(wanted)}; give a "
+        "teacher of the same task, or the same names to both where they mean the same"
+    )
+
+
+def _unnamed(labels: Sequence[str]) -> bool:
+    return all(_GENERIC.fullmatch(label.strip()) for label in labels)
+
+
+def _plain(label: str) -> str:
+    return re.sub(r"[\W_]+", "", label).casefold() or label

@@ -1,0 +1,156 @@
+"""Reading CSV and its kin: a header, double quotes where needed, separated by commas, semicolons or tabs.
+
+The form is that of RFC 4180, with any of three line ends. Python's csv module reads it, strictly; what it cannot see is
+a stray double quote at the begin of a text, which makes one field of all rows up to the next: see `_check_glued`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sparseq.errors import InputError
+from sparseq.tasks.table import NUMBER, Record, Table
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_EACH = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+_SAMPLE = 10_000  # rows from which a column's look is learned
+
+_limit_lock = threading.Lock()
+
+
+def read_delimited(path: Path, text: str, usual: str) -> Table:
+    """The table that a text holds, all rows read and checked.
+
+    Args:
+        path: for messages.
+        text: a file's whole text, its line ends as they are.
+        usual: the separator that the file's name promises; another one of `SEPARATORS` is taken where the header has
+            more of it.
+
+    Raises:
+        InputError: a quote that is never closed or that glues rows together, text after a closing quote, a wrong number
+            of fields. Each names the line where the row begins.
+    """
+    separator = _separator(text, usual)
+    records, spans = _parse(path, text, separator)
+    if not records:
+        raise InputError(f"{path} is empty: expected a line of column names, then rows")
+    (_, header), *rows = records
+    if spans and len(header) > 1:
+        _check_glued(path, rows, spans, separator, list(io.StringIO(text, newline="")))
+    notes = () if separator == usual else (f"separated by {SEPARATORS[separator]}",)
+    return Table(path, tuple(name.strip() for name in header), iter(rows), notes=notes)
+
+
+def _separator(text: str, usual: str) -> str:
+    header = next(line for line in io.StringIO(text, newline="") if line.strip())
+    with _unlimited_fields():
+        counts = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in SEPARATORS}
+    return max((usual, *SEPARATORS), key=lambda mark: counts[mark])  # the usual one comes first, and wins where equal
+
+
+def _parse(path: Path, text: str, separator: str) -> tuple[list[tuple[int, list[str]]], list[tuple[int, int]]]:
+    """(records: first line and fields; spans: first and last line of the records over several lines)."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    records: list[tuple[int, list[str]]] = []
+    spans = []
+    first, count = 1, 0
+    with _unlimited_fields():
+        try:
+            for fields in reader:
+                begin, first = first, reader.line_num + 1
+                if not fields or (len(fields) == 1 and count > 1 and not fields[0].strip()):
+                    continue
+                count = count or len(fields)
+                if len(fields) != count:
+                    raise InputError(
+                        f"line {begin} of {path} has {len(fields)} fields where the header has {count}: "
+                        f"{_EACH[separator]} inside a text needs double quotes around the text"
+                    )
+                records.append((begin, fields))
+                if reader.line_num > begin:
+                    spans.append((begin, reader.line_num))
+        except csv.Error as error:
+            until = f", read on to line {reader.line_num}" if reader.line_num > first else ""
+            raise InputError(
+                f"line {first} of {path} cannot be read ({error}{until}): a text that begins with a double quote must "
+                "end with one, and quotes inside it must be doubled"
+            ) from error
+    return records, spans
+
+
+@contextlib.contextmanager
+def _unlimited_fields() -> Iterator[None]:
+    """Lifts csv's limit of 131,072 characters a field, which is the whole process's: the text is in memory already."""
+    with _limit_lock:
+        before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a C long, of 32 bits on Windows
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _check_glued(
+    path: Path, rows: Sequence[Record], spans: Sequence[tuple[int, int]], separator: str, lines: Sequence[str]
+) -> None:
+    """Refuses a field over several lines most of whose inner lines look like rows of this table.
+
+    A text may hold line breaks, and lines with separators in them. What gives rows away is the number of fields and how
+    they look beside those of the rows on one line: a number where all have numbers, a name of that kind where names
+    recur, no space after the separator where none has one.
+    """
+    several = {begin for begin, _ in spans}
+    sample = [fields for begin, fields in rows if begin not in several][:_SAMPLE]
+    looks = [_Look([fields[column] for fields in sample]) for column in range(len(rows[0][1]) if rows else 0)]
+
+    def is_row(line: str) -> bool:
+        fields = [field.strip('"') for field in line.rstrip("\r\n").split(separator)]
+        return len(fields) == len(looks) and all(look.fits(field) for look, field in zip(looks, fields, strict=True))
+
+    for begin, end in spans:
+        ends = lines[begin - 1], lines[end - 1]
+        inner = [line for line in lines[begin : end - 1] if line.strip()]
+        glued = sum(map(is_row, inner)) * 2 > len(inner) if inner else all(map(is_row, ends))
+        if glued:
+            raise InputError(
+                f"line {begin} of {path} begins a quoted text that runs to line {end}, and the lines in between look "
+                "like rows: a double quote that begins a text must be doubled, with double quotes around the text"
+                if inner
+                else f"line {begin} of {path} begins a quoted text that ends in line {end}, and both lines look like "
+                "rows: a double quote that begins a text must be doubled, with double quotes around the text"
+            )
+
+
+class _Look:
+    """How the values of one column look, where there are any."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self.any = bool(values)
+        self.numbers = self.any and all(NUMBER.fullmatch(value.strip()) for value in values)
+        self.spaced = any(value[:1].isspace() for value in values)
+        self.empty = any(not value.strip() for value in values)
+        self.recurs = len(set(values)) * 2 <= len(values)
+        self.longest = max(map(len, values), default=0)
+        self.marks = _marks("".join(set(values))) if self.recurs else set()
+
+    def fits(self, value: str) -> bool:
+        if not self.any:
+            return bool(value.strip())
+        if not value.strip():
+            return self.empty
+        if self.numbers:
+            return NUMBER.fullmatch(value.strip()) is not None
+        if value[:1].isspace() and not self.spaced:
+            return False
+        return not self.recurs or (len(value) <= 2 * self.longest + 10 and _marks(value) <= self.marks)
+
+
+def _marks(text: str) -> set[str]:
+    return {mark for mark in set(text) if not (mark.isalnum() or mark.isspace())}

@@ -1,0 +1,98 @@
+"""GLUE's tasks from the Hugging Face hub's `nyu-mll/glue`, or its local copy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparseq.errors import InputError
+from sparseq.reading import brief
+from sparseq.tasks.spec import TEXTS, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+HUB_DATASET = "nyu-mll/glue"
+
+_SECONDS = 2.5  # to connect; `datasets` itself tries six times, for 23 s in all
+
+
+def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
+    """The task's splits by name, with the columns `text_a`, `text_b` and `label`.
+
+    Where the hub cannot be reached, the local copy is taken at once.
+
+    Raises:
+        InputError: neither can be had, with the ways out; or the data is not what GLUE's is.
+    """
+    from datasets import Value, load_dataset
+
+    found = {}
+    reached = reachable()
+    with contextlib.nullcontext() if reached else _offline():
+        for split in (("train",) if with_train else ()) + task.validation_splits:
+            try:
+                rows = load_dataset(HUB_DATASET, task.name, split=split)
+            except Exception as error:  # the hub's clients raise errors of several libraries with no common base
+                reason = f"{type(error).__name__}: {brief(error)}"
+                if not reached:
+                    reason = f"the hub cannot be reached, and there is no local copy; {reason}"
+                raise InputError(
+                    f"task {task.name!r} could not be read from the hub's {HUB_DATASET} ({reason}): "
+                    "give --data-dir with GLUE's classic folders or your own --train-file and --validation-file, or "
+                    "set HF_HUB_OFFLINE=1 where the dataset is in the local cache"
+                ) from error
+            wanted = dict(zip((*task.columns, task.label_column), (*TEXTS[: len(task.columns)], "label"), strict=True))
+            missing = [column for column in wanted if column not in rows.column_names]
+            if missing:
+                raise InputError(
+                    f"column {missing[0]!r} is missing in the hub's {HUB_DATASET} {task.name} {split}: "
+                    f"its columns are {', '.join(rows.column_names)}"
+                )
+            changed = {old: new for old, new in wanted.items() if old != new}
+            rows = rows.select_columns(list(wanted)).rename_columns(changed)
+            rows = rows.cast_column("label", Value("float64" if task.is_regression else "int64"))
+            _check_labels(task, split, rows)
+            found[split] = rows
+    return found
+
+
+def reachable() -> bool:
+    """Whether the hub answers at all, asked once and for a few seconds at most. No where HF_HUB_OFFLINE is set."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().dataset_info(HUB_DATASET, timeout=_SECONDS)
+    except Exception as error:  # its HTTP library's own errors, which differ by version
+        names = {kind.__name__ for kind in type(error).__mro__}
+        return bool(names & {"HfHubHTTPError", "ReadTimeout"})  # it was there, but said no, or was slow
+    return True
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """`datasets` looks into its cache alone, without trying the network first."""
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+
+def _check_labels(task: Task, split: str, rows: Dataset) -> None:
+    labels = np.asarray(rows["label"], dtype=np.float64)
+    if labels.size == 0:
+        raise InputError(f"the hub's {HUB_DATASET} {task.name} {split} has no rows: its local copy may be damaged")
+    low, high = task.label_range or (0.0, task.num_labels - 1.0)
+    bad = np.flatnonzero(~((labels >= low) & (labels <= high)))
+    if bad.size:
+        raise InputError(
+            f"label {labels[bad[0]]:g} in row {bad[0]} of the hub's {HUB_DATASET} {task.name} {split} is out of range: "
+            f"expected {low:g} to {high:g}"
+        )

@@ -1,0 +1,50 @@
+"""Reading rows from Parquet, by pyarrow, which comes with `datasets`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparseq.errors import InputError
+from sparseq.reading import LARGE, brief
+from sparseq.tasks.table import Record, Table
+
+
+def read_parquet(path: Path, content: bytes) -> Table:
+    """The table that a Parquet file holds. Rows are counted from 1; there are no lines.
+
+    Raises:
+        InputError: no Parquet, damaged, or larger than what is read of a table once it is decompressed.
+    """
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(io.BytesIO(content))
+        size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+        names = tuple(file.schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if size > LARGE:
+        raise InputError(f"{path} holds more than {LARGE // 2**20:,} MiB once decompressed, the most that is read")
+
+    def records() -> Iterator[Record]:
+        row = 0
+        try:
+            for batch in file.iter_batches():
+                for fields in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    row += 1
+                    yield row, fields
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} holds text that is not UTF-8, in or after row {row + 1}: write it as UTF-8"
+            ) from error
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from error
+
+    return Table(path, tuple(name.strip() for name in names), records(), unit="row")
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read as Parquet ({brief(error)}): write it anew")

@@ -1,0 +1,163 @@
+"""A table of rows from any kind of file, and the texts and labels that are selected from it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq_kernels.untrusted import quoted
+
+Record = tuple[int, Sequence[Any]]
+"""Where a row begins (see `Table.unit`), and its fields in the order of the table's columns."""
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""A number as files write it."""
+
+
+@dataclass
+class Rows:
+    """The selected columns of one file.
+
+    Attributes:
+        path: the file.
+        lines: where each row begins, in the file's `unit`.
+        texts: the one or two strings of each row.
+        labels: each row's label as written, None where it has none.
+        skipped: malformed rows that were left out.
+        unit: what `lines` counts, "line" or "row".
+        notes: what else was understood of the file, as sentences without an end.
+    """
+
+    path: Path
+    lines: list[int] = field(default_factory=list)
+    texts: list[tuple[str, ...]] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    skipped: int = 0
+    unit: str = "line"
+    notes: tuple[str, ...] = ()
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for a message: "line 7 of train.csv"."""
+        return f"{self.unit} {self.lines[row]} of {self.path}"
+
+    def labelled(self) -> list[tuple[int, str]]:
+        """The rows that have a label: (row, label)."""
+        return [(row, label) for row, label in enumerate(self.labels) if label is not None]
+
+
+@dataclass
+class Table:
+    """A file whose header is read and whose rows are still to come (once: `select` uses them up).
+
+    Attributes:
+        path: the file.
+        columns: their names, without spaces around them.
+        records: the rows.
+        count_errors: lines of the rows that were left out, once all rows are read.
+        unit: what the rows' places count: an editor's lines from 1, or rows from 1 where a file has no lines.
+        notes: what else was understood of the file.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    records: Iterator[Record]
+    count_errors: list[int] = field(default_factory=list)
+    unit: str = "line"
+    notes: tuple[str, ...] = ()
+
+    def index(self, column: str) -> int:
+        """Where `column` stands; InputError when it is missing or there twice."""
+        if self.columns.count(column) != 1:
+            what = "twice" if column in self.columns else "missing"
+            raise InputError(f"column {column!r} is {what} in {self.path}: {self.described(column)}")
+        return self.columns.index(column)
+
+    def described(self, wanted: str = "") -> str:
+        """The columns, for a message; with what may have been meant by `wanted`, and whether a header is there."""
+        if any(NUMBER.fullmatch(name) or name.count(" ") > 3 for name in self.columns):
+            shown = quoted(", ".join(self.columns))
+            return f"its first line must name the columns, such as text and label, and reads {shown}"
+        names = ", ".join(name or quoted(name) for name in self.columns)
+        folded = {name.casefold(): name for name in self.columns}
+        close = difflib.get_close_matches(wanted.casefold()[:100], folded, n=1)
+        hint = f" (did you mean {folded[close[0]]!r}?)" if close and wanted not in self.columns else ""
+        return f"its columns are {names}{hint}"
+
+    def select(
+        self,
+        text_columns: Sequence[str],
+        label_column: str | None,
+        keep: Callable[[Sequence[Any]], bool] | None = None,
+        *,
+        allow_unlabelled: bool = False,
+    ) -> Rows:
+        """The texts and labels of all rows (of those that `keep` accepts, when given).
+
+        Args:
+            text_columns: one or two.
+            label_column: None where no labels are wanted.
+            keep: which rows.
+            allow_unlabelled: the label column may be missing, and rows may have no label.
+
+        Raises:
+            InputError: a missing column, an empty label, a text that is not a string, no rows at all.
+        """
+        text_indices = [self.index(column) for column in text_columns]
+        if label_column is not None and allow_unlabelled and label_column not in self.columns:
+            label_column = None
+        label_index = None if label_column is None else self.index(label_column)
+        rows = Rows(self.path, unit=self.unit)
+        for line, record in self.records:
+            if keep is not None and not keep(record):
+                continue
+            texts = tuple(record[index] for index in text_indices)
+            for column, text in zip(text_columns, texts, strict=True):
+                if not isinstance(text, str):
+                    found = "no value" if text is None else quoted(text)
+                    raise InputError(
+                        f"{self.unit} {line} of {self.path} has {found} in column {column!r}: expected a text"
+                    )
+            rows.lines.append(line)
+            rows.texts.append(texts)
+            label = None if label_index is None else self._label(record[label_index], label_column, line)
+            if label is None and label_index is not None and not allow_unlabelled:
+                raise InputError(
+                    f"{self.unit} {line} of {self.path} has no label in column {label_column!r}: every row needs one"
+                )
+            rows.labels.append(label)
+        if not rows.lines:
+            needed = "a text" if label_column is None else "a text and a label"
+            raise InputError(f"{self.path} holds no rows of data: expected at least one row with {needed}")
+        rows.skipped, rows.notes = len(self.count_errors), self.notes
+        return rows
+
+    def _label(self, value: Any, column: str | None, line: int) -> str | None:
+        """A label as text, None for none; truth values as JSON writes them."""
+        if value is None or (isinstance(value, float) and math.isnan(value) and self.unit == "row"):
+            return None  # Parquet's columns of numbers mark a missing one by NaN
+        if not isinstance(value, str | bool | int | float | Decimal):
+            raise InputError(
+                f"{self.unit} {line} of {self.path} has {quoted(value)} in {column!r}: expected one number or name"
+            )
+        try:
+            return (str(value).lower() if isinstance(value, bool) else str(value)).strip() or None
+        except ValueError:  # an integer of more digits than Python writes
+            raise InputError(
+                f"{self.unit} {line} of {self.path} has a number of too many digits in {column!r}"
+            ) from None
+
+
+def shown_path(path: Path) -> str:
+    """A file's path for what is said of a run: from the current folder where it is inside it, whole otherwise."""
+    try:
+        return str(path.relative_to(os.getcwd()))
+    except (ValueError, OSError):
+        return str(path)

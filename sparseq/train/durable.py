@@ -1,0 +1,109 @@
+"""Files that outlive a crash: written whole or not at all, flushed to the disk, and recognised when altered."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.failures import writing
+from sparseq.paths import names_in
+from sparseq.reading import brief, read_json
+
+PARTIAL = ".partial"
+_CHUNK = 2**20
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Writes a text file so that it is there whole or not at all, whenever the process is killed or the power fails.
+
+    MachineError: it cannot be written; what was there before stays.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    with writing(path):
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object whole, with a sha256 over itself. MachineError: see `write_whole`."""
+    write_whole(path, json.dumps({**content, "sha256": _digest(content)}, indent=2) + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed` wrote. ValueError, a short reason: there is none, or it was altered."""
+    try:
+        found = read_json(path)
+    except InputError as error:
+        raise ValueError(brief(error)) from error
+    if not isinstance(found, dict) or found.pop("sha256", None) != _digest(found):
+        raise ValueError(f"{path.name} is not as it was written")
+    return found
+
+
+def seal(folder: Path, name: str, content: dict[str, Any]) -> None:
+    """Flushes the folder's files, then writes `name` there: `content`, and the size in bytes and sha256 of every file.
+
+    The folder holds no sub-folders. MachineError: see `write_whole`.
+    """
+    with writing(folder):
+        files = {}
+        for file in names_in(folder):
+            if file != name:
+                flush(folder / file)
+                files[file] = [os.path.getsize(folder / file), _sha256(folder / file)]
+        flush(folder)
+    write_sealed(folder / name, {**content, "files": files})
+
+
+def unseal(folder: Path, name: str) -> dict[str, Any]:
+    """The content that `seal` wrote into `name`. ValueError, a short reason: the folder does not hold the very files
+    that it held then, or `name` itself was altered."""
+    content = read_sealed(folder / name)
+    files = content.pop("files", None)
+    if not isinstance(files, dict):
+        raise ValueError(f"{name} does not list its files")
+    there = set(names_in(folder)) - {name}
+    if missing := sorted(set(files) - there):
+        raise ValueError(f"{missing[0]} is missing")
+    if strange := sorted(there - set(files)):
+        raise ValueError(f"{strange[0]} was not written with it")
+    for file, (size, digest) in files.items():
+        try:
+            if not os.path.isfile(folder / file) or os.path.getsize(folder / file) != size:
+                raise ValueError(f"{file} is not the file of {size:,} bytes that was written")
+            if _sha256(folder / file) != digest:
+                raise ValueError(f"{file} is not as it was written")
+        except OSError as error:
+            raise ValueError(f"{file} cannot be read ({brief(error)})") from error
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()

@@ -1,0 +1,86 @@
+"""What a run was made of, beside its settings: digests of its data, models and tokenizers.
+
+They are of what was read and loaded, not of files: another spelling of the same rows is the same data.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sparseq.distill import digest_model, digest_texts, digest_tokenizer
+from sparseq.errors import InputError
+from sparseq.paths import expanded
+from sparseq.tasks import Data
+
+from .recipe import Recipe
+
+Fingerprint = dict[str, str]
+"""Digests by what they are of, in words that a sentence can name."""
+
+
+def of_data(data: Data) -> Fingerprint:
+    """Digests of the texts and labels of the training rows, with what the labels mean, and of all validation rows."""
+    task = data.task
+    meaning = json.dumps([task.num_labels, task.label_names, task.is_regression])
+    train = [] if data.train is None else [_rows(data.train)]
+    validation = [f"{split} {_rows(rows)}" for split, rows in sorted(data.validations.items())]
+    return {"training data": _joined([meaning, *train]), "validation data": _joined(validation)}
+
+
+def of_model(model: nn.Module, tokenizer: Any, name: str = "model") -> Fingerprint:
+    """Digests of a model as it was loaded, and of its tokenizer. `name`: 'model' or 'teacher'."""
+    return {name: digest_model(model), f"{name}'s tokenizer": digest_tokenizer(tokenizer)}
+
+
+def of_wordnet(folder: Path) -> Fingerprint:
+    """A digest of the files that synonyms are taken from."""
+    found = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            found.update(f"{path.name} {path.stat().st_size}\n".encode())
+            found.update(path.read_bytes())
+    return {"WordNet": found.hexdigest()}
+
+
+def compare(
+    recipe: Recipe, known: Fingerprint, sources: dict[str, Callable[[], Fingerprint]]
+) -> tuple[list[str], dict[str, str]]:
+    """What has changed since a run with the fingerprint `known`: (names of what differs, a reason for each of the
+    `sources` that cannot be compared).
+
+    sources: by the setting that names it, what loads a source and returns its part of the fingerprint. A source
+    that is there and cannot be read raises its InputError; one that is gone, or on another machine, is not compared.
+    """
+    changed, not_compared = [], {}
+    for setting, load in sources.items():
+        try:
+            found = load()
+        except InputError as error:
+            if _is_here(recipe, setting):
+                raise
+            not_compared[setting] = str(error)
+            continue
+        changed += [name for name, digest in found.items() if known.get(name) != digest]
+    return changed, not_compared
+
+
+def _is_here(recipe: Recipe, setting: str) -> bool:
+    """Whether everything that a source is read from lies on this machine."""
+    names = ("data_dir", "train_file", "validation_file") if setting == "data" else (setting,)
+    given = [getattr(recipe, name) for name in names if getattr(recipe, name) is not None]
+    return bool(given) and all(os.path.exists(expanded(path)) for path in given)
+
+
+def _rows(rows: Any) -> str:
+    texts = digest_texts([rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names])
+    labels = json.dumps(rows["label"][:]) if "label" in rows.column_names else ""
+    return _joined([texts, labels])
+
+
+def _joined(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""One run at a time in a folder: a lock that the operating system holds for the process, and ends with it."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sparseq.errors import InputError
+from sparseq.failures import writing
+from sparseq.reading import brief, read_json
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) -> Iterator[None]:
+    """Keeps other runs out of the folder while the block runs. The folder is made if need be.
+
+    Where it is empty in the end, it is removed again if it was made here, or if it was a run's before (`ours`).
+
+    The lock goes with the process however that ends, so that nothing is left to clear away after a kill. `say` is told
+    where the file system, or the operating system, has no such locks: nothing keeps two runs apart there.
+    InputError: another run has it (its process, host and start are named), or the folder cannot be written to.
+    """
+    path = folder / LOCK
+    made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
+    if not made and (ours or os.path.lexists(path)):  # a lock is left by a process that was killed
+        made = [folder]
+    try:
+        descriptor = _acquire(path, folder, say)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to --out {folder} ({brief(error)}): give a folder that you may write to"
+        ) from error
+    try:
+        with writing(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(_ourselves()).encode(), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # while it is held: afterwards it could be another run's
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # not empty
+            for parent in made:
+                parent.rmdir()
+
+
+def _acquire(path: Path, folder: Path, say: Callable[[str], None]) -> int:
+    """The descriptor of the lock's file, locked. OSError: it cannot be opened."""
+    while True:  # until no run's end removes the folder or the file under our hands
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        except FileNotFoundError:
+            continue
+        try:
+            _lock(descriptor, path, folder, say)
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
+    if fcntl is None:
+        say(f"{folder} cannot be locked on this system: let no other run write to it")
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"--out {folder} is in use by another run ({_holder(path)}): wait for its end, or give another folder"
+        ) from error
+    except OSError as error:
+        say(f"{folder} cannot be locked ({brief(error)}): let no other run write to it")
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _ourselves() -> dict[str, str | int]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    return {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def _holder(path: Path) -> str:
+    try:
+        told = read_json(path)
+        return f"process {int(told['process'])} on {str(told['host'])[:100]}, since {str(told['since'])[:40]}"
+    except (ValueError, TypeError, KeyError):  # it has the lock and has not said so yet
+        return "which has just begun"

@@ -1,0 +1,78 @@
+"""What a setting that there is not may have meant: other libraries' names for ours, other spellings, near misses."""
+
+import difflib
+import re
+from collections.abc import Collection
+
+from sparseq_kernels.untrusted import QUOTED
+
+# Our setting -> what transformers' Trainer and example scripts, torch's and others' pruning and quantization tools, and
+# people call it. In lower case, with underscores.
+_ELSEWHERE = {
+    "model": "model_name model_name_or_path model_path model_id pretrained_model student student_model student_name "
+    "student_name_or_path base_model checkpoint",
+    "teacher": "teacher_model teacher_name teacher_name_or_path teacher_path teacher_id teacher_model_name_or_path",
+    "layers": "num_hidden_layers num_layers n_layers n_layer keep_layers student_layers hidden_layers",
+    "methods": "method compression",
+    "task": "task_name dataset dataset_name benchmark glue_task",
+    "data_dir": "data data_path data_folder glue_dir dataset_dir dataset_path",
+    "train_file": "train train_data train_path train_dataset training_file training_data",
+    "validation_file": "validation valid val dev eval test validation_data valid_file val_file dev_file eval_file "
+    "eval_data eval_dataset test_file",
+    "text_columns": "text text_column text_column_name text_column_names sentence_column sentence1_key sentence2_key "
+    "input_columns text_fields",
+    "label_column": "label labels label_column_name target target_column label_field",
+    "max_train_rows": "max_train_samples max_train_examples train_samples num_train_examples",
+    "max_validation_rows": "max_eval_samples max_val_samples max_validation_samples max_eval_examples",
+    "max_length": "max_seq_length max_seq_len max_len seq_length seq_len sequence_length model_max_length "
+    "max_source_length block_length",
+    "bits": "num_bits n_bits nbits w_bits wbits weight_bits quant_bits quantization_bits",
+    "activation": "activation_quantization activation_scale activation_scales a_quant",
+    "scale": "weight_scale weight_scales scale_type observer",
+    "qat_start": "quant_start quantization_start qat_start_step start_qat",
+    "sparsity": "target_sparsity final_sparsity sparsity_level pruning_ratio prune_ratio pruning_amount amount "
+    "prune_amount",
+    "pattern": "sparsity_pattern mask_pattern block_size prune_pattern mask_block_rows sparsity_type",
+    "scope": "pruning_scope prune_scope global_pruning",
+    "schedule": "sparsity_schedule pruning_schedule prune_schedule",
+    "prune_warmup": "pruning_warmup initial_warmup prune_start pruning_start",
+    "prune_end": "pruning_end final_warmup prune_stop",
+    "prune_updates": "pruning_frequency prune_frequency pruning_steps prune_steps",
+    "kd_loss": "distillation_loss distill_loss kd_loss_type loss_type",
+    "temperature": "temp kd_temperature distillation_temperature distill_temperature",
+    "kd_alpha": "alpha alpha_ce alpha_kd distillation_alpha distill_alpha kd_weight distillation_weight kd_ratio",
+    "hidden_loss": "alpha_mse alpha_hidden hidden_weight hidden_loss_weight hidden_state_loss hidden_states_loss "
+    "alpha_cos",
+    "augment_copies": "augment aug_copies num_aug n_aug augmentations data_augmentation aug_train",
+    "augment_rate": "aug_rate augmentation_rate replace_rate aug_p alpha_sr",
+    "wordnet": "wordnet_dir wordnet_path wordnet_folder",
+    "epochs": "epoch num_epochs n_epochs num_train_epochs train_epochs max_epochs",
+    "batch_size": "train_batch_size per_device_train_batch_size per_gpu_train_batch_size batch bs "
+    "gradient_accumulation_steps",
+    "lr": "learning_rate learningrate max_lr peak_lr initial_lr init_lr base_lr step_size",
+    "lr_warmup": "warmup warmup_ratio warmup_steps warmup_proportion num_warmup_steps lr_warmup_ratio",
+    "weight_decay": "wd l2 decay",
+    "precision": "fp16 bf16 fp32 amp mixed_precision dtype torch_dtype half",
+    "seed": "random_seed random_state data_seed rng_seed",
+    "save_steps": "checkpoint_steps checkpointing_steps save_interval save_every save_strategy",
+    "eval_batch_size": "per_device_eval_batch_size per_gpu_eval_batch_size predict_batch_size",
+    "out": "output output_dir out_dir output_path output_folder save_dir run_dir",
+}
+USUAL_NAMES = {name: ours for ours, names in _ELSEWHERE.items() for name in names.split()}
+"""Name elsewhere -> ours."""
+
+
+def meant(name: object, known: Collection[str]) -> str | None:
+    """The setting among `known` that `name`, which is none of them, most likely means; None where nothing is near.
+
+    Case, dashes, dots and camel case do not count: `--learning-rate`, `learningRate` and `LEARNING_RATE` are one.
+    """
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)[:QUOTED]).lower()
+    plain = re.sub(r"[\W_]+", "_", plain).strip("_")
+    if plain in known:
+        return plain
+    if USUAL_NAMES.get(plain) in known:
+        return USUAL_NAMES[plain]
+    near = difflib.get_close_matches(plain, [*known, *USUAL_NAMES], n=1, cutoff=0.75)
+    found = USUAL_NAMES.get(near[0], near[0]) if near else None
+    return found if found in known else None
