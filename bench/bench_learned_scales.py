@@ -1,5 +1,5 @@
-"""How learned weight scales (`scale="lsq"`) fare under Adam: one rate for all parameters, a lower rate for the scales, and
-logarithmic scales (TQT, Jain et al. 2020). Signal to quantization noise of the weights, scales gone negative, accuracy.
+"""How learned weight scales (`scale="lsq"`) fare under Adam: one rate for all parameters, a lower rate for the scales,
+and logarithmic scales (TQT, Jain et al. 2020). Signal to quantization noise of the weights, negative scales, accuracy.
 
     python -m bench.bench_learned_scales --model M --data-dir GLUE [--seed 0]
 

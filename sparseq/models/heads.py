@@ -44,7 +44,9 @@ def check_head(
     if _unnamed(own) or _unnamed(wanted) or list(map(_plain, own)) == list(map(_plain, wanted)):
         return
     if sorted(map(_plain, own)) == sorted(map(_plain, wanted)):
-        raise InputError(f"the teacher {source} has its labels in the order {quoted(own)}, but the task has {quoted(wanted)}")
+        raise InputError(
+            f"the teacher {source} has its labels in the order {quoted(own)}, but the task has {quoted(wanted)}"
+        )
     raise InputError(
         f"the teacher {source} was trained for the labels {quoted(own)}, but the task has {quoted(wanted)}; give a "
         "teacher of the same task, or the same names to both where they mean the same"

@@ -17,7 +17,7 @@ def unit_count(weight: Tensor, pattern: Pattern) -> int:
 
 
 def most_dropped(units: int, sparsity: float, max_layer_sparsity: float) -> int:
-    """How many of a layer's units may go: that share of them, or the sparsity where that is more, and never the last."""
+    """How many of a layer's units may go: that share of them, or the sparsity if that is more; never the last."""
     share = max(max_layer_sparsity, sparsity)
     return max(0, min(math.floor(share * units + 1e-9), units - 1))
 

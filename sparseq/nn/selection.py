@@ -19,15 +19,9 @@ MAX_LAYER_SPARSITY = 0.99
 
 
 def scope_for(scope: str, pattern: str | Pattern) -> str:
-    """The scope that `scope` stands for: "auto" is "lamp" for patterns of blocks and "global" for all others.
-
-    Ranked by magnitude over all layers together, whole layers of blocks are removed; single weights are not, and there
-    both scopes are equally good (see docs/benchmarks.md).
-    """
+    """The scope that `scope` stands for: "auto" is the pattern's `default_scope`."""
     choice("scope", scope, SCOPES)
-    if scope != "auto":
-        return scope
-    return "lamp" if Pattern.parse(pattern).kind == "block" else "global"
+    return Pattern.parse(pattern).default_scope if scope == "auto" else scope
 
 
 def select_masks(

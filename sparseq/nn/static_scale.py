@@ -21,7 +21,8 @@ AVERAGE_STEP = 0.01
 
 class StaticScale(nn.Module):
     """A layer's `input_scale`, [1] in fp32 (fp64 beside an fp64 weight), 0 until it is known; None where activations
-    are dynamic. A buffer that follows the activations seen in training (see `range_follows`), or a Parameter if it is learned.
+    are dynamic. A buffer that follows the activations seen in training (see `range_follows`), or a Parameter if it is
+    learned.
 
     Whether there is a scale is read from the tensor: however a value came there, the layer has one.
     """

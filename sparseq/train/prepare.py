@@ -25,6 +25,7 @@ from .data import check_length, tokenise
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .recipe import Recipe
 from .scoring import predict_logits
+from .trainer import ALPHA
 
 
 @dataclass
@@ -141,6 +142,7 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
         SparsitySchedule(recipe.sparsity, start, end, recipe.schedule),
         pattern,
         recipe.scope,
+        max_layer_sparsity=recipe.max_layer_sparsity,
         every=max(1, (end - start) // recipe.prune_updates),
         regrow=recipe.regrow,
     )
@@ -176,6 +178,10 @@ def training_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> tup
     if prepared.teacher is not None:
         logits = teacher_logits(recipe, prepared, rows, reporter)
         tokens = tokens.add_column("teacher_logits", logits.tolist())
+        if recipe.augment_alpha is not None and recipe.augment_copies:
+            own = len(prepared.data.train)  # copies come after them
+            weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(rows) - own)
+            tokens = tokens.add_column(ALPHA, weights)
     return tokens, splits
 
 

@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from . import advice
 from .console import SafeConsole
 from .run import RunResult
 
@@ -36,4 +37,6 @@ def show_result(result: RunResult) -> None:
     console = SafeConsole()
     console.print(result_table(result))
     second = ' --text-pair "..."' if len(result.task_definition["columns"]) == 2 else ""
+    for line in advice.at_end(result.layers_past_95):
+        console.print(line)
     console.print(f'try it: sparseq predict {result.out} "..."{second}')

@@ -28,6 +28,9 @@ from .data import SimilarLengths, inputs_of
 from .folder import Marker, RunFolder
 from .recipe import Recipe
 
+# Column of the weight of the teacher's loss, where rows have one each.
+ALPHA = "kd_alpha"
+
 
 @dataclass
 class Losses:
@@ -87,7 +90,7 @@ class CompressTrainer(Trainer):
 
     def _loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
         losses = self.losses
-        batch = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
+        batch = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits", ALPHA)}
         hidden = {"output_hidden_states": True} if losses.teacher is not None else {}
         outputs = model(**batch, **hidden)
         if losses.kind is None:
@@ -99,7 +102,7 @@ class CompressTrainer(Trainer):
                 inputs["labels"],
                 kind=losses.kind,
                 temperature=losses.temperature,
-                alpha=losses.alpha,
+                alpha=inputs.get(ALPHA, losses.alpha),
                 regression=losses.regression,
             )
         if losses.teacher is not None:
@@ -140,12 +143,13 @@ class CompressTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over `parameter_groups`, with transformers' choice of what is decayed."""
         model = self.model if model is None else model
-        if self.optimizer is None:
+        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
+        if optimizer is None:
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             decayed = self.get_decay_parameter_names(model)
             groups = parameter_groups(model, options.pop("lr"), self.args.weight_decay, decayed=decayed)
-            self.optimizer = kind(groups, **options)
-        optimizer: torch.optim.Optimizer = self.optimizer
+            self.optimizer = optimizer = kind(groups, **options)
+        assert optimizer is not None
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
@@ -238,7 +242,6 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         data_seed=recipe.seed,
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size // processes,
-        learning_rate=recipe.lr,
         warmup_steps=recipe.lr_warmup,
         weight_decay=recipe.weight_decay,
         use_cpu=machine.device().type == "cpu",

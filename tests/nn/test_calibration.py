@@ -166,5 +166,5 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="method is 'median': it must be one of 'max', 'average', 'percentile', 'mse'"):
         calibrate(net(), [batch(1.0)], method="median")
     for bad in (0, 101, math.nan):
-        with pytest.raises(InputError, match="percentile is .*: it must be above 0 and at most 100"):
+        with pytest.raises(InputError, match=r"percentile is .*: it must be above 0 and at most 100"):
             calibrate(net(), [batch(1.0)], method="percentile", percentile=bad)

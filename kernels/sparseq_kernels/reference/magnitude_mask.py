@@ -38,8 +38,8 @@ def checked(weights: list[Tensor], sparsity: float, pattern: str) -> Pattern:
 
 
 def unit_scores(weight: Tensor, p: Pattern) -> Tensor:
-    """fp32 [units]: the score of each of a weight's units, in their order: the summed magnitude of a block; of a group of
-    M, what pruning it to N loses."""
+    """fp32 [units]: the score of each unit of a weight, in their order: the summed magnitude of a block; what pruning a
+    group of M to N loses."""
     return _scored(weight, p)[0]
 
 
