@@ -25,7 +25,7 @@ from sparseq.nn import QuantSparseLinear, linear
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.fake_quant import fake_quant
 
-BATCH, LENGTH, CHECKS = 16, 48, (0, 40, 100, 200)
+BATCH, LENGTH, CHECKS = 8, 48, (0, 40, 80)
 METHODS = ("one rate", "rate x 0.1", "rate x 0.01", "rate x 0.001", "logarithmic")
 
 
@@ -114,7 +114,7 @@ def measure(method: str, given: argparse.Namespace, train: Path, held_out: Path)
     model.train()
     for step in range(last + 1):
         if step in checks or step == last:
-            state = state_of(model) | {"accuracy": accuracy(model, others, tokenizer) if step else None}
+            state = state_of(model) | {"accuracy": accuracy(model, others, tokenizer) if step == last else None}
             shown = "" if state["accuracy"] is None else f"{100 * state['accuracy']:.1f}"
             cells = {
                 "scales": method,

@@ -3,8 +3,9 @@
     python -m bench.bench_methods --study NAME --model M --data-dir GLUE [--seeds 3] [--cases TEXT] [--runs DIR]
 
 Students are three of the model's layers. All runs of a seed train on the same rows of SST-2's `train.tsv` and are
-scored on the same others of that file, none of which contains or is contained in a training row: the rows that the
-task is reported on are never seen. Runs that are in --runs already are not run again; the file is written after each run.
+scored on the same others of that file, none of which contains a training row or is contained in one: the rows that
+the task is reported on are never seen. Runs that are in --runs already are not run again; the file is written after
+each run.
 """
 
 import argparse

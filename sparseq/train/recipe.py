@@ -94,7 +94,7 @@ class Recipe:
     temperature: float = setting(2.0, number(0, open_low=True), KD, "softens both models' classes in ce")
     kd_alpha: float = setting(0.5, number(0, 1), KD, "weight of the teacher's loss; the labels' loss gets the rest",
                               metavar="SHARE")
-    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same weight on augmented copies; as on "
+    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same on augmented copies; as on "
                                           "other rows when not given", metavar="SHARE")
     hidden_loss: float = setting(0.0, number(0), KD, "weight of the squared error between hidden states; above 0 the "
                                  "teacher runs along", metavar="WEIGHT")

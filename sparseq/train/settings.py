@@ -111,7 +111,7 @@ def auto(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             return parse(raw)
         except ValueError as error:
-            raise ValueError(f"auto or {error}") from None
+            raise ValueError(f"{error}, or auto") from None
 
     return parse_or_auto
 
