@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import InputError, Pattern
+from sparseq_kernels.looks import has_values
 from sparseq_kernels.reference.magnitude_mask import dropped
 
 from .kin import first_names
@@ -62,6 +63,8 @@ def select_masks(
 def _select(
     weights: Sequence[Tensor], sparsity: float, pattern: Pattern, scope: str, max_layer_sparsity: float
 ) -> list[Tensor]:
+    if not all(has_values(weight) for weight in weights):  # nor will the masks have any
+        return list(torch.ops.sparseq.magnitude_mask(list(weights), sparsity, str(pattern)))
     units = [unit_count(weight, pattern) for weight in weights]
     if scope == "layer":
         most = [n if pattern.kind == "n:m" else max(0, n - 1) for n in units]

@@ -157,3 +157,9 @@ def test_convert_takes_the_scopes():
     convert(model, sparsity=0.5, pattern="4x4", max_layer_sparsity=0.75)
     sparsities = [1 - layer.mask.float().mean().item() for layer in model]
     assert sum(sparsities) == 1 and max(sparsities) <= 0.75 and sparsities[0] == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("scope", ["auto", "global", "layer", "lamp"])
+def test_weights_without_values_have_masks_without_values(scope):
+    masks = select_masks({"a": torch.empty(8, 8, device="meta")}, 0.5, "4x4", scope)
+    assert masks["a"].is_meta and masks["a"].shape == (8, 8) and masks["a"].dtype == torch.bool
