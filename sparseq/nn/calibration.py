@@ -30,7 +30,8 @@ def calibrate(
     - "max": the largest magnitude of all; training raises it further. One outlier widens it for good.
     - "average": the mean over batches of each one's largest magnitude; training moves it by a hundredth of the way to
       each batch's (Q8BERT, Zafrir et al. 2019).
-    - "percentile": what `percentile` percent of all magnitudes do not exceed (Wu et al. 2020); training leaves it.
+    - "percentile": what `percentile` percent of the magnitudes above 0 do not exceed (Wu et al. 2020); training leaves
+      it.
     - "mse": where the expected squared error of quantization is least, so that an outlier which weighs more than the
       rest widens it; training leaves it.
 

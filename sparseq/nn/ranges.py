@@ -38,7 +38,7 @@ class Average:
 
 
 class Histogram:
-    """How many magnitudes fall into each bin, over all inputs."""
+    """How many magnitudes fall into each bin, over all inputs; zeros, which every range holds, do not count."""
 
     def __init__(self) -> None:
         self.counts = torch.zeros(_BINS, dtype=torch.int64)
@@ -47,27 +47,31 @@ class Histogram:
     def observe(self, x: Tensor) -> None:
         magnitudes = x.detach().abs().float().flatten()
         counts = torch.bincount(magnitudes.view(torch.int32) >> _SHIFT, minlength=_BINS)
+        counts[0] -= (magnitudes == 0).sum()
         self.counts = self.counts.to(x.device) + counts
         self.top = torch.maximum(self.top.to(x.device), magnitudes.amax().double())
 
-    def edges(self) -> Tensor:
-        """fp64 [bins]: the end of each bin, at most the largest magnitude seen."""
+    def found(self) -> tuple[Tensor, Tensor]:
+        """(the end of each bin, at most the largest magnitude seen, fp64 [bins]; the counts, int64 [bins]).
+
+        On the host, where sums do not depend on how a GPU orders them."""
         starts = torch.arange(1, _BINS + 1, dtype=torch.int64).clamp_max(0x7F800000 >> _SHIFT) << _SHIFT
-        ends = starts.to(torch.int32).view(torch.float32).double().to(self.counts.device)
-        return torch.minimum(ends, self.top)
+        ends = starts.to(torch.int32).view(torch.float32).double()
+        return torch.minimum(ends, self.top.cpu()), self.counts.cpu()
 
 
 class Percentile(Histogram):
-    """The least bin's end that so many percent of all magnitudes do not exceed."""
+    """The least bin's end that so many percent of the magnitudes do not exceed."""
 
     def __init__(self, percentile: float) -> None:
         super().__init__()
         self.percentile = percentile
 
     def largest(self, bits: int) -> Tensor:
-        below = self.counts.cumsum(0)
+        edges, counts = self.found()
+        below = counts.cumsum(0)
         needed = torch.ceil(below[-1].double() * (self.percentile / 100))
-        return self.edges()[torch.searchsorted(below.double(), needed).clamp_max(_BINS - 1)]
+        return edges[torch.searchsorted(below.double(), needed).clamp_max(_BINS - 1)]
 
 
 class SquaredError(Histogram):
@@ -78,7 +82,7 @@ class SquaredError(Histogram):
     """
 
     def largest(self, bits: int) -> Tensor:
-        edges, counts = self.edges(), self.counts.double()
+        edges, counts = self.found()
         magnitudes = (edges + torch.cat([edges.new_zeros(1), edges[:-1]])) / 2
         number, first, second = ((counts * magnitudes**power).cumsum(0) for power in range(3))
         step = edges / qmax(bits)
@@ -86,7 +90,7 @@ class SquaredError(Histogram):
         lost = torch.where(zero < 0, 0.0, second[zero.clamp_min(0)])
         rounded = (number - torch.where(zero < 0, 0.0, number[zero.clamp_min(0)])) * step.square() / 12
         clipped = (second[-1] - second) - 2 * edges * (first[-1] - first) + edges.square() * (number[-1] - number)
-        error = torch.where(self.counts > 0, lost + rounded + clipped, float("inf"))
+        error = torch.where(counts > 0, lost + rounded + clipped, float("inf"))
         return edges[error.argmin()]
 
 
