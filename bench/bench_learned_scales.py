@@ -103,7 +103,9 @@ def accuracy(model: nn.Module, rows: list[tuple[list[int], int]], tokenizer: Any
 def measure(method: str, given: argparse.Namespace, train: Path, held_out: Path) -> list[dict[str, Any]]:
     """One training: a row for each of CHECKS."""
     torch.manual_seed(given.seed)
-    model, tokenizer = load_model(given.model, layers=3, num_labels=2, label_names=None, regression=False)
+    model, tokenizer = load_model(
+        given.model, layers=1 if given.smallest else 3, num_labels=2, label_names=None, regression=False
+    )
     convert(model, scale="lsq")
     optimizer = optimizer_of(model, method, given.lr)
     rows, others = read_rows(train, tokenizer), read_rows(held_out, tokenizer)

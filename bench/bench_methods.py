@@ -133,7 +133,7 @@ def recipe_of(study: Study, changes: Mapping[str, Any], given: argparse.Namespac
         teacher = given.runs / f"teacher-{rows}-{seed}"
         compress(common.replace(methods=(), out=str(teacher)))
         common = common.replace(model=str(teacher), teacher=str(teacher))
-    return common.replace(layers=LAYERS, **{**study.common, **changes})
+    return common.replace(layers=1 if given.smallest else LAYERS, **{**study.common, **changes})
 
 
 def summary(name: str, results: Sequence[RunResult], extra: Mapping[str, Any]) -> dict[str, Any]:
