@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import bench_calibration, bench_learned_scales, bench_methods
+from bench import bench_calibration, bench_layer_sparsity, bench_learned_scales, bench_methods
 from sparseq import convert
 from sparseq.train import Recipe
 
@@ -67,15 +67,16 @@ def test_outliers_are_in_one_batch_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [bench_methods, bench_learned_scales, bench_calibration])
+@pytest.mark.parametrize("program", [bench_methods, bench_learned_scales, bench_calibration, bench_layer_sparsity])
 def test_the_programs_run(program: object, glue: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
-    common = ["--model", str(tiny_model_dir), "--data-dir", str(glue), "--runs", str(tmp_path / "runs")]
+    rows = ["--data-dir", str(glue), "--runs", str(tmp_path / "runs")]
     options = {
-        bench_methods: ["--study", "lr"],
-        bench_learned_scales: ["--methods", "one rate,logarithmic"],
-        bench_calibration: [],
+        bench_methods: [*rows, "--study", "lr"],
+        bench_learned_scales: [*rows, "--methods", "one rate,logarithmic"],
+        bench_calibration: rows,
+        bench_layer_sparsity: [],
     }
-    given = [*common, *options[program], "--smallest", "--out", str(tmp_path)]  # type: ignore[index]
+    given = ["--model", str(tiny_model_dir), *options[program], "--smallest", "--out", str(tmp_path)]  # type: ignore[index]
     before = bench_learned_scales.linear.MOST_CLIPPED
     try:
         assert program.main(given) == 0  # type: ignore[attr-defined]
