@@ -1,4 +1,4 @@
-"""What a run chooses by the model, and what it says of settings that are known to cost accuracy."""
+"""What a run chooses by the model, and what it says of that and of its pruning."""
 
 from collections.abc import Mapping
 
@@ -29,11 +29,17 @@ def peak_rate(recipe: Recipe, model: nn.Module) -> float:
 
 
 def at_start(recipe: Recipe, model: nn.Module, steps: int) -> list[str]:
-    """Lines for the start of a training of so many steps: the rate, and advice."""
+    """Lines for the start of a training of so many steps: the rate, and when pruning takes place."""
     rate = f"learning rate {peak_rate(recipe, model):g}"
     if recipe.lr == "auto":
         rate += f", by the hidden size {hidden_size(model) or 'unknown'}: --lr sets another"
     lines = [rate]
+    if recipe.uses("mp"):
+        start, end = recipe.pruning_steps(steps)
+        lines.append(
+            f"pruning to {recipe.sparsity:.0%} ({recipe.pattern}, scope {recipe.scope}) from step {start} to {end} of "
+            f"{steps}, which leaves {steps - end} to recover in"
+        )
     return lines
 
 

@@ -134,7 +134,7 @@ def _labels(task: Task) -> dict[str, Any]:
 
 def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
     """The recipe's pruner over so many steps. Raises InputError where the pattern does not fit a layer, naming it."""
-    start, end = round(recipe.prune_warmup * steps), round(recipe.prune_end * steps)
+    start, end = recipe.pruning_steps(steps)
     pattern = Pattern.parse(recipe.pattern)
     layers = dividing(prunable(student, embeddings=recipe.prune_embeddings), pattern, recipe.on_mismatch)
     return MagnitudePruner(

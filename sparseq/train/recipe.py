@@ -201,6 +201,10 @@ class Recipe:
         """Whether the run uses 'qat', 'kd' or 'mp'."""
         return method in self.methods
 
+    def pruning_steps(self, steps: int) -> tuple[int, int]:
+        """Of a training of so many steps, those at which pruning starts and ends."""
+        return round(self.prune_warmup * steps), round(self.prune_end * steps)
+
     def validate(self) -> "Recipe":
         """This recipe, checked and with its methods in order. Raises InputError for what cannot run."""
         parsed = self.from_dict({f.name: getattr(self, f.name) for f in fields(self)})

@@ -39,6 +39,13 @@ def test_a_rate_that_is_given_is_taken() -> None:
             Recipe().replace(lr=bad)
 
 
+def test_the_plan_of_pruning_is_told() -> None:
+    recipe = Recipe().replace(methods="mp", sparsity=0.8, scope="lamp", epochs=3)
+    (_, line) = advice.at_start(recipe, model(hidden_size=384), 114)
+    assert line == "pruning to 80% (4x4, scope lamp) from step 11 to 80 of 114, which leaves 34 to recover in"
+    assert len(advice.at_start(recipe.replace(methods="qat"), model(hidden_size=384), 114)) == 1
+
+
 def test_layers_that_are_nearly_removed_are_named() -> None:
     found = advice.nearly_removed({"a": 0.951, "b": 0.95, "c": 0.2, "d": 0.99})
     assert found == {"a": 0.951, "d": 0.99}
