@@ -19,6 +19,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # torch.save: https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.cc
 _TORCH_SAVE = ("inline_container", "PytorchStreamWriter")
+_TORCH_OPEN = ("Parent directory", "cannot be opened")
 # torch's allocators for the CPU and the GPU, the C++ library, and oneDNN
 _OUT_OF_MEMORY = (
     "can't allocate memory",
@@ -43,9 +44,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         number = _errno(error)
         if number is None and not any(sign in str(error) for sign in _TORCH_SAVE):
             raise
-        where = getattr(error, "filename", None)
-        where = where if isinstance(where, str) else path
-        raise MachineError(f"cannot write {where} ({_told(number, where, error)}): {_way_out(number)}") from error
+        raise MachineError(f"cannot write {path} ({_told(number, path)}): {_way_out(number)}") from error
 
 
 @contextlib.contextmanager
@@ -75,11 +74,13 @@ def _errno(error: Exception) -> int | None:
     """The system's number of what went wrong, None where the error is not the system's."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_OPEN):
+        return errno.ENOENT
     found = _OS_ERROR.search(str(error)[:1000])
     return int(found[1]) if found else None
 
 
-def _told(number: int | None, where: str | os.PathLike[str], error: Exception) -> str:
+def _told(number: int | None, where: str | os.PathLike[str]) -> str:
     reason = os.strerror(number) if number is not None else "the file was not written to its end"
     if number is not None and number not in _FULL:
         return reason

@@ -6,13 +6,14 @@ window, or answer as if typed; a direction override shows text in another order 
 
 import argparse
 import contextlib
+import json
 import sys
 import unicodedata
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from sparseq.errors import InputError
 
-__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "shown", "write"]
+__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "say_json", "shown", "write"]
 
 LONGEST_MESSAGE = 2000
 """Characters of an error message that are printed at most."""
@@ -48,6 +49,11 @@ def say(*values: object, error: bool = False, separator: str = " ") -> None:
     stream = sys.stderr if error else sys.stdout
     if stream is not None:
         write(separator.join(shown(value) for value in values) + "\n", stream)
+
+
+def say_json(value: Any) -> None:
+    """Prints a value as one line of JSON to stdout, in ASCII: what acts on a terminal is escaped as JSON escapes it."""
+    write(json.dumps(value, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
 
 
 def write(text: str, stream: TextIO | None = None) -> None:

@@ -39,8 +39,9 @@ def test_compress_prints_its_result_and_what_to_do_next(
     result = RunResult.from_folder(out)
     assert f"{result.score:.4f}" in said.out
     assert f"{result.stored_bytes / 1e6:.2f} MB" in said.out
-    assert said.out.splitlines()[-1] == f'try it: sparseq predict {out} "..."'
-    assert said.err == ""
+    assert f'    sparseq predict {out} "..."' in said.out.splitlines()
+    assert f"    sparseq size {out}" in said.out.splitlines()
+    assert f"{out}: finished before, not run again" in said.err
 
 
 def test_flags_override_the_file_and_defaults_fill_the_rest(finished: tuple[list[str], Path]) -> None:
@@ -58,7 +59,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
     for phase in ("preparing data", "training", "evaluating before packing", "packing and saving"):
         assert any(line.startswith(f"{phase}: done") for line in lines), phase
     assert any("loss" in line and "sparsity 0.30" in line for line in lines)
-    assert len(lines) < 20
+    assert len(lines) < 40
 
 
 def test_predict_from_arguments_and_from_stdin(
@@ -71,7 +72,8 @@ def test_predict_from_arguments_and_from_stdin(
     assert label in ("0", "1") and 0 <= float(share) <= 1 and text == "the film was good"
     monkeypatch.setattr(sys, "stdin", io.StringIO("the film was good\n\nawful\n"))
     assert main(["predict", out]) == 0
-    assert capsys.readouterr().out == given
+    first, blank, last = capsys.readouterr().out.splitlines()
+    assert [first, last] == given.splitlines() and blank == ""
 
 
 def test_evaluate_and_size(finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,24 +1,29 @@
 """The distillation losses against their formulas, and the cache of the teacher's logits."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from sparseq.distill import (
     HiddenStates,
     TeacherLogits,
     digest_model,
     digest_texts,
+    digest_tokenizer,
     distillation_loss,
     hidden_state_loss,
     label_loss,
     layer_map,
 )
-from sparseq.errors import InputError
+from sparseq.errors import InputError, MachineError
 
 STUDENT = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, -2.0], [4.0, 0.0, 1.0]], dtype=torch.float64)
@@ -148,10 +153,69 @@ def test_logits_are_computed_once_and_survive_damage(tmp_path: Path) -> None:
         assert found.dtype == torch.float32 and torch.equal(found, TEACHER.float())
     assert len(calls) == 1
     assert [path.suffix for path in cache.folder.iterdir()] == [".safetensors"]
-    cache.path.write_bytes(cache.path.read_bytes()[:-4])
-    assert torch.equal(cache.get(2, compute), TEACHER.float()) and len(calls) == 2
     assert cache.load(3) is None
     assert TeacherLogits(cache.folder, ("rows", "other teacher")).load(2) is None
+
+
+def _negate(path: Path) -> None:
+    held = load_file(path)
+    save_file({**held, "logits": -held["logits"]}, path)
+
+
+def _another_digest(path: Path) -> None:
+    save_file({**load_file(path), "sha256": torch.zeros(32, dtype=torch.uint8)}, path)
+
+
+def _from_another_key(path: Path) -> None:
+    other = TeacherLogits(path.parent, ("rows", "other teacher"))
+    other.get(2, lambda: -TEACHER)
+    os.replace(other.path, path)
+
+
+def _a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+HARMS: dict[str, Callable[[Path], Any]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-4]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "negated": _negate,
+    "another digest": _another_digest,
+    "no digest": lambda path: save_file({"logits": -TEACHER.float()}, path),
+    "another dtype": lambda path: save_file({**load_file(path), "logits": TEACHER}, path),
+    "another key's": _from_another_key,
+    "a folder": _a_folder,
+    "a pipe": _a_pipe,
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_altered_logits_are_computed_anew(harm: str, tmp_path: Path) -> None:
+    cache = TeacherLogits(tmp_path / "logits", ("rows", "teacher"))
+    cache.get(2, lambda: TEACHER)
+    HARMS[harm](cache.path)
+    assert cache.load(2) is None
+    said: list[str] = []
+    assert torch.equal(cache.get(2, lambda: TEACHER, said.append), TEACHER.float())
+    assert bool(said) == (harm == "a folder")
+    assert harm == "a folder" or cache.load(2) is not None
+
+
+def test_logits_that_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    cache = TeacherLogits(tmp_path / "file" / "logits", ("rows", "teacher"))
+    said: list[str] = []
+    assert torch.equal(cache.get(2, lambda: TEACHER, said.append), TEACHER.float())
+    [sentence] = said
+    assert str(tmp_path / "file") in sentence and "are not kept for another run" in sentence
+    with pytest.raises(MachineError, match="cannot write"):
+        cache.get(2, lambda: TEACHER)
 
 
 def test_digests_tell_rows_and_models_apart() -> None:
@@ -165,3 +229,44 @@ def test_digests_tell_rows_and_models_apart() -> None:
     with torch.no_grad():
         model.weight[0, 0] += 1e-6
     assert digest_model(model) != before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hidden_act": "relu"}, {"layer_norm_eps": 1e-5}, {"num_attention_heads": 4}, {"is_decoder": True}],
+    ids=str,
+)
+def test_one_models_weights_under_another_configuration(changes: dict[str, Any]) -> None:
+    """Each gives other outputs, though every tensor is the same."""
+    settings = {"vocab_size": 5, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    first = BertForSequenceClassification(BertConfig(**settings, intermediate_size=8))
+    other = BertForSequenceClassification(BertConfig(**{**settings, "intermediate_size": 8, **changes}))
+    other.load_state_dict(first.state_dict())
+    assert digest_model(other) != digest_model(first)
+    first.config._name_or_path = "elsewhere"
+    again = BertForSequenceClassification(BertConfig(**settings, intermediate_size=8))
+    again.load_state_dict(first.state_dict())
+    assert digest_model(again) == digest_model(first)
+
+
+TOKENIZERS: dict[str, dict[str, Any]] = {
+    "lower case": {"do_lower_case": False},
+    "accents": {"strip_accents": False},
+    "Chinese characters": {"tokenize_chinese_chars": False},
+    "side of padding": {"padding_side": "left"},
+    "side of truncation": {"truncation_side": "left"},
+    "special tokens": {"cls_token": "[SEP]"},
+    "inputs": {"model_input_names": ["input_ids", "attention_mask"]},
+}
+
+
+@pytest.mark.parametrize("changed", TOKENIZERS)
+def test_tokenizers_with_one_vocabulary(changed: str, tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "Good"]))
+    first, other = BertTokenizerFast(str(path)), BertTokenizerFast(str(path), **TOKENIZERS[changed])
+    assert first.get_vocab() == other.get_vocab()
+    before = digest_tokenizer(first)
+    assert digest_tokenizer(other) != before
+    first(["good", "Good good"], truncation=True, max_length=3, padding=True)  # leaves its settings behind
+    assert digest_tokenizer(first) == before == digest_tokenizer(BertTokenizerFast(str(path)))

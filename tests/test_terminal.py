@@ -21,7 +21,7 @@ from sparseq.cli import main
 from sparseq.nn import convert, pack
 from sparseq.report import ModelRow, bars, comparison_table
 from sparseq.terminal import LONGEST_MESSAGE, say, say_error, shown, write
-from sparseq.train import RunResult
+from sparseq.train import Recipe, RunResult
 from sparseq.train.console import Reporter, SafeConsole
 from sparseq.train.folder import RECIPE
 from sparseq.train.report import show_result
@@ -178,7 +178,7 @@ def test_stdin_of_another_encoding(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
     assert main(["predict", str(hostile_run)]) == 2
-    assert "stdin is not utf-8 text" in capsys.readouterr().err
+    assert "line 1 of stdin is not UTF-8 text" in capsys.readouterr().err
     monkeypatch.setattr(sys, "stdin", io.StringIO("a\x1b[31m\u202e\n"))
     assert main(["predict", str(hostile_run)]) == 0
     assert_harmless(capsys.readouterr().out, tabs=True)
@@ -188,7 +188,7 @@ def test_stdin_of_another_encoding(
 def test_a_result_of_altered_metrics(name: str, hostile_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = RunResult.from_folder(hostile_run).as_dict()
     other: Any = {"methods": (HOSTILE,), "metrics": {HOSTILE: 0.5}}.get(name, HOSTILE)
-    show_result(RunResult(**{**values, "sparsity": 0.5, name: other}))
+    show_result(RunResult(**{**values, "sparsity": 0.5, name: other}), Recipe(model="m", out="o"))
     said = capsys.readouterr().out
     assert_harmless(said)
     assert "\\x1b[31m" in said

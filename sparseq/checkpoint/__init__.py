@@ -8,6 +8,7 @@ sha256 over all of that and every tensor's bytes. Nothing is unpickled, and noth
 from .folder import Folder, open_folder
 from .names import CONFIG, WEIGHTS
 from .read import is_saved, layer_names, load, read_metadata, verify
+from .rebuild import rebuilt
 from .state import Contents, contents
 from .write import save
 
@@ -22,6 +23,7 @@ __all__ = [
     "load",
     "open_folder",
     "read_metadata",
+    "rebuilt",
     "save",
     "verify",
 ]

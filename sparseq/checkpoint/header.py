@@ -21,7 +21,7 @@ from sparseq.errors import InputError
 from sparseq.reading import strict_json
 from sparseq_kernels.untrusted import integer, one_of, quoted
 
-__all__ = ["DTYPES", "LARGEST_HEADER", "Entry", "Header", "check_name", "encode", "read_header"]
+__all__ = ["DTYPES", "LARGEST_HEADER", "Entry", "Header", "check_name", "encode", "parse_header", "read_header"]
 
 METADATA = "__metadata__"
 # Parsed, JSON takes up to about twenty times its length in memory. BERT-base has 40 KB, a model of 10,000 tensors 3 MB.
@@ -72,8 +72,13 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     text = file.read(length)
     if len(text) < length:
         raise _damaged(path, "its header is longer than the file")
+    return parse_header(text, size, path)
+
+
+def parse_header(text: bytes, size: int, path: Path) -> Header:
+    """The header that `text` is, of a file of `size` bytes. InputError: it is no JSON, or does not fit the size."""
     try:
-        return _parse(strict_json(text, "its header"), 8 + length, size)
+        return _parse(strict_json(text, "its header"), 8 + len(text), size)
     except InputError as error:
         raise _damaged(path, str(error)) from error
 

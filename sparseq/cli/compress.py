@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from sparseq.terminal import say
+from sparseq.terminal import say, say_json
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A flag for each of the recipe's settings; none has a default here, so that only flags given override a file."""
     parser.usage = "sparseq compress --model M --task TASK --out DIR [--teacher T] [--methods LIST] [setting ...]"
     parser.add_argument("--recipe", metavar="FILE", help="settings from a .toml or .yaml file; flags override them")
+    output = parser.add_argument_group("output, which is no part of a recipe")
+    output.add_argument("--dry-run", action="store_true", help="check everything, say what would be done and how large "
+                        "the model would be, and write nothing")  # fmt: skip
+    output.add_argument("--quiet", action="store_true", help="no progress on stderr: only errors, and the result")
+    output.add_argument("--json", action="store_true", help="the result as one JSON object on stdout, as in "
+                        "metrics.json")  # fmt: skip
     groups: dict[str, Any] = {}
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     for name, described in Recipe.settings().items():
@@ -55,16 +61,31 @@ def run(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in Recipe.settings()}
     recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
     from sparseq.train import compress, machine
+    from sparseq.train.console import Reporter
     from sparseq.train.folder import RunFolder
-    from sparseq.train.report import show_result
+    from sparseq.train.plan import dry_run
+    from sparseq.train.report import show_dry_run, show_result
 
+    reporter = Reporter(silent=True) if arguments.quiet else None
+    if arguments.dry_run:
+        found = dry_run(recipe, reporter=reporter)
+        if arguments.json:
+            say_json(found.as_dict())
+        else:
+            show_dry_run(found)
+        return 0
     try:
-        result = compress(recipe)
+        result = compress(recipe, reporter=reporter)
     except KeyboardInterrupt:
-        last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
-        step = last[1].step if last else 0
-        say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
+        if machine.rank() == 0:
+            last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
+            step = last[1].step if last else 0
+            say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
         return INTERRUPTED
-    if machine.rank() == 0:
-        show_result(result)
+    if machine.rank() > 0:
+        return 0
+    if arguments.json:
+        say_json({**result.as_dict(), "out": result.out, "finished_before": result.finished_before})
+    else:
+        show_result(result, None if arguments.quiet else recipe.resolved())
     return 0

@@ -2,37 +2,42 @@
 
 import argparse
 
-from sparseq.terminal import say
+from sparseq.terminal import say, say_json
 
 HELP = "score the model in a finished run's folder"
 EXAMPLES = """\
 examples:
   sparseq evaluate runs/student
-  sparseq evaluate runs/student --validation-file other.csv --text-columns review --label-column label"""
+  sparseq evaluate runs/student --validation-file other.csv --text-columns review --label-column label
+  sparseq evaluate runs/student --json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and other data to score it on."""
     parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
     parser.add_argument("--data-dir", metavar="DIR", help="other data: the task in the classic GLUE layout")
-    parser.add_argument("--validation-file", metavar="FILE", help="other data: your own .csv, .tsv or .jsonl")
+    parser.add_argument("--validation-file", metavar="FILE", help="other data: your own .csv, .tsv, .jsonl or .parquet")
     parser.add_argument("--text-columns", metavar="A[,B]", help="your file's text column or columns")
     parser.add_argument("--label-column", metavar="NAME", help="your file's label column")
     parser.add_argument("--max-validation-rows", metavar="N", type=int, help="a random subset of so many rows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from sparseq.train import evaluate
+    from sparseq.train.settings import names
 
-    columns = arguments.text_columns.split(",") if arguments.text_columns else ()
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,
         validation_file=arguments.validation_file,
-        text_columns=columns,
+        text_columns=names(arguments.text_columns),
         label_column=arguments.label_column,
         max_validation_rows=arguments.max_validation_rows,
     )
+    if arguments.json:
+        say_json(found)
+        return 0
     for split, rows in found["rows"].items():
         say(split, f"{rows} rows", separator="\t")
     for name, value in {**found["metrics"], "score": found["score"]}.items():

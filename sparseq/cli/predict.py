@@ -2,48 +2,154 @@
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparseq.errors import InputError
-from sparseq.terminal import say
-from sparseq_kernels.untrusted import quoted
+from sparseq.paths import expanded
+from sparseq.reading import LARGE, decode, lines_of
+from sparseq.terminal import say, say_json, write
+
+if TYPE_CHECKING:
+    from sparseq.train.predicting import Predicted, Prediction, Predictor
 
 HELP = "label texts with the model in a finished run's folder"
 EXAMPLES = """\
 examples:
   sparseq predict runs/student "a charming, funny film"
   sparseq predict runs/pairs "How old are you?" --text-pair "What is your age?"
-  sparseq predict runs/student < texts.txt          one text a line; the parts of a pair separated by a tab"""
+  sparseq predict runs/student < texts.txt          one text a line; the parts of a pair separated by a tab
+  sparseq predict runs/student --file test.csv --out predictions.csv
+  sparseq predict runs/student --data-dir glue --submission glue-submission
+
+Each line of output has the label, its probability (the number itself for regression) and the text, separated by tabs. A
+blank line on stdin gives a blank line, so that line n of the output is always that of line n of the input."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, and texts."""
+    """The folder, and texts or files of them."""
     parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
     parser.add_argument("text", nargs="*", help="texts; without any, they are read from stdin, one a line")
     parser.add_argument("--text-pair", metavar="TEXT", help="the second text, for tasks on pairs")
+    parser.add_argument(
+        "--file", metavar="FILE", help="a file of texts, .csv, .tsv, .jsonl or .parquet, or a test file of GLUE's"
+    )
+    parser.add_argument("--text-columns", metavar="A[,B]", help="the file's text column or columns")
+    parser.add_argument("--data-dir", metavar="DIR", help="the task's test files in the classic GLUE layout")
+    parser.add_argument("--out", metavar="FILE", help="write the predictions there: .tsv, .csv or .jsonl")
+    parser.add_argument(
+        "--submission", metavar="DIR", help="write the predictions there as GLUE takes them, with the names it expects"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sparseq.train import predict
+    _check(arguments)
+    from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
+    from sparseq.train.settings import names
 
+    out = check_output(expanded(arguments.out)) if arguments.out else None
+    predictor = Predictor(arguments.folder)
+    if not (arguments.file or arguments.data_dir):
+        index, found = _texts(arguments, predictor)
+        _give(arguments, out, index, found)
+        return 0
+    if arguments.file:
+        columns = names(arguments.text_columns)
+        predicted = [predict_file(predictor, arguments.file, columns or None)]
+    else:
+        predicted = predict_glue_tests(predictor, arguments.data_dir)
+    for one in predicted:
+        say(f"{len(one.predictions):,} rows from {one.path}", error=True)
+    if arguments.submission:
+        _submit(expanded(arguments.submission), predicted)
+    if out or not arguments.submission:
+        for one in predicted:
+            _give(arguments, out, one.index, one.predictions)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """InputError for arguments that contradict each other."""
+    sources = {"texts": arguments.text, "--file": arguments.file, "--data-dir": arguments.data_dir}
+    given = [name for name, value in sources.items() if value]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} are given: predict one of them at a time")
+    if arguments.text_pair is not None and len(arguments.text) != 1:
+        raise InputError(
+            "--text-pair goes with one text given as an argument; give several pairs on stdin, the parts separated by "
+            "a tab, or with --file"
+        )
+    if arguments.text_columns and not arguments.file:
+        raise InputError("--text-columns names columns of --file: give that too")
+    if arguments.submission and given not in (["--file"], ["--data-dir"]):
+        raise InputError("--submission is made from GLUE's test files: give --data-dir, or --file")
+    if arguments.data_dir and not arguments.submission:
+        raise InputError("--data-dir is for GLUE's submissions: give --submission with a folder to write them to")
+    if arguments.json and arguments.out:
+        raise InputError(
+            "--json is for what is printed, and --out prints nothing: give --out the suffix .jsonl instead"
+        )
+
+
+def _texts(arguments: argparse.Namespace, predictor: "Predictor") -> "tuple[list[str], list[Prediction | None]]":
+    """Predictions for the arguments, or for stdin's lines, None for a blank one; and the number of each, from 0."""
     if arguments.text:
         pair = (arguments.text_pair,) if arguments.text_pair is not None else ()
-        if pair and len(arguments.text) > 1:
-            raise InputError(
-                "--text-pair goes with one text; give several pairs on stdin, the parts separated by a tab"
-            )
-        texts = [(text, *pair) for text in arguments.text]
+        found = predictor.predict([(text, *pair) for text in arguments.text])
     else:
-        if sys.stdin is None:
-            raise InputError("there is no stdin to read texts from: give them as arguments")
-        if sys.stdin.isatty():
-            say("reading texts from the terminal, one a line; end with Ctrl-D", error=True)
-        try:
-            texts = [tuple(line.rstrip("\r\n").split("\t")) for line in sys.stdin if line.strip()]
-        except UnicodeDecodeError as error:
-            raise InputError(f"stdin is not {error.encoding} text: give the texts in that encoding") from error
-    for text in texts:
-        if any("\ud800" <= character <= "\udfff" for part in text for character in part):
-            raise InputError(f"the text {quoted(text)} is not valid Unicode: give it as UTF-8")
-    for found in predict(arguments.folder, texts):
-        say(found.label, f"{found.value:.4f}", *found.text, separator="\t")
-    return 0
+        wants_pairs = len(predictor.task.columns) == 2
+        lines = _stdin_lines()
+        # In a task on one text a tab is a space like any other.
+        texts = [tuple(line.split("\t")) if wants_pairs else (line,) for line in lines]
+        kept = [text if line.strip() else None for text, line in zip(texts, lines, strict=True)]
+        found = predictor.predict(kept, lambda row: f"line {row + 1} of stdin")
+    return [str(row) for row in range(len(found))], found
+
+
+def _stdin_lines() -> list[str]:
+    """Stdin's lines without their ends. InputError: there is none, or a byte that is not of its encoding."""
+    if sys.stdin is None:
+        raise InputError("there is no stdin to read texts from: give them as arguments")
+    if sys.stdin.isatty():
+        say("reading texts from the terminal, one a line; end with Ctrl-D", error=True)
+    binary = getattr(sys.stdin, "buffer", None)
+    if binary is None:  # a text stream that was put in its place
+        return lines_of(sys.stdin.read())
+    content = binary.read(LARGE + 1)
+    if len(content) > LARGE:
+        raise InputError(f"stdin gives more than {LARGE // 2**20:,} MiB, the most that is read of it")
+    return lines_of(decode(content, "stdin", sys.stdin.encoding or "utf-8"))
+
+
+def _give(
+    arguments: argparse.Namespace,
+    out: Path | None,
+    index: list[str],
+    found: "list[Prediction | None] | list[Prediction]",
+) -> None:
+    """Prints predictions, or writes them to a file."""
+    from sparseq.train.predicting import table_of, write_output
+
+    if out is not None:
+        write_output(out, table_of(index, found, out.suffix.lower()))
+        return
+    for at, one in zip(index, found, strict=True):
+        if arguments.json:
+            say_json(
+                {"index": at, "label": None, "value": None, "text": []}
+                if one is None
+                else {"index": at, "label": one.label, "value": one.value, "text": list(one.text)}
+            )
+        elif one is None:
+            write("\n")
+        else:
+            say(one.label, f"{one.value:.4f}", *one.text, separator="\t")
+
+
+def _submit(folder: Path, predicted: "list[Predicted]") -> None:
+    from sparseq.train.predicting import write_output
+
+    for name, content in [one.submission() for one in predicted]:  # all are made before the first is written
+        write_output(folder / name, content)
+        say(f"wrote {folder / name}", error=True)

@@ -3,17 +3,22 @@
 import argparse
 
 import sparseq
-from sparseq.terminal import write
+from sparseq.terminal import say_json, write
 
 HELP = "count what the model in a folder weighs, layer by layer"
 EXAMPLES = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder."""
+    """The folder, and the form of the answer."""
     parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
+    parser.add_argument("--json", action="store_true", help="one JSON object: the totals, and each layer's numbers")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    write(f"{sparseq.size_report(sparseq.load(arguments.folder))}\n")
+    report = sparseq.size_report(sparseq.load(arguments.folder))
+    if arguments.json:
+        say_json(report.as_dict())
+    else:
+        write(f"{report}\n")
     return 0

@@ -55,7 +55,8 @@ def load_model(
             raise InputError(f"the folder {folder} holds no config.json; a model folder needs it beside its weights")
         if checkpoint.is_saved(folder):
             if checkpoint.layer_names(folder):
-                return _load_compressed(folder, num_labels, label_names, teacher), load_tokenizer(folder)
+                model = _load_compressed(folder, num_labels, label_names, regression, teacher)
+                return model, load_tokenizer(folder)
             checkpoint.verify(folder)
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputError(
@@ -124,7 +125,7 @@ def _from_pretrained(
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
         if teacher:
-            check_head(config, source, num_labels, label_names)
+            check_head(config, source, num_labels, label_names, regression=regression)
         else:
             config.num_labels = num_labels
             if label_names is not None:
@@ -154,11 +155,13 @@ def _from_pretrained(
     return model
 
 
-def _load_compressed(folder: Path, num_labels: int, label_names: Sequence[str] | None, teacher: bool) -> nn.Module:
+def _load_compressed(
+    folder: Path, num_labels: int, label_names: Sequence[str] | None, regression: bool, teacher: bool
+) -> nn.Module:
     if not teacher:
         raise InputError(f"{folder} holds an already compressed model; a student starts from plain fp32 weights")
     model = checkpoint.load(folder)
-    check_head(model.config, str(folder), num_labels, label_names)
+    check_head(model.config, str(folder), num_labels, label_names, regression=regression)
     return model
 
 

@@ -11,7 +11,8 @@ import csv
 import io
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sparseq.errors import InputError
@@ -103,22 +104,19 @@ def _check_glued(
     """Refuses a field over several lines most of whose inner lines look like rows of this table.
 
     A text may hold line breaks, and lines with separators in them. What gives rows away is the number of fields and how
-    they look beside those of the rows on one line: a number where all have numbers, a name of that kind where names
-    recur, no space after the separator where none has one.
+    they look beside those of the other rows: a number where all have numbers, a known name where names recur, one word
+    where all are one word, no space after the separator where none has one.
     """
-    several = {begin for begin, _ in spans}
-    sample = [fields for begin, fields in rows if begin not in several][:_SAMPLE]
-    looks = [_Look([fields[column] for fields in sample]) for column in range(len(rows[0][1]) if rows else 0)]
-
-    def is_row(line: str) -> bool:
-        fields = [field.strip('"') for field in line.rstrip("\r\n").split(separator)]
-        return len(fields) == len(looks) and all(look.fits(field) for look, field in zip(looks, fields, strict=True))
+    sample = [fields for _, fields in rows[:_SAMPLE]]
+    looks = [_Look([value for value in column if not _over_lines(value)]) for column in zip(*sample, strict=True)]
 
     for begin, end in spans:
-        ends = lines[begin - 1], lines[end - 1]
-        inner = [line for line in lines[begin : end - 1] if line.strip()]
-        glued = sum(map(is_row, inner)) * 2 > len(inner) if inner else all(map(is_row, ends))
-        if glued:
+        ends = [_fields(lines[place - 1], separator) for place in (begin, end)]
+        inner = [_fields(line, separator) for line in lines[begin : end - 1] if line.strip()]
+        whole = [fields for fields in ends + inner if len(fields) == len(looks)]
+        counts = [Counter(column) for column in zip(*whole, strict=True)]
+        alike = [len(fields) == len(looks) and all(map(_Look.fits, looks, fields, counts)) for fields in inner or ends]
+        if sum(alike) * 2 > len(inner) if inner else all(alike):
             raise InputError(
                 f"line {begin} of {path} begins a quoted text that runs to line {end}, and the lines in between look "
                 "like rows: a double quote that begins a text must be doubled, with double quotes around the text"
@@ -128,6 +126,14 @@ def _check_glued(
             )
 
 
+def _over_lines(value: str) -> bool:
+    return "\n" in value or "\r" in value
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    return [field.strip('"') for field in line.rstrip("\r\n").split(separator)]
+
+
 class _Look:
     """How the values of one column look, where there are any."""
 
@@ -135,22 +141,20 @@ class _Look:
         self.any = bool(values)
         self.numbers = self.any and all(NUMBER.fullmatch(value.strip()) for value in values)
         self.spaced = any(value[:1].isspace() for value in values)
+        self.one_word = self.any and all(len(value.split()) <= 1 for value in values)
         self.empty = any(not value.strip() for value in values)
         self.recurs = len(set(values)) * 2 <= len(values)
-        self.longest = max(map(len, values), default=0)
-        self.marks = _marks("".join(set(values))) if self.recurs else set()
+        self.known = set(values) if self.recurs else set()
 
-    def fits(self, value: str) -> bool:
+    def fits(self, value: str, counts: Mapping[str, int]) -> bool:
+        """Whether a value may be one of this column's; counts: how often each is found in the lines in question."""
         if not self.any:
             return bool(value.strip())
         if not value.strip():
             return self.empty
         if self.numbers:
             return NUMBER.fullmatch(value.strip()) is not None
-        if value[:1].isspace() and not self.spaced:
+        if (value[:1].isspace() and not self.spaced) or (self.one_word and len(value.split()) > 1):
             return False
-        return not self.recurs or (len(value) <= 2 * self.longest + 10 and _marks(value) <= self.marks)
-
-
-def _marks(text: str) -> set[str]:
-    return {mark for mark in set(text) if not (mark.isalnum() or mark.isspace())}
+        # In a file sorted by class, all rows of a class may be among the lines in question.
+        return not self.recurs or value in self.known or counts[value] > 1

@@ -14,12 +14,15 @@ from sparseq.paths import names_in
 from sparseq.reading import lines_of, read_text
 from sparseq.tasks.files import open_glue_tsv
 from sparseq.tasks.spec import Task, plain_name
-from sparseq.tasks.table import Rows
+from sparseq.tasks.table import Rows, Table
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one task's folder looks: its name, the columns of its files, and the file of each validation split."""
+    """How one task's folder looks: its name, the columns of its files, and the files of its validation and test rows.
+
+    Test files have a header in every task, and an index in place of the label.
+    """
 
     folder: str
     text_columns: tuple[str, ...]
@@ -27,9 +30,12 @@ class Layout:
     headerless: tuple[str, ...] | None = None
     skip_bad: bool = False
     validation_files: tuple[str, ...] = ("dev.tsv",)
+    test_files: tuple[str, ...] = ("test.tsv",)
 
 
 TRAIN_FILE = "train.tsv"
+INDEX_COLUMNS = ("index", "id")
+"""What the first column of a test file is called; QQP's is "id"."""
 
 LAYOUTS: dict[str, Layout] = {
     "cola": Layout("CoLA", ("sentence",), headerless=("source", "label", "mark", "sentence")),
@@ -42,6 +48,7 @@ LAYOUTS: dict[str, Layout] = {
         ("sentence1", "sentence2"),
         "gold_label",
         validation_files=("dev_matched.tsv", "dev_mismatched.tsv"),
+        test_files=("test_matched.tsv", "test_mismatched.tsv"),
     ),
     "qnli": Layout("QNLI", ("question", "sentence")),
     "rte": Layout("RTE", ("sentence1", "sentence2")),
@@ -55,8 +62,10 @@ _MRPC_DEV_IDS = "dev_ids.tsv"
 _MRPC_IDS = ("#1 ID", "#2 ID")
 
 
-def find_folder(task: Task, data_dir: Path) -> Path:
+def find_folder(task: Task, data_dir: Path, *, test: bool = False) -> Path:
     """The task's folder: inside `data_dir` under its usual name in any spelling, or `data_dir` itself.
+
+    test: it is for the test files that it is looked for.
 
     Raises:
         InputError: no such folder, or it holds neither the task's folder nor the task's files.
@@ -68,12 +77,13 @@ def find_folder(task: Task, data_dir: Path) -> Path:
     named = [child for child in folders if plain_name(child.name) == task.name]
     if named:
         return next((child for child in named if child.name == layout.folder), named[0])
-    if any(os.path.isfile(data_dir / name) for name in (TRAIN_FILE, _MRPC_ORIGINAL, *layout.validation_files)):
+    files = layout.test_files if test else (TRAIN_FILE, *layout.validation_files)
+    if any(os.path.isfile(data_dir / name) for name in (*files, *(() if test else (_MRPC_ORIGINAL,)))):
         return data_dir
     found = ", ".join(child.name for child in folders[:12]) or "no folders"
     raise InputError(
-        f"{data_dir} holds neither a folder {layout.folder!r} nor the files {TRAIN_FILE} and "
-        f"{', '.join(layout.validation_files)} of task {task.name!r}: found {found}"
+        f"{data_dir} holds neither a folder {layout.folder!r} nor the files {' and '.join(files)} of task "
+        f"{task.name!r}: found {found}"
     )
 
 
@@ -97,10 +107,25 @@ def read_folder(task: Task, data_dir: Path, *, with_train: bool) -> dict[str, Ro
     return {split: read() for split, read in sources.items()}
 
 
-def _read(layout: Layout, path: Path) -> Rows:
+def find_test_files(task: Task, data_dir: Path) -> list[Path]:
+    """The task's test files, MNLI's two. InputError: a missing folder or file."""
+    folder = find_folder(task, data_dir, test=True)
+    return [_existing(LAYOUTS[task.name], folder / name) for name in LAYOUTS[task.name].test_files]
+
+
+def is_test_file(task: Task, table: Table) -> bool:
+    """Whether a table is one of GLUE's own test files of the task: its first column is the index."""
+    return table.columns[0] in INDEX_COLUMNS and set(LAYOUTS[task.name].text_columns) <= set(table.columns)
+
+
+def _existing(layout: Layout, path: Path) -> Path:
     if not os.path.isfile(path):
         raise InputError(f"{path.name} is missing in {path.parent}: expected GLUE's own {layout.folder} files there")
-    table = open_glue_tsv(path, layout.headerless, skip_bad=layout.skip_bad)
+    return path
+
+
+def _read(layout: Layout, path: Path) -> Rows:
+    table = open_glue_tsv(_existing(layout, path), layout.headerless, skip_bad=layout.skip_bad)
     return table.select(layout.text_columns, layout.label_column)
 
 

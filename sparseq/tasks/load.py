@@ -163,7 +163,7 @@ def choose_text_columns(text_columns: Sequence[str] | None, task: Task | None, t
             return usual
     raise InputError(
         f"{table.path} has none of the usual text columns, such as 'text' or 'sentence': {table.described()}; name one "
-        "or two of them with --text-columns"
+        "or two columns with --text-columns"
     )
 
 

@@ -6,13 +6,20 @@ from typing import TYPE_CHECKING, Any
 from .recipe import METHODS, Recipe
 
 if TYPE_CHECKING:
+    from .predicting import Prediction, predict
     from .run import RunResult, compress
-    from .scoring import Prediction, evaluate, predict
+    from .scoring import evaluate
 
 __all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "evaluate", "predict"]
 
 # Imported when first used: recipes and `sparseq --help` need neither transformers nor datasets.
-_LATER = {"Prediction": "scoring", "evaluate": "scoring", "predict": "scoring", "RunResult": "run", "compress": "run"}
+_LATER = {
+    "Prediction": "predicting",
+    "evaluate": "scoring",
+    "predict": "predicting",
+    "RunResult": "run",
+    "compress": "run",
+}
 
 
 def __getattr__(name: str) -> Any:

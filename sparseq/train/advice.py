@@ -28,19 +28,16 @@ def peak_rate(recipe: Recipe, model: nn.Module) -> float:
     return next((rate for widest, rate in RATES.items() if width <= widest), WIDEST_RATE)
 
 
-def at_start(recipe: Recipe, model: nn.Module, steps: int) -> list[str]:
-    """Lines for the start of a training of so many steps: the rate, and when pruning takes place."""
-    rate = f"learning rate {peak_rate(recipe, model):g}"
-    if recipe.lr == "auto":
-        rate += f", by the hidden size {hidden_size(model) or 'unknown'}: --lr sets another"
-    lines = [rate]
-    if recipe.uses("mp"):
-        start, end = recipe.pruning_steps(steps)
-        lines.append(
-            f"pruning to {recipe.sparsity:.0%} ({recipe.pattern}, scope {recipe.scope}) from step {start} to {end} of "
-            f"{steps}, which leaves {steps - end} to recover in"
-        )
-    return lines
+def described_rate(recipe: Recipe, model: nn.Module) -> str:
+    """The peak learning rate, and where it comes from."""
+    rate = f"{peak_rate(recipe, model):g}"
+    return rate if recipe.lr != "auto" else f"{rate} (by the hidden size {hidden_size(model) or 'unknown'}; or --lr)"
+
+
+def described_pruning(recipe: Recipe, steps: int) -> str:
+    """When, in a training of so many steps, pruning takes place."""
+    start, end = recipe.pruning_steps(steps)
+    return f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"
 
 
 def nearly_removed(sparsities: Mapping[str, float]) -> dict[str, float]:

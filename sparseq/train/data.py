@@ -9,18 +9,6 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
-from sparseq.errors import InputError
-
-
-def check_length(max_length: int, tokenizer: Any, model: Any, name: str) -> None:
-    """Raises InputError when the model has no positions for texts of `max_length` tokens."""
-    positions = getattr(model.config, "max_position_embeddings", max_length)
-    if "roberta" in model.config.model_type:  # counts positions from behind the padding's
-        positions -= model.config.pad_token_id + 1
-    positions = min(positions, tokenizer.model_max_length)
-    if max_length > positions:
-        raise InputError(f"--max-length {max_length} is more than the {positions} tokens that {name} can read")
-
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
     """The names of what a model's forward takes; a tokenizer may give more (DistilBERT takes no `token_type_ids`)."""
@@ -34,10 +22,14 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
     """
 
     taken = inputs_of(model)
+    # Some tokenizers know the segments of a pair and tell them only when asked, such as ALBERT's.
+    segments = True if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 0) > 1 else None
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pair = (batch["text_b"],) if "text_b" in batch else ()
-        tokens = tokenizer(batch["text_a"], *pair, truncation=True, max_length=max_length)
+        tokens = tokenizer(
+            batch["text_a"], *pair, truncation=True, max_length=max_length, return_token_type_ids=segments
+        )
         encoded = {name: values for name, values in tokens.items() if name in taken}
         if "label" in batch:
             encoded["labels"] = batch["label"]

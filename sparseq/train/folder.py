@@ -188,7 +188,9 @@ class RunFolder:
         return build(Marker, unseal(checkpoint, MARKER))
 
     def _remove(self, checkpoint: Path) -> None:
-        (checkpoint / MARKER).unlink(missing_ok=True)
+        marker = checkpoint / MARKER
+        if not marker.is_dir():
+            marker.unlink(missing_ok=True)
         shutil.rmtree(checkpoint)
 
     def _found(self) -> list[Path]:

@@ -6,7 +6,6 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -18,19 +17,6 @@ T = TypeVar("T")
 
 # Of every evaluation and calibration, whatever a model was trained in.
 EVALUATION_PRECISION = "fp32"
-
-
-def start_processes() -> None:
-    """Joins the process group that torchrun announces, if any; once.
-
-    Started here and not by accelerate because there the CPU's group has a limit of 30 minutes on any wait, which
-    computing a teacher's logits in one process can exceed.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(days=1))
 
 
 def rank() -> int:

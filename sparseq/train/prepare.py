@@ -1,5 +1,6 @@
 """Everything a run needs, loaded and checked before its folder is made."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,24 +16,27 @@ from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.nn import convert, prunable
 from sparseq.prune import MagnitudePruner, SparsitySchedule, dividing
-from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
+from sparseq.tasks import CUSTOM, Data, Task, compute_metrics, get_task, load_data, merge_splits
 from sparseq_kernels.cache import cache_dir
 from sparseq_kernels.patterns import Pattern
 
 from . import machine
+from .collate import with_teachers_inputs
 from .console import Reporter
-from .data import check_length, tokenise
+from .data import count_cut, tokenise
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .recipe import Recipe
 from .scoring import predict_logits
 from .trainer import ALPHA
+from .trial import check_packs, check_reads, check_rebuilds
 
 
 @dataclass
 class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
-    precision: of training and of the teacher's logits, 'fp32' or 'bf16'. fingerprint: of all that was loaded.
+    precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
+    is known. fingerprint: of all that was loaded.
     """
 
     data: Data
@@ -43,6 +47,7 @@ class Prepared:
     teacher_tokenizer: Any = None
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
+    teacher_score: float | None = None
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
@@ -67,28 +72,35 @@ def prepare(recipe: Recipe) -> Prepared:
     fingerprint = wordnet_fingerprint(recipe)
     data = read_data(recipe)
     task = data.task
+    reading: dict[str, Any] = {"pairs": len(task.columns) == 2, "num_labels": task.num_labels}
     student, tokenizer = load_student(recipe, task)
-    check_length(recipe.max_length, tokenizer, student, recipe.model)
+    row, logits = check_reads(student, tokenizer, recipe.max_length, name=recipe.model, **reading)
+    check_rebuilds(student, row, logits, recipe.model)
     prepared = Prepared(data, student, tokenizer, precision)
     prepared.fingerprint = {**of_data(data), **of_model(student, tokenizer), **fingerprint}
     if recipe.uses("kd"):
         kd_loss(recipe, task)
         prepared.teacher, prepared.teacher_tokenizer = load_teacher(recipe, task)
-        check_length(recipe.max_length, prepared.teacher_tokenizer, prepared.teacher, str(recipe.teacher))
+        teacher = prepared.teacher, prepared.teacher_tokenizer
+        check_reads(*teacher, recipe.max_length, name=f"the teacher {recipe.teacher}", **reading)
         prepared.fingerprint |= of_model(prepared.teacher, prepared.teacher_tokenizer, "teacher")
         if recipe.hidden_loss:
             _prepare_hidden(prepared)
     if recipe.uses("qat") or recipe.uses("mp"):
-        convert(
-            student,
-            bits=recipe.bits if recipe.uses("qat") else None,
-            pattern=recipe.pattern if recipe.uses("mp") else "unstructured",
-            activation=recipe.activation,
-            scale=recipe.scale,
-            exclude=(f"{HiddenStates.name}.*",),
-        )
-    if recipe.uses("mp"):
-        pruner(recipe, student, steps=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the plan says what is left out
+            convert(
+                student,
+                bits=recipe.bits if recipe.uses("qat") else None,
+                pattern=recipe.pattern if recipe.uses("mp") else "unstructured",
+                activation=recipe.activation,
+                scale=recipe.scale,
+            )
+        if recipe.uses("mp"):
+            pruner(recipe, student, steps=0)
+        check_packs(student, recipe)
+    if prepared.hidden is not None:
+        prepared.hidden.attach(student)  # only now: it is neither converted nor saved
     return prepared
 
 
@@ -104,6 +116,7 @@ def read_data(recipe: Recipe) -> Data:
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
         seed=recipe.seed,
+        allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1,  # the teacher's loss alone
     )
 
 
@@ -149,44 +162,95 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
 
 
 def _prepare_hidden(prepared: Prepared) -> None:
-    """Pairs the two models' layers. The teacher runs on the student's tokens then, so their vocabularies must agree."""
+    """Pairs the two models' layers. Their states are compared token by token, so their vocabularies must agree."""
     assert prepared.teacher is not None
-    if prepared.tokenizer.get_vocab() != prepared.teacher_tokenizer.get_vocab():
+    own, theirs = prepared.tokenizer, prepared.teacher_tokenizer
+    if own.get_vocab() != theirs.get_vocab() or own.padding_side != theirs.padding_side:
         raise InputError(
-            "the hidden-state loss runs the teacher on the student's tokens, but their vocabularies differ: "
+            "the hidden-state loss compares the two models token by token, but their vocabularies differ: "
             "use models of one family, or --hidden-loss 0"
         )
     student, teacher = prepared.student.config, prepared.teacher.config
     pairs: Sequence[tuple[int, int]] = layer_map(student.num_hidden_layers, teacher.num_hidden_layers)  # type: ignore
     prepared.teacher_layers = tuple(theirs for _, theirs in pairs)
     prepared.hidden = HiddenStates([own for own, _ in pairs], student.hidden_size, teacher.hidden_size)  # type: ignore
-    prepared.hidden.attach(prepared.student)
 
 
-def training_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> tuple[Dataset, dict[str, Dataset]]:
-    """Tokenised: training rows with their copies and, under kd, `teacher_logits`; and the validation splits."""
+@dataclass(frozen=True)
+class Rows:
+    """texts: the training rows with their copies. tokens: the same, as the student reads them. splits: the validation
+    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`."""
+
+    texts: Dataset
+    tokens: Dataset
+    splits: dict[str, Dataset]
+    cut: int
+
+
+def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
+    """Every row as text and as tokens, copies made."""
     assert prepared.data.train is not None
-    rows = prepared.data.train
+    rows, validations = prepared.data.train, prepared.data.validations
     with reporter.phase("preparing data") as phase:
         if recipe.augment_copies:
             rows = _augmented(recipe, rows)
-        reading = prepared.tokenizer, recipe.max_length, prepared.student
-        tokens = tokenise(rows, *reading)
-        splits = {name: tokenise(part, *reading) for name, part in prepared.data.validations.items()}
+        reading = prepared.tokenizer, recipe.max_length
+        tokens = tokenise(rows, *reading, prepared.student)
+        splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
+        cut = count_cut(rows, tokens, *reading)
+        cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
         copies = f" ({len(rows) - len(prepared.data.train):,} of them copies)" if recipe.augment_copies else ""
         phase.update(note=f"{len(rows):,} training rows{copies}, {sum(map(len, splits.values())):,} to validate on")
-    if prepared.teacher is not None:
-        logits = teacher_logits(recipe, prepared, rows, reporter)
-        tokens = tokens.add_column("teacher_logits", logits.tolist())
-        if recipe.augment_alpha is not None and recipe.augment_copies:
-            own = len(prepared.data.train)  # copies come after them
-            weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(rows) - own)
-            tokens = tokens.add_column(ALPHA, weights)
-    return tokens, splits
+    return Rows(rows, tokens, splits, cut)
+
+
+def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:
+    """The tokenised training rows, under kd with `teacher_logits`, and with the inputs of a teacher that runs along."""
+    tokens = rows.tokens
+    if prepared.teacher is None:
+        return tokens
+    if prepared.hidden is not None:
+        theirs = tokenise(rows.texts, prepared.teacher_tokenizer, recipe.max_length, prepared.teacher)
+        tokens = with_teachers_inputs(tokens, theirs, prepared.teacher)
+    logits = teacher_logits(recipe, prepared, rows.texts, reporter)
+    tokens = tokens.add_column("teacher_logits", logits.tolist())
+    if recipe.augment_alpha is not None and recipe.augment_copies:
+        assert prepared.data.train is not None
+        own = len(prepared.data.train)  # copies come after them
+        weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(tokens) - own)
+        tokens = tokens.add_column(ALPHA, weights)
+    return tokens
+
+
+def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:
+    """The teacher's metrics on the validation rows, in fp32 as the student's. keep: see `_logits`."""
+    found = {}
+    for split, rows in prepared.data.validations.items():
+        logits = _logits(
+            recipe, prepared, rows, reporter,
+            name="evaluating the teacher", precision=machine.EVALUATION_PRECISION, keep=keep,
+        )  # fmt: skip
+        found[split] = compute_metrics(prepared.task, logits.numpy(), rows.with_format("numpy")["label"][:])
+    return merge_splits(prepared.task, found)
 
 
 def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: Reporter) -> Tensor:
-    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before."""
+    """The teacher's logits [rows, labels] on text rows, to train on."""
+    return _logits(recipe, prepared, rows, reporter, name="teacher logits", precision=prepared.precision)
+
+
+def _logits(
+    recipe: Recipe,
+    prepared: Prepared,
+    rows: Dataset,
+    reporter: Reporter,
+    *,
+    name: str,
+    precision: str,
+    keep: bool = True,
+) -> Tensor:
+    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before. keep: False
+    leaves the cache as it is."""
     teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
     assert teacher is not None
     texts = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
@@ -195,7 +259,7 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
         prepared.fingerprint["teacher"],
         prepared.fingerprint["teacher's tokenizer"],
         str(recipe.max_length),
-        prepared.precision,
+        precision,
         # rows are padded together, and sums rounded, otherwise on another device or by another version
         str(recipe.eval_batch_size),
         machine.device().type,
@@ -208,11 +272,17 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
         tokens = tokenise(rows, tokenizer, recipe.max_length, teacher)
         return predict_logits(
             teacher.to(machine.device()), tokens, tokenizer,
-            batch_size=recipe.eval_batch_size, precision=prepared.precision, phase=phase,
+            batch_size=recipe.eval_batch_size, precision=precision, phase=phase,
         )  # fmt: skip
 
-    with reporter.phase("teacher logits", len(rows)) as phase:
-        logits = machine.in_first(lambda: cache.get(len(rows), compute, reporter.say))
+    def known_or_computed() -> Tensor:
+        if keep:
+            return cache.get(len(rows), compute, reporter.say)
+        known = cache.load(len(rows))
+        return compute() if known is None else known
+
+    with reporter.phase(name, len(rows)) as phase:
+        logits = machine.in_first(known_or_computed)
         kept = f"kept in {cache.folder}" if cache.path.exists() else "not kept"
         phase.update(len(rows), kept)
     if not logits.isfinite().all():

@@ -142,7 +142,10 @@ class Recipe:
                 close = meant(name, known)
                 hint = f"did you mean {close!r}?" if close else f"the settings are {', '.join(known)}"
                 raise InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")
-        given = {name: raw for name, raw in values.items() if raw is not None or name not in left}
+        for name, raw in values.items():
+            if raw is None and name not in left:
+                raise InputError(f"{where} gives {name} no value: give one, or leave it out for the default")
+        given = {name: raw for name, raw in values.items() if raw is not None}
         return cls(**{name: known[name].value(name, raw) for name, raw in given.items()})
 
     @classmethod
@@ -194,7 +197,7 @@ class Recipe:
         return [
             name
             for name, described in self.settings().items()
-            if not described.resumable and getattr(self, name) != getattr(other, name)
+            if not described.resumable and not _same(name, getattr(self, name), getattr(other, name))
         ]
 
     def uses(self, method: str) -> bool:
@@ -230,3 +233,11 @@ class Recipe:
                     f"(--prune-warmup {parsed.prune_warmup:g})"
                 )
         return dataclasses.replace(parsed, methods=tuple(m for m in METHODS if m in parsed.methods))
+
+
+def _same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting are the same; paths are also where one of them is relative, as `resolved` leaves
+    those that lead nowhere."""
+    if name in PATH_SETTINGS and one is not None and other is not None:
+        return one == other or absolute(one) == absolute(other)
+    return bool(one == other)

@@ -1,7 +1,6 @@
 """`compress`: a recipe in, a folder with the compressed model and its measured numbers out."""
 
 import gc
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -30,10 +29,12 @@ from sparseq.tasks import Task, score
 
 from . import advice, interrupt, machine
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
+from .collate import Collate, input_columns
 from .console import Reporter
 from .data import SimilarLengths, lengths
 from .fingerprint import Fingerprint, compare, of_data, of_model
 from .folder import RunFolder
+from .plan import plan
 from .prepare import (
     Prepared,
     kd_loss,
@@ -45,6 +46,7 @@ from .prepare import (
     training_rows,
     wordnet_fingerprint,
 )
+from .processes import start_processes
 from .recipe import Recipe
 from .scoring import evaluate_model
 from .trainer import CompressTrainer, Losses, training_arguments
@@ -64,11 +66,12 @@ class RunResult:
     `score_before_packing` is the trained model's. sparsity, pattern: as asked for, None without mp; sparsity_reached:
     share of all the weights that mp acts on which is removed. bits: None without qat. Sizes in bytes: see
     `sparseq.size_report`. rows: of each split, training with its augmented copies. steps: of the optimizer. seconds:
-    wall time, over resumes. task_definition: names the labels for predicting. threads, processor: of the process that
-    scored, and of training unless it was resumed on another machine; sums are rounded otherwise with another number of
-    threads. fingerprint: digests of data, models and tokenizers (see `fingerprint`). lr: the peak learning rate.
-    layers_past_95: sparsity of each layer of which mp removed more than 95 %. The last five are empty in what older
-    versions wrote. finished_before: the run was found finished, and was not run again.
+    wall time, over resumes. task_definition: names the labels for predicting. teacher_score: the teacher's own on the
+    validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
+    resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
+    models and tokenizers (see `fingerprint`). lr: the peak learning rate. layers_past_95: sparsity of each layer of
+    which mp removed more than 95 %. The last six are empty in what older versions wrote. finished_before: the run was
+    found finished, and was not run again.
     """
 
     task: str
@@ -90,6 +93,7 @@ class RunResult:
     seconds: float
     versions: dict[str, str]
     task_definition: dict[str, Any]
+    teacher_score: float | None = None
     threads: int | None = None
     processor: str | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
@@ -130,7 +134,7 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     began = time.monotonic()
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
-    machine.start_processes()
+    start_processes()
     reporter = reporter or Reporter(silent=machine.rank() > 0)
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
@@ -141,10 +145,11 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
         with reporter.phase("loading models and data"):
             arguments = training_arguments(recipe, folder)
             prepared = prepare(recipe)
+        _, tokenised = plan(recipe, prepared, reporter)
         for damage in machine.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
             reporter.say(damage)
         try:
-            rows, splits = training_rows(recipe, prepared, reporter)
+            rows, splits = training_rows(recipe, prepared, tokenised, reporter), tokenised.splits
             trainer = _train(recipe, prepared, folder, arguments, rows, began, reporter)
             machine.in_first(lambda: _finish(recipe, prepared, folder, trainer, rows, splits, reporter))
         except InputError:
@@ -155,8 +160,16 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
 
 
 def _finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
-    """The result of a run that has finished here. InputError: its data or models are others now."""
+    """The result of a run that has finished here. InputError: its data or models are others now, or the model that it
+    has saved is damaged."""
     result = RunResult.from_folder(folder.path)
+    try:
+        checkpoint.verify(folder.path)
+    except InputError as error:
+        raise InputError(
+            f"--out {folder.path} holds a finished run whose model is damaged ({error}): remove that folder to run it "
+            "again, or give another one"
+        ) from error
     task = Task.from_dict(result.task_definition)
     sources: dict[str, Callable[[], Fingerprint]] = {
         "data": lambda: of_data(read_data(recipe)),
@@ -215,17 +228,14 @@ def _train(
             )
     # What earlier processes spent counts; so does what this one has spent so far.
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
-    collate = DataCollatorWithPadding(prepared.tokenizer)
+    collate = Collate(prepared.tokenizer, prepared.teacher_tokenizer if prepared.hidden is not None else None)
     quantization = QuantizationStart(
         student,
         recipe.qat_start,
-        lambda: _calibration_batches(recipe, rows, collate, student),
+        lambda: _calibration_batches(recipe, rows, prepared.tokenizer, student),
         recipe.calibration,
     )
     arguments.learning_rate = advice.peak_rate(recipe, student)
-    steps = math.ceil(recipe.epochs * math.ceil(len(rows) / recipe.batch_size))
-    for line in advice.at_start(recipe, student, steps):
-        reporter.say(line)
     pruning = Pruning(lambda steps: pruner(recipe, student, steps)) if recipe.uses("mp") else None
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
@@ -252,12 +262,13 @@ def _train(
 
 
 def _calibration_batches(
-    recipe: Recipe, rows: Dataset, collate: DataCollatorWithPadding, student: nn.Module
+    recipe: Recipe, rows: Dataset, tokenizer: Any, student: nn.Module
 ) -> Iterator[dict[str, Tensor]]:
     """A few training batches, the same whenever and wherever they are asked for."""
     order = list(SimilarLengths(lengths(rows), recipe.batch_size, recipe.seed))
     place = next(student.parameters()).device
-    inputs = rows.select_columns([name for name in rows.column_names if name in collate.tokenizer.model_input_names])
+    collate = DataCollatorWithPadding(tokenizer)
+    inputs = rows.select_columns(input_columns(rows, student))
     for start in range(0, min(len(order), CALIBRATION_BATCHES * recipe.batch_size), recipe.batch_size):
         yield dict(collate([inputs[row] for row in order[start : start + recipe.batch_size]]).to(place))
 
@@ -306,6 +317,7 @@ def _finish(
         seconds=round(trainer.seconds, 2),
         versions=_versions(),
         task_definition=task.as_dict(),
+        teacher_score=prepared.teacher_score,
         threads=torch.get_num_threads(),
         processor=machine.processor(),
         fingerprint=prepared.fingerprint,

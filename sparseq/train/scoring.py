@@ -1,7 +1,6 @@
-"""Scores and predictions: of a model in hand, and of a finished run's folder alone."""
+"""Logits and scores: of a model in hand, and of a finished run's folder alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,11 @@ from sparseq.nn import find_nonfinite
 from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
 
 from . import machine
+from .collate import input_columns
 from .console import Phase, Reporter
-from .data import by_length, tokenise
+from .data import by_length, count_cut, describe_cut, tokenise
 from .folder import RECIPE, RunFolder
 from .recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one text or pair.
-
-    label: the class's name, or for regression the number as text.
-    value: the class's probability, or the number.
-    """
-
-    text: tuple[str, ...]
-    label: str
-    value: float
 
 
 def predict_logits(
@@ -53,7 +40,7 @@ def predict_logits(
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     collate = DataCollatorWithPadding(tokenizer)
-    inputs = rows.select_columns([name for name in rows.column_names if name in tokenizer.model_input_names])
+    inputs = rows.select_columns(input_columns(rows, model))
     parts, order = [], []
     with torch.inference_mode(), machine.arithmetic(place, precision):
         for numbers in by_length(rows, batch_size):
@@ -101,7 +88,7 @@ def evaluate_model(
 def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> str:
     """The first layer whose output is not finite on the first row whose logits are not, computed as they were."""
     number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
-    inputs = {key: rows[number][key] for key in rows.column_names if key in tokenizer.model_input_names}
+    inputs = {key: rows[number][key] for key in input_columns(rows, model)}
     place = next(t.device for t in [*model.parameters(), *model.buffers()])
     batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
     with machine.arithmetic(place):
@@ -124,7 +111,7 @@ def evaluate(
     Returns task, rows (per split), metrics and score. Raises InputError for an unfinished or damaged folder, and for
     data that cannot be had.
     """
-    task, recipe = _finished(folder)
+    task, recipe = finished(folder)
     own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
     source = {"data_dir": data_dir, "validation_file": validation_file} if data_dir or validation_file else own
     if source["validation_file"]:
@@ -134,12 +121,17 @@ def evaluate(
         raise InputError("--text-columns and --label-column go with --validation-file: give that too")
     rows = recipe.max_validation_rows if max_validation_rows is None else max_validation_rows
     data = load_data(task, **source, max_validation_rows=rows, with_train=False)  # type: ignore[arg-type]
+    reporter = reporter or Reporter()
+    for sentence in data.summary():
+        reporter.say(sentence)
     model, tokenizer = load_folder(folder)
     splits = {split: tokenise(part, tokenizer, recipe.max_length, model) for split, part in data.validations.items()}
+    cut = sum(count_cut(part, splits[name], tokenizer, recipe.max_length) for name, part in data.validations.items())
+    if cut:
+        reporter.say(describe_cut(cut, recipe.max_length))
     metrics = evaluate_model(
-        model, data.task, splits, tokenizer,
-        batch_size=batch_size or recipe.eval_batch_size, reporter=reporter or Reporter(),
-    )  # fmt: skip
+        model, data.task, splits, tokenizer, batch_size=batch_size or recipe.eval_batch_size, reporter=reporter
+    )
     return {
         "task": data.task.name,
         "rows": {split: len(part) for split, part in splits.items()},
@@ -148,43 +140,12 @@ def evaluate(
     }
 
 
-def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size: int | None = None) -> list[Prediction]:
-    """What a finished run's model says of texts, each a tuple of the one or two that its task reads.
-
-    Raises InputError where a tuple's length is not the task's.
-    """
-    task, recipe = _finished(folder)
-    wanted = len(task.columns)
-    for text in texts:
-        if len(text) != wanted:
-            raise InputError(
-                f"task {task.name!r} reads {'a pair of texts' if wanted == 2 else 'one text'}, not {len(text)}"
-                + (": give the second with --text-pair, or after a tab on stdin" if wanted == 2 else "")
-            )
-    if not texts:
-        return []
-    model, tokenizer = load_folder(folder)
-    columns = {name: list(part) for name, part in zip(("text_a", "text_b"), zip(*texts, strict=True), strict=False)}
-    rows = tokenise(Dataset.from_dict(columns), tokenizer, recipe.max_length, model)
-    logits = predict_logits(model, rows, tokenizer, batch_size=batch_size or recipe.eval_batch_size)
-    if task.is_regression:
-        return [
-            Prediction(text, f"{value:.4f}", value) for text, value in zip(texts, logits[:, 0].tolist(), strict=True)
-        ]
-    names = task.label_names or tuple(map(str, range(task.num_labels)))
-    shares, classes = logits.softmax(-1).max(-1)
-    return [
-        Prediction(text, names[number], share)
-        for text, number, share in zip(texts, classes.tolist(), shares.tolist(), strict=True)
-    ]
-
-
 def right_answers(folder: str | Path) -> list[bool]:
     """Whether a finished run's model has the right class, for each row of its own validation data, in order.
 
     Raises InputError for a run that predicts a number, and for an unfinished or damaged folder.
     """
-    task, recipe = _finished(folder)
+    task, recipe = finished(folder)
     if task.is_regression:
         raise InputError(f"the run in {folder} predicts a number, which is never simply right: compare its metrics")
     data = load_data(
@@ -205,7 +166,7 @@ def right_answers(folder: str | Path) -> list[bool]:
     return right
 
 
-def _finished(folder: str | Path) -> tuple[Task, Recipe]:
+def finished(folder: str | Path) -> tuple[Task, Recipe]:
     """A finished run's task and recipe."""
     run = RunFolder(folder)
     return Task.from_dict(run.metrics()["task_definition"]), Recipe.from_file(run.path / RECIPE)

@@ -127,7 +127,7 @@ def yes_no(raw: Any) -> bool:
 
 def names(raw: Any) -> tuple[str, ...]:
     """Names as a tuple: 'a,b', ['a', 'b'], or 'none' and '' for the empty one."""
-    if raw == "none":
+    if raw is None or raw == "none":
         return ()
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",") if part.strip()]

@@ -24,7 +24,8 @@ from sparseq.nn.check import checked_tensors, is_finite
 from sparseq.reading import brief
 
 from . import machine
-from .data import SimilarLengths, inputs_of
+from .collate import TEACHERS, teachers_inputs
+from .data import SimilarLengths
 from .folder import Marker, RunFolder
 from .recipe import Recipe
 
@@ -90,7 +91,8 @@ class CompressTrainer(Trainer):
 
     def _loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
         losses = self.losses
-        batch = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits", ALPHA)}
+        others = ("labels", "teacher_logits", ALPHA)
+        batch = {name: value for name, value in inputs.items() if name not in others and not name.startswith(TEACHERS)}
         hidden = {"output_hidden_states": True} if losses.teacher is not None else {}
         outputs = model(**batch, **hidden)
         if losses.kind is None:
@@ -106,10 +108,8 @@ class CompressTrainer(Trainer):
                 regression=losses.regression,
             )
         if losses.teacher is not None:
-            taken = inputs_of(losses.teacher)
             with torch.no_grad():
-                shared = {name: value for name, value in batch.items() if name in taken}
-                states = losses.teacher(**shared, output_hidden_states=True).hidden_states
+                states = losses.teacher(**teachers_inputs(inputs), output_hidden_states=True).hidden_states
             taught = [states[i] for i in losses.teacher_layers]
             loss = loss + losses.hidden_weight * hidden_state_loss(
                 outputs.hidden_states, taught, batch["attention_mask"]

@@ -1,12 +1,14 @@
 """The hub's `nyu-mll/glue`, by a stand-in for `datasets.load_dataset`: no network in tests."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 
 from sparseq.errors import InputError
-from sparseq.tasks import GLUE, load_data
+from sparseq.tasks import GLUE, hub, load_data
 from sparseq.tasks.load import TEXTS
 
 ROWS = 4
@@ -21,6 +23,12 @@ def hub_rows(name: str, **columns: list[Any]) -> datasets.Dataset:
     return datasets.Dataset.from_dict(
         values, features=datasets.Features({**features, "label": label, "idx": datasets.Value("int32")})
     )
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub answers, as far as one can see without a network."""
+    monkeypatch.setattr(hub, "reachable", lambda: True)
 
 
 @pytest.mark.parametrize("name", list(GLUE))
@@ -91,3 +99,54 @@ def test_damaged_hub_data(monkeypatch: pytest.MonkeyPatch, name: str, rows: data
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
     with pytest.raises(InputError, match=sentence):
         load_data(name)
+
+
+def test_a_hub_out_of_reach_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` looks into its cache alone then, in place of six attempts that take 23 s."""
+    seen = []
+
+    def load_dataset(path: str, config: str, *, split: str) -> datasets.Dataset:
+        seen.append(datasets.config.HF_HUB_OFFLINE)
+        return hub_rows("sst2")
+
+    before = datasets.config.HF_HUB_OFFLINE
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = load_data("sst2")
+    assert seen == [True, True] and datasets.config.HF_HUB_OFFLINE is before
+    assert data.summary()[0] == f"{ROWS} training rows from the hub's nyu-mll/glue sst2"
+
+
+def test_no_hub_and_no_local_copy_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"the hub cannot be reached, and there is no local copy; .*--data-dir"):
+        load_data("rte")
+    assert time.monotonic() - began < 3
+
+
+# As the hub's HTTP library calls them, in each of its versions.
+SLOW, UNKNOWN = type("ReadTimeout", (Exception,), {}), type("ConnectTimeout", (Exception,), {})
+
+
+@pytest.mark.parametrize(
+    ("error", "reached"),
+    [(None, True), (SLOW(), True), (UNKNOWN(), False), (OSError("no name"), False)],
+    ids=str,
+)
+def test_one_quick_question(monkeypatch: pytest.MonkeyPatch, error: Exception | None, reached: bool) -> None:
+    import huggingface_hub
+
+    monkeypatch.undo()
+    waited = []
+
+    def dataset_info(self: object, name: str, *, timeout: float) -> None:
+        waited.append(timeout)
+        if error is not None:
+            raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+        assert hub.reachable() is reached
+    assert len(waited) == 1 and waited[0] < 3

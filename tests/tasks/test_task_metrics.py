@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparseq.errors import InputError
-from sparseq.tasks import GLUE, compute_metrics, merge_splits, score
+from sparseq.tasks import GLUE, Task, compute_metrics, merge_splits, score
 
 # 3 true positives, 1 false positive, 1 false negative, 5 true negatives
 LABELS = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
@@ -30,6 +30,17 @@ def test_matthews_and_accuracy() -> None:
     expected = (3 * 5 - 1 * 1) / np.sqrt((3 + 1) * (3 + 1) * (5 + 1) * (5 + 1))
     assert metrics == pytest.approx({"matthews": expected, "accuracy": 0.8})
     assert score(GLUE["cola"], metrics) == pytest.approx(expected)
+
+
+def test_f1_of_own_tasks() -> None:
+    own = Task("custom", ("text",), num_labels=3, metrics=("accuracy", "macro_f1"))
+    labels, predicted = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 2, 0])
+    # class 0: 1 of 2 found, 1 of 2 right; class 1: 2 of 2, 2 of 3; class 2: 1 of 2, 1 of 1
+    wanted = {"accuracy": 4 / 6, "macro_f1": (0.5 + 0.8 + 2 / 3) / 3}
+    assert compute_metrics(own, predicted, labels) == pytest.approx(wanted)
+    assert score(own, wanted) == wanted["accuracy"]
+    two = Task("custom", ("text",), metrics=("accuracy", "f1"))
+    assert compute_metrics(two, PREDICTED, LABELS)["f1"] == pytest.approx(0.75)
 
 
 def test_pearson_and_spearman() -> None:
@@ -62,7 +73,7 @@ def test_one_row_is_enough() -> None:
     assert compute_metrics(GLUE["stsb"], np.array([[2.0]]), np.array([2.0])) == {"pearson": 0.0, "spearman": 0.0}
 
 
-@pytest.mark.parametrize("name", ["sst2", "qnli", "rte"])
+@pytest.mark.parametrize("name", ["sst2", "qnli", "rte", "wnli"])
 def test_plain_accuracy(name: str) -> None:
     metrics = compute_metrics(GLUE[name], one_hot(PREDICTED), LABELS)
     assert merge_splits(GLUE[name], {"validation": metrics}) == metrics == {"accuracy": pytest.approx(0.8)}

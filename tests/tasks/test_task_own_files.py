@@ -122,7 +122,7 @@ BAD_FILES = [
     (
         "a.csv",
         "body,label\na,1\n",
-        r"none of the usual text columns, .*: its columns are body, label; name one or two .*--text-columns",
+        r"none of the usual text columns, .*: its columns are body, label; name one or two columns with --text-columns",
     ),
     (
         "a.csv",

@@ -19,31 +19,29 @@ def model(**config: Any) -> Any:
 )
 def test_the_narrower_the_model_the_higher_the_rate(width: int, rate: float) -> None:
     assert advice.peak_rate(Recipe(), model(hidden_size=width)) == rate
-    assert advice.at_start(Recipe(), model(hidden_size=width), 100)[0] == (
-        f"learning rate {rate:g}, by the hidden size {width}: --lr sets another"
+    assert advice.described_rate(Recipe(), model(hidden_size=width)) == (
+        f"{rate:g} (by the hidden size {width}; or --lr)"
     )
 
 
 @pytest.mark.parametrize("unknown", [SimpleNamespace(), model(), model(hidden_size=None), model(hidden_size="wide")])
 def test_a_model_of_unknown_width_is_trained_as_bert_base(unknown: Any) -> None:
     assert advice.peak_rate(Recipe(), unknown) == advice.peak_rate(Recipe(), model(hidden_size=768))
-    assert "unknown" in advice.at_start(Recipe(), unknown, 100)[0]
+    assert "unknown" in advice.described_rate(Recipe(), unknown)
 
 
 def test_a_rate_that_is_given_is_taken() -> None:
     recipe = Recipe().replace(lr="2e-3")
     assert advice.peak_rate(recipe, model(hidden_size=32)) == 2e-3
-    assert advice.at_start(recipe, model(hidden_size=32), 100)[0] == "learning rate 0.002"
+    assert advice.described_rate(recipe, model(hidden_size=32)) == "0.002"
     for bad in ("fast", 0, -1, "nan", True):
         with pytest.raises(InputError, match="--lr wants a number above 0, or auto, not"):
             Recipe().replace(lr=bad)
 
 
 def test_the_plan_of_pruning_is_told() -> None:
-    recipe = Recipe().replace(methods="mp", sparsity=0.8, scope="lamp", epochs=3)
-    (_, line) = advice.at_start(recipe, model(hidden_size=384), 114)
-    assert line == "pruning to 80% (4x4, scope lamp) from step 11 to 80 of 114, which leaves 34 to recover in"
-    assert len(advice.at_start(recipe.replace(methods="qat"), model(hidden_size=384), 114)) == 1
+    recipe = Recipe().replace(methods="mp", prune_warmup=0.1, prune_end=0.7)
+    assert advice.described_pruning(recipe, 114) == "from step 11 to 80 of 114, which leaves 34 to recover in"
 
 
 def test_layers_that_are_nearly_removed_are_named() -> None:

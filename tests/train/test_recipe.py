@@ -88,7 +88,7 @@ YAML_TEXTS = {
     "batch_size: 1e2": ("batch_size", 100),
     "batch_size: 0o17": "--batch-size wants a whole number",
     "batch_size: 1:30": "--batch-size wants a whole number",
-    "batch_size: null": "--batch-size wants a whole number",
+    "batch_size: null": "gives batch_size no value",
     "batch_size: [8]": "--batch-size wants a whole number",
     "layers: [0, 2]": ("layers", (0, 2)),
     "layers: 0,2": ("layers", (0, 2)),
@@ -96,11 +96,11 @@ YAML_TEXTS = {
     "layers: ~": ("layers", None),
     "methods: none": ("methods", ()),
     "methods: []": ("methods", ()),
-    "methods:": "--methods wants names",
+    "methods:": "gives methods no value",
     "regrow: yes": ("regrow", True),
     "regrow: Off": ("regrow", False),
     "regrow: 1": "--regrow wants true or false",
-    "regrow: null": "--regrow wants true or false",
+    "regrow: null": "gives regrow no value",
     "model: {[a]: b}": "--model wants text",
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Runs on GLUE's folders, with augmented copies, and on encoders other than BERT."""
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,16 @@ def wndb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_another_wordnet(make_recipe: Callable[..., Recipe], wndb: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(wndb, tmp_path / "wordnet")
+    recipe = make_recipe(methods="none", epochs=1, augment_copies=1, wordnet=str(own))
+    compress(recipe)
+    assert compress(recipe).finished_before
+    (own / "data.noun").write_text((own / "data.noun").read_text().replace("a gloss", "b gloss"))
+    with pytest.raises(InputError, match="but the WordNet has changed since"):
+        compress(recipe)
+
+
 @pytest.mark.parametrize("methods", ["none", "qat,kd,mp"])
 def test_augmented_copies_with_and_without_kd(methods: str, make_recipe: Callable[..., Recipe], wndb: Path) -> None:
     result = compress(make_recipe(methods=methods, epochs=1, augment_copies=2, augment_rate=0.5, wordnet=str(wndb)))
@@ -86,12 +97,15 @@ def test_augmented_copies_with_and_without_kd(methods: str, make_recipe: Callabl
 
 
 def test_copies_have_a_weight_of_their_own(make_recipe: Callable[..., Recipe], wndb: Path) -> None:
+    def rows_of(recipe: Recipe) -> Any:
+        prepared = prepare.prepare(recipe)
+        return prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
+
     recipe = make_recipe(methods="kd", epochs=1, augment_copies=1, augment_rate=1.0, kd_alpha=0.25, wordnet=str(wndb))
-    plain, _ = prepare.training_rows(recipe, prepare.prepare(recipe.validate()), QUIET)
-    assert ALPHA not in plain.column_names
+    assert ALPHA not in rows_of(recipe.validate()).column_names
     recipe = recipe.replace(augment_alpha=1.0).validate()
-    rows, _ = prepare.training_rows(recipe, prepare.prepare(recipe), QUIET)
-    assert rows[ALPHA] == [0.25] * 66 + [1.0] * (len(rows) - 66) and len(rows) > 66
+    rows = rows_of(recipe)
+    assert rows[ALPHA][:] == [0.25] * 66 + [1.0] * (len(rows) - 66) and len(rows) > 66
     assert compress(recipe).steps == -(-len(rows) // 8)
 
 
@@ -100,7 +114,7 @@ def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
 ) -> None:
     recipe = make_recipe(methods="kd", augment_copies=1, augment_rate=1.0, wordnet=str(wndb)).validate()
     prepared = prepare.prepare(recipe)
-    rows, _ = prepare.training_rows(recipe, prepared, QUIET)
+    rows = prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
     texts = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
     assert len(rows) == len(texts) > 66
     teacher, tokenizer = load_model(str(tiny_teacher_dir), num_labels=2, teacher=True)

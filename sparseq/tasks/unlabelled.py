@@ -1,0 +1,88 @@
+"""Rows to predict: texts of a file without labels, and GLUE's submission files of what is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from sparseq.errors import InputError
+from sparseq.paths import expanded
+from sparseq.tasks.files import open_glue_tsv, open_table
+from sparseq.tasks.glue import INDEX_COLUMNS, LAYOUTS, find_test_files, is_test_file
+from sparseq.tasks.load import choose_text_columns
+from sparseq.tasks.spec import GLUE, Task
+from sparseq.tasks.table import Rows
+
+_NAMED = ("mnli", "qnli", "rte")
+"""The tasks whose submissions have the classes' names; the others' have their numbers."""
+
+_STSB_DECIMALS = 3
+
+
+def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequence[str] | None = None) -> Rows:
+    """The texts of a file, in order; a column of labels is not looked at.
+
+    Args:
+        task: says how many texts a row has and, by default, their columns.
+        file: an own file, see `sparseq.tasks.files.open_table`, or one of GLUE's test files: a `.tsv` whose first
+            column is "index" or "id", with the columns of that task's, in which quotes are plain characters.
+        text_columns: the text columns of an own file.
+
+    Returns:
+        rows whose `labels` are what a column "index" or "id" holds, None where there is none.
+
+    Raises:
+        InputError: see `open_table`; a missing column; no rows.
+    """
+    path = expanded(file)
+    if task.name in GLUE and text_columns is None and path.suffix.lower() == ".tsv":
+        table = open_glue_tsv(path)
+        if is_test_file(task, table):
+            return table.select(LAYOUTS[task.name].text_columns, table.columns[0], allow_unlabelled=True)
+    table = open_table(path)
+    columns = choose_text_columns(text_columns, task, table)
+    index = next((name for name in INDEX_COLUMNS if name in table.columns and name not in columns), None)
+    return table.select(columns, index, allow_unlabelled=True)
+
+
+def read_glue_tests(task: Task, data_dir: str | PathLike[str]) -> list[Rows]:
+    """The task's test rows in GLUE's classic folder layout, MNLI's two sets. InputError: as `read_unlabelled`."""
+    if task.name not in GLUE:
+        raise InputError(f"task {task.name!r} is none of GLUE's, which --data-dir is for: give --file")
+    return [read_unlabelled(GLUE[task.name], path) for path in find_test_files(task, expanded(data_dir))]
+
+
+def submission_name(task: Task, path: Path) -> str:
+    """What GLUE calls the submission of a task's test file: "SST-2.tsv", "MNLI-mm.tsv".
+
+    Raises:
+        InputError: the task is none of GLUE's, or the file's name does not tell which of MNLI's two test sets it is.
+    """
+    if task.name not in GLUE:
+        raise InputError(f"GLUE takes no predictions for task {task.name!r}: its tasks are {', '.join(GLUE)}")
+    layout = LAYOUTS[task.name]
+    if task.name == "mnli" and path.stem in ("diagnostic", "AX"):
+        return "AX.tsv"  # the diagnostic set, which MNLI's model answers
+    if len(layout.test_files) == 1:
+        return f"{layout.folder}.tsv"
+    if "matched" not in path.name:
+        raise InputError(f"{path} may be either of {' and '.join(layout.test_files)}: give it that name")
+    return f"{layout.folder}-{'mm' if 'mismatched' in path.name else 'm'}.tsv"
+
+
+def submission_value(task: Task, label: str, value: float) -> str:
+    """One prediction as GLUE takes it: a name for MNLI, QNLI and RTE, a number from 0 to 5 for STS-B, else 0 or 1.
+
+    Args:
+        task: one of GLUE's, perhaps on own files.
+        label: the predicted class's name.
+        value: for regression the predicted number.
+    """
+    if task.is_regression:
+        low, high = GLUE[task.name].label_range or (value, value)
+        return f"{min(max(value, low), high):.{_STSB_DECIMALS}f}"
+    if task.name in _NAMED:
+        return label
+    names = GLUE[task.name].label_names or ()
+    return str(names.index(label))

@@ -1,0 +1,57 @@
+"""Rows to padded batches: the student's inputs, and under names of their own the teacher's."""
+
+from typing import Any
+
+from datasets import Dataset
+from torch import nn
+from transformers import BatchEncoding, DataCollatorWithPadding
+
+from sparseq.errors import InputError
+
+from .data import inputs_of
+
+TEACHERS = "teacher_input."
+"""What the names of the teacher's inputs begin with, in rows and batches."""
+
+
+def input_columns(rows: Dataset, model: nn.Module) -> list[str]:
+    """The columns of tokenised rows that the model's forward takes, without labels."""
+    taken = inputs_of(model) - {"labels"}
+    return [name for name in rows.column_names if name in taken]
+
+
+def with_teachers_inputs(rows: Dataset, teachers: Dataset, teacher: nn.Module) -> Dataset:
+    """The student's tokenised rows with the teacher's inputs beside them.
+
+    teachers: the same rows as the teacher reads them. Raises InputError where the two have other tokens for a row:
+    hidden states could not be compared.
+    """
+    for number, (own, other) in enumerate(zip(rows["input_ids"], teachers["input_ids"], strict=True), 1):
+        if own != other:
+            raise InputError(
+                f"the hidden-state loss compares token by token, but the two models' tokenizers split training row "
+                f"{number} differently: use models with the same tokenizer, or --hidden-loss 0"
+            )
+    for name in input_columns(teachers, teacher):
+        rows = rows.add_column(f"{TEACHERS}{name}", teachers[name][:])
+    return rows
+
+
+def teachers_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    """Of a batch, what the teacher's forward takes, by the teacher's own names."""
+    return {name.removeprefix(TEACHERS): value for name, value in batch.items() if name.startswith(TEACHERS)}
+
+
+class Collate:
+    """Pads each model's inputs as its own tokenizer does."""
+
+    def __init__(self, tokenizer: Any, teacher_tokenizer: Any = None) -> None:
+        self.own = DataCollatorWithPadding(tokenizer)
+        self.teachers = None if teacher_tokenizer is None else DataCollatorWithPadding(teacher_tokenizer)
+
+    def __call__(self, rows: list[dict[str, Any]]) -> BatchEncoding:
+        batch = self.own([{name: row[name] for name in row if not name.startswith(TEACHERS)} for row in rows])
+        if self.teachers is not None:
+            theirs = self.teachers([teachers_inputs(row) for row in rows])
+            batch.update({f"{TEACHERS}{name}": value for name, value in theirs.items()})
+        return batch

@@ -1,0 +1,244 @@
+"""What a run is going to do, told before it does it; `dry_run` stops there."""
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparseq.nn import LAYERS, MaskedWeight, QuantSparseLinear, named_layers, pack, prunable
+from sparseq.nn.blocks import repeated_blocks
+from sparseq.nn.left_out import left_out
+from sparseq.size import SizeReport, size_report
+from sparseq.tasks import score
+from sparseq_kernels.patterns import Pattern
+
+from . import advice, machine
+from .console import Reporter
+from .data import describe_cut
+from .folder import RunFolder
+from .prepare import Prepared, Rows, prepare, pruner, teacher_metrics, tokenised_rows
+from .recipe import Recipe
+from .trainer import training_arguments
+
+WIDTH = 80
+_HEADING = 11
+EMBEDDINGS = "pruning them costs accuracy (--prune-embeddings)"
+RANKED = {"global": "over all layers together", "layer": "in each layer", "lamp": "by layer-adaptive scores"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was understood, and what follows from it.
+
+    lines: the same for a person, at most 80 columns wide where words allow it. rows: of each split, training with its
+    augmented copies. texts_cut: of all splits. steps: of the optimizer. teacher_score: on the validation rows, None
+    without kd. pruned, quantized: names of layers. left_out: why -> names of the layers that are not pruned.
+    """
+
+    task: str
+    methods: tuple[str, ...]
+    rows: dict[str, int]
+    texts_cut: int
+    steps: int
+    teacher_score: float | None
+    pruned: tuple[str, ...]
+    left_out: dict[str, tuple[str, ...]]
+    quantized: tuple[str, ...]
+    parameters: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A plan and the sizes that it would come to: see `sparseq.size_report`; bytes and numbers of parameters."""
+
+    plan: Plan
+    parameters: int
+    nonzero: int
+    paper_bytes: int
+    stored_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, without the lines."""
+        plan = {key: value for key, value in asdict(self.plan).items() if key != "lines"}
+        sizes = {key: value for key, value in asdict(self).items() if key != "plan"}
+        return {"dry_run": True, **plan, **sizes}
+
+
+def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
+    """Everything that `compress` does before it trains, and nothing that it writes: loads and checks data and models,
+    scores the teacher, and prunes and packs the untrained student for the sizes to expect.
+
+    Raises InputError for all that `compress` would refuse before it trains.
+    """
+    recipe = recipe.validate().resolved()
+    assert recipe.out is not None  # validated
+    reporter = reporter or Reporter()
+    machine.quiet_libraries()
+    folder = RunFolder(recipe.out)
+    finished = folder.check(recipe)
+    with reporter.phase("loading models and data"):
+        training_arguments(recipe, folder)
+        prepared = prepare(recipe)
+    made, _ = plan(recipe, prepared, reporter, keep=False)
+    if finished:
+        reporter.say(f"{folder.path}: finished before; without --dry-run it would not be run again")
+    sizes = _expected(recipe, prepared)
+    return DryRun(made, sizes.parameters, sizes.nonzero, sizes.paper_bytes, sizes.stored_bytes)
+
+
+def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> tuple[Plan, Rows]:
+    """Tokenises the rows and scores the teacher, tells the plan, and returns it and the rows.
+
+    keep: whether the teacher's logits on the validation rows are left in the cache.
+    """
+    rows = tokenised_rows(recipe, prepared, reporter)
+    metrics: dict[str, float] = {}
+    if prepared.teacher is not None:
+        metrics = teacher_metrics(recipe, prepared, reporter, keep=keep)
+        prepared.teacher_score = score(prepared.task, metrics)
+    student = prepared.student
+    pruned, left = _pruning(recipe, student)
+    quantized = [
+        name for name, layer in named_layers(student) if isinstance(layer, MaskedWeight) and layer.bits is not None
+    ]
+    made = Plan(
+        task=prepared.task.name,
+        methods=recipe.methods,
+        rows={"train": len(rows.texts), **{name: len(part) for name, part in rows.splits.items()}},
+        texts_cut=rows.cut,
+        steps=math.ceil(recipe.epochs * math.ceil(len(rows.texts) / recipe.batch_size)),
+        teacher_score=prepared.teacher_score,
+        pruned=tuple(pruned),
+        left_out={why: tuple(names) for why, names in left.items()},
+        quantized=tuple(quantized),
+        parameters=sum(p.numel() for p in student.parameters()),
+        lines=(),
+    )
+    made = replace(made, lines=tuple(_lines(recipe, prepared, made, metrics)))
+    for line in made.lines:
+        reporter.say(line)
+    return made, rows
+
+
+def _pruning(recipe: Recipe, student: nn.Module) -> tuple[list[str], dict[str, list[str]]]:
+    """(names of the layers that are pruned, why -> names of the others that hold a matrix)."""
+    if not recipe.uses("mp"):
+        return [], {}
+    pattern = Pattern.parse(recipe.pattern)
+    found = prunable(student, embeddings=recipe.prune_embeddings)
+    pruned = [name for name, layer in found.items() if pattern.divides(layer.weight.shape)]
+    left: dict[str, list[str]] = {}
+    blocks = tuple(f"{name}." for name in repeated_blocks(student))
+    weights = {id(layer.weight): name for name, layer in found.items()}
+    for name, layer in named_layers(student):
+        if name in pruned or not isinstance(layer, MaskedWeight):
+            continue
+        if name in found:
+            why = f"pattern {pattern} does not divide them"
+        elif not isinstance(layer, QuantSparseLinear):
+            why = EMBEDDINGS
+        elif id(layer.weight) in weights:
+            why = f"they share the weight of {weights[id(layer.weight)]}"
+        elif not name.startswith(blocks):
+            why = "outside the encoder's blocks"
+        else:
+            why = "they share an embedding's weight"
+        left.setdefault(why, []).append(name)
+    others = left_out(student, (), ())
+    if others:
+        left[f"no pruned or quantized form: {others}"] = []
+    return pruned, left
+
+
+def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, float]) -> Iterator[str]:
+    data = prepared.data.summary()
+    if made.texts_cut:
+        data.append(describe_cut(made.texts_cut, recipe.max_length))
+    if recipe.augment_copies:
+        data.append(f"{made.rows['train']:,} training rows with their augmented copies")
+    yield from _section("data", data)
+    yield from _section("student", [_model(prepared.student, recipe.model)])
+    if prepared.teacher is not None:
+        told = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        yield from _section(
+            "teacher",
+            [_model(prepared.teacher, str(recipe.teacher)),
+             f"it scores {prepared.teacher_score:.4f} on the validation rows ({told})"],
+        )  # fmt: skip
+    if recipe.uses("mp"):
+        weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
+        yield from _section(
+            "pruning",
+            [f"{_count(made.pruned, 'linear layer')}, {weights:,} weights, to {recipe.sparsity:.0%} in pattern "
+             f"{recipe.pattern}, ranked {RANKED[recipe.scope]}",
+             advice.described_pruning(recipe, made.steps),
+             *(f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())],
+        )  # fmt: skip
+    if recipe.uses("qat"):
+        start = f", from step {recipe.qat_start} on" if recipe.qat_start else ""
+        others = left_out(prepared.student, (), ())
+        yield from _section(
+            "quantized",
+            [f"{_count(made.quantized, 'layer')} to {recipe.bits} bits{start}: linear layers and embeddings"]
+            + ([f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []),
+        )
+    place = machine.device().type.upper()
+    if place == "CPU":
+        place += f" ({_count(torch.get_num_threads(), 'thread')})"
+    passes = f"{_count(recipe.epochs, 'epoch')} of {made.rows['train']:,} rows"
+    steps = f"{made.steps:,} steps of {recipe.batch_size} rows ({passes})"
+    yield from _section(
+        "training",
+        [f"{steps} at lr {advice.described_rate(recipe, prepared.student)}, in {prepared.precision} on {place}"],
+    )
+
+
+def _model(model: nn.Module, name: str) -> str:
+    layers = getattr(model.config, "num_hidden_layers", None)
+    numbers = [f"{layers} layers"] if layers else []
+    numbers.append(f"{size_report(model).parameters:,} parameters")
+    packed = " (compressed)" if any(isinstance(m, tuple(LAYERS.values())) and not isinstance(m, MaskedWeight)
+                                    for m in model.modules()) else ""  # fmt: skip
+    return f"{type(model).__name__}{packed}, {', '.join(numbers)}, from {name}"
+
+
+def _section(heading: str, sentences: Iterable[str]) -> Iterator[str]:
+    """Lines of at most `WIDTH` columns, the first with the heading, sentences on lines of their own."""
+    for sentence in sentences:
+        yield from textwrap.wrap(
+            sentence, WIDTH, initial_indent=heading.ljust(_HEADING), subsequent_indent=" " * (_HEADING + 2),
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        heading = ""
+
+
+def _count(number: float | tuple[str, ...], what: str) -> str:
+    number = len(number) if isinstance(number, tuple) else number
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
+def _names(names: tuple[str, ...], why: str) -> str:
+    """A few of the names, and how many more there are; of embeddings, which are known, their number."""
+    if why == EMBEDDINGS:
+        return _count(names, "embedding")
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+
+
+def _expected(recipe: Recipe, prepared: Prepared) -> SizeReport:
+    """Sizes of the student as it is, pruned and packed: its values will be others, not their number."""
+    student = prepared.student
+    if prepared.hidden is not None:
+        prepared.hidden.detach(student)
+    if recipe.uses("mp"):
+        pruner(recipe, student, steps=0).step(0)
+    for _, layer in named_layers(student):
+        if isinstance(layer, QuantSparseLinear) and not layer.calibrated:
+            with torch.no_grad():
+                layer.input_scale.fill_(1.0)  # type: ignore[union-attr]
+    return size_report(pack(student))

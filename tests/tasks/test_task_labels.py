@@ -1,0 +1,198 @@
+"""What labels say of a task, what is refused, and the summary of what was understood."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sparseq.errors import InputError
+from sparseq.tasks import CUSTOM, GLUE, Data, Task, load_data
+from sparseq.tasks.labels import LARGEST
+
+
+def table(path: Path, labels: list[str]) -> Path:
+    path.write_text("text,label\n" + "".join(f"text {row},{label}\n" for row, label in enumerate(labels)))
+    return path
+
+
+def load(folder: Path, train: list[str], validation: list[str] | None = None, **settings: object) -> Data:
+    files = {
+        "train_file": table(folder / "train.csv", train),
+        "validation_file": table(folder / "dev.csv", train if validation is None else validation),
+    }
+    return load_data("custom", **files, **settings)  # type: ignore[arg-type]
+
+
+CLASSES: dict[str, tuple[list[str], tuple[str, ...] | None, list[int]]] = {
+    "0 and 1": (["1", "0", "1"], None, [1, 0, 1]),
+    "0 to 2": (["2", "0", "1"], None, [2, 0, 1]),
+    "floats of a table with gaps": (["1.0", "0.0", "1.0"], None, [1, 0, 1]),
+    "floats and integers": (["1", "0.0", "1."], None, [1, 0, 1]),
+    "stars": (["5", "1", "3", "2", "4"], ("1", "2", "3", "4", "5"), [4, 0, 2, 1, 3]),
+    "stars as floats": (["5.0", "1.0", "3.0"], ("1", "3", "5"), [2, 0, 1]),
+    "by value, not as text": (["10", "9", "-1"], ("-1", "9", "10"), [2, 1, 0]),
+    "two signs": (["+1", "-1", "1"], ("-1", "1"), [1, 0, 1]),
+    "leading zeros": (["01", "00", "1"], None, [1, 0, 1]),
+    "negative zero": (["-0", "0.0", "1"], None, [0, 0, 1]),
+    "many digits": (["9" * 30, "8" * 30], ("8" * 30, "9" * 30), [1, 0]),
+    "names": (["pos", "neg", " pos "], ("neg", "pos"), [1, 0, 1]),
+    "truth values as Python writes them": (["True", "False"], ("False", "True"), [1, 0]),
+    "names with digits": (["3 stars", "1 star"], ("1 star", "3 stars"), [1, 0]),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes(kind: str, tmp_path: Path) -> None:
+    labels, names, numbers = CLASSES[kind]
+    data = load(tmp_path, labels)
+    count = len(set(numbers))
+    metrics = ("accuracy", "f1" if count == 2 else "macro_f1")
+    assert data.task == Task(CUSTOM, ("text",), "label", count, names, metrics=metrics)
+    assert data.train is not None and list(data.train["label"]) == numbers
+    shown = ", ".join(names or map(str, range(count)))
+    assert f"{count} classes: {shown} (column 'label')" in data.summary()
+    # A finished run keeps its task as JSON, and is scored on other files by it.
+    again = load_data(
+        Task.from_dict(data.task.as_dict()), validation_file=tmp_path / "dev.csv", with_train=False
+    ).validations["validation"]
+    assert list(again["label"]) == numbers
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["0.5", "1", "5"], "regression, 0.5 to 5"),
+        (["-3", "0", "1e0"], "regression, -3 to 1"),
+        (["1.5", "1.5"], "regression, 1.5 to 1.5"),
+        ([".5", "2."], "regression, 0.5 to 2"),
+    ],
+)
+def test_numbers_that_are_not_whole_make_a_regression(labels: list[str], told: str, tmp_path: Path) -> None:
+    data = load(tmp_path, labels)
+    assert data.task.is_regression
+    assert data.train is not None and list(data.train["label"]) == [float(label) for label in labels]
+    assert f"{told} (column 'label')" in data.summary()
+
+
+REFUSED: dict[str, tuple[list[str], list[str] | None, str]] = {
+    "numbers among names": (["pos", "neg", "1"], None, r"label '1' in line 4 of .*train\.csv is a number, unlike most"),
+    "names among numbers": (["0", "1", "x"], None, r"label 'x' in line 4 of .*train\.csv is no number, unlike most"),
+    "names among real numbers": (["0.5", "1", "nan"], None, r"label 'nan' in line 4 .* is no number, unlike most"),
+    "names, then numbers": (["neg", "pos"], ["1", "0"], r"label '1' in line 2 of .*dev\.csv is a number, where they"),
+    "numbers, then names": (["0", "1"], ["pos"], r"label 'pos' in line 2 of .*dev\.csv is a name, where the training"),
+    "stars, then numbers from 0": (
+        ["1", "2", "3"],
+        ["1", "0"],
+        r"label '0' in line 3 .*none of the 3 classes .*2, 3",
+    ),
+    "an unseen name": (["a", "b"], ["b", "c"], r"label 'c' in line 3 of .*dev\.csv is none of the 2 classes .*, a, b"),
+    "another spelling": (["Pos", "Neg"], ["pos"], r"label 'pos' in line 2 of .*dev\.csv is none of the 2 classes"),
+    "a real number for a class": (
+        ["0", "1"],
+        ["0.5"],
+        r"label '0\.5' in line 2 of .*dev\.csv is none of the 2 classes",
+    ),
+    "a name for a number": (["0.5", "1"], ["low"], r"label 'low' in line 2 of .*dev\.csv is out of range: .*finite"),
+    "one class": (["1.0", "1"], None, r"every row of .*train\.csv has the label '1\.0'"),
+    "infinite": (["0.5", "1e999"], None, r"label '1e999' in line 3 of .* takes a finite number"),
+    "decimal commas": (['"0,5"', '"1,25"'], None, r"label '0,5' in line 2 of .*is a number with a decimal comma"),
+    "beyond fp32": (["0.5", "1e30"], None, r"label '1e30' in line 3 of .* magnitude, .*: scale the labels"),
+    "all beyond fp32": (["-1e30", "1e30"], None, r"label '-1e30' in line 2 of .* magnitude, .*: scale the labels"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_labels_that_are_refused(kind: str, tmp_path: Path) -> None:
+    train, validation, sentence = REFUSED[kind]
+    with pytest.raises(InputError, match=sentence) as caught:
+        load(tmp_path, train, validation)
+    assert "\n" not in str(caught.value) and "--lr" not in str(caught.value)
+
+
+def test_the_largest_label_that_is_taken(tmp_path: Path) -> None:
+    data = load(tmp_path, ["0.5", f"{LARGEST:g}"])
+    assert any("scale them" in sentence for sentence in data.summary())
+    assert not any("scale them" in sentence for sentence in load(tmp_path, ["0.5", "5"]).summary())
+
+
+@pytest.mark.parametrize("name", ["sst2", "mrpc", "qnli"])
+def test_a_glue_tasks_own_files_take_names_and_numbers(name: str, tmp_path: Path) -> None:
+    task = GLUE[name]
+    assert task.label_names is not None
+    path = tmp_path / "a.csv"
+    texts = ",".join(["x"] * len(task.columns))
+    written = [*task.label_names, "1.0", "0"]
+    path.write_text(f"{','.join(task.columns)},label\n" + "".join(f"{texts},{label}\n" for label in written))
+    data = load_data(name, train_file=path, validation_file=path)
+    assert list(data.validations["validation"]["label"]) == [0, 1, 1, 0]
+    path.write_text(f"{','.join(task.columns)},label\n{texts},0.5\n")
+    with pytest.raises(InputError, match=rf"label '0\.5' in line 2 of .* out of range: task '{name}' takes 0 to 1"):
+        load_data(name, train_file=path, validation_file=path)
+
+
+def test_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.csv").write_text(
+        "text;label\n" + "".join(f"{'' if row == 3 else 'x'};{row % 3}\n" for row in range(1234))
+    )
+    Path("dev.tsv").write_text("text\tlabel\nx\t1\n")
+    data = load_data("custom", train_file="train.csv", validation_file="dev.tsv", max_train_rows=100)
+    assert data.summary() == [
+        "1,234 training rows from train.csv, of which 100 are taken (separated by semicolons; 1 without text)",
+        "1 validation rows from dev.tsv",
+        "text in column 'text'",
+        "3 classes: 0, 1, 2 (column 'label')",
+        "metrics: accuracy (the score), macro_f1 (the mean over the classes)",
+    ]
+    elsewhere = load_data(data.task, validation_file=tmp_path / "dev.tsv", with_train=False)
+    assert elsewhere.summary()[0] == "1 validation rows from dev.tsv"
+
+
+def test_a_summary_of_many_classes_is_short(tmp_path: Path) -> None:
+    data = load(tmp_path, [str(row) for row in range(50)])
+    assert "50 classes: 0, 1, 2, 3, 4, 5, 6, 7, ... (column 'label')" in data.summary()
+
+
+def test_the_summary_says_which_f1(tmp_path: Path) -> None:
+    assert load(tmp_path, ["neg", "pos"]).summary()[-1] == "metrics: accuracy (the score), f1 of class pos"
+
+
+UNLABELLED: dict[str, tuple[str, str, list[int]]] = {
+    "no column": ("text\na\nb\n", "text,label\nx,pos\ny,neg\n", [-100, -100]),
+    "an empty column": ("text,label\na,\nb,\n", "text,label\nx,pos\ny,neg\n", [-100, -100]),
+    "some labels": ("text,label\na,\nb,pos\n", "text,label\nx,mid\ny,neg\n", [-100, 2]),
+    "all labels": ("text,label\na,neg\nb,pos\n", "text,label\nx,pos\n", [0, 1]),
+    "numbers": ("text,label\na,\nb,5\n", "text,label\nx,1\ny,5\n", [-100, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", UNLABELLED)
+def test_training_rows_without_labels(kind: str, tmp_path: Path) -> None:
+    train, validation, numbers = UNLABELLED[kind]
+    (tmp_path / "train.csv").write_text(train)
+    (tmp_path / "dev.csv").write_text(validation)
+    files = {"train_file": tmp_path / "train.csv", "validation_file": tmp_path / "dev.csv"}
+    data = load_data("custom", **files, allow_unlabelled=True)  # type: ignore[arg-type]
+    assert data.train is not None and list(data.train["label"]) == numbers
+    missing = numbers.count(-100)
+    assert (f"({missing} unlabelled)" in data.summary()[0]) is bool(missing)
+    if missing:
+        with pytest.raises(InputError, match=r"has no label|'label' is missing in .*train\.csv"):
+            load_data("custom", **files)  # type: ignore[arg-type]
+
+
+def test_rows_to_validate_on_need_labels_always(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,0\nb,1\n")
+    (tmp_path / "dev.csv").write_text("text,label\na,0\nb,\n")
+    files = {"train_file": tmp_path / "train.csv", "validation_file": tmp_path / "dev.csv"}
+    with pytest.raises(InputError, match=r"line 3 of .*dev\.csv has no label"):
+        load_data("custom", **files, allow_unlabelled=True)  # type: ignore[arg-type]
+
+
+def test_a_regression_on_rows_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text\na\nb\n")
+    (tmp_path / "dev.csv").write_text("text,label\na,0.5\nb,3\n")
+    files = {"train_file": tmp_path / "train.csv", "validation_file": tmp_path / "dev.csv"}
+    data = load_data("custom", **files, allow_unlabelled=True)  # type: ignore[arg-type]
+    assert data.train is not None and all(label != label for label in data.train["label"])
+    assert any(re.match(r"regression, 0\.5 to 3 ", sentence) for sentence in data.summary())
