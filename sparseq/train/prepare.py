@@ -116,7 +116,8 @@ def read_data(recipe: Recipe) -> Data:
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
         seed=recipe.seed,
-        allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1,  # the teacher's loss alone
+        # the teacher's loss alone
+        allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1 and recipe.augment_alpha in (None, 1),
     )
 
 
