@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sparseq_kernels import InputError, backend, set_backend, use_backend
 
     from .checkpoint import load, save
-    from .nn import calibrate, convert, pack
+    from .nn import calibrate, convert, pack, parameter_groups
     from .size import size_report
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "convert",
     "load",
     "pack",
+    "parameter_groups",
     "save",
     "set_backend",
     "size_report",
@@ -30,7 +31,7 @@ __all__ = [
 _HOMES = {
     "sparseq_kernels": ("InputError", "backend", "set_backend", "use_backend"),
     "sparseq.checkpoint": ("load", "save"),
-    "sparseq.nn": ("calibrate", "convert", "pack"),
+    "sparseq.nn": ("calibrate", "convert", "pack", "parameter_groups"),
     "sparseq.size": ("size_report",),
 }
 _MODULES = ("checkpoint", "errors", "nn", "size")

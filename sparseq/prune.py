@@ -7,9 +7,18 @@ from sparseq_kernels import InputError, Pattern
 
 from .nn.kin import first_names, tied
 from .nn.masking import MaskedWeight
-from .nn.selection import dividing, select_masks
+from .nn.selection import MAX_LAYER_SPARSITY, check_share, dividing, scope_for, select_masks
 
-__all__ = ["SHAPES", "MagnitudePruner", "SparsitySchedule", "dividing", "select_masks"]
+__all__ = [
+    "SHAPES",
+    "MagnitudePruner",
+    "SparsitySchedule",
+    "dividing",
+    "layer_sparsities",
+    "scope_for",
+    "select_masks",
+    "total_sparsity",
+]
 SHAPES = ("linear", "cubic")
 
 
@@ -50,6 +59,8 @@ class MagnitudePruner:
     `step(n)` after the n-th optimizer step: masks are selected anew every `every` steps while the sparsity rises, and
     at the schedule's end; in between, masked weights are held at zero. With `regrow` they keep their values and the
     dense gradient instead, and may come back at a later selection.
+
+    scope, max_layer_sparsity: as in `select_masks`.
     """
 
     def __init__(
@@ -57,16 +68,19 @@ class MagnitudePruner:
         layers: Mapping[str, MaskedWeight],
         schedule: SparsitySchedule,
         pattern: str | Pattern = "unstructured",
-        scope: str = "global",
+        scope: str = "auto",
         every: int = 10,
         regrow: bool = False,
+        max_layer_sparsity: float = MAX_LAYER_SPARSITY,
     ) -> None:
         # A weight that layers share is pruned once, and they share its mask.
         once = set(first_names({name: layer.weight for name, layer in layers.items()}).values())
         self.layers = {name: layer for name, layer in layers.items() if name in once}
         self.schedule = schedule
         self.pattern = Pattern.parse(pattern)
-        self.scope = scope
+        self.scope = scope_for(scope, self.pattern)
+        check_share("max_layer_sparsity", max_layer_sparsity)
+        self.max_layer_sparsity = max_layer_sparsity
         self.every = max(1, every)
         if not self.layers:
             raise InputError("there is nothing to prune: no layer of the model is prunable with this pattern")
@@ -82,7 +96,8 @@ class MagnitudePruner:
         due = step == end or (self.schedule.warmup_steps < step < end and step % self.every == 0)
         if due or (step > end and any(layer.mask is None for layer in self.layers.values())):
             weights = {name: layer.weight for name, layer in self.layers.items()}
-            for name, mask in select_masks(weights, sparsity, self.pattern, self.scope).items():
+            masks = select_masks(weights, sparsity, self.pattern, self.scope, self.max_layer_sparsity)
+            for name, mask in masks.items():
                 self.layers[name].set_mask(mask)
         else:
             for layer in self.layers.values():
@@ -91,5 +106,21 @@ class MagnitudePruner:
 
     def reached(self) -> float:
         """The share of the layers' weights that is masked now."""
-        counts = [layer.weight_counts() for layer in self.layers.values()]
-        return 1 - sum(c.kept for c in counts) / sum(c.total for c in counts)
+        return total_sparsity(self.layers)
+
+    def sparsities(self) -> dict[str, float]:
+        """The share of each layer's weights that is masked now."""
+        return layer_sparsities(self.layers)
+
+
+def layer_sparsities(layers: Mapping[str, MaskedWeight]) -> dict[str, float]:
+    """The share of each layer's weights that its mask removes, by name."""
+    counts = {name: layer.weight_counts() for name, layer in layers.items()}
+    return {name: 1 - count.kept / count.total if count.total else 0.0 for name, count in counts.items()}
+
+
+def total_sparsity(layers: Mapping[str, MaskedWeight]) -> float:
+    """The share of all the layers' weights that masks remove; 0 where there are none."""
+    counts = [layer.weight_counts() for layer in layers.values()]
+    total = sum(count.total for count in counts)
+    return 1 - sum(count.kept for count in counts) / total if total else 0.0

@@ -69,6 +69,24 @@ def test_half_precision_logits_are_computed_in_fp32() -> None:
     torch.testing.assert_close(found, distillation_loss(STUDENT, TEACHER, LABELS), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", ["ce", "mse"])
+@pytest.mark.parametrize("alphas", [[0.5, 1.0], [0.25, 0.25], [1.0, 0.0]], ids=str)
+def test_rows_may_have_a_weight_each(kind: str, alphas: list[float]) -> None:
+    options: dict[str, Any] = {"kind": kind, "temperature": 3.0}
+    found = distillation_loss(STUDENT, TEACHER, LABELS, alpha=torch.tensor(alphas), **options)
+    rows = [
+        distillation_loss(STUDENT[i : i + 1], TEACHER[i : i + 1], LABELS[i : i + 1], alpha=alpha, **options)
+        for i, alpha in enumerate(alphas)
+    ]
+    torch.testing.assert_close(found, (rows[0] + rows[1]) / 2)
+
+
+def test_a_weight_for_each_row_of_a_regression() -> None:
+    student, teacher, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]]), torch.tensor([3.0, 7.0])
+    found = distillation_loss(student, teacher, labels, kind="mse", alpha=torch.tensor([0.5, 1.0]), regression=True)
+    assert found.item() == pytest.approx(((0.5 * 1 + 0.5 * 4) + 4) / 2)
+
+
 def test_bad_losses() -> None:
     with pytest.raises(InputError, match="unknown kd loss 'kl'"):
         distillation_loss(STUDENT, TEACHER, LABELS, kind="kl")

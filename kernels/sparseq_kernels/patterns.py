@@ -63,6 +63,12 @@ class Pattern:
         """The highest sparsity the pattern can reach: 1 - N/M for N:M, otherwise 1 (exclusive)."""
         return 1 - self.first / self.second if self.kind == "n:m" else 1.0
 
+    @property
+    def default_scope(self) -> str:
+        """How units of several layers are ranked together unless said otherwise: "lamp" (layer-adaptive scores) for
+        blocks, of which ranking by magnitude alone ("global") removes whole layers; "global" for all others."""
+        return "lamp" if self.kind == "block" else "global"
+
     def divides(self, shape: Sequence[int]) -> bool:
         """Whether a weight of this 2-D shape splits into whole blocks or groups."""
         rows, columns = self.block

@@ -20,10 +20,10 @@ def distillation_loss(
     *,
     kind: str = "ce",
     temperature: float = 2.0,
-    alpha: float = 0.5,
+    alpha: float | Tensor = 0.5,
     regression: bool = False,
 ) -> Tensor:
-    """alpha * KD + (1 - alpha) * label loss, a scalar in fp32.
+    """alpha * KD + (1 - alpha) * label loss, a scalar in fp32; `alpha` in [0, 1], for all rows or one for each [N].
 
     KD is, for teacher logits t and student logits s [N, C]:
     - `ce`: T^2 * KL(softmax(t / T) || softmax(s / T)), the mean over rows. It differs from the soft cross-entropy of
@@ -40,6 +40,16 @@ def distillation_loss(
             "both need the same rows and the same number of labels"
         )
     student, teacher = student_logits.float(), teacher_logits.float()
+    if isinstance(alpha, Tensor):
+        total = student.new_zeros(())
+        for value in alpha.unique():
+            rows = alpha == value
+            of_rows = (tensor[rows] for tensor in (student, teacher, labels))
+            loss = distillation_loss(
+                *of_rows, kind=kind, temperature=temperature, alpha=value.item(), regression=regression
+            )
+            total = total + loss * (rows.sum() / len(alpha))
+        return total
     if kind == "mse":
         soft = F.mse_loss(student, teacher)
     elif kind == "ce" and not regression:

@@ -4,6 +4,7 @@ from .calibration import calibrate, share_static_scales
 from .check import check_finite, checked_tensors, find_nonfinite, is_finite
 from .convert import convert
 from .embedding import QuantEmbedding
+from .groups import parameter_groups
 from .layers import LAYERS, named_layers
 from .linear import RENAMED_STATE, QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
@@ -33,6 +34,7 @@ __all__ = [
     "multiply_as_stored",
     "named_layers",
     "pack",
+    "parameter_groups",
     "prunable",
     "refresh",
     "share_static_scales",

@@ -23,7 +23,7 @@ HOOKS = frozenset(vars(nn.Module()).keys() - _HELD)
 # Attributes that are a sparseq layer's own.
 OWN = frozenset(
     ("settings_", "pattern", "quantizing", "regrow", "lineage", "_tiles", "_tiled", "_tiled_version", "_reading")
-) | {"_shared"}
+) | {"_shared", "range_follows"}
 _REMEDIES = {
     "WeightNorm": "torch.nn.utils.remove_weight_norm(layer)",
     "SpectralNorm": "torch.nn.utils.remove_spectral_norm(layer)",

@@ -10,11 +10,32 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError
 
 from .linear import QuantSparseLinear
+from .ranges import METHODS, PERCENTILE, make_range
+from .selection import choice
 
 
-def calibrate(model: nn.Module, batches: Iterable[Mapping[str, Any]], *, share: bool = True) -> nn.Module:
-    """Sets the scales of static activations from the largest values that `batches` (keyword arguments of the model's
-    forward) bring to each layer; returns the model. Scales that were set before are forgotten.
+def calibrate(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    method: str = "max",
+    percentile: float = PERCENTILE,
+    share: bool = True,
+) -> nn.Module:
+    """Sets the scales of static activations from the values that `batches` (keyword arguments of the model's forward)
+    bring to each layer; returns the model. Scales that were set before are forgotten.
+
+    method: what a layer's range ends at, and what it follows when the model is trained on:
+
+    - "max": the largest magnitude of all; training raises it further. One outlier widens it for good.
+    - "average": the mean over batches of each one's largest magnitude; training moves it by a hundredth of the way to
+      each batch's (Q8BERT, Zafrir et al. 2019).
+    - "percentile": what `percentile` percent of the magnitudes above 0 do not exceed (Wu et al. 2020); training leaves
+      it.
+    - "mse": where the expected squared error of quantization is least, so that an outlier which weighs more than the
+      rest widens it; training leaves it.
+
+    Magnitudes beyond the range are clipped. Learned scales (`scale="lsq"`) begin there and are trained.
 
     share: where a process group is initialized, the processes take the largest scales that any of them found; each
     has to call this function then. False keeps to this process's batches.
@@ -22,21 +43,29 @@ def calibrate(model: nn.Module, batches: Iterable[Mapping[str, Any]], *, share: 
     Raises InputError, naming the layer and the batch, for activations that are NaN or Inf, and where there are no
     batches; the scales are as they were before then. And for learned scales that FSDP shards: calibrate, then wrap.
     """
+    choice("method", method, METHODS)
+    if not 0 < percentile <= 100:
+        raise InputError(f"percentile is {percentile}: it must be above 0 and at most 100")
     layers = _static_layers(model)
     if not layers:
         return model
     for layer in layers.values():
         layer._check_unsharded()
+    ranges = {name: made for name in layers if (made := make_range(method, percentile)) is not None}
     before = {name: layer.input_scale.detach().clone() for name, layer in layers.items()}  # type: ignore[union-attr]
     seen: dict[str, Tensor] = {}
+    reached: set[str] = set()
 
     def observe(name: str) -> Any:
         def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             assert isinstance(layer, QuantSparseLinear)
             x = args[0] if args else kwargs["input"]
             if layer._measurable(x):
-                finite = layer._raise_scale(x)
+                finite = layer._follow(x, "max")  # what the layers behind it see is quantized so far
                 seen[name] = finite & seen[name] if name in seen else finite
+                reached.add(name)
+                if name in ranges:
+                    ranges[name].observe(x)
 
         return hook
 
@@ -55,6 +84,10 @@ def calibrate(model: nn.Module, batches: Iterable[Mapping[str, Any]], *, share: 
                     _check_batch(seen, number)
         if number < 0:
             raise InputError("there are no batches to calibrate with: give one at least (an iterator is used up once)")
+        for name in ranges.keys() & reached:
+            layers[name]._set_range(ranges[name].largest(layers[name].settings_.input_bits))
+        for layer in layers.values():
+            layer.range_follows = method
     except BaseException:
         with torch.no_grad():
             for name, layer in layers.items():

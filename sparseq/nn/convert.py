@@ -22,7 +22,7 @@ from .left_out import (
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .prunable import prunable_names, why_none
-from .selection import ON_MISMATCH, SCOPES, choice, dividing, select_masks
+from .selection import MAX_LAYER_SPARSITY, ON_MISMATCH, check_share, choice, dividing, scope_for, select_masks
 from .selectors import Selector, chosen, selectors, shown
 from .settings import QuantSettings
 
@@ -37,17 +37,20 @@ def convert(
     exclude: Iterable[Selector] | Selector = (),
     activation: str = "dynamic",
     scale: str = "max",
-    scope: str = "global",
+    scope: str = "auto",
     prune_embeddings: bool = False,
     on_mismatch: str = "error",
+    max_layer_sparsity: float = MAX_LAYER_SPARSITY,
 ) -> nn.Module:
     """Swaps a model's linear layers and embeddings for their quantized forms, in place, and returns the model.
 
     include, exclude: module types (`nn.Linear`) or name patterns (`"encoder.*"`, as in fnmatch); a layer is swapped if
     its type and its name are included and neither is excluded. bits, activation, scale: see `QuantSparseLinear`;
     bits=None swaps without quantizing, for pruning alone. With a `sparsity` in (0, 1) it also prunes by magnitude, at
-    once, the layers that `prunable` names: over all of them together (`scope="global"`) or each alone (`"layer"`). A
-    layer that the pattern does not divide is an error, or with on_mismatch="skip" stays dense.
+    once, the layers that `prunable` names: over all of them together (`scope="global"`, or "lamp", by layer-adaptive
+    scores) or each alone ("layer"); "auto" is "lamp" for blocks and "global" otherwise. `max_layer_sparsity` bounds
+    what one layer loses (see `sparseq.prune.select_masks`). A layer that the pattern does not divide is an error, or
+    with on_mismatch="skip" stays dense.
 
     What hangs on a layer goes with it: hooks of every kind (their handles hold), attributes, requires_grad, ties, and a
     mask of `torch.nn.utils.prune`. What would be lost is refused, with the remedy, before anything is swapped: weights
@@ -60,7 +63,8 @@ def convert(
     pattern = Pattern.parse(pattern)
     pattern.check_sparsity(sparsity)
     settings = QuantSettings(bits, activation, scale)
-    choice("scope", scope, SCOPES)
+    scope = scope_for(scope, pattern)
+    check_share("max_layer_sparsity", max_layer_sparsity)
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
     include, exclude = selectors("include", include), selectors("exclude", exclude)
     check_unwrapped(model)
@@ -94,7 +98,8 @@ def convert(
     made = _swap(model, picked, settings, pattern)
     if names:
         layers = dividing({name: made[name] for name in names}, pattern, on_mismatch)
-        for name, mask in select_masks({n: m.weight for n, m in layers.items()}, sparsity, pattern, scope).items():
+        weights = {name: layer.weight for name, layer in layers.items()}
+        for name, mask in select_masks(weights, sparsity, pattern, scope, max_layer_sparsity).items():
             layers[name].set_mask(mask)
     return made.get("", model)
 

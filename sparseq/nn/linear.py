@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError, Pattern, call
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.looks import has_values
-from sparseq_kernels.numerics import compute_dtype, positive, row_max, scale_from_max
+from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_floating, recorded
@@ -21,6 +21,9 @@ from .static_scale import StaticScale
 # Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
 # knows, such as `decoder.weight`, so that no name of ours begins with `weight` or `bias`.
 RENAMED_STATE = {"weight_scale": "step_size"}
+# An optimizer may bring a learned scale to zero and below, where a whole row would be clipped. Its range never becomes
+# smaller than the row's largest weight over this.
+MOST_CLIPPED = 16
 
 
 class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
@@ -132,7 +135,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
             self.weight,
             self.bias,
             self.mask,
-            None if self.step_size is None else positive(self.step_size),
+            self._learned_scale(),
             self._static_scale(input),
             self.settings_.bits,
             self.settings_.input_bits,
@@ -148,7 +151,17 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
 
     def channel_scale(self) -> Tensor:
         """fp32 [out_features]: the scale of each output channel's integers, learned or from the maximum."""
-        return self._max_scale() if self.step_size is None else positive(self.step_size.detach())
+        learned = self._learned_scale()
+        return self._max_scale() if learned is None else learned.detach()
+
+    def _learned_scale(self) -> Tensor | None:
+        """The learned scales as they are used, in training and packed: positive, and none so small that it would clip
+        more than a row's largest weight by `MOST_CLIPPED`; None where scales are not learned."""
+        if self.step_size is None:
+            return None
+        scale = positive(self.step_size)
+        least = row_max(self.masked_weight().detach()) / (MOST_CLIPPED * qmax(self.settings_.bits or 8))
+        return torch.maximum(scale, least.to(scale.dtype))
 
     def _new_step_size(self) -> nn.Parameter:
         # A frozen layer stays frozen.

@@ -1,42 +1,101 @@
 """Which weights a mask keeps, over one layer or many."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from sparseq_kernels import InputError, Pattern
+from sparseq_kernels.looks import has_values
+from sparseq_kernels.reference.magnitude_mask import dropped
 
 from .kin import first_names
 from .masking import MaskedWeight
+from .ranking import dropped_units, most_dropped, unit_count
 
-SCOPES = ("global", "layer")
+SCOPES = ("auto", "global", "layer", "lamp")
 ON_MISMATCH = ("error", "skip")
+# Of every layer at least a hundredth is kept, if nothing else is asked for.
+MAX_LAYER_SPARSITY = 0.99
+
+
+def scope_for(scope: str, pattern: str | Pattern) -> str:
+    """The scope that `scope` stands for: "auto" is the pattern's `default_scope`."""
+    choice("scope", scope, SCOPES)
+    return Pattern.parse(pattern).default_scope if scope == "auto" else scope
 
 
 def select_masks(
-    weights: Mapping[str, Tensor], sparsity: float, pattern: str | Pattern, scope: str = "global"
+    weights: Mapping[str, Tensor],
+    sparsity: float,
+    pattern: str | Pattern,
+    scope: str = "auto",
+    max_layer_sparsity: float = MAX_LAYER_SPARSITY,
 ) -> dict[str, Tensor]:
-    """bool masks that remove the weights of lowest magnitude: exactly round(sparsity x units) units of the pattern,
-    over all the weights together (`scope="global"`) or in each ("layer"). Units are weights, or blocks scored by their
-    mean magnitude; the lower index goes first among equals. A weight that has several names counts once.
+    """bool masks that remove the units of the pattern that matter least: exactly round(sparsity x units) of them, over
+    all the weights together or in each. Units are weights, or blocks scored by their mean magnitude; the lower index
+    goes first among equals. A weight that has several names counts once.
+
+    scope: "global" ranks the units of all weights by magnitude; "lamp" by magnitude in relation to the rest of their
+    layer (see `ranking.lamp_scores`); "layer" removes the same share of each weight; "auto" is `scope_for`'s choice.
+    N:M at its own sparsity removes the same of every weight in every scope.
+
+    max_layer_sparsity: the share of one weight's units that "global" and "lamp" remove at most, in [0, 1]; `sparsity`
+    itself where that is more. Whatever the share, a weight keeps one unit at least: in "layer" always, in the others
+    unless the count cannot be reached otherwise.
 
     Raises InputError for a pattern that does not divide a weight (naming it) or cannot reach the sparsity.
     """
     pattern = Pattern.parse(pattern)
     pattern.check_sparsity(sparsity)
-    choice("scope", scope, SCOPES)
+    scope = scope_for(scope, pattern)
+    check_share("max_layer_sparsity", max_layer_sparsity)
     for name, weight in weights.items():
         pattern.check(weight.shape, name)
     first = first_names(weights)
     once = list(dict.fromkeys(first.values()))
     tensors = [weights[name].detach() for name in once]
-    if scope == "global":
-        masks = torch.ops.sparseq.magnitude_mask(tensors, sparsity, str(pattern)) if tensors else []
-    else:
-        masks = [torch.ops.sparseq.magnitude_mask([w], sparsity, str(pattern))[0] for w in tensors]
+    masks = _select(tensors, sparsity, pattern, scope, max_layer_sparsity)
     found = dict(zip(once, masks, strict=True))
     return {name: found[first[name]] for name in weights}
+
+
+def _select(
+    weights: Sequence[Tensor], sparsity: float, pattern: Pattern, scope: str, max_layer_sparsity: float
+) -> list[Tensor]:
+    if not all(has_values(weight) for weight in weights):  # nor will the masks have any
+        return list(torch.ops.sparseq.magnitude_mask(list(weights), sparsity, str(pattern)))
+    units = [unit_count(weight, pattern) for weight in weights]
+    if scope == "layer":
+        most = [n if pattern.kind == "n:m" else max(0, n - 1) for n in units]
+        counts = [min(dropped(n, sparsity, pattern), m) for n, m in zip(units, most, strict=True)]
+    elif scope == "lamp":
+        counts = dropped_units(weights, sparsity, pattern, scope, max_layer_sparsity)
+    else:
+        masks: list[Tensor] = torch.ops.sparseq.magnitude_mask(list(weights), sparsity, str(pattern)) if weights else []
+        if pattern.kind == "n:m" or not _beyond(masks, units, sparsity, pattern, max_layer_sparsity):
+            return masks
+        counts = dropped_units(weights, sparsity, pattern, scope, max_layer_sparsity)
+    return [_without(weight, count, n, pattern) for weight, count, n in zip(weights, counts, units, strict=True)]
+
+
+def _beyond(
+    masks: Sequence[Tensor], units: Sequence[int], sparsity: float, pattern: Pattern, max_layer_sparsity: float
+) -> bool:
+    """Whether a mask removes more units than a layer may lose."""
+    size = pattern.first * pattern.second
+    kept = torch.stack([mask.sum() for mask in masks]).tolist() if masks else []
+    pairs = zip(kept, units, strict=True)
+    return any(n - k // size > most_dropped(n, sparsity, max_layer_sparsity) for k, n in pairs)
+
+
+def _without(weight: Tensor, count: int, units: int, pattern: Pattern) -> Tensor:
+    """The mask that removes the weight's `count` lowest units."""
+    if count and count == units and pattern.kind != "n:m":
+        return torch.zeros(weight.shape, dtype=torch.bool, device=weight.device)
+    share = count / units * pattern.max_sparsity if units else 0.0
+    mask: Tensor = torch.ops.sparseq.magnitude_mask([weight], share, str(pattern))[0]
+    return mask
 
 
 def dividing(layers: Mapping[str, MaskedWeight], pattern: Pattern, on_mismatch: str) -> dict[str, MaskedWeight]:
@@ -53,3 +112,9 @@ def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises InputError unless `value` is one of `choices`."""
     if value not in choices:
         raise InputError(f"{name} is {value!r}: it must be one of {', '.join(map(repr, choices))}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises InputError unless `value` is a number in [0, 1]."""
+    if isinstance(value, bool | str) or not 0 <= value <= 1:
+        raise InputError(f"{name} is {value!r}: it must be a share from 0 to 1")

@@ -15,10 +15,14 @@ from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
 from . import kin
 from .settings import DTYPES, QuantSettings
 
+# The share of the way to a batch's largest magnitude that a moving average goes; torch's observers' default too.
+AVERAGE_STEP = 0.01
+
 
 class StaticScale(nn.Module):
     """A layer's `input_scale`, [1] in fp32 (fp64 beside an fp64 weight), 0 until it is known; None where activations
-    are dynamic. A buffer that follows the largest activation seen in training, or a Parameter if it is learned.
+    are dynamic. A buffer that follows the activations seen in training (see `range_follows`), or a Parameter if it is
+    learned.
 
     Whether there is a scale is read from the tensor: however a value came there, the layer has one.
     """
@@ -27,6 +31,10 @@ class StaticScale(nn.Module):
     input_scale: Tensor | None
     settings_: QuantSettings
 
+    # What a scale that is not learned follows in training: "max", the largest magnitude of all; "average", a moving
+    # average of the batches' largest (Q8BERT, Zafrir et al. 2019); otherwise nothing, once there is a scale. No part of
+    # the state: `calibrate` sets it.
+    range_follows: str = "max"
     # The tensor in which a scale was found, and its version then: on a GPU, to look again would wait for the device.
     _reading: tuple[Tensor, int | None] | None = None
     # Whether `share_static_scales` was called for this layer.
@@ -102,24 +110,36 @@ class StaticScale(nn.Module):
             )
 
     @torch.no_grad()
-    def _raise_scale(self, x: Tensor, once: bool = False) -> Tensor:
-        """Raises the scale to what the largest |x| needs, with `once` only if there is none yet; returns whether that
-        |x| is finite, as a bool tensor. NaN and Inf leave the scale as it is."""
+    def _follow(self, x: Tensor, how: str) -> Tensor:
+        """Brings the scale to where x's largest magnitude takes it: up to what that needs ("max"), a step towards it
+        ("average"), or nowhere if there is a scale (anything else). Returns whether that magnitude is finite, as a bool
+        tensor. NaN and Inf leave the scale as it is."""
         self._check_unsharded()
         scale = self.input_scale
         assert scale is not None
         needed = x.detach().abs().amax().to(scale.dtype) / qmax(self.settings_.input_bits)
         finite = torch.isfinite(needed)
-        raised = torch.maximum(scale, needed).clamp_min(ZERO_BELOW)
-        wanted = finite & (scale == 0) if once else finite
-        scale.copy_(torch.where(wanted, raised, scale))
+        found = needed.clamp_min(ZERO_BELOW)
+        moved = scale
+        if how == "max":
+            moved = torch.maximum(scale, found)
+        elif how == "average":
+            moved = scale + AVERAGE_STEP * (found - scale)
+        scale.copy_(torch.where(finite, torch.where(scale == 0, found, moved), scale))
         return finite
+
+    @torch.no_grad()
+    def _set_range(self, largest: Tensor) -> None:
+        """Sets the scale with which the range ends at `largest`."""
+        assert self.input_scale is not None
+        scale = largest.to(self.input_scale) / qmax(self.settings_.input_bits)
+        self.input_scale.copy_(scale.clamp_min(ZERO_BELOW))
 
     def _observe(self, x: Tensor) -> Tensor:
         """The scale for a training step's x, after it has learned from it."""
         if not self._shared and not is_compiling():
             _warn_of_other_processes()
-        finite = self._raise_scale(x, once=self._learned)
+        finite = self._follow(x, "" if self._learned else self.range_follows)
         assert self.input_scale is not None
         # Without an error, which would wait for the device: the loss of a bad batch is NaN, and the scale survives it.
         return torch.where(finite, positive(self.input_scale), float("nan"))

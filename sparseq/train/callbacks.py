@@ -17,12 +17,20 @@ from .data import SimilarLengths
 class QuantizationStart(TrainerCallback):
     """Quantizes from step `start` on: turns layers on, sets learned scales from the weights, calibrates activations.
 
+    calibration: `calibrate`'s method, which static ranges follow afterwards.
+
     All of it follows from the step and the weights, so that a resumed run does what the unbroken one did. A start past
     the last step leaves it to `finish`: post-training quantization.
     """
 
-    def __init__(self, model: nn.Module, start: int, batches: Callable[[], Iterable[dict[str, Tensor]]]) -> None:
-        self.model, self.start, self.batches = model, start, batches
+    def __init__(
+        self,
+        model: nn.Module,
+        start: int,
+        batches: Callable[[], Iterable[dict[str, Tensor]]],
+        calibration: str = "max",
+    ) -> None:
+        self.model, self.start, self.batches, self.calibration = model, start, batches, calibration
         found = (layer for _, layer in named_layers(model) if isinstance(layer, MaskedWeight))
         self.layers = [layer for layer in found if layer.bits is not None]  # without bits it is only pruned
 
@@ -31,6 +39,9 @@ class QuantizationStart(TrainerCallback):
     ) -> None:
         if state.global_step == 0 and self.start == 0:
             self.begin()
+        for layer in self.layers:
+            if isinstance(layer, QuantSparseLinear):
+                layer.range_follows = self.calibration  # is no part of a checkpoint
         self._set(state.global_step >= self.start)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -54,7 +65,7 @@ class QuantizationStart(TrainerCallback):
         if any(layer.settings_.activation == "static" for layer in self.layers):
             training, place = self.model.training, next(self.model.parameters()).device
             with machine.arithmetic(place):  # as it is evaluated
-                calibrate(self.model.eval(), self.batches())
+                calibrate(self.model.eval(), self.batches(), method=self.calibration)
             self.model.train(training)
 
     def _set(self, quantizing: bool) -> None:

@@ -16,7 +16,7 @@ from sparseq.size import SizeReport, size_report
 from sparseq.tasks import score
 from sparseq_kernels.patterns import Pattern
 
-from . import machine
+from . import advice, machine
 from .console import Reporter
 from .data import describe_cut
 from .folder import RunFolder
@@ -27,7 +27,7 @@ from .trainer import training_arguments
 WIDTH = 80
 _HEADING = 11
 EMBEDDINGS = "pruning them costs accuracy (--prune-embeddings)"
-RANKED = {"global": "over all layers together", "layer": "in each layer", "lamp": "by LAMP scores"}
+RANKED = {"global": "over all layers together", "layer": "in each layer", "lamp": "by layer-adaptive scores"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         yield from _section(
             "pruning",
             [f"{_count(made.pruned, 'linear layer')}, {weights:,} weights, to {recipe.sparsity:.0%} in pattern "
-             f"{recipe.pattern}, ranked {RANKED.get(recipe.scope, f'by {recipe.scope}')}",
+             f"{recipe.pattern}, ranked {RANKED[recipe.scope]}",
+             advice.described_pruning(recipe, made.steps),
              *(f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())],
         )  # fmt: skip
     if recipe.uses("qat"):
@@ -191,7 +192,10 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         place += f" ({_count(torch.get_num_threads(), 'thread')})"
     passes = f"{_count(recipe.epochs, 'epoch')} of {made.rows['train']:,} rows"
     steps = f"{made.steps:,} steps of {recipe.batch_size} rows ({passes})"
-    yield from _section("training", [f"{steps} at lr {recipe.lr:g}, in {prepared.precision} on {place}"])
+    yield from _section(
+        "training",
+        [f"{steps} at lr {advice.described_rate(recipe, prepared.student)}, in {prepared.precision} on {place}"],
+    )
 
 
 def _model(model: nn.Module, name: str) -> str:

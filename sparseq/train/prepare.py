@@ -27,6 +27,7 @@ from .data import count_cut, tokenise
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .recipe import Recipe
 from .scoring import predict_logits
+from .trainer import ALPHA
 from .trial import check_packs, check_reads, check_rebuilds
 
 
@@ -115,7 +116,8 @@ def read_data(recipe: Recipe) -> Data:
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
         seed=recipe.seed,
-        allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1,  # the teacher's loss alone
+        # the teacher's loss alone
+        allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1 and recipe.augment_alpha in (None, 1),
     )
 
 
@@ -146,7 +148,7 @@ def _labels(task: Task) -> dict[str, Any]:
 
 def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
     """The recipe's pruner over so many steps. Raises InputError where the pattern does not fit a layer, naming it."""
-    start, end = round(recipe.prune_warmup * steps), round(recipe.prune_end * steps)
+    start, end = recipe.pruning_steps(steps)
     pattern = Pattern.parse(recipe.pattern)
     layers = dividing(prunable(student, embeddings=recipe.prune_embeddings), pattern, recipe.on_mismatch)
     return MagnitudePruner(
@@ -154,6 +156,7 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
         SparsitySchedule(recipe.sparsity, start, end, recipe.schedule),
         pattern,
         recipe.scope,
+        max_layer_sparsity=recipe.max_layer_sparsity,
         every=max(1, (end - start) // recipe.prune_updates),
         regrow=recipe.regrow,
     )
@@ -211,7 +214,13 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
         theirs = tokenise(rows.texts, prepared.teacher_tokenizer, recipe.max_length, prepared.teacher)
         tokens = with_teachers_inputs(tokens, theirs, prepared.teacher)
     logits = teacher_logits(recipe, prepared, rows.texts, reporter)
-    return tokens.add_column("teacher_logits", logits.tolist())
+    tokens = tokens.add_column("teacher_logits", logits.tolist())
+    if recipe.augment_alpha is not None and recipe.augment_copies:
+        assert prepared.data.train is not None
+        own = len(prepared.data.train)  # copies come after them
+        weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(tokens) - own)
+        tokens = tokens.add_column(ALPHA, weights)
+    return tokens
 
 
 def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:

@@ -13,10 +13,14 @@ from sparseq_kernels.patterns import Pattern
 from sparseq_kernels.untrusted import quoted
 
 from .recipe_file import read_settings
-from .settings import Setting, layers, names, number, optional, setting, text, whole, yes_no
+from .settings import Setting, auto, layers, names, number, optional, setting, text, whole, yes_no
 from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
+# Settings that are younger than the first runs' folders -> what was done without them.
+_BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0}
+# What the recipe in a run's folder always names, and hardly any other.
+_OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
 DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
     "data", "models", "quantization-aware training (qat)", "magnitude pruning (mp)", "knowledge distillation (kd)",
@@ -62,13 +66,19 @@ class Recipe:
                               choices=("dynamic", "static"))
     scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
                          choices=("max", "lsq"))
+    calibration: str = setting("max", text, QAT, "what a static range ends at: the largest magnitude, the batches' "
+                               "average, a percentile (99.99), or where the squared error is least",
+                               choices=("max", "average", "percentile", "mse"))
     qat_start: int = setting(0, whole(), QAT, "quantize from this step on; one past the last step is post-training "
                              "quantization", metavar="STEP")
 
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
-    scope: str = setting("global", text, MP, "rank weights over all layers together, or in each layer",
-                         choices=("global", "layer"))
+    scope: str = setting("auto", text, MP, "rank weights over all layers together (global), by layer-adaptive scores "
+                         "(lamp), or in each layer; auto is lamp for blocks, else global",
+                         choices=("auto", "global", "lamp", "layer"))
+    max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that global and lamp remove at "
+                                        "most; the sparsity itself where that is more", metavar="SHARE")
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
     prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
     prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
@@ -84,6 +94,8 @@ class Recipe:
     temperature: float = setting(2.0, number(0, open_low=True), KD, "softens both models' classes in ce")
     kd_alpha: float = setting(0.5, number(0, 1), KD, "weight of the teacher's loss; the labels' loss gets the rest",
                               metavar="SHARE")
+    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same on augmented copies; as on "
+                                          "other rows when not given", metavar="SHARE")
     hidden_loss: float = setting(0.0, number(0), KD, "weight of the squared error between hidden states; above 0 the "
                                  "teacher runs along", metavar="WEIGHT")
 
@@ -98,7 +110,8 @@ class Recipe:
     epochs: float = setting(3.0, number(0, open_low=True), TRAIN, "passes over the training rows, copies included",
                             metavar="N")
     batch_size: int = setting(32, whole(1), TRAIN, "rows a step, over all processes together", metavar="N")
-    lr: float = setting(5e-5, number(0, open_low=True), TRAIN, "peak learning rate of AdamW")
+    lr: float | str = setting("auto", auto(number(0, open_low=True)), TRAIN, "peak learning rate of AdamW; auto goes "
+                              "by the model's width: 3e-4 for tiny to 3e-5 for large", metavar="RATE")
     lr_warmup: float = setting(0.1, number(0, 1, open_high=True), TRAIN, "share of training in which the rate rises; "
                                "then it falls to 0 linearly", metavar="SHARE")
     weight_decay: float = setting(0.01, number(0), TRAIN, "AdamW's weight decay", metavar="W")
@@ -137,8 +150,14 @@ class Recipe:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Recipe":
-        """Reads a .toml, .yaml or .yml file of settings. Raises InputError when it cannot be read as such."""
-        return cls.from_dict(read_settings(path), str(path))
+        """Reads a .toml, .yaml or .yml file of settings. Raises InputError when it cannot be read as such.
+
+        What a run's folder had written before a setting was there means what it meant then.
+        """
+        values = read_settings(path)
+        if values.keys() >= _OF_RUNS and not _BEFORE.keys() & values.keys():
+            values = {**_BEFORE, **values}
+        return cls.from_dict(values, str(path))
 
     def to_toml(self) -> str:
         """This recipe as a TOML document, without `out` and what is None; `from_file` reads it back."""
@@ -159,11 +178,14 @@ class Recipe:
         return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
 
     def resolved(self) -> "Recipe":
-        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere.
+        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere, and
+        the scope is the one that "auto" stands for.
 
         InputError: a path that begins with a home that is not known.
         """
         changes: dict[str, Any] = {}
+        if self.scope == "auto" and self.uses("mp"):
+            changes["scope"] = Pattern.parse(self.pattern).default_scope
         for name in PATH_SETTINGS:
             value = getattr(self, name)
             if value is not None and (name == "out" or os.path.exists(expanded(value))):
@@ -181,6 +203,10 @@ class Recipe:
     def uses(self, method: str) -> bool:
         """Whether the run uses 'qat', 'kd' or 'mp'."""
         return method in self.methods
+
+    def pruning_steps(self, steps: int) -> tuple[int, int]:
+        """Of a training of so many steps, those at which pruning starts and ends."""
+        return round(self.prune_warmup * steps), round(self.prune_end * steps)
 
     def validate(self) -> "Recipe":
         """This recipe, checked and with its methods in order. Raises InputError for what cannot run."""

@@ -4,6 +4,7 @@ import shlex
 
 from rich.table import Table
 
+from . import advice
 from .console import SafeConsole
 from .plan import DryRun
 from .recipe import Recipe
@@ -48,6 +49,8 @@ def show_result(result: RunResult, recipe: Recipe | None = None) -> None:
     """Prints the result to stdout, and with the run's `recipe` the commands that would come next."""
     console = SafeConsole()
     console.print(result_table(result))
+    for line in advice.at_end(result.layers_past_95):
+        console.print(line)
     if recipe is not None:
         console.print("next:")
         for what, command in next_commands(result, recipe):

@@ -22,11 +22,12 @@ from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.failures import memory_kept, writing
 from sparseq.nn import check_finite, pack, prunable
+from sparseq.prune import layer_sparsities, total_sparsity
 from sparseq.reading import build
 from sparseq.size import size_report
 from sparseq.tasks import Task, score
 
-from . import interrupt, machine
+from . import advice, interrupt, machine
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
 from .collate import Collate, input_columns
 from .console import Reporter
@@ -68,8 +69,9 @@ class RunResult:
     wall time, over resumes. task_definition: names the labels for predicting. teacher_score: the teacher's own on the
     validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
     resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
-    models and tokenizers (see `fingerprint`). The last four are empty in what older versions wrote. finished_before:
-    the run was found finished, and was not run again.
+    models and tokenizers (see `fingerprint`). lr: the peak learning rate. layers_past_95: sparsity of each layer of
+    which mp removed more than 95 %. The last six are empty in what older versions wrote. finished_before: the run was
+    found finished, and was not run again.
     """
 
     task: str
@@ -95,6 +97,8 @@ class RunResult:
     threads: int | None = None
     processor: str | None = None
     fingerprint: dict[str, str] = field(default_factory=dict)
+    lr: float | None = None
+    layers_past_95: dict[str, float] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 
@@ -226,8 +230,12 @@ def _train(
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
     collate = Collate(prepared.tokenizer, prepared.teacher_tokenizer if prepared.hidden is not None else None)
     quantization = QuantizationStart(
-        student, recipe.qat_start, lambda: _calibration_batches(recipe, rows, prepared.tokenizer, student)
+        student,
+        recipe.qat_start,
+        lambda: _calibration_batches(recipe, rows, prepared.tokenizer, student),
+        recipe.calibration,
     )
+    arguments.learning_rate = advice.peak_rate(recipe, student)
     pruning = Pruning(lambda steps: pruner(recipe, student, steps)) if recipe.uses("mp") else None
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
@@ -278,10 +286,8 @@ def _finish(
     student, task, tokenizer = prepared.student, prepared.task, prepared.tokenizer
     options: dict[str, Any] = {"batch_size": recipe.eval_batch_size, "reporter": reporter}
     before = score(task, evaluate_model(student, task, splits, tokenizer, name="evaluating before packing", **options))
-    reached = 0.0
-    if recipe.uses("mp"):
-        counts = [layer.weight_counts() for layer in prunable(student, embeddings=recipe.prune_embeddings).values()]
-        reached = 1 - sum(c.kept for c in counts) / sum(c.total for c in counts)
+    pruned = prunable(student, embeddings=recipe.prune_embeddings) if recipe.uses("mp") else {}
+    reached, nearly_removed = total_sparsity(pruned), advice.nearly_removed(layer_sparsities(pruned))
     with reporter.phase("packing and saving") as phase:
         with writing(folder.path):
             checkpoint.save(pack(student).cpu(), folder.path, tokenizer)
@@ -315,6 +321,8 @@ def _finish(
         threads=torch.get_num_threads(),
         processor=machine.processor(),
         fingerprint=prepared.fingerprint,
+        lr=trainer.args.learning_rate,
+        layers_past_95=nearly_removed,
     )
     folder.finish(result.as_dict())
 

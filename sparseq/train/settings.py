@@ -102,6 +102,20 @@ def optional(parse: Callable[[Any], Any]) -> Any:
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
+def auto(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The same parser, letting the word auto through."""
+
+    def parse_or_auto(raw: Any) -> Any:
+        if raw == "auto":
+            return raw
+        try:
+            return parse(raw)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
+
+    return parse_or_auto
+
+
 def yes_no(raw: Any) -> bool:
     """True or False, from a file or from a word for it; the words are those of YAML 1.1."""
     if isinstance(raw, str) and raw.lower() in _WORDS:

@@ -19,7 +19,7 @@ from sparseq.checkpoint import WEIGHTS, contents
 from sparseq.distill import distillation_loss, hidden_state_loss, label_loss
 from sparseq.errors import InputError, MachineError
 from sparseq.failures import is_out_of_memory, writing
-from sparseq.nn import find_nonfinite
+from sparseq.nn import find_nonfinite, parameter_groups
 from sparseq.nn.check import checked_tensors, is_finite
 from sparseq.reading import brief
 
@@ -29,7 +29,8 @@ from .data import SimilarLengths
 from .folder import Marker, RunFolder
 from .recipe import Recipe
 
-LEARNED_SCALES = ("step_size", "input_scale")
+# Column of the weight of the teacher's loss, where rows have one each.
+ALPHA = "kd_alpha"
 
 
 @dataclass
@@ -90,7 +91,7 @@ class CompressTrainer(Trainer):
 
     def _loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
         losses = self.losses
-        others = ("labels", "teacher_logits")
+        others = ("labels", "teacher_logits", ALPHA)
         batch = {name: value for name, value in inputs.items() if name not in others and not name.startswith(TEACHERS)}
         hidden = {"output_hidden_states": True} if losses.teacher is not None else {}
         outputs = model(**batch, **hidden)
@@ -103,7 +104,7 @@ class CompressTrainer(Trainer):
                 inputs["labels"],
                 kind=losses.kind,
                 temperature=losses.temperature,
-                alpha=losses.alpha,
+                alpha=inputs.get(ALPHA, losses.alpha),
                 regression=losses.regression,
             )
         if losses.teacher is not None:
@@ -139,9 +140,17 @@ class CompressTrainer(Trainer):
         place = f"layer {where} is the first to give none" if where else "every layer's output is finite"
         self._refuse(f"the loss at step {self.state.global_step + 1} is not a finite number ({place})")
 
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Learned quantization scales are not decayed: that would shrink the range that they were learned for."""
-        return [name for name in super().get_decay_parameter_names(model) if not name.endswith(LEARNED_SCALES)]
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer over `parameter_groups`, with transformers' choice of what is decayed."""
+        model = self.model if model is None else model
+        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
+        if optimizer is None:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            decayed = self.get_decay_parameter_names(model)
+            groups = parameter_groups(model, options.pop("lr"), self.args.weight_decay, decayed=decayed)
+            self.optimizer = optimizer = kind(groups, **options)
+        assert optimizer is not None
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
         # the rows of all processes' batches at one step are neighbours here, and so of similar length
@@ -233,7 +242,6 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         data_seed=recipe.seed,
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size // processes,
-        learning_rate=recipe.lr,
         warmup_steps=recipe.lr_warmup,
         weight_decay=recipe.weight_decay,
         use_cpu=machine.device().type == "cpu",

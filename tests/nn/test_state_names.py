@@ -88,11 +88,19 @@ def test_tying_a_packed_model_again_changes_nothing(exclude):
     assert torch.equal(packed(ids).logits, before)
 
 
-def test_learned_scales_are_not_decayed():
-    from sparseq.train.trainer import LEARNED_SCALES, CompressTrainer
+def test_the_trainer_takes_the_groups(tmp_path):
+    from transformers import TrainingArguments
 
-    model = nn.Sequential(QuantSparseLinear(4, 4, scale="lsq", activation="static"))
-    learned = {name.rpartition(".")[2] for name, _ in model.named_parameters()} - {"weight", "bias"}
-    assert learned == set(LEARNED_SCALES)
+    from sparseq.train.trainer import CompressTrainer
+
+    model = nn.Sequential(QuantSparseLinear(4, 4, scale="lsq", activation="static"), nn.LayerNorm(4))
     trainer = CompressTrainer.__new__(CompressTrainer)
-    assert trainer.get_decay_parameter_names(model) == ["0.weight"]
+    trainer.args = TrainingArguments(output_dir=str(tmp_path), learning_rate=1e-3, weight_decay=0.1, use_cpu=True)
+    trainer.model, trainer.optimizer, trainer.optimizer_cls_and_kwargs = model, None, None
+    groups = trainer.create_optimizer().param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert [(group["lr"], group["weight_decay"], [names[id(p)] for p in group["params"]]) for group in groups] == [
+        (1e-3, 0.1, ["0.weight"]),
+        (1e-3, 0.0, ["0.bias", "1.weight", "1.bias"]),
+        (1e-5, 0.0, ["0.step_size", "0.input_scale"]),
+    ]

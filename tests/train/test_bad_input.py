@@ -61,7 +61,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"--pattern": "48x48", "--on-mismatch": "skip"}, r"nothing to prune"),
     ({"--pattern": "3x32", "--prune-embeddings": None}, r"pattern 3x32 does not divide layer"),
     ({"--bits": 3}, r"--bits wants one of 4, 8, 16, not '3'"),
-    ({"--scope": "all"}, r"--scope wants one of global, layer, not 'all'"),
+    ({"--max-layer-sparsity": 1.1}, r"--max-layer-sparsity wants a number of at least 0 and at most 1, not '1.1'"),
+    ({"--augment-alpha": -1}, r"--augment-alpha wants a number of at least 0 and at most 1, not '-1'"),
+    ({"--calibration": "median"}, r"--calibration wants one of max, average, percentile, mse, not 'median'"),
+    ({"--scope": "all"}, r"--scope wants one of auto, global, lamp, layer, not 'all'"),
     ({"--epochs": 0}, r"--epochs wants a number above 0, not '0'"),
     ({"--batch-size": 2.5}, r"--batch-size wants a whole number of at least 1, not '2.5'"),
     ({"--seed": -1}, r"--seed wants a whole number of at least 0"),
@@ -244,7 +247,7 @@ def test_a_folder_in_use(base: dict[str, Any], capsys: pytest.CaptureFixture[str
     assert main(flags(ours)) == 0
     said = refused(capsys, flags({**ours, "--lr": 0.5, "--methods": "mp"}))
     assert "already holds another run" in said
-    assert "lr is 5e-05 there and 0.5 here" in said and "methods is qat,kd,mp there and mp here" in said
+    assert "lr is auto there and 0.5 here" in said and "methods is qat,kd,mp there and mp here" in said
     assert main(flags({**ours, "--save-steps": 7})) == 0  # only how it is run, not what is run
 
 

@@ -119,6 +119,7 @@ def test_what_a_yaml_scalar_is_its_setting_decides(line: str, tmp_path: Path) ->
 OTHER_VALUES: dict[str, Any] = {
     "layers": (3, 1), "methods": ("mp", "qat"), "text_columns": ("no", "2:4"), "pattern": "2:4", "sparsity": 0.25,
     "protected_words": ("off", "1e5", "null", "~"), "label_column": "2024-01-01", "data_dir": "0o17", "lr": 1e-7,
+    "augment_alpha": 0.25,
 }  # fmt: skip
 
 
@@ -255,6 +256,45 @@ def test_python_values_are_checked_like_a_files() -> None:
 def test_what_makes_another_run() -> None:
     assert full().differences(full(out="elsewhere", save_steps=7, eval_batch_size=3)) == []
     assert full().differences(full(seed=1, bits=4)) == ["bits", "seed"]
+
+
+def test_a_recipe_of_an_older_runs_folder_means_what_it_meant(tmp_path: Path) -> None:
+    """Written before there were `max_layer_sparsity`, `calibration`, `augment_alpha`, an "auto" rate and scope."""
+    younger = ("max_layer_sparsity", "calibration", "augment_alpha")
+    lines = full(lr=5e-5, scope="global").to_toml().splitlines()
+    older = "\n".join(line for line in lines if not line.startswith(younger))
+    (tmp_path / "recipe.toml").write_text(older + "\n", encoding="utf-8")
+    recipe = Recipe.from_file(tmp_path / "recipe.toml")
+    assert (recipe.lr, recipe.scope, recipe.max_layer_sparsity) == (5e-5, "global", 1.0)
+    assert (recipe.calibration, recipe.augment_alpha) == ("max", None)
+    (tmp_path / "own.toml").write_text('scope = "global"\nsparsity = 0.8\n')
+    assert Recipe.from_file(tmp_path / "own.toml").max_layer_sparsity == Recipe().max_layer_sparsity == 0.99
+
+
+@pytest.mark.parametrize(
+    ("changes", "scope"),
+    [
+        ({}, "lamp"),
+        ({"pattern": "64x64"}, "lamp"),
+        ({"pattern": "unstructured"}, "global"),
+        ({"pattern": "2:4", "sparsity": 0.5}, "global"),
+        ({"scope": "layer"}, "layer"),
+        ({"scope": "global"}, "global"),
+        ({"methods": "qat"}, "auto"),
+    ],
+    ids=str,
+)
+def test_the_scope_of_a_run_is_resolved(changes: dict[str, Any], scope: str) -> None:
+    assert full(**changes).resolved().scope == scope
+
+
+def test_choices_are_those_of_the_library() -> None:
+    from sparseq.nn.ranges import METHODS
+    from sparseq.nn.selection import MAX_LAYER_SPARSITY, SCOPES
+
+    assert set(Recipe.settings()["scope"].choices) == set(SCOPES)
+    assert Recipe.settings()["calibration"].choices == METHODS
+    assert Recipe().max_layer_sparsity == MAX_LAYER_SPARSITY
 
 
 def test_existing_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,11 @@ def test_evaluate_and_predict_agree_with_the_run(
         {"bits": 4},
         {"bits": 16},
         {"activation": "static"},
+        {"activation": "static", "calibration": "average"},
+        {"activation": "static", "calibration": "percentile", "qat_start": 3},
+        {"activation": "static", "calibration": "mse", "qat_start": 1000},
+        {"scope": "lamp", "pattern": "unstructured", "lr": "auto"},
+        {"scope": "global", "max_layer_sparsity": 0.7},
         {"scale": "lsq", "qat_start": 5},
         {"activation": "static", "scale": "lsq", "qat_start": 3},
         {"qat_start": 1000},
@@ -118,6 +123,40 @@ def test_settings_run(changes: dict[str, Any], make_recipe: Callable[..., Recipe
     if recipe.layers is not None:
         assert sparseq.load(result.out).config.num_hidden_layers == (1 if recipe.layers == 1 else 2)
     assert result.bits == recipe.bits
+
+
+def test_what_pruning_did_to_each_layer_and_the_rate_are_recorded(
+    make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sparseq.train.report import show_result
+
+    recipe = make_recipe(methods="mp", epochs=1, lr="auto", scope="layer", pattern="unstructured", sparsity=0.96)
+    result = compress(recipe)
+    assert result.lr == 3e-4  # a hidden size of 32
+    assert len(result.layers_past_95) == 12 and all(0.95 < s < 0.97 for s in result.layers_past_95.values())
+    assert RunResult.from_folder(result.out) == result
+    show_result(result)
+    said = capsys.readouterr()
+    assert "at lr 0.0003 (by the hidden size 32; or --lr)" in " ".join(said.err.split())
+    assert "layers of which more than 95% is removed: bert.encoder.layer.0" in said.out
+
+
+@pytest.mark.parametrize("calibration", ["max", "average", "percentile", "mse"])
+def test_what_static_ranges_follow_is_set_before_the_first_step_and_after_a_pause(calibration: str) -> None:
+    from types import SimpleNamespace
+
+    from torch import nn
+
+    from sparseq import convert
+    from sparseq.train.callbacks import QuantizationStart
+
+    torch.manual_seed(0)
+    model = convert(nn.Sequential(nn.Linear(4, 4)), activation="static")
+    for step in (0, 7):
+        start = QuantizationStart(model, 0, lambda: [{"input": torch.ones(2, 4)}], calibration)
+        start.on_train_begin(None, SimpleNamespace(global_step=step), None)  # type: ignore[arg-type]
+        assert model[0].range_follows == calibration
+        model[0].range_follows = "nothing"
 
 
 def test_training_learns(make_recipe: Callable[..., Recipe]) -> None:

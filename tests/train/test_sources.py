@@ -17,6 +17,7 @@ from sparseq.models import load_model
 from sparseq.tasks import load_data
 from sparseq.train import Recipe, compress, evaluate, predict, prepare
 from sparseq.train.console import Reporter
+from sparseq.train.trainer import ALPHA
 
 QUIET = Reporter(silent=True)
 
@@ -93,6 +94,19 @@ def test_augmented_copies_with_and_without_kd(methods: str, make_recipe: Callabl
     result = compress(make_recipe(methods=methods, epochs=1, augment_copies=2, augment_rate=0.5, wordnet=str(wndb)))
     assert 66 < result.rows["train"] <= 3 * 66
     assert result.steps == -(-result.rows["train"] // 8)
+
+
+def test_copies_have_a_weight_of_their_own(make_recipe: Callable[..., Recipe], wndb: Path) -> None:
+    def rows_of(recipe: Recipe) -> Any:
+        prepared = prepare.prepare(recipe)
+        return prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
+
+    recipe = make_recipe(methods="kd", epochs=1, augment_copies=1, augment_rate=1.0, kd_alpha=0.25, wordnet=str(wndb))
+    assert ALPHA not in rows_of(recipe.validate()).column_names
+    recipe = recipe.replace(augment_alpha=1.0).validate()
+    rows = rows_of(recipe)
+    assert rows[ALPHA][:] == [0.25] * 66 + [1.0] * (len(rows) - 66) and len(rows) > 66
+    assert compress(recipe).steps == -(-len(rows) // 8)
 
 
 def test_the_teacher_reads_the_copies_too_and_protected_words_stay(

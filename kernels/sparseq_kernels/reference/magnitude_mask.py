@@ -17,7 +17,7 @@ def magnitude_mask(weights: list[Tensor], sparsity: float, pattern: str) -> list
     p = checked(weights, sparsity, pattern)
     if not weights:
         return []
-    parts = [_n_of_m(w, p) if p.kind == "n:m" else (_blocks(w, p), None) for w in weights]
+    parts = [_scored(w, p) for w in weights]
     scores = torch.cat([score for score, _ in parts])
     kept = ~lowest(scores, dropped(scores.numel(), sparsity, p))
     masks, start = [], 0
@@ -35,6 +35,16 @@ def checked(weights: list[Tensor], sparsity: float, pattern: str) -> Pattern:
     for i, weight in enumerate(weights):
         p.check(weight.shape, str(i))
     return p
+
+
+def unit_scores(weight: Tensor, p: Pattern) -> Tensor:
+    """fp32 [units]: the score of each unit of a weight, in their order: the summed magnitude of a block; what pruning a
+    group of M to N loses."""
+    return _scored(weight, p)[0]
+
+
+def _scored(weight: Tensor, p: Pattern) -> tuple[Tensor, Tensor | None]:
+    return _n_of_m(weight, p) if p.kind == "n:m" else (_blocks(weight, p), None)
 
 
 def dropped(units: int, sparsity: float, p: Pattern) -> int:

@@ -1,0 +1,57 @@
+"""A model's parameters in groups for an optimizer: decayed, not decayed, and learned quantization scales."""
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+
+from sparseq_kernels import InputError
+
+from .linear import QuantSparseLinear
+
+# Of the weights' learning rate. Adam's step does not depend on the size of a gradient: LSQ's factor for the gradient of
+# a scale is lost, and at the weights' rate a scale of 1e-3 moves by as much as a weight of 1e-1.
+SCALE_LR = 0.01
+
+
+def scale_names(model: nn.Module) -> list[str]:
+    """The names of the model's learned scales (`step_size`, `input_scale`) among its parameters."""
+    owners = (name for name, layer in model.named_modules() if isinstance(layer, QuantSparseLinear))
+    own = {f"{name}.{scale}".lstrip(".") for name in owners for scale in ("step_size", "input_scale")}
+    return [name for name, _ in model.named_parameters() if name in own]
+
+
+def parameter_groups(
+    model: nn.Module,
+    lr: float,
+    weight_decay: float = 0.0,
+    *,
+    scale_lr: float = SCALE_LR,
+    decayed: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
+    """The parameters that need gradients, in groups for any torch optimizer; groups without parameters are left out.
+
+    Weights are decayed, vectors (biases, norms) are not; learned quantization scales (`scale="lsq"`) are not decayed
+    either, and have the rate `scale_lr * lr`: an optimizer of Adam's kind moves each parameter by about its rate,
+    whatever its size, and scales are a hundred times smaller than weights.
+
+        optimizer = torch.optim.AdamW(sparseq.parameter_groups(model, lr=1e-4, weight_decay=0.01))
+
+    decayed: names of the parameters to decay; None takes those of two dimensions or more. Raises InputError for rates
+    and decays below 0.
+    """
+    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("scale_lr", scale_lr)):
+        if not value >= 0:
+            raise InputError(f"{name} is {value}: it must not be below 0")
+    scales = set(scale_names(model))
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if decayed is None:
+        decayed = {name for name, parameter in trained.items() if parameter.dim() > 1}
+    groups: tuple[dict[str, Any], ...] = (
+        {"params": [], "lr": lr, "weight_decay": weight_decay},
+        {"params": [], "lr": lr, "weight_decay": 0.0},
+        {"params": [], "lr": scale_lr * lr, "weight_decay": 0.0},
+    )
+    for name, parameter in trained.items():
+        groups[2 if name in scales else 0 if name in decayed else 1]["params"].append(parameter)
+    return [group for group in groups if group["params"]]

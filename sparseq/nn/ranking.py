@@ -1,0 +1,76 @@
+"""How many units each of several weights loses, where they are ranked together."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparseq_kernels import Pattern
+from sparseq_kernels.reference.magnitude_mask import dropped, unit_scores
+
+
+def unit_count(weight: Tensor, pattern: Pattern) -> int:
+    """The units of the pattern in a weight: weights, blocks, or groups of M."""
+    rows, columns = pattern.block
+    return weight.numel() // (rows * columns)
+
+
+def most_dropped(units: int, sparsity: float, max_layer_sparsity: float) -> int:
+    """How many of a layer's units may go: that share of them, or the sparsity if that is more; never the last."""
+    share = max(max_layer_sparsity, sparsity)
+    return max(0, min(math.floor(share * units + 1e-9), units - 1))
+
+
+def lamp_scores(magnitudes: Tensor) -> Tensor:
+    """fp64 [n]: the layer-adaptive scores of one layer's magnitudes, which are fp64 [n] from the lowest to the highest.
+
+    A unit's score is its squared magnitude over the sum of the squares of all units of the layer that are not before
+    it in that order (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR, equation 4): the
+    largest has score 1. It is 0 where all of them are 0, and 1 where it is not a number, beside NaN or infinity.
+    """
+    squares = magnitudes.square()
+    rest = squares.flip(0).cumsum(0).flip(0)
+    return torch.where(rest == 0, 0.0, squares / rest).nan_to_num(nan=1.0)
+
+
+def dropped_units(
+    weights: Sequence[Tensor], sparsity: float, pattern: Pattern, scope: str, max_layer_sparsity: float
+) -> list[int]:
+    """How many units of each weight are among the round(sparsity x units) lowest of all, by magnitude ("global") or by
+    their layer-adaptive scores ("lamp"); the earlier weight loses first among equals.
+
+    A layer's largest units, those beyond `most_dropped`, go after those of all layers, and the last of each after them.
+    """
+    # The cumulated sum depends on its order, which a GPU does not keep: the host finds the same in every process.
+    keys = [unit_scores(w, pattern).nan_to_num(nan=math.inf).sort().values.cpu().double() for w in weights]
+    if scope == "lamp":
+        keys = [lamp_scores(key) for key in keys]
+    count = dropped(sum(map(len, keys)), sparsity, pattern)
+    if pattern.kind == "n:m":  # a group keeps N of its weights
+        return _lowest(keys, count)
+    ends = [most_dropped(len(key), sparsity, max_layer_sparsity) for key in keys]
+    found = [0] * len(keys)
+    for tier in (
+        [key[:end] for key, end in zip(keys, ends, strict=True)],
+        [key[end:-1] for key, end in zip(keys, ends, strict=True)],
+        [key[max(end, len(key) - 1) :] for key, end in zip(keys, ends, strict=True)],
+    ):
+        going = min(count, sum(map(len, tier)))
+        count -= going
+        found = [before + more for before, more in zip(found, _lowest(tier, going), strict=True)]
+    return found
+
+
+def _lowest(keys: Sequence[Tensor], count: int) -> list[int]:
+    """How many of each list's keys, which ascend, are among the `count` lowest of all lists."""
+    if count == 0:
+        return [0] * len(keys)
+    limit = torch.cat(list(keys)).kthvalue(count).values
+    found = [int(torch.searchsorted(key, limit)) for key in keys]
+    left = count - sum(found)
+    for i, key in enumerate(keys):
+        equal = int(torch.searchsorted(key, limit, right=True)) - found[i]
+        found[i] += min(equal, left)
+        left -= min(equal, left)
+    return found

@@ -1,0 +1,56 @@
+"""What a run chooses by the model, and what it says of that and of its pruning."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from .recipe import Recipe
+
+# Hidden size up to which -> peak learning rate. Google's miniatures were tuned over 3e-4 to 3e-5, the smaller model the
+# higher rate (Turc et al. 2019); the entry of 512 was measured at 384 (docs/benchmarks.md, bench.bench_methods).
+RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
+WIDEST_RATE = 3e-5
+# A layer of which less than a twentieth is left is named at the end of a run.
+NEARLY_REMOVED = 0.95
+
+
+def hidden_size(model: nn.Module) -> int | None:
+    """The width of the model's layers, None where its configuration does not say."""
+    found = getattr(getattr(model, "config", None), "hidden_size", None)
+    return found if isinstance(found, int) else None
+
+
+def peak_rate(recipe: Recipe, model: nn.Module) -> float:
+    """The recipe's peak learning rate; where it is "auto", that of RATES for the model's width (768 if unknown)."""
+    if isinstance(recipe.lr, float):
+        return recipe.lr
+    width = hidden_size(model) or 768
+    return next((rate for widest, rate in RATES.items() if width <= widest), WIDEST_RATE)
+
+
+def described_rate(recipe: Recipe, model: nn.Module) -> str:
+    """The peak learning rate, and where it comes from."""
+    rate = f"{peak_rate(recipe, model):g}"
+    return rate if recipe.lr != "auto" else f"{rate} (by the hidden size {hidden_size(model) or 'unknown'}; or --lr)"
+
+
+def described_pruning(recipe: Recipe, steps: int) -> str:
+    """When, in a training of so many steps, pruning takes place."""
+    start, end = recipe.pruning_steps(steps)
+    return f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"
+
+
+def nearly_removed(sparsities: Mapping[str, float]) -> dict[str, float]:
+    """The layers of which more than NEARLY_REMOVED is masked."""
+    return {name: sparsity for name, sparsity in sparsities.items() if sparsity > NEARLY_REMOVED}
+
+
+def at_end(layers_past_95: Mapping[str, float]) -> list[str]:
+    """Lines for the end of a run: the layers that pruning has nearly removed."""
+    if not layers_past_95:
+        return []
+    named = ", ".join(f"{name} ({sparsity:.1%})" for name, sparsity in layers_past_95.items())
+    return [
+        f"layers of which more than {NEARLY_REMOVED:.0%} is removed: {named}: --scope lamp or layer, or a lower "
+        "--max-layer-sparsity, spreads the pruning"
+    ]

@@ -1,0 +1,52 @@
+"""The rate that a run chooses, and what it says at its start and end."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sparseq.errors import InputError
+from sparseq.train import Recipe, advice
+
+
+def model(**config: Any) -> Any:
+    return SimpleNamespace(config=SimpleNamespace(**config))
+
+
+@pytest.mark.parametrize(
+    ("width", "rate"),
+    [(32, 3e-4), (128, 3e-4), (256, 3e-4), (312, 1e-4), (384, 1e-4), (512, 1e-4), (768, 5e-5), (1024, 3e-5)],
+)
+def test_the_narrower_the_model_the_higher_the_rate(width: int, rate: float) -> None:
+    assert advice.peak_rate(Recipe(), model(hidden_size=width)) == rate
+    assert advice.described_rate(Recipe(), model(hidden_size=width)) == (
+        f"{rate:g} (by the hidden size {width}; or --lr)"
+    )
+
+
+@pytest.mark.parametrize("unknown", [SimpleNamespace(), model(), model(hidden_size=None), model(hidden_size="wide")])
+def test_a_model_of_unknown_width_is_trained_as_bert_base(unknown: Any) -> None:
+    assert advice.peak_rate(Recipe(), unknown) == advice.peak_rate(Recipe(), model(hidden_size=768))
+    assert "unknown" in advice.described_rate(Recipe(), unknown)
+
+
+def test_a_rate_that_is_given_is_taken() -> None:
+    recipe = Recipe().replace(lr="2e-3")
+    assert advice.peak_rate(recipe, model(hidden_size=32)) == 2e-3
+    assert advice.described_rate(recipe, model(hidden_size=32)) == "0.002"
+    for bad in ("fast", 0, -1, "nan", True):
+        with pytest.raises(InputError, match="--lr wants a number above 0, or auto, not"):
+            Recipe().replace(lr=bad)
+
+
+def test_the_plan_of_pruning_is_told() -> None:
+    recipe = Recipe().replace(methods="mp", prune_warmup=0.1, prune_end=0.7)
+    assert advice.described_pruning(recipe, 114) == "from step 11 to 80 of 114, which leaves 34 to recover in"
+
+
+def test_layers_that_are_nearly_removed_are_named() -> None:
+    found = advice.nearly_removed({"a": 0.951, "b": 0.95, "c": 0.2, "d": 0.99})
+    assert found == {"a": 0.951, "d": 0.99}
+    (line,) = advice.at_end(found)
+    assert "a (95.1%), d (99.0%)" in line and "--max-layer-sparsity" in line
+    assert advice.at_end({}) == []
