@@ -106,7 +106,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
         lambda path: RunFolder(path.parents[2]).last_checkpoint() or _refuse_absent(path),
     ),
     "WordNet's index": ("index.noun", wordnet),
-    "WordNet's counts": ("cntlist.rev", wordnet),
+    "WordNet's counts": ("index.sense", wordnet),
 }
 
 

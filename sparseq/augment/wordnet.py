@@ -2,10 +2,14 @@
 
 Source of the format: the manual pages wndb(5WN) and senseidx(5WN) of WordNet 3.0. Used are, for each part of speech,
 `index.*` (lemma -> its synsets, most frequent first), `data.*` (the synsets, addressed by byte offset), `*.exc`
-(irregular inflections), and `cntlist.rev` (how often people tagged each sense in running text).
+(irregular inflections), and `index.sense` (how often people tagged each sense in running text).
+
+`cntlist.rev` has those counts too. In release 3.0 its sense numbers are those of an older release, and its sense keys
+lack 83 of the tagged senses, so that it is not read.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +23,11 @@ from sparseq_kernels.untrusted import quoted
 
 Pos = Literal["noun", "verb", "adj", "adv"]
 POS: tuple[Pos, ...] = ("noun", "verb", "adj", "adv")
-FILES: tuple[str, ...] = (*(f"{kind}.{pos}" for kind in ("index", "data") for pos in POS), "cntlist.rev")
+FILES: tuple[str, ...] = (*(f"{kind}.{pos}" for kind in ("index", "data") for pos in POS), "index.sense")
 
 _SENSE_KEY_POS: dict[str, Pos] = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
+# A line `lemma%ss_type:lex_filenum:lex_id:head_word:head_id synset_offset sense_number tag_cnt`.
+_SENSE_LINE = re.compile(r"^(\S+?)%([1-5]):\S* (\d{8}) \d+ (\d+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class WordNet:
     Only the indexes are read at once (about 0.3 s); a synset is parsed when it is asked for.
 
     Args:
-        path: folder with `index.*`, `data.*` and `cntlist.rev`; `*.exc` are used where present.
+        path: folder with `index.*`, `data.*` and `index.sense`; `*.exc` are used where present.
 
     Raises:
         InputError: no such folder, a file missing, or a file that is not in the format.
@@ -76,6 +82,10 @@ class WordNet:
     def __reduce__(self) -> tuple[type["WordNet"], tuple[Path]]:
         return type(self), (self.path,)  # another process reads the files itself rather than receive 30 MB
 
+    def lemmas(self, pos: Pos) -> tuple[str, ...]:
+        """All lemmas of a part of speech in lower case, with spaces between words, in alphabetical order."""
+        return tuple(lemma.replace("_", " ") for lemma in self._index[pos])
+
     def offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         """Byte offsets of the synsets of `lemma`, most frequent sense first; empty when WordNet lacks it."""
         entry = self._index[pos].get(_key(lemma))
@@ -90,7 +100,7 @@ class WordNet:
     def counts(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         """How often each sense of `offsets(lemma, pos)` was tagged in WordNet's annotated texts, in that order."""
         tagged = self._counts[pos].get(_key(lemma), {})
-        return tuple(tagged.get(number, 0) for number in range(1, len(self.offsets(lemma, pos)) + 1))
+        return tuple(tagged.get(offset, 0) for offset in self.offsets(lemma, pos))
 
     def synset(self, pos: Pos, offset: int) -> Synset:
         """The synset at `offset` of `data.<pos>`, as `offsets` gives it."""
@@ -148,15 +158,17 @@ class WordNet:
         return read_bytes(self.path / f"data.{pos}").replace(b"\r\n", b"\n")
 
     def _read_counts(self) -> dict[Pos, dict[str, dict[int, int]]]:
-        """Counts by part of speech, lemma and sense number (from 1), from lines `sense_key sense_number count`."""
+        """Counts above 0 by part of speech, lemma and byte offset of the synset."""
         counts: dict[Pos, dict[str, dict[int, int]]] = {pos: {} for pos in POS}
-        for line in read_text(self.path / "cntlist.rev").splitlines():
-            try:
-                key, number, count = line.split()
-                lemma, _, rest = key.partition("%")
-                counts[_SENSE_KEY_POS[rest[0]]].setdefault(lemma, {})[int(number)] = int(count)
-            except (ValueError, KeyError, IndexError) as error:
-                raise self._malformed("cntlist.rev", f"the line {quoted(line)}") from error
+        text = read_text(self.path / "index.sense")
+        found = 0
+        for lemma, kind, offset, count in _SENSE_LINE.findall(text):
+            found += 1
+            if count != "0":
+                counts[_SENSE_KEY_POS[kind]].setdefault(lemma, {})[int(offset)] = int(count)
+        if not found or found != len(text.splitlines()):
+            wrong = next((line for line in text.splitlines() if not _SENSE_LINE.match(line)), "")
+            raise self._malformed("index.sense", f"the line {quoted(wrong)}")
         return counts
 
     def _read_exceptions(self, pos: Pos) -> dict[str, tuple[str, ...]]:

@@ -34,6 +34,8 @@ MEANINGS = [
     Meaning("verb", ["buy", "purchase"], [50, 20]),
     Meaning("verb", ["hate", "detest"], [20, 6]),
     Meaning("verb", ["stop", "cease"], [40, 12], (1, 2)),
+    Meaning("verb", ["rebuy"], [0]),
+    Meaning("verb", ["unstop"], [0]),
     Meaning("verb", ["answer", "reply"], [30, 14], (1, 2)),
     Meaning("adj", ["big", "large"], [60, 50]),
     Meaning("adj", ["awake(p)", "alert"], [9, 0]),
@@ -44,16 +46,16 @@ MEANINGS = [
 ]
 EXCEPTIONS = {
     "noun": "children child\n",
-    "verb": "bought buy\nstopped stop\nstopping stop\nwas be\nwent go\ngone go\n",
+    "verb": "bought buy\nstopped stop\nstopping stop\nwas be\nwent go\ngone go\nshown show\n",
     "adj": "",
     "adv": "",
 }
 
 
 def write_wndb(folder: Path, meanings: list[Meaning], line_end: str = "\n") -> Path:
-    """Write `index.*`, `data.*`, `*.exc` and `cntlist.rev`. Offsets count one byte a line end, as in real copies."""
+    """Write `index.*`, `data.*`, `*.exc` and `index.sense`. Offsets count one byte a line end, as in real copies."""
     folder.mkdir(parents=True, exist_ok=True)
-    tagged: list[str] = []
+    sense_lines: list[str] = []
     for pos, kind in _TYPES.items():
         data = _LICENCE
         senses: dict[str, list[tuple[int, int]]] = {}
@@ -72,10 +74,9 @@ def write_wndb(folder: Path, meanings: list[Meaning], line_end: str = "\n") -> P
             offsets = " ".join(f"{offset:08d}" for _, offset in found)
             some = sum(uses > 0 for uses, _ in found)
             index += f"{lemma} {kind} {len(found)} 1 @ {len(found)} {some} {offsets}  \n"
-            for number, (uses, _) in enumerate(found, start=1):
-                if uses:
-                    tagged.append(f"{lemma}%{_KEY_TYPES[pos]}:00:00:: {number} {uses}\n")
+            for number, (uses, offset) in enumerate(found, start=1):
+                sense_lines.append(f"{lemma}%{_KEY_TYPES[pos]}:00:{number:02d}:: {offset:08d} {number} {uses}\n")
         for name, text in ((f"data.{pos}", data), (f"index.{pos}", index), (f"{pos}.exc", EXCEPTIONS[pos])):
             (folder / name).write_bytes(text.replace("\n", line_end).encode())
-    (folder / "cntlist.rev").write_text("".join(tagged), encoding="utf-8")
+    (folder / "index.sense").write_bytes("".join(sense_lines).replace("\n", line_end).encode())
     return folder
