@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from .console import Reporter
 from .data import check_length, tokenise
 from .recipe import Recipe
 from .scoring import predict_logits
+
+if TYPE_CHECKING:
+    from sparseq.augment import Augmented
 
 
 @dataclass
@@ -136,13 +139,15 @@ def training_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> tup
     assert prepared.data.train is not None
     rows = prepared.data.train
     with reporter.phase("preparing data") as phase:
+        told = ""
         if recipe.augment_copies:
-            rows = _augmented(recipe, rows)
+            rows, stats = _augmented(recipe, rows)
+            reached = f"{stats.rate:.1%} of words replaced (asked {recipe.augment_rate:.3g})"
+            told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length, prepared.student
         tokens = tokenise(rows, *reading)
         splits = {name: tokenise(part, *reading) for name, part in prepared.data.validations.items()}
-        copies = f" ({len(rows) - len(prepared.data.train):,} of them copies)" if recipe.augment_copies else ""
-        phase.update(note=f"{len(rows):,} training rows{copies}, {sum(map(len, splits.values())):,} to validate on")
+        phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
     if prepared.teacher is not None:
         logits = teacher_logits(recipe, prepared, rows, reporter)
         tokens = tokens.add_column("teacher_logits", logits.tolist())
@@ -183,7 +188,7 @@ def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: 
     return logits
 
 
-def _augmented(recipe: Recipe, rows: Dataset) -> Dataset:
+def _augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
     from sparseq.augment import SynonymAugmenter, augment_dataset
     from sparseq.augment.wordnet import load_wordnet
 

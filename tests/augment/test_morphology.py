@@ -115,7 +115,7 @@ def test_every_inflected_form_comes_back(real: WordNet, pos: Pos, forms: tuple[F
             assert Reading(pos, lemma, form) in readings(real, word), (lemma, word)
             bases = listed.get(word, [word[: -len(old)] + new for old, new in rules if word.endswith(old)])
             known = [base for base in bases if real.offsets(base, pos)]
-            if word == "skied":  # morphy has "ski" and "-ied" for no verb
+            if word in ("skied", "stymied"):  # morphy has other verbs for them, and "-ied" for none
                 continue
             assert not known or word in listed or {lemma, lemma + lemma[-1]} & set(known), (lemma, word, known)
     assert checked > 20_000
