@@ -52,7 +52,7 @@ MINILM = Asset(
 
 
 def wordnet_dir() -> Path:
-    """Folder of WordNet 3.0 in the WNDB text format (`index.*`, `data.*`, `*.exc`, `cntlist.rev`); about 36 MB."""
+    """Folder of WordNet 3.0 in the WNDB text format (`index.*`, `data.*`, `*.exc`); about 36 MB."""
     fetch(WORDNET)
     return wordnet_folder()
 

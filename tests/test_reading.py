@@ -105,7 +105,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "checkpoint's marker": (MARKER, read_sealed),
     "run's fingerprint": (FINGERPRINT, read_sealed),
     "WordNet's index": ("index.noun", wordnet),
-    "WordNet's counts": ("cntlist.rev", wordnet),
+    "WordNet's counts": ("index.sense", wordnet),
 }
 
 

@@ -9,6 +9,18 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from sparseq.augment.irregular import (
+    BASE_PARTICIPLES,
+    DOUBLING,
+    HARD_CH,
+    KEEPING_E,
+    MANS,
+    NO_PLURAL,
+    REGULAR_PASTS,
+    REGULAR_PLURALS,
+    SOFT_ARCH,
+    UNCHANGED_VERBS,
+)
 from sparseq.augment.wordnet import Pos, WordNet
 
 Form = Literal["base", "plural", "third", "past", "gerund"]
@@ -26,15 +38,27 @@ _SUFFIXES: tuple[tuple[Pos, Form, str, tuple[str, ...]], ...] = (
     ("verb", "gerund", "ing", ("", "e")),
     ("verb", "gerund", "ying", ("ie",)),
 )
-# Not in the exception lists, as their past is their base form.
-_UNCHANGED_LIST = """
-beat bet bid broadcast burst bust cast cost cut fit forecast hit hurt knit let offset outbid preset put quit read recast
-recut reread reset rid set shed shut slit spit split spread sublet sweat telecast thrust typecast undercut upset wed wet
-"""
-_UNCHANGED_VERBS = frozenset(_UNCHANGED_LIST.split())
-_UNCHANGED_NOUNS = ("craft", "deer", "fish", "moose", "offspring", "salmon", "sheep", "shrimp", "trout", "bison")
-_REGULAR_MAN = ("human", "german", "roman", "shaman", "talisman", "ottoman", "norman", "caiman")
-_DOUBLES = re.compile(r"^[^aeiou]*[aeiou][bdgklmnprt]$")  # one syllable, one short vowel, one consonant: stop, plan
+_DOUBLES = re.compile(r"^y?[^aeiouy]*[aeiou][bdgklmnprt]$")  # one syllable, one short vowel, one consonant: stop, plan
+_PLAIN = re.compile(r"[a-z]+")
+# Verbs in -o with a consonant before it whose third person is surely in -oes; others vary ("solos", "mottoes").
+_OES = ("go", "do", "echo", "veto", "embargo")
+_PREFIXES = (
+    "back",
+    "bob",
+    "boot",
+    "fore",
+    "in",
+    "joy",
+    "mis",
+    "out",
+    "over",
+    "re",
+    "type",
+    "un",
+    "under",
+    "up",
+    "with",
+)
 
 
 @dataclass(frozen=True)
@@ -49,36 +73,86 @@ class Reading:
 def readings(wordnet: WordNet, word: str) -> tuple[Reading, ...]:
     """All readings of a lower-case `word`. Comparatives and superlatives have none as such.
 
-    A verb whose past equals its base form ("hit") is not read as that base form, for the tense cannot be told.
+    A verb whose past or participle equals its base form ("hit", "overcome") is not read as that base form, for
+    the tense cannot be told.
     """
     found = [Reading(pos, word, "base") for pos in ("noun", "verb", "adj", "adv") if wordnet.offsets(word, pos)]
     for pos, form, suffix, endings in _SUFFIXES:
-        if word.endswith(suffix) and len(word) > len(suffix) + 1:
+        if word.endswith(suffix) and len(word) > len(suffix):
             stem = word[: -len(suffix)]
             bases = [stem + ending for ending in endings]
-            if len(stem) > 2 and stem[-1] == stem[-2]:
+            if len(stem) > 2 and (stem[-1] == stem[-2] or stem.endswith("ck")):
                 bases.append(stem[:-1])
-            found += [Reading(pos, base, form) for base in bases if _regular(base, form) == word]
+            found += [Reading(pos, base, form) for base in bases if _is_regular(wordnet, base, form, word)]
     for base in wordnet.bases(word, "noun"):
         found.append(Reading("noun", base, "plural"))
     for base in wordnet.bases(word, "verb"):
         found.append(Reading("verb", base, _irregular_form(word)))
     known = dict.fromkeys(reading for reading in found if wordnet.offsets(reading.lemma, reading.pos))
-    return tuple(r for r in known if not (r.pos == "verb" and r.form == "base" and word in _UNCHANGED_VERBS))
+    unclear = word in UNCHANGED_VERBS or word in BASE_PARTICIPLES
+    return tuple(r for r in known if not (r.pos == "verb" and r.form == "base" and unclear))
 
 
 def inflect(wordnet: WordNet, lemma: str, pos: Pos, form: Form) -> str | None:
-    """The `form` of a lower-case `lemma`, or None where it is not certain ("go": "gone" and "went")."""
+    """The `form` of a lower-case `lemma`, or None where it is not certain.
+
+    The past is that of both the simple past and the participle, so that verbs with two of them have none here ("go":
+    "went" and "gone"; "show": "showed" and "shown").
+    """
     if form == "base":
         return lemma
-    if (form == "past" and lemma in _UNCHANGED_VERBS) or (form == "plural" and lemma.endswith(_UNCHANGED_NOUNS)):
+    listed = tuple(entry for entry in wordnet.irregular(lemma, pos) if _PLAIN.fullmatch(entry))
+    if form == "plural":
+        if _of_irregular_noun(wordnet, lemma):
+            return None
+        return _one_or_regular(() if lemma in REGULAR_PLURALS else listed, lemma, form)
+    if lemma in ("be", "have"):
         return None
-    irregular = wordnet.irregular(lemma, pos)
-    if pos == "verb":
-        irregular = tuple(entry for entry in irregular if _irregular_form(entry) == form)
-    if irregular:
-        return irregular[0] if len(irregular) == 1 else None
+    listed = tuple(e for e in listed if _irregular_form(e) == form and not (form == "gerund" and lemma in KEEPING_E))
+    if form == "third":
+        return _one_or_regular(listed if lemma.endswith(("s", "z")) else (), lemma, form)
+    if form == "past":
+        if lemma in UNCHANGED_VERBS or lemma in BASE_PARTICIPLES:
+            return None
+        listed = () if lemma in REGULAR_PASTS else listed
+        if len(listed) == 1 and listed[0].endswith("n") and not listed[0].endswith(("won", "spun")):
+            return None  # the exception lists name the participle alone ("shown"), as the past is regular
+    return _one_or_regular(listed, lemma, form) if listed or not _of_irregular(wordnet, lemma, form) else None
+
+
+def _is_regular(wordnet: WordNet, lemma: str, form: Form, word: str) -> bool:
+    """Whether `word` is the regular `form` of `lemma`, and the irregular ones do not rule it out ("seed" of "see")."""
+    if _regular(lemma, form) != word:
+        return False
+    if form != "past":
+        return True
+    listed = filter(_PLAIN.fullmatch, wordnet.irregular(lemma, "verb"))
+    irregular = [entry for entry in listed if _irregular_form(entry) == "past"]
+    return lemma not in UNCHANGED_VERBS and (len(irregular) < 2 or word in irregular)
+
+
+def _one_or_regular(listed: tuple[str, ...], lemma: str, form: Form) -> str | None:
+    if listed:
+        return listed[0] if len(listed) == 1 else None
     return _regular(lemma, form)
+
+
+def _of_irregular(wordnet: WordNet, verb: str, form: Form) -> bool:
+    """Whether a verb without a listed `form` is a prefix and a verb with one ("resell", "bootstrap")."""
+    for rest in (verb[len(prefix) :] for prefix in _PREFIXES if verb.startswith(prefix)):
+        if not wordnet.offsets(rest, "verb") or rest in REGULAR_PASTS:
+            continue
+        listed = any(_irregular_form(entry) == form for entry in wordnet.irregular(rest, "verb"))
+        if listed or _DOUBLES.match(rest) or (form == "past" and rest in UNCHANGED_VERBS):
+            return True
+    return False
+
+
+def _of_irregular_noun(wordnet: WordNet, noun: str) -> bool:
+    """Whether a noun without a listed plural ends in one with a listed plural ("clubfoot")."""
+    if wordnet.irregular(noun, "noun"):
+        return False
+    return any(wordnet.irregular(noun[start:], "noun") for start in range(1, len(noun) - 3))
 
 
 def _irregular_form(word: str) -> Form:
@@ -87,22 +161,42 @@ def _irregular_form(word: str) -> Form:
     return "third" if word.endswith("s") and not word.endswith("ss") else "past"
 
 
-def _regular(lemma: str, form: Form) -> str:
+def _regular(lemma: str, form: Form) -> str | None:
+    """The form that the rules of spelling give, or None where they leave it open."""
     after_consonant = len(lemma) > 1 and lemma[-2] not in "aeiou"
     if form in ("plural", "third"):
-        if lemma.endswith("y") and after_consonant:
-            return lemma[:-1] + "ies"
-        if form == "plural" and lemma.endswith("man") and not lemma.endswith(_REGULAR_MAN):
-            return lemma[:-3] + "men"
-        hissing = lemma.endswith(("s", "x", "z", "ch", "sh")) or (form == "third" and lemma.endswith("o"))
-        return lemma + ("es" if hissing else "s")
-    doubled = lemma + lemma[-1] if _DOUBLES.match(lemma) else lemma
+        return _with_s(lemma, form, after_consonant)
+    doubled = lemma
+    if _DOUBLES.match(lemma) or lemma in DOUBLING:
+        doubled = lemma + lemma[-1]
+    elif lemma.endswith("c") and not after_consonant:
+        doubled = lemma + "k"
     if form == "past":
         if lemma.endswith("e"):
             return lemma + "d"
         return lemma[:-1] + "ied" if lemma.endswith("y") and after_consonant else doubled + "ed"
     if lemma.endswith("ie"):
         return lemma[:-2] + "ying"
-    if lemma.endswith("e") and not lemma.endswith(("ee", "oe", "ye")):
+    if lemma.endswith("e") and not lemma.endswith(("ee", "oe", "ye")) and lemma not in KEEPING_E:
         return lemma[:-1] + "ing"
     return doubled + "ing"
+
+
+def _with_s(lemma: str, form: Form, after_consonant: bool) -> str | None:
+    """The plural of a noun or the third person of a verb."""
+    if form == "plural":
+        plural_already = lemma.endswith("s") and not lemma.endswith(("ss", "us", "as", "is", "lens"))
+        if plural_already or lemma.endswith(("sis", "itis", *NO_PLURAL)):  # "series", "politics", "catharsis"
+            return None
+        if lemma.endswith("man") and len(lemma) > 4 and not lemma.endswith(MANS):
+            return lemma[:-3] + "men"
+    if lemma.endswith("y") and (after_consonant or lemma.endswith("quy")):
+        return lemma[:-1] + "ies"
+    if form == "third" and lemma.endswith("o") and after_consonant:
+        return lemma + "es" if lemma.endswith(_OES) else None
+    hissing = lemma.endswith(("s", "x", "z", "sh")) or (lemma.endswith("ch") and not _hard_ch(lemma))
+    return lemma + ("es" if hissing else "s")
+
+
+def _hard_ch(lemma: str) -> bool:
+    return lemma in HARD_CH or (lemma.endswith("arch") and lemma not in SOFT_ARCH)

@@ -2,65 +2,78 @@
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
-from sparseq.augment.morphology import Reading, inflect, readings
-from sparseq.augment.wordnet import Pos, Word, WordNet
+from sparseq.augment.lexicon import LIKELY_READING, PLAIN, Lexicon, Synonym
+from sparseq.augment.morphology import Reading
+from sparseq.augment.tokens import Token, cased_like, is_name, split
+from sparseq.augment.usage import WordUsage
+from sparseq.augment.wordnet import Pos, WordNet
 from sparseq.augment.words import (
     AUXILIARIES,
-    AVOIDED,
-    DATED_SENSES,
+    DENIALS,
     GOVERNED,
+    INTENSIFIERS,
+    MODALS,
+    NOUN_FOLLOWERS,
     NOUN_MARKERS,
+    OBJECT_STARTS,
     STOP_WORDS,
     SUBJECTS,
 )
 from sparseq.errors import InputError
 
-# A word with its apostrophes and hyphens is one token ("don't", "n't", "half-baked"), so no part of it is replaced.
-_TOKEN = re.compile(r"'?[^\W_]+(?:['\u2019`-]+[^\W_]+)*")
-_PLAIN = re.compile(r"[a-z]{3,}")
-_SENTENCE_START = re.compile(r"(?:^|[.!?:][\"'\u2019\u201d)]*\s+)[\"'`\u2018\u201c]*$")
 _VOWEL_SOUND = re.compile(r"(?!uni|use|usu|uti|eu|one|once)(?:[aeiou]|hour|hono|heir|honest)")
-_LONGEST_COLLOCATION = 3
-
-# Part of speech and meaning are trusted when they have this share of a word's tagged uses.
-_LIKELY_READING = 0.8
-_LIKELY_SENSE = 0.5
-# Tagged uses are counted by lemma; of them an inflected form has only a part.
-_INFLECTED_SHARE = 0.3
+# Shorter adjectives are not compared with "more" and "most": "harder", not "more hard".
+_SHORTEST_AFTER_MORE = 7
 
 
 @dataclass(frozen=True)
-class _Token:
-    start: int
-    end: int
-    text: str
-    word: str  # lower case
+class Site:
+    """A word of a text that may be replaced: its place, its base form, and what may stand for it."""
+
+    token: Token
+    lemma: str
+    options: tuple[Synonym, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to replace in one copy of a text: the first `number` of the sites, each by the first of its options."""
+
+    number: int
+    sites: tuple[Site, ...]
 
 
 class SynonymAugmenter:
     """Makes copies of texts with some words replaced by synonyms; label-preserving by intent, cheap, and seeded.
 
     Which words may be replaced. A word is a candidate when it is a plain word that is neither protected nor a
-    function word, negation or light verb (`STOP_WORDS`), looks like no name (not capitalised within a sentence), and
-    is in no collocation that WordNet lists ("high school"). Its part of speech is taken without a tagger: of the
-    readings WordNet has (inflected forms included) those that the neighbouring words rule out are dropped (no verb
-    after "a", no noun after "they"), and one must be left with at least 80 % of the uses that WordNet's annotators
-    tagged. Its meaning is its most frequent one, which must have at least half of the tagged uses (`DATED_SENSES`
-    names the common exceptions); half of the uses of the synonym must have that meaning too. The synonym must be new
-    to the text, agree with a preceding "a" or "an", be no name, no multiword and no mere variant ("concept",
-    "conception"), and it takes the same form (plural, past, ...; none where that form is not certain). A verb must
-    take the same sentence frames. Words that govern a preposition or clause ("rely on") stay.
+    function word, negation or light verb (`STOP_WORDS`), looks like no name (not capitalised within a sentence, and
+    no noun or adjective beside a name or a word that WordNet lacks), and is in no collocation that WordNet lists
+    ("high school"). Its part of speech is taken without a tagger: of the readings WordNet has (inflected forms
+    included) those that the neighbouring words rule out are dropped (no verb after "a", no noun after "they"), and one
+    must be left with at least 80 % of the uses that WordNet's annotators tagged. Its meaning is its most frequent one,
+    which must have at least half of the tagged uses (`DATED_SENSES` names the common exceptions). Words that govern a
+    preposition or clause ("rely on") stay.
+
+    What replaces them. Words of the same synset; for a satellite adjective those of its head too ("beautiful" for
+    "gorgeous"); for an adverb those made of its adjective's synonyms. Half of the uses of the synonym must have that
+    meaning. It must be new to the text, agree with a preceding "a" or "an", be no name, no multiword and no mere
+    variant ("concept", "conception"), and it takes the same form (plural, past, ...; none where that form is not
+    certain). A verb must take the same sentence frames. It must be common: tagged by WordNet's annotators.
+
+    What texts add. `augment_dataset` counts the words of its texts (`WordUsage`). Where they have 20,000 or more, a
+    synonym must be common in them instead; meanings down to 30 % of the uses count if the two words stand in the same
+    places of the texts; and what is a phrase or a title there stays ("big screen").
 
     Case, spacing and punctuation stay as they are.
 
     Args:
         wordnet: an open `WordNet`.
         rate: share of a text's words to replace, above 0 and at most 1. At least one is replaced where any can be,
-            and never more than can be: these rules find synonyms for one word in 25 of movie reviews.
+            and never more than can be; `augment_dataset` tells which share was reached.
         copies: how many different copies of a text to make, at least 1.
         pos_aware: False skips the rules on part of speech: the most frequent reading is taken whatever stands around.
         protected: more words never to replace (surface forms or base forms, case does not matter).
@@ -95,8 +108,8 @@ class SynonymAugmenter:
         self.protected = frozenset(word.lower() for word in protected)
         self.stop_words = frozenset(word.lower() for word in stop_words)
         self.seed = seed
-        self._readings: dict[str, tuple[tuple[Reading, float], ...]] = {}
-        self._replacements: dict[Reading, tuple[str, ...]] = {}
+        self._lexicon = Lexicon(wordnet, self.stop_words)
+        self._replaceable: dict[str, bool] = {}
 
     def augment(self, text: str, index: int) -> list[str]:
         """Copies of `text`: at most `copies`, all different from it and from one another; none if no word qualifies.
@@ -109,160 +122,121 @@ class SynonymAugmenter:
 
     def variant(self, text: str, index: int, copy: int = 0, part: str = "") -> str:
         """Copy number `copy` of `text`, or `text` itself if no word qualifies; `part` tells columns of a row apart."""
-        tokens = [_Token(m.start(), m.end(), m[0], m[0].lower()) for m in _TOKEN.finditer(text)]
-        options = {i: words for i in range(len(tokens)) if (words := self._options(text, tokens, i))}
-        if not options:
-            return text
+        tokens = split(text)
+        plan = self.plan(self.sites(text, tokens), len(tokens), index, copy, part)
+        return replaced(text, [(site, site.options[0]) for site in plan.sites[: plan.number]])
+
+    def plan(self, sites: Sequence[Site], words: int, index: int, copy: int = 0, part: str = "") -> Plan:
+        """Draws how many of a text's `words` to replace, in which order to try its sites, and each one's options."""
+        if not sites:
+            return Plan(0, ())
         # Seeded by a string, which Python's random module hashes with SHA-512.
         rng = random.Random(f"{self.seed}/{index}/{copy}/{part}")
-        wanted = self.rate * len(tokens)
+        wanted = self.rate * words
         number = max(1, int(wanted) + (rng.random() < wanted % 1))
-        pieces: list[str] = []
-        at = 0
-        for i in sorted(rng.sample(list(options), min(number, len(options)))):
-            token = tokens[i]
-            pieces += [text[at : token.start], _cased_like(token.text, rng.choice(options[i]))]
-            at = token.end
-        return "".join([*pieces, text[at:]])
+        drawn = rng.sample(sites, len(sites))
+        shuffled = (Site(s.token, s.lemma, tuple(rng.sample(s.options, len(s.options)))) for s in drawn)
+        return Plan(number, tuple(shuffled))
 
-    def _options(self, text: str, tokens: list[_Token], i: int) -> tuple[str, ...]:
-        """Words that may stand for token `i`, inflected, in lower case."""
-        token = tokens[i]
-        if not self._replaceable(token) or _is_name(text, tokens, i):
-            return ()
-        before = tokens[i - 1].word if i and text[tokens[i - 1].end : token.start].isspace() else ""
-        after = ""
-        if i + 1 < len(tokens) and text[token.end : tokens[i + 1].start].isspace():
-            after = tokens[i + 1].word
-        reading = self._likely_reading(token.word, before, after)
-        if reading is None or reading.lemma in self.stop_words or reading.lemma in self.protected:
-            return ()
-        present = {t.word for t in tokens}
-        found = [word for word in self._synonyms(reading) if word not in present]
-        if before in ("a", "an"):
-            found = [word for word in found if (_VOWEL_SOUND.match(word) is not None) == (before == "an")]
-        return tuple(found) if found and not self._in_collocation(tokens, i) else ()
+    def sites(self, text: str, tokens: list[Token], usage: WordUsage | None = None) -> list[Site]:
+        """The words of `text`, split into `tokens`, that may be replaced, in order.
 
-    def _replaceable(self, token: _Token) -> bool:
-        return (
-            _PLAIN.fullmatch(token.word) is not None
-            and token.word not in self.stop_words
-            and token.word not in self.protected
-        )
+        Args:
+            text: the text.
+            tokens: its words, as `split` gives them.
+            usage: of the texts that this one is from; where it is enough, a synonym must be common there.
+        """
+        found = []
+        present: set[str] = set()
+        collocated: set[int] | None = None
+        for i, token in enumerate(tokens):
+            if not self._may_be_replaced(token.word) or is_name(text, tokens, i):
+                continue
+            reading = self._likely_reading(token)
+            if reading is None or reading.lemma in self.stop_words or reading.lemma in self.protected:
+                continue
+            present = present or {t.word for t in tokens}
+            options = tuple(s for s in self._fitting(token, reading, usage) if s.form not in present)
+            if not options:
+                continue
+            if collocated is None:
+                collocated = self._lexicon.collocated([t.word for t in tokens])
+            if i not in collocated and not (usage is not None and usage.enough and usage.phrase(token)):
+                found.append(Site(token, reading.lemma, options))
+        return found
 
-    def _in_collocation(self, tokens: list[_Token], i: int) -> bool:
-        """Whether token `i` is part of a multiword entry of WordNet ("high school", "all in all")."""
-        for first in range(max(0, i - _LONGEST_COLLOCATION + 1), i + 1):
-            for last in range(max(i, first + 1), min(len(tokens), first + _LONGEST_COLLOCATION)):
-                words = [t.word for t in tokens[first : last + 1]]
-                ends = {words[-1], *(reading.lemma for reading, _ in self._weighed(words[-1]))}
-                starts = {words[0], *(reading.lemma for reading, _ in self._weighed(words[0]))}
-                if any(" ".join([s, *words[1:-1], e]) in self.wordnet for s in starts for e in ends):
-                    return True
-        return False
+    def _may_be_replaced(self, word: str) -> bool:
+        if word not in self._replaceable:
+            self._replaceable[word] = (
+                PLAIN.fullmatch(word) is not None
+                and word not in self.stop_words
+                and word not in self.protected
+                and self._lexicon.has_synonyms(word)
+            )
+        return self._replaceable[word]
 
-    def _weighed(self, word: str) -> tuple[tuple[Reading, float], ...]:
-        """Readings of a word with their number of tagged uses (of untagged ones a tenth)."""
-        if word not in self._readings:
-            weighed = []
-            for reading in readings(self.wordnet, word):
-                uses = sum(self.wordnet.counts(reading.lemma, reading.pos)) or 0.1
-                weighed.append((reading, uses * (1 if reading.form == "base" else _INFLECTED_SHARE)))
-            self._readings[word] = tuple(weighed)
-        return self._readings[word]
+    def _fitting(self, token: Token, reading: Reading, usage: WordUsage | None) -> Iterable[Synonym]:
+        """The synonyms that are common and fit the word before."""
+        for synonym in self._lexicon.synonyms(reading):
+            if usage is not None and usage.enough:
+                known = usage.common(synonym.form, token.word)
+                known = known and (synonym.likely or usage.alike(synonym.form, token.word))
+            else:
+                known = synonym.tagged and synonym.likely
+            if known and _agrees(token.before, synonym.form):
+                yield synonym
 
-    def _likely_reading(self, word: str, before: str, after: str) -> Reading | None:
-        weighed = list(self._weighed(word))
+    def _likely_reading(self, token: Token) -> Reading | None:
+        word, before, after = token.word, token.before, token.after
+        weighed = list(self._lexicon.weighed(word))
         if not self.pos_aware:
             return max(weighed, key=lambda pair: pair[1])[0] if weighed else None
-        if before in NOUN_MARKERS:
-            weighed = [pair for pair in weighed if pair[0].pos != "verb"]
-        elif before in SUBJECTS:
-            weighed = [pair for pair in weighed if pair[0].pos not in ("noun", "adj")]
-        elif before in AUXILIARIES:
+        ruled_out = self._ruled_out(before, after)
+        weighed = [pair for pair in weighed if pair[0].pos not in ruled_out]
+        if before in AUXILIARIES:
             weighed = [pair for pair in weighed if pair[0].form != "third"]
         if not weighed:
             return None
         reading, uses = max(weighed, key=lambda pair: pair[1])
-        if uses < _LIKELY_READING * sum(weight for _, weight in weighed):
+        if uses < LIKELY_READING * sum(weight for _, weight in weighed):
             return None
         if reading.form in ("past", "gerund") and (len(weighed) > 1 or before not in SUBJECTS | AUXILIARIES):
             return None  # most likely stands as an adjective or a noun
+        return None if self._bound(reading, before, after) else reading
+
+    def _ruled_out(self, before: str, after: str) -> tuple[Pos, ...]:
+        """Parts of speech that a word between these two is not."""
+        if before in NOUN_MARKERS:
+            if after in NOUN_FOLLOWERS:
+                return ("verb", "adj", "adv")
+            return ("verb",)
+        if before in SUBJECTS or before in MODALS or (before == "to" and after in OBJECT_STARTS):
+            return ("noun", "adj")
+        return ("noun", "verb") if before in INTENSIFIERS else ()
+
+    def _bound(self, reading: Reading, before: str, after: str) -> bool:
+        """Whether the words beside bind the word itself, and not any that means the same."""
+        if reading.pos == "adv":
+            return "as" in (before, after) or after in DENIALS  # "as soon as", "simply no"
         if reading.pos in ("verb", "adj") and (after in GOVERNED or after.endswith("ing")):
-            return None
-        if reading.pos == "noun" and (after == "to" or self._is_noun(after)):
-            return None
-        return reading
-
-    def _is_noun(self, word: str) -> bool:
-        weighed = self._weighed(word) if _PLAIN.fullmatch(word) and word not in self.stop_words else ()
-        return bool(weighed) and max(weighed, key=lambda pair: pair[1])[0].pos == "noun"
-
-    def _synonyms(self, reading: Reading) -> tuple[str, ...]:
-        """Synonyms of the first sense, in the reading's form."""
-        if reading not in self._replacements:
-            self._replacements[reading] = tuple(self._find_synonyms(reading))
-        return self._replacements[reading]
-
-    def _find_synonyms(self, reading: Reading) -> Iterable[str]:
-        offsets = self.wordnet.offsets(reading.lemma, reading.pos)
-        if reading.lemma in DATED_SENSES or self._sense_share(reading.lemma, reading.pos, 0) < _LIKELY_SENSE:
-            return
-        synset = self.wordnet.synset(reading.pos, offsets[0])
-        own = next((word for word in synset.words if word.lemma.lower() == reading.lemma), None)
-        if own is None or own.lemma != reading.lemma or synset.instance:
-            return
-        for word in synset.words:
-            if word is own or not self._usable(word, own, reading, offsets[0]):
-                continue
-            form = inflect(self.wordnet, word.lemma, reading.pos, reading.form)
-            if form is not None:
-                yield form
-
-    def _usable(self, word: Word, own: Word, reading: Reading, offset: int) -> bool:
-        """Whether `word` means what `own` does in most of its uses, is common, and fits the same places."""
-        if _PLAIN.fullmatch(word.lemma) is None or word.lemma in self.stop_words | AVOIDED:
-            return False
-        if word.marker not in ("", own.marker) or not word.frames >= own.frames or _same_root(word.lemma, own.lemma):
-            return False
-        if reading.pos == "noun" and word.lemma.endswith(("ing", "ness")) and not own.lemma.endswith(("ing", "ness")):
-            return False
-        sense = self.wordnet.offsets(word.lemma, reading.pos).index(offset)
-        if self._sense_share(word.lemma, reading.pos, sense) < _LIKELY_SENSE:
-            return False
-        uses = {r: weight for r, weight in self._weighed(word.lemma)}
-        same = sum(weight for r, weight in uses.items() if r.pos == reading.pos and r.form == "base")
-        return same >= _LIKELY_READING * sum(uses.values())
-
-    def _sense_share(self, lemma: str, pos: Pos, sense: int) -> float:
-        """Share of the uses of `lemma` in sense number `sense` (from 0), each other sense counted once too often.
-
-        The one more makes the share of a word with many senses and few tagged uses small, as it is mere chance then.
-        It is 0 for a sense that was never tagged.
-        """
-        counts = self.wordnet.counts(lemma, pos)
-        return counts[sense] / max(1, sum(counts) + len(counts) - 1)
+            return True
+        if reading.pos == "noun" and (after == "to" or self._lexicon.is_noun(after)):
+            return True
+        return reading.pos != "verb" and any(self._lexicon.is_name(word) for word in (before, after) if word)
 
 
-def _is_name(text: str, tokens: list[_Token], i: int) -> bool:
-    """Whether the capitals of token `i` are more than those of a sentence's first word or of a shouted text."""
-    token = tokens[i]
-    if token.text == token.word:
-        return False
-    if token.text.isupper() and text.isupper():
-        return False
-    after = tokens[i + 1] if i + 1 < len(tokens) and text[token.end : tokens[i + 1].start].isspace() else None
-    titled = after is not None and after.text[0].isupper() and after.text != "I"  # "Big Fat Liar is ..."
-    return titled or not token.text[1:].islower() or _SENTENCE_START.search(text[: token.start]) is None
+def _agrees(before: str, form: str) -> bool:
+    """Whether the word before, if it is an article or makes a comparative, can stand before `form`."""
+    if before in ("a", "an"):
+        return (_VOWEL_SOUND.match(form) is not None) == (before == "an")
+    return before not in ("more", "most") or len(form) >= _SHORTEST_AFTER_MORE
 
 
-def _same_root(one: str, other: str) -> bool:
-    """Whether two words begin alike for most of the shorter one ("concept", "conception")."""
-    alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
-    return alike >= max(3, 0.6 * min(len(one), len(other)))
-
-
-def _cased_like(original: str, word: str) -> str:
-    if original.isupper():
-        return word.upper()
-    return word.capitalize() if original[0].isupper() else word
+def replaced(text: str, choices: Iterable[tuple[Site, Synonym]]) -> str:
+    """`text` with each site's word replaced, in its capitals."""
+    pieces: list[str] = []
+    at = 0
+    for site, synonym in sorted(choices, key=lambda choice: choice[0].token.start):
+        pieces += [text[at : site.token.start], cased_like(site.token.text, synonym.form)]
+        at = site.token.end
+    return "".join([*pieces, text[at:]])

@@ -2,12 +2,16 @@
 
 Source of the format: the manual pages wndb(5WN) and senseidx(5WN) of WordNet 3.0. Used are, for each part of speech,
 `index.*` (lemma -> its synsets, most frequent first), `data.*` (the synsets, addressed by byte offset), `*.exc`
-(irregular inflections), and `cntlist.rev` (how often people tagged each sense in running text).
+(irregular inflections), and `index.sense` (how often people tagged each sense in running text).
+
+`cntlist.rev` has those counts too. In release 3.0 its sense numbers are those of an older release, and its sense keys
+lack 83 of the tagged senses, so that it is not read.
 """
 
 import os
+import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +23,11 @@ from sparseq_kernels.untrusted import quoted
 
 Pos = Literal["noun", "verb", "adj", "adv"]
 POS: tuple[Pos, ...] = ("noun", "verb", "adj", "adv")
-FILES: tuple[str, ...] = (*(f"{kind}.{pos}" for kind in ("index", "data") for pos in POS), "cntlist.rev")
+FILES: tuple[str, ...] = (*(f"{kind}.{pos}" for kind in ("index", "data") for pos in POS), "index.sense")
 
 _SENSE_KEY_POS: dict[str, Pos] = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
+# A line `lemma%ss_type:lex_filenum:lex_id:head_word:head_id synset_offset sense_number tag_cnt`.
+_SENSE_LINE = re.compile(r"^(\S+?)%([1-5]):\S* (\d{8}) \d+ (\d+)\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -42,19 +48,32 @@ class Word:
 
 @dataclass(frozen=True)
 class Synset:
-    """One meaning: the words that share it, and whether it is an instance ("Paris" is an instance of "city")."""
+    """One meaning.
+
+    Attributes:
+        words: the words that share it.
+        instance: whether it is an instance ("Paris" is an instance of "city").
+        heads: of a satellite adjective ("gorgeous"), the offset of the head that it is similar to ("beautiful"); empty
+            for other synsets.
+        gloss: the definition and examples.
+        pertains: pairs of a word's number (from 0) and the offset and word number of the adjective that this adverb
+            comes from.
+    """
 
     words: tuple[Word, ...]
     instance: bool
+    heads: tuple[int, ...] = ()
+    gloss: str = ""
+    pertains: tuple[tuple[int, int, int], ...] = ()
 
 
 class WordNet:
     """The synsets of a WNDB folder.
 
-    Only the indexes are read at once (about 0.3 s); a synset is parsed when it is asked for.
+    Only the indexes are read at once (about 0.3 s); a synset is parsed when it is first asked for.
 
     Args:
-        path: folder with `index.*`, `data.*` and `cntlist.rev`; `*.exc` are used where present.
+        path: folder with `index.*`, `data.*` and `index.sense`; `*.exc` are used where present.
 
     Raises:
         InputError: no such folder, a file missing, or a file that is not in the format.
@@ -67,6 +86,8 @@ class WordNet:
         self._data: dict[Pos, bytes] = {pos: self._read_data(pos) for pos in POS}
         self._counts = self._read_counts()
         self._bases: dict[Pos, dict[str, tuple[str, ...]]] = {pos: self._read_exceptions(pos) for pos in POS}
+        self._offsets: dict[tuple[str, Pos], tuple[int, ...]] = {}
+        self._synsets: dict[tuple[Pos, int], Synset] = {}
         self._irregular = {pos: _inverted(bases) for pos, bases in self._bases.items()}
 
     def __contains__(self, lemma: object) -> bool:
@@ -76,8 +97,17 @@ class WordNet:
     def __reduce__(self) -> tuple[type["WordNet"], tuple[Path]]:
         return type(self), (self.path,)  # another process reads the files itself rather than receive 30 MB
 
+    def lemmas(self, pos: Pos) -> tuple[str, ...]:
+        """All lemmas of a part of speech in lower case, with spaces between words, in alphabetical order."""
+        return tuple(lemma.replace("_", " ") for lemma in self._index[pos])
+
     def offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         """Byte offsets of the synsets of `lemma`, most frequent sense first; empty when WordNet lacks it."""
+        if (lemma, pos) not in self._offsets:
+            self._offsets[lemma, pos] = self._find_offsets(lemma, pos)
+        return self._offsets[lemma, pos]
+
+    def _find_offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         entry = self._index[pos].get(_key(lemma))
         if entry is None:
             return ()
@@ -90,20 +120,35 @@ class WordNet:
     def counts(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         """How often each sense of `offsets(lemma, pos)` was tagged in WordNet's annotated texts, in that order."""
         tagged = self._counts[pos].get(_key(lemma), {})
-        return tuple(tagged.get(number, 0) for number in range(1, len(self.offsets(lemma, pos)) + 1))
+        return tuple(tagged.get(offset, 0) for offset in self.offsets(lemma, pos))
 
     def synset(self, pos: Pos, offset: int) -> Synset:
         """The synset at `offset` of `data.<pos>`, as `offsets` gives it."""
+        if (pos, offset) not in self._synsets:
+            self._synsets[pos, offset] = self._read_synset(pos, offset)
+        return self._synsets[pos, offset]
+
+    def _read_synset(self, pos: Pos, offset: int) -> Synset:
         data = self._data[pos]
         end = data.find(b"\n", offset)
         line = data[offset : end if end >= 0 else len(data)]
         try:
-            fields = line.decode("utf-8").partition(" | ")[0].split()
+            entry, _, gloss = line.decode("utf-8").partition(" | ")
+            fields = entry.split()
             if int(fields[0]) != offset:
                 raise ValueError
-            return _parse_synset(fields)
+            return _parse_synset(fields, gloss.strip())
         except (IndexError, ValueError) as error:
             raise self._malformed(f"data.{pos}", f"byte {offset}") from error
+
+    def adjective(self, adverb: str) -> str | None:
+        """The adjective that an adverb in its most frequent sense comes from ("beautifully" -> "beautiful")."""
+        for offset in self.offsets(adverb, "adv")[:1]:
+            synset = self.synset("adv", offset)
+            for number, target, word in synset.pertains:
+                if _key(synset.words[number].lemma) == _key(adverb):
+                    return self.synset("adj", target).words[word].lemma
+        return None
 
     def synonyms(self, lemma: str, pos: Pos, *, multiword: bool = False) -> tuple[str, ...]:
         """Words that share a synset with `lemma`, each once, those of its most frequent sense first.
@@ -128,6 +173,11 @@ class WordNet:
                     found[word.lemma] = None
         return tuple(found)
 
+    @cached_property
+    def collocations(self) -> frozenset[str]:
+        """All lemmas of more than one word, in lower case with spaces between words."""
+        return frozenset(lemma.replace("_", " ") for pos in POS for lemma in self._index[pos] if "_" in lemma)
+
     def bases(self, form: str, pos: Pos) -> tuple[str, ...]:
         """Base forms of an irregular `form` ("went" -> "go") by `<pos>.exc`; empty when it is not listed."""
         return self._bases[pos].get(form, ())
@@ -148,15 +198,17 @@ class WordNet:
         return read_bytes(self.path / f"data.{pos}").replace(b"\r\n", b"\n")
 
     def _read_counts(self) -> dict[Pos, dict[str, dict[int, int]]]:
-        """Counts by part of speech, lemma and sense number (from 1), from lines `sense_key sense_number count`."""
+        """Counts above 0 by part of speech, lemma and byte offset of the synset."""
         counts: dict[Pos, dict[str, dict[int, int]]] = {pos: {} for pos in POS}
-        for line in read_text(self.path / "cntlist.rev").splitlines():
-            try:
-                key, number, count = line.split()
-                lemma, _, rest = key.partition("%")
-                counts[_SENSE_KEY_POS[rest[0]]].setdefault(lemma, {})[int(number)] = int(count)
-            except (ValueError, KeyError, IndexError) as error:
-                raise self._malformed("cntlist.rev", f"the line {quoted(line)}") from error
+        text = read_text(self.path / "index.sense")
+        found = 0
+        for lemma, kind, offset, count in _SENSE_LINE.findall(text):
+            found += 1
+            if count != "0":
+                counts[_SENSE_KEY_POS[kind]].setdefault(lemma, {})[int(offset)] = int(count)
+        if not found or found != len(text.splitlines()):
+            wrong = next((line for line in text.splitlines() if not _SENSE_LINE.match(line)), "")
+            raise self._malformed("index.sense", f"the line {quoted(wrong)}")
         return counts
 
     def _read_exceptions(self, pos: Pos) -> dict[str, tuple[str, ...]]:
@@ -243,13 +295,20 @@ def _inverted(bases: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return forms
 
 
-def _parse_synset(fields: list[str]) -> Synset:
+def _parse_synset(fields: list[str], gloss: str) -> Synset:
     """Parse `offset lex_filenum ss_type w_cnt (word lex_id)* p_cnt (symbol offset pos src/tgt)* [f_cnt (+ f w)*]`."""
     size = int(fields[3], 16)
     texts = [fields[4 + 2 * i] for i in range(size)]
     at = 4 + 2 * size
     pointers = int(fields[at])
-    instance = any(fields[at + 1 + 4 * i] == "@i" for i in range(pointers))
+    links = [fields[at + 1 + 4 * i : at + 5 + 4 * i] for i in range(pointers)]
+    instance = any(symbol == "@i" for symbol, *_ in links)
+    heads = tuple(int(offset) for symbol, offset, *_ in links if symbol == "&") if fields[2] == "s" else ()
+    pertains = tuple(
+        (int(ends[:2], 16) - 1, int(offset), int(ends[2:], 16) - 1)
+        for symbol, offset, _, ends in links
+        if symbol == "\\" and fields[2] == "r" and ends != "0000"
+    )
     at += 1 + 4 * pointers
     frames: list[set[int]] = [set() for _ in texts]
     if fields[2] == "v":
@@ -261,4 +320,4 @@ def _parse_synset(fields: list[str]) -> Synset:
     for text, own in zip(texts, frames, strict=True):
         lemma, _, marker = text.partition("(")
         words.append(Word(lemma.replace("_", " "), marker.rstrip(")"), frozenset(own)))
-    return Synset(tuple(words), instance)
+    return Synset(tuple(words), instance, heads, gloss, pertains)

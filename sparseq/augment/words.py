@@ -25,8 +25,8 @@ and or if because although though while whereas unless whether when whenever whe
 therefore thus hence moreover nonetheless nevertheless otherwise instead
 """
 _ADVERBS = """
-very too so just only even also still yet already again ever always often sometimes almost nearly quite rather
-really pretty well here there now then else away back together apart far further maybe perhaps indeed
+very too so just only even also still yet already again ever always sometimes quite rather
+really pretty well here there now then else away back together apart far further indeed
 much better best worse worst
 """
 _AUXILIARIES = """
@@ -45,21 +45,34 @@ become becomes became becoming tell tells told telling work works worked working
 # Base forms whose most frequent sense in WordNet's annotated texts (mostly prose of 1961) is not what they mostly mean
 # elsewhere ("director": a manager; "gritty": granular; "live": inhabit). Found by reading what the rules replaced.
 _DATED = """
-alien boast bunch career central cheap collection conquer consistently cross delicious director disturbing edgy
-effect examination extra fabric fellow gritty imagine integrity live manner manners mill mixed outing outrageous product
-project recommend redundant religious remake repetitive savvy spiritual state static sterling style tear transcend tub
-use vivid wry
+absolutely alien artifice boast bunch career central cheap collection conquer consistently cross delicious director
+disturbing doings edgy effect evocative examination exquisite extra fabric fellow glee great gritty hilarity imagine
+integrity intention later live main manner manners mill mixed outing outrageous perfectly product project
+psychological recent recommend redundant religious remake repetitive satire savvy simply spiritual state static
+sterling style tear transcend tub use vivid weird wry
 """
 # Correct synonyms that are offensive, or that hardly anyone writes.
 _AVOIDED = """
-bask bloke brag commiseration curse damned devilment disregardless environ everlastingly fella forthwith gayly goddam
-goddamned granular imbecile ism laurels lifelike mischief motorcar multitudinous oftentimes populate queer rupture
-sallow someplace stylemark totality unluckily unnumbered upshot vernal wearisome withal wondrous
+bask bloke brag commiseration curse damned delicious devilment disregardless environ everlastingly fella forthwith
+gayly glee goddam goddamned granular hilarity imbecile ism laurels lifelike mischief motorcar multitudinous oftentimes
+perfectly petite populate presently queer rupture sallow savvy someplace specifically stylemark totality unluckily
+unnumbered unusually upshot vernal wearisome withal wondrous
 """
 # After these comes a noun or an adjective, not a verb.
 _NOUN_MARKERS = "a an the my your his its our their whose every each some any no of these those"
 # After these comes a verb, not a noun.
 _SUBJECTS = "i you he she we they who"
+# After these comes a verb, or an adverb and a verb.
+_MODALS = "can could may might must shall should will would do does did don doesn didn n't ca wo"
+# After these comes an adjective or an adverb.
+_INTENSIFIERS = "very so too quite rather really pretty more most less least how as extremely truly"
+# Before these comes the noun that a determiner or an adjective belongs to.
+_NOUN_FOLLOWERS = "of is are was were has had that which who whose 's"
+# What a verb has for its object begins with a noun marker or one of these.
+_OBJECTS = "me you him it us them this that these those"
+# An adverb before one of these strengthens the denial, which few others do: "simply no", "not".
+_DENIALS = "no not nothing never none n't"
+_WEAKENING = "excess excessively less moderately most no not slightly too without"
 
 AUXILIARIES = frozenset(f"{_AUXILIARIES} to not n't".split())
 STOP_WORDS = frozenset(
@@ -71,5 +84,12 @@ DATED_SENSES = frozenset(_DATED.split())
 AVOIDED = frozenset(_AVOIDED.split())
 NOUN_MARKERS = frozenset(_NOUN_MARKERS.split())
 SUBJECTS = frozenset(_SUBJECTS.split())
+MODALS = frozenset(_MODALS.split())
+INTENSIFIERS = frozenset(_INTENSIFIERS.split())
+NOUN_FOLLOWERS = frozenset(_NOUN_FOLLOWERS.split())
+OBJECT_STARTS = frozenset(f"{_NOUN_MARKERS} {_OBJECTS}".split())
+DENIALS = frozenset(_DENIALS.split())
+# In a definition these say that the word does not mean what the others do: "tepid" is "moderately warm".
+WEAKENING = frozenset(_WEAKENING.split())
 # A word before one of these governs it ("rely on", "full of", "come up"), and a synonym may govern another.
 GOVERNED = frozenset(f"{_PREPOSITIONS} that away back together apart what how whether".split())

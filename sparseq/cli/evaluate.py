@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from sparseq.train import Recipe, evaluate
 
-    columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns)
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -29,6 +29,9 @@ from .recipe import Recipe
 from .scoring import predict_logits
 from .trainer import ALPHA
 from .trial import check_packs, check_reads, check_rebuilds
+
+if TYPE_CHECKING:
+    from sparseq.augment import Augmented
 
 
 @dataclass
@@ -193,15 +196,17 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
     assert prepared.data.train is not None
     rows, validations = prepared.data.train, prepared.data.validations
     with reporter.phase("preparing data") as phase:
+        told = ""
         if recipe.augment_copies:
-            rows = _augmented(recipe, rows)
+            rows, stats = _augmented(recipe, rows)
+            reached = f"{stats.rate:.1%} of words replaced (asked {recipe.augment_rate:.3g})"
+            told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length
         tokens = tokenise(rows, *reading, prepared.student)
         splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
         cut = count_cut(rows, tokens, *reading)
         cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
-        copies = f" ({len(rows) - len(prepared.data.train):,} of them copies)" if recipe.augment_copies else ""
-        phase.update(note=f"{len(rows):,} training rows{copies}, {sum(map(len, splits.values())):,} to validate on")
+        phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
     return Rows(rows, tokens, splits, cut)
 
 
@@ -291,7 +296,7 @@ def _logits(
     return logits
 
 
-def _augmented(recipe: Recipe, rows: Dataset) -> Dataset:
+def _augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
     from sparseq.augment import SynonymAugmenter, augment_dataset
     from sparseq.augment.wordnet import load_wordnet
 

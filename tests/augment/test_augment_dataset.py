@@ -1,6 +1,8 @@
+from collections import Counter
+
 import pytest
 
-from sparseq.augment import SynonymAugmenter, WordNet, augment_dataset
+from sparseq.augment import Augmented, SynonymAugmenter, WordNet, augment_dataset
 from sparseq.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -12,7 +14,7 @@ def test_originals_first_and_labels_kept(small: WordNet) -> None:
     texts = ["a big movie", "nothing here", "the story"]
     rows = {"text_a": texts, "label": [1, 0, 0], "id": [7, 8, 9]}
     original = datasets.Dataset.from_dict(rows, features=features)
-    made = augment_dataset(original, SynonymAugmenter(small, rate=1.0))
+    made = augment_dataset(original, SynonymAugmenter(small, rate=1.0)).dataset
     assert made.features == features
     assert made["text_a"][:] == [*texts, "a large film", "the tale"]
     assert made["label"][:] == [1, 0, 0, 1, 0]
@@ -21,7 +23,7 @@ def test_originals_first_and_labels_kept(small: WordNet) -> None:
 
 def test_pairs_and_float_labels(small: WordNet) -> None:
     rows = {"text_a": ["a movie", "here"], "text_b": ["the story", "a city"], "label": [2.5, 4.0]}
-    made = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small, rate=1.0, copies=3))
+    made = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small, rate=1.0, copies=3)).dataset
     assert made["text_a"][2:] == ["a film", "here"]
     assert made["text_b"][2:] == ["the tale", "a metropolis"]
     assert made["label"][2:] == [2.5, 4.0]
@@ -30,13 +32,56 @@ def test_pairs_and_float_labels(small: WordNet) -> None:
 def test_works_on_a_selection(small: WordNet) -> None:
     rows = {"text_a": ["a movie", "a story", "a city"], "label": [0, 1, 0]}
     picked = datasets.Dataset.from_dict(rows).select([2, 0])
-    made = augment_dataset(picked, SynonymAugmenter(small))
+    made = augment_dataset(picked, SynonymAugmenter(small)).dataset
     assert made["text_a"][:] == ["a city", "a movie", "a metropolis", "a film"]
 
 
 def test_nothing_to_add(small: WordNet) -> None:
     empty = datasets.Dataset.from_dict({"text_a": ["it is not"], "label": [0]})
-    assert augment_dataset(empty, SynonymAugmenter(small)) is empty
+    made, stats = augment_dataset(empty, SynonymAugmenter(small, copies=2))
+    assert made is empty
+    assert (stats.copies, stats.words, stats.replaced, stats.unchanged_copies, stats.rate) == (0, 6, 0, 2, 0.0)
+
+
+def changes(texts: list[str], made: Augmented, rows: list[int]) -> list[tuple[str, str]]:
+    """Pairs of a word and what replaced it, of copies whose rows are given."""
+    copies = made.dataset["text_a"][len(texts) :]
+    pairs = zip((texts[row] for row in rows), copies, strict=True)
+    return [(a, b) for old, new in pairs for a, b in zip(old.split(), new.split(), strict=True) if a != b]
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5, 1.0])
+def test_statistics_are_those_of_the_copies(small: WordNet, rate: float) -> None:
+    texts = ["a big movie and a story of a city", "it is not", "the child was quickly in the city", "a movie"] * 5
+    rows = {"text_a": texts, "label": list(range(20))}
+    made = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small, rate=rate), max_share=1.0)
+    changed = changes(texts, made, made.dataset["label"][20:])
+    assert made.stats.copies == len(made.dataset) - 20 == 15
+    assert made.stats.words == sum(len(text.split()) for text in texts)
+    assert made.stats.replaced == len(changed)
+    assert made.stats.rate == len(changed) / made.stats.words
+    assert made.stats.unchanged_copies == 5
+
+
+def test_no_word_has_more_than_its_share(small: WordNet) -> None:
+    words = ["movie", "story", "child", "city", "quickly", "awful", "big"]
+    texts = ["movie"] * 400 + [f"the {word}" for word in words for _ in range(60)]
+    rows = {"text_a": texts, "label": list(range(len(texts)))}
+    made = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small), max_share=0.25)
+    changed = changes(texts, made, made.dataset["label"][len(texts) :])
+    for side in (0, 1):
+        most = Counter(pair[side] for pair in changed).most_common(1)[0][1]
+        assert most <= 0.25 * len(changed) < 120
+    free = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small), max_share=1.0)
+    assert Counter(changes(texts, free, free.dataset["label"][len(texts) :]))["movie", "film"] == 460
+    again = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small), max_share=0.25)
+    assert again.stats == made.stats and again.dataset["text_a"][:] == made.dataset["text_a"][:]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_bad_share(small: WordNet, share: float) -> None:
+    with pytest.raises(InputError, match="largest share of one word"):
+        augment_dataset(datasets.Dataset.from_dict({"text_a": ["x"]}), SynonymAugmenter(small), max_share=share)
 
 
 def test_missing_column(small: WordNet) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from sparseq.augment import SynonymAugmenter, WordNet
+from sparseq.augment.tokens import split
+from sparseq.augment.usage import WordUsage
 from sparseq.augment.words import STOP_WORDS
 from sparseq.errors import InputError
 
@@ -73,6 +75,81 @@ def test_article_agrees(every: Replace) -> None:
     assert every("an honest man") == "an upright man"
     assert every("an eager man") == "an eager man"
     assert every("the eager man") == "the keen man"
+
+
+def test_satellites_are_replaced_by_the_heads_that_define_them(every: Replace) -> None:
+    assert every("this gorgeous story") == "this beautiful tale"
+    assert every("it was gorgeously made") == "it was beautifully made"
+    for other in ("the beautiful one", "a preachy one", "the tepid one", "the greatest one"):
+        assert every(other) == other
+
+
+def test_names_in_lower_case_and_what_stands_beside_them(every: Replace) -> None:
+    assert every("the noon here") == "the midday here"
+    for name in ("shanghai noon", "the noon of shanghai", "spielberg movie"):
+        assert every(name).split()[-1] == name.split()[-1]
+    assert every("shanghai noon") == "shanghai noon"
+
+
+def test_adverbs_that_others_cannot_stand_for(every: Replace) -> None:
+    assert every("it ends quickly .") == "it ends rapidly ."
+    assert every("it is simply here") == "it is merely here"
+    for bound in ("as quickly as that", "it is simply no use", "simply not"):
+        assert every(bound) == bound
+
+
+def test_comparison_with_more(every: Replace) -> None:
+    assert every("this difficult one") == "this hard one"
+    assert every("a more difficult one") == "a more difficult one"
+
+
+def test_part_of_speech_from_both_neighbours(every: Replace) -> None:
+    assert every("the answer is here") == "the response is here"
+    assert every("they could answer it") == "they could reply it"
+    assert every("to answer this") == "to reply this"
+    assert every("very big") == "very large"
+
+
+def sites(augmenter: SynonymAugmenter, text: str, usage: WordUsage) -> dict[str, set[str]]:
+    found = augmenter.sites(text, split(text), usage)
+    return {site.token.word: {option.form for option in site.options} for site in found}
+
+
+def test_texts_say_which_synonyms_are_common(small: WordNet) -> None:
+    """In enough text a synonym must be used: five times in a million words, and 5 % as often as what it replaces."""
+    augmenter = SynonymAugmenter(small)
+    movies = ["the movie is here"] * 6000
+    short, without = WordUsage(movies[:400]), WordUsage([*movies, "a story"] * 2)
+    few, many = (WordUsage([*movies, *["a film there", "a story"] * n]) for n in (299, 300))
+    assert not short.enough and without.enough
+    assert sites(augmenter, "a movie story", short) == sites(augmenter, "a movie story", WordUsage([]))
+    text = "that movie ."
+    assert sites(augmenter, text, short) == {"movie": {"film"}}
+    assert sites(augmenter, text, without) == sites(augmenter, text, few) == {}
+    assert sites(augmenter, text, many) == {"movie": {"film"}}
+
+
+def test_texts_say_which_words_make_a_phrase(small: WordNet) -> None:
+    filler = ["it is here"] * 7000
+    varied = [f"{a} big city {b}" for a, b in (("the", "is"), ("a", "was"), ("this", "of"))] * 2
+    common = ["large metropolis there"] * 10
+    augmenter, text = SynonymAugmenter(small), "one big city ."
+    assert sites(augmenter, text, WordUsage([*filler, *common, *varied], STOP_WORDS)) == {}
+    repeated = WordUsage([*filler, *common, *["the big city is"] * 6], STOP_WORDS)
+    assert set(sites(augmenter, text, repeated)) == {"big", "city"}
+    rare = WordUsage([*filler, *common, *varied, *["it is big", "this city"] * 40], STOP_WORDS)
+    assert set(sites(augmenter, text, rare)) == {"big", "city"}
+
+
+def test_texts_say_which_meanings_are_alike(small: WordNet) -> None:
+    """Of the uses of "funny" 44 % mean amusing: that counts only if the texts use the two words alike."""
+    filler = ["it is here"] * 7000
+    places = [f"w{i}" for i in range(20)]
+    alike = [f"{place} {word} x{place}" for place in places for word in ("funny", "amusing")]
+    unlike = [f"{place}{word} {word} x{word}" for place in places for word in ("funny", "amusing")]
+    augmenter = SynonymAugmenter(small)
+    assert sites(augmenter, "this funny one", WordUsage([*filler, *alike, "strange"] * 2)) == {"funny": {"amusing"}}
+    assert sites(augmenter, "this funny one", WordUsage([*filler, *unlike, "strange"] * 2)) == {}
 
 
 def test_protected_words_and_stop_words(small: WordNet) -> None:
