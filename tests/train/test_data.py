@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from torch import nn
+from transformers import BertConfig, DistilBertConfig
 
 from sparseq.train.data import SimilarLengths, by_length, count_cut, describe_cut, lengths, tokenise
 
@@ -44,11 +45,15 @@ def test_batches_have_similar_lengths() -> None:
 class Reader(nn.Module):
     """Takes what a BERT takes."""
 
+    config = BertConfig()
+
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> None: ...
 
 
 class ReaderOfIds(nn.Module):
     """Takes no token types, as a DistilBERT."""
+
+    config = DistilBertConfig()
 
     def forward(self, input_ids: Any, attention_mask: Any) -> None: ...
 
