@@ -1,6 +1,7 @@
 """One run at a time in a folder: a lock that the operating system holds for the process, and ends with it."""
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
+TRIES = 1000
 
 
 @contextlib.contextmanager
@@ -43,7 +45,7 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
     try:
         with writing(path):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_ourselves()).encode(), 0)
+            os.write(descriptor, json.dumps(_ourselves()).encode())
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -56,7 +58,7 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
 
 def _acquire(path: Path, folder: Path, say: Callable[[str], None]) -> int:
     """The descriptor of the lock's file, locked. OSError: it cannot be opened."""
-    while True:  # until no run's end removes the folder or the file under our hands
+    for _ in range(TRIES):  # the end of another run may remove the folder or the file in between
         folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
@@ -70,6 +72,7 @@ def _acquire(path: Path, folder: Path, say: Callable[[str], None]) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+    raise OSError(errno.ESTALE, f"{LOCK} does not stay the file that was opened")
 
 
 def _lock(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
