@@ -209,7 +209,8 @@ def test_a_disk_that_is_full(
         patch.setattr("sparseq.checkpoint.save", full)
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("sparseq: error: cannot write ") and "No space left on device" in said[-1]
+    assert said[-1].startswith(f"sparseq: error: cannot write {tmp_path / 'other'} (No space left on device; ")
+    assert said[-1].endswith("give the same command again")
     assert main(command) == 0
 
 

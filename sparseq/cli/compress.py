@@ -77,9 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         result = compress(recipe, reporter=reporter)
     except KeyboardInterrupt:
-        last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
-        step = last[1].step if last else 0
-        say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
+        if machine.rank() == 0:
+            last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
+            step = last[1].step if last else 0
+            say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
         return INTERRUPTED
     if machine.rank() > 0:
         return 0

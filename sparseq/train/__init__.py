@@ -7,7 +7,8 @@ from .recipe import METHODS, Recipe
 
 if TYPE_CHECKING:
     from .predicting import Prediction, predict
-    from .run import RunResult, compress
+    from .result import RunResult
+    from .run import compress
     from .scoring import evaluate
 
 __all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "evaluate", "predict"]
@@ -17,7 +18,7 @@ _LATER = {
     "Prediction": "predicting",
     "evaluate": "scoring",
     "predict": "predicting",
-    "RunResult": "run",
+    "RunResult": "result",
     "compress": "run",
 }
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
 from torch import nn
 
 from sparseq.distill import digest_model, digest_texts, digest_tokenizer
@@ -21,6 +23,9 @@ from .recipe import Recipe
 
 Fingerprint = dict[str, str]
 """Digests by what they are of, in words that a sentence can name."""
+
+LIBRARIES = "libraries"
+"""In a fingerprint, the versions of what loads models: by another one the same files can make other digests."""
 
 
 def of_data(data: Data) -> Fingerprint:
@@ -34,7 +39,8 @@ def of_data(data: Data) -> Fingerprint:
 
 def of_model(model: nn.Module, tokenizer: Any, name: str = "model") -> Fingerprint:
     """Digests of a model as it was loaded, and of its tokenizer. `name`: 'model' or 'teacher'."""
-    return {name: digest_model(model), f"{name}'s tokenizer": digest_tokenizer(tokenizer)}
+    libraries = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return {name: digest_model(model), f"{name}'s tokenizer": digest_tokenizer(tokenizer), LIBRARIES: libraries}
 
 
 def of_wordnet(folder: Path) -> Fingerprint:
@@ -45,6 +51,16 @@ def of_wordnet(folder: Path) -> Fingerprint:
             found.update(f"{path.name} {path.stat().st_size}\n".encode())
             found.update(path.read_bytes())
     return {"WordNet": found.hexdigest()}
+
+
+def differing(known: Fingerprint, found: Fingerprint) -> tuple[list[str], list[str]]:
+    """(what is not the same any more, what cannot be compared because other versions of the libraries load it now): of
+    all that is in `found`."""
+    names = [name for name, digest in found.items() if name != LIBRARIES and known.get(name) != digest]
+    if LIBRARIES not in found or known.get(LIBRARIES) == found[LIBRARIES]:
+        return names, []
+    loaded = [name for name in names if name.startswith(("model", "teacher"))]
+    return [name for name in names if name not in loaded], loaded
 
 
 def compare(
@@ -65,7 +81,10 @@ def compare(
                 raise
             not_compared[setting] = str(error)
             continue
-        changed += [name for name, digest in found.items() if known.get(name) != digest]
+        others, unknown = differing(known, found)
+        changed += others
+        if unknown:
+            not_compared[setting] = f"it was read with {known.get(LIBRARIES)}, and now with {found[LIBRARIES]}"
     return changed, not_compared
 
 

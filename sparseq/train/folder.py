@@ -26,6 +26,7 @@ from sparseq.paths import names_in
 from sparseq.reading import brief, build, read_json
 
 from .durable import PARTIAL, read_sealed, seal, unseal, write_sealed, write_whole
+from .fingerprint import differing
 from .lock import LOCK, run_lock
 from .recipe import Recipe
 
@@ -91,9 +92,13 @@ class RunFolder:
         """
         known = self._fingerprint()
         if known is not None:
-            if changed := [name for name in {**known, **fingerprint} if known.get(name) != fingerprint.get(name)]:
+            changed, unknown = differing(known, fingerprint)
+            if changed:
                 raise self.other_run(changed)
-            return self.clear_incomplete()
+            told = [
+                f"whether the {name} is still the same cannot be told: the libraries are others" for name in unknown
+            ]
+            return told + self.clear_incomplete()
         told = []
         if self._found():
             told.append(f"the checkpoints in {self.checkpoints} do not say what they were trained on and are not used")

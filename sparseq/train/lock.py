@@ -43,7 +43,7 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
     try:
         with writing(path):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(_ourselves()).encode(), 0)
+            os.write(descriptor, json.dumps(_ourselves()).encode())
         yield
     finally:
         with contextlib.suppress(OSError):

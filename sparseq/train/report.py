@@ -7,7 +7,7 @@ from rich.table import Table
 from .console import SafeConsole
 from .plan import DryRun
 from .recipe import Recipe
-from .run import RunResult
+from .result import RunResult
 from .settings import flag
 
 # What makes a run read the same rows in the same way.

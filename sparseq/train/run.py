@@ -3,10 +3,9 @@
 import gc
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -22,31 +21,27 @@ from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.failures import memory_kept, writing
 from sparseq.nn import check_finite, pack, prunable
-from sparseq.reading import build
 from sparseq.size import size_report
-from sparseq.tasks import Task, score
+from sparseq.tasks import score
 
 from . import interrupt, machine
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
 from .collate import Collate, input_columns
 from .console import Reporter
 from .data import SimilarLengths, lengths
-from .fingerprint import Fingerprint, compare, of_data, of_model
+from .finished import finished_before
 from .folder import RunFolder
 from .plan import plan
 from .prepare import (
     Prepared,
     kd_loss,
-    load_student,
-    load_teacher,
     prepare,
     pruner,
-    read_data,
     training_rows,
-    wordnet_fingerprint,
 )
 from .processes import start_processes
 from .recipe import Recipe
+from .result import RunResult
 from .scoring import evaluate_model
 from .trainer import CompressTrainer, Losses, training_arguments
 
@@ -55,63 +50,6 @@ LESS_MEMORY = (
     "give a smaller --batch-size, --eval-batch-size or --max-length (another --batch-size or --max-length is another "
     "run, into another --out), or free some; the same command goes on from its last checkpoint"
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run came to; `metrics.json` holds the same.
-
-    Scores and metrics are fractions on the validation data, of the packed model as loaded back from the folder;
-    `score_before_packing` is the trained model's. sparsity, pattern: as asked for, None without mp; sparsity_reached:
-    share of all the weights that mp acts on which is removed. bits: None without qat. Sizes in bytes: see
-    `sparseq.size_report`. rows: of each split, training with its augmented copies. steps: of the optimizer. seconds:
-    wall time, over resumes. task_definition: names the labels for predicting. teacher_score: the teacher's own on the
-    validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
-    resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
-    models and tokenizers (see `fingerprint`). The last four are empty in what older versions wrote. finished_before:
-    the run was found finished, and was not run again.
-    """
-
-    task: str
-    methods: tuple[str, ...]
-    seed: int
-    score: float
-    metrics: dict[str, float]
-    score_before_packing: float
-    sparsity: float | None
-    sparsity_reached: float
-    pattern: str | None
-    bits: int | None
-    parameters: int
-    nonzero: int
-    paper_bytes: int
-    stored_bytes: int
-    rows: dict[str, int]
-    steps: int
-    seconds: float
-    versions: dict[str, str]
-    task_definition: dict[str, Any]
-    teacher_score: float | None = None
-    threads: int | None = None
-    processor: str | None = None
-    fingerprint: dict[str, str] = field(default_factory=dict)
-    out: str = field(default="", compare=False)
-    finished_before: bool = field(default=False, compare=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The content of `metrics.json`."""
-        return {key: value for key, value in asdict(self).items() if key not in ("out", "finished_before")}
-
-    @classmethod
-    def from_folder(cls, folder: str | Path) -> "RunResult":
-        """The result that a finished run left in its folder. Raises InputError where there is none."""
-        values = RunFolder(folder).metrics()
-        try:
-            return build(cls, {**values, "out": str(folder)})
-        except ValueError as error:
-            raise InputError(
-                f"the metrics.json of {folder} is another version's ({error}): run it into a new folder"
-            ) from None
 
 
 @interrupt.interruptible()
@@ -135,9 +73,11 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
     if machine.in_first(lambda: folder.check(recipe)):
-        return machine.in_first(lambda: _finished_before(recipe, folder, reporter))
+        return machine.in_first(lambda: finished_before(recipe, folder, reporter))
     with ExitStack() as held, memory_kept(LESS_MEMORY):
         machine.in_first(lambda: held.enter_context(folder.locked(reporter.say)))
+        if machine.in_first(lambda: folder.check(recipe)):  # by a run that ended just before this one had the lock
+            return machine.in_first(lambda: finished_before(recipe, folder, reporter))
         with reporter.phase("loading models and data"):
             arguments = training_arguments(recipe, folder)
             prepared = prepare(recipe)
@@ -153,32 +93,6 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
                 folder.abandon()
             raise
     return RunResult.from_folder(folder.path)
-
-
-def _finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
-    """The result of a run that has finished here. InputError: its data or models are others now."""
-    result = RunResult.from_folder(folder.path)
-    task = Task.from_dict(result.task_definition)
-    sources: dict[str, Callable[[], Fingerprint]] = {
-        "data": lambda: of_data(read_data(recipe)),
-        "model": lambda: of_model(*load_student(recipe, task)),
-    }
-    if recipe.uses("kd"):
-        sources["teacher"] = lambda: of_model(*load_teacher(recipe, task), "teacher")
-    if recipe.augment_copies:
-        sources["wordnet"] = lambda: wordnet_fingerprint(recipe)
-    reporter.say(f"{folder.path}: finished before, not run again")
-    if not result.fingerprint:
-        reporter.say("an older version ran it: whether its data and models are still the same is not known")
-    else:
-        with reporter.phase("comparing data and models"):
-            changed, not_compared = compare(recipe, result.fingerprint, sources)
-        if changed:
-            raise folder.other_run(changed)
-        for source, why in not_compared.items():
-            reporter.say(f"whether the {source} is still the same cannot be told ({why})")
-    folder.tidy()  # in case the run was killed after its last step
-    return replace(result, finished_before=True)
 
 
 def _train(

@@ -105,7 +105,10 @@ def test_broken_in_training(
         (trainer.CompressTrainer, "_save_optimizer_and_scheduler", 2),
         pytest.param(trainer.CompressTrainer, "_save_rng_state", 2, marks=pytest.mark.processor),
         (folder.RunFolder, "complete", 2),
-        (folder.shutil, "rmtree", 1),
+        (folder, "write_sealed", 1),
+        (folder, "seal", 2),
+        (folder.RunFolder, "make_room", 3),
+        (folder.shutil, "rmtree", 2),
         pytest.param(run, "evaluate_model", 1, marks=pytest.mark.processor),
         (run, "pack", 1),
         (run.checkpoint.write, "save_file", 1),
@@ -125,7 +128,7 @@ def test_broken_elsewhere(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipe = make_recipe(save_steps=5, epochs=1, out=str(tmp_path / "broken"))
+    recipe = make_recipe(save_steps=3, epochs=1, out=str(tmp_path / "broken"))
     whole = unbroken(recipe)
     run_broken(recipe, owner, name, at, monkeypatch)
     assert fingerprint(compress(recipe)) == fingerprint(whole)

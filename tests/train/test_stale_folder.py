@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sparseq.errors import InputError
 from sparseq.train import Recipe, RunResult, compress
+from sparseq.train.fingerprint import LIBRARIES
 from sparseq.train.folder import METRICS, RECIPE, RunFolder
 
 
@@ -221,3 +222,42 @@ def test_a_run_without_checkpoints_yet(sources: Sources) -> None:
     rewrite(sources.paths["train_file"], flip_label)
     with pytest.raises(InputError, match="training data has changed"):
         compress(sources.recipe)
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "altered"])
+def test_a_finished_run_whose_model_is_damaged(
+    harm: str, begun: tuple[Sources, Recipe, RunResult], tmp_path: Path
+) -> None:
+    result = begun[2]
+    out = shutil.copytree(result.out, tmp_path / "copy")
+    weights = out / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + (b"" if harm == "cut" else bytes([content[-1] ^ 1])))
+    if harm == "missing":
+        weights.unlink()
+    with pytest.raises(InputError, match="holds a finished run whose model is damaged"):
+        compress(begun[0].recipe.replace(out=str(out)))
+
+
+def test_other_versions_of_the_libraries(begun: tuple[Sources, Recipe, RunResult], tmp_path: Path) -> None:
+    """They may describe the same model otherwise: that is said, and is no reason to refuse; data are still compared."""
+    _, broken, result = begun
+    out = shutil.copytree(result.out, tmp_path / "finished")
+    held = RunFolder(out)
+    metrics = held.metrics()
+    metrics["fingerprint"] |= {"model": "0", "teacher's tokenizer": "0", LIBRARIES: "transformers 5.0"}
+    held.finish(metrics)
+    listening = Listening()
+    assert compress(broken.replace(out=str(out)), reporter=listening).score == result.score
+    told = [line for line in listening.said if "cannot be told" in line]
+    assert len(told) == 2 and all("it was read with transformers 5.0, and now with torch" in line for line in told)
+    metrics["fingerprint"]["training data"] = "0"
+    held.finish(metrics)
+    with pytest.raises(InputError, match="but the training data has changed since"):
+        compress(broken.replace(out=str(out)))
+    begun_before = RunFolder(tmp_path / "unfinished")
+    (tmp_path / "unfinished").mkdir()
+    begun_before.begin(broken, {"model": "0", LIBRARIES: "transformers 5.0"})
+    assert "whether the model is still the same" in begun_before.begin(broken, {"model": "1", LIBRARIES: "5.1"})[0]
+    with pytest.raises(InputError, match="the model has changed"):
+        begun_before.begin(broken, {"model": "1", LIBRARIES: "transformers 5.0"})

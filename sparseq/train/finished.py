@@ -1,0 +1,49 @@
+"""A run that has finished before: whether it is still what the same recipe would come to."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sparseq import checkpoint
+from sparseq.errors import InputError
+from sparseq.tasks import Task
+
+from .console import Reporter
+from .fingerprint import Fingerprint, compare, of_data, of_model
+from .folder import RunFolder
+from .prepare import load_student, load_teacher, read_data, wordnet_fingerprint
+from .recipe import Recipe
+from .result import RunResult
+
+
+def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
+    """The result of a run that has finished here. InputError: its data or models are others now, or the model that it
+    has saved is damaged."""
+    result = RunResult.from_folder(folder.path)
+    try:
+        checkpoint.verify(folder.path)
+    except InputError as error:
+        raise InputError(
+            f"--out {folder.path} holds a finished run whose model is damaged ({error}): remove that folder to run it "
+            "again, or give another one"
+        ) from error
+    task = Task.from_dict(result.task_definition)
+    sources: dict[str, Callable[[], Fingerprint]] = {
+        "data": lambda: of_data(read_data(recipe)),
+        "model": lambda: of_model(*load_student(recipe, task)),
+    }
+    if recipe.uses("kd"):
+        sources["teacher"] = lambda: of_model(*load_teacher(recipe, task), "teacher")
+    if recipe.augment_copies:
+        sources["wordnet"] = lambda: wordnet_fingerprint(recipe)
+    reporter.say(f"{folder.path}: finished before, not run again")
+    if not result.fingerprint:
+        reporter.say("an older version ran it: whether its data and models are still the same is not known")
+    else:
+        with reporter.phase("comparing data and models"):
+            changed, not_compared = compare(recipe, result.fingerprint, sources)
+        if changed:
+            raise folder.other_run(changed)
+        for source, why in not_compared.items():
+            reporter.say(f"whether the {source} is still the same cannot be told ({why})")
+    folder.tidy()  # in case the run was killed after its last step
+    return replace(result, finished_before=True)
