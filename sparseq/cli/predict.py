@@ -1,6 +1,7 @@
 """`sparseq predict`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
     from sparseq.train.recipe import Recipe
 
-    out = check_output(expanded(arguments.out)) if arguments.out else None
+    out = check_output(expanded(arguments.out), arguments.file and expanded(arguments.file)) if arguments.out else None
     predictor = Predictor(arguments.folder)
     if not (arguments.file or arguments.data_dir):
         index, found = _texts(arguments, predictor)
@@ -86,6 +87,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("--submission is made from GLUE's test files: give --data-dir, or --file")
     if arguments.data_dir and not arguments.submission:
         raise InputError("--data-dir is for GLUE's submissions: give --submission with a folder to write them to")
+    if arguments.submission and os.path.lexists(folder := expanded(arguments.submission)) and not os.path.isdir(folder):
+        raise InputError(f"--submission {folder} is a file: give a folder")
     if arguments.json and arguments.out:
         raise InputError(
             "--json is for what is printed, and --out prints nothing: give --out the suffix .jsonl instead"

@@ -120,4 +120,5 @@ def _rows(split: str, source: Source, used: int) -> str:
     )
     rest = [f"{count:,} {what}" for count, what in counts if count]
     details = "; ".join([*source.notes, *rest])
-    return f"{source.rows:,} {kind} rows from {source.name}{taken}" + (f" ({details})" if details else "")
+    unit = "row" if source.rows == 1 else "rows"
+    return f"{source.rows:,} {kind} {unit} from {source.name}{taken}" + (f" ({details})" if details else "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 import sys
 import threading
 from collections import Counter
@@ -22,6 +23,9 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _EACH = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 _SAMPLE = 10_000  # rows from which a column's look is learned
+
+_EXCEL_TELLS = re.compile(r"sep=([,;\t])(?=[\r\n])")
+"""Excel's own first line, which says what separates the fields."""
 
 _limit_lock = threading.Lock()
 
@@ -39,7 +43,10 @@ def read_delimited(path: Path, text: str, usual: str) -> Table:
         InputError: a quote that is never closed or that glues rows together, text after a closing quote, a wrong number
             of fields. Each names the line where the row begins.
     """
-    separator = _separator(text, usual)
+    if told := _EXCEL_TELLS.match(text):
+        separator, text = told[1], text[told.end() :]  # its line end stays, and so do the numbers of the lines
+    else:
+        separator = _separator(text, usual)
     records, spans = _parse(path, text, separator)
     if not records:
         raise InputError(f"{path} is empty: expected a line of column names, then rows")

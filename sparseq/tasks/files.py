@@ -17,7 +17,7 @@ from sparseq.reading import LARGE, brief, decode, lines_of, read_bytes
 from sparseq.tasks.delimited import read_delimited
 from sparseq.tasks.json_rows import read_json_rows
 from sparseq.tasks.parquet import read_parquet
-from sparseq.tasks.table import Record, Table
+from sparseq.tasks.table import Record, Table, name_list
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """The kinds of own file, each also with `.gz` after it."""
@@ -161,7 +161,7 @@ def open_glue_tsv(path: Path, columns: Sequence[str] | None = None, *, skip_bad:
             else:
                 raise InputError(
                     f"line {line} of {path} has {len(fields)} tab-separated fields: expected {len(header)} "
-                    f"({', '.join(header)})"
+                    f"({name_list(header)})"
                 )
 
     return Table(path, header, records(), errors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sparseq.errors import InputError
 from sparseq.tasks.spec import CUSTOM, Task
@@ -31,6 +32,7 @@ def whole(label: str) -> int | None:
     return int(found[1])
 
 
+@lru_cache(maxsize=4096)  # a column of labels has few different ones
 def _value(label: str) -> int | float | str:
     number = whole(label)
     if number is not None:

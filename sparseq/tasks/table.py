@@ -85,11 +85,10 @@ class Table:
         if any(NUMBER.fullmatch(name) or name.count(" ") > 3 for name in self.columns):
             shown = quoted(", ".join(self.columns))
             return f"its first line must name the columns, such as text and label, and reads {shown}"
-        names = ", ".join(name or quoted(name) for name in self.columns)
         folded = {name.casefold(): name for name in self.columns}
         close = difflib.get_close_matches(wanted.casefold()[:100], folded, n=1)
         hint = f" (did you mean {folded[close[0]]!r}?)" if close and wanted not in self.columns else ""
-        return f"its columns are {names}{hint}"
+        return f"its columns are {name_list(self.columns)}{hint}"
 
     def select(
         self,
@@ -153,6 +152,12 @@ class Table:
             raise InputError(
                 f"{self.unit} {line} of {self.path} has a number of too many digits in {column!r}"
             ) from None
+
+
+def name_list(columns: Sequence[str]) -> str:
+    """Names of columns for a message: the first few of many, and of a long one the begin."""
+    names = [(name if len(name) <= 60 else name[:57] + "...") or "''" for name in columns[:20]]
+    return ", ".join(names) + (", ..." if len(columns) > 20 else "")
 
 
 def shown_path(path: Path) -> str:

@@ -36,7 +36,7 @@ def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequenc
         InputError: see `open_table`; a missing column; no rows.
     """
     path = expanded(file)
-    if task.name in GLUE and text_columns is None and path.suffix.lower() == ".tsv":
+    if task.name in GLUE and text_columns is None and path.name.lower().endswith((".tsv", ".tsv.gz")):
         table = open_glue_tsv(path)
         if is_test_file(task, table):
             return table.select(LAYOUTS[task.name].text_columns, table.columns[0], allow_unlabelled=True)

@@ -160,12 +160,15 @@ def table_of(index: Sequence[str], predictions: Sequence[Prediction | None], suf
     return content.getvalue()
 
 
-def check_output(path: Path) -> Path:
-    """A path that predictions can be written to. Raises InputError for a folder, another suffix, no folder for it."""
+def check_output(path: Path, source: str | Path | None = None) -> Path:
+    """A path that predictions can be written to. Raises InputError for a folder, another suffix, no folder for it, and
+    for the file `source`, which is read."""
     if path.suffix.lower() not in TABLES:
         raise InputError(f"--out {path} has the suffix {path.suffix!r}: predictions are written as {', '.join(TABLES)}")
     if os.path.isdir(path):
         raise InputError(f"--out {path} is a folder: give a file")
+    if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+        raise InputError(f"--out {path} is the very file that is read: give another")
     if not os.path.isdir(path.parent):
         raise InputError(f"--out {path} is in a folder that is not there: make it first")
     return path

@@ -139,13 +139,13 @@ def test_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load_data("custom", train_file="train.csv", validation_file="dev.tsv", max_train_rows=100)
     assert data.summary() == [
         "1,234 training rows from train.csv, of which 100 are taken (separated by semicolons; 1 without text)",
-        "1 validation rows from dev.tsv",
+        "1 validation row from dev.tsv",
         "text in column 'text'",
         "3 classes: 0, 1, 2 (column 'label')",
         "metrics: accuracy (the score), macro_f1 (the mean over the classes)",
     ]
     elsewhere = load_data(data.task, validation_file=tmp_path / "dev.tsv", with_train=False)
-    assert elsewhere.summary()[0] == "1 validation rows from dev.tsv"
+    assert elsewhere.summary()[0] == "1 validation row from dev.tsv"
 
 
 def test_a_summary_of_many_classes_is_short(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Random tables, against what Python's csv and pyarrow make of them."""
 
 import csv
+import gzip
 import io
 import json
 import random
@@ -100,3 +101,41 @@ def test_glues_own_files_hold_anything_but_tabs_and_line_ends(tmp_path: Path) ->
         end = draw.choice(["\n", "\r\n", "\r"])
         (tmp_path / "dev.tsv").write_bytes(end.join("\t".join(row) for row in [["sentence", "label"], *rows]).encode())
         assert [list(fields) for _, fields in open_glue_tsv(tmp_path / "dev.tsv").records] == rows
+
+
+def damaged(draw: random.Random, content: bytes) -> bytes:
+    """Some bytes changed, taken out or put in."""
+    altered = bytearray(content)
+    for _ in range(draw.randrange(1, 5)):
+        place = draw.randrange(len(altered))
+        if (kind := draw.randrange(3)) == 0:
+            altered[place] = draw.randrange(256)
+        elif kind == 1 and len(altered) > 20:
+            del altered[place : place + draw.randrange(1, 9)]
+        else:
+            altered[place:place] = bytes(draw.randrange(256) for _ in range(3))
+    return bytes(altered)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv.gz", "a.json", "a.jsonl", "a.csv"])
+def test_a_damaged_file_is_read_or_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    objects = [{"text": "é, one", "label": row % 2} for row in range(6)]
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(objects), sink)
+    table = ("text,label\n" + '"é, one",1\nother,0\n' * 20).encode()
+    content = {
+        "a.parquet": sink.getvalue().to_pybytes(),
+        "a.csv.gz": gzip.compress(table),
+        "a.json": json.dumps(objects, indent=1).encode(),
+        "a.jsonl": "".join(json.dumps(one) + "\n" for one in objects).encode(),
+        "a.csv": table,
+    }[name]
+    draw, refused = random.Random(name), 0
+    for _ in range(150):
+        (tmp_path / name).write_bytes(damaged(draw, content))
+        try:
+            open_table(tmp_path / name).select(["text"], "label")
+        except InputError as error:
+            assert "\n" not in str(error) and name in str(error)
+            refused += 1
+    assert refused > 20

@@ -136,12 +136,15 @@ def test_stdin_in_its_own_encoding(
         (["--text-columns", "x"], "--text-columns names columns of --file"),
         (["--submission", "x"], "--submission is made from GLUE's test files"),
         (["--data-dir", "x"], "give --submission"),
+        (["--data-dir", "x", "--submission", __file__], "is a file: give a folder"),
+        (["--data-dir", "x", "--submission", "y"], "task 'custom' is none of GLUE's"),
         (["a", "--json", "--out", "x.tsv"], "give --out the suffix .jsonl"),
         (["a", "--out", "x.txt"], "the suffix '.txt': predictions are written as .tsv, .csv, .jsonl"),
         (["a", "--out", "missing/x.tsv"], "is in a folder that is not there"),
         (["a", "--text-pair", "b"], "task 'custom' reads one text, not 2, in text 1"),
         (["a", "\udcff"], "text 2 is not valid Unicode"),
         (["--file", "missing.csv"], "there is no file missing.csv"),
+        (["--file", "x.csv", "--text-columns", "a\0"], "--text-columns wants names separated by commas"),
     ],
     ids=str,
 )
@@ -173,8 +176,15 @@ def test_a_files_predictions(suffix: str, single: Path, capsys: pytest.CaptureFi
     assert [one["prediction"] for one in found] == [one.label for one in wanted]
     assert [float(one["value"]) for one in found] == pytest.approx([one.value for one in wanted], abs=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", out.name]
-    printed = given(capsys, "predict", single, "--file", file).splitlines()
+    printed = given(capsys, "predict", single, "--file", file, "--text-columns", " sentence ").splitlines()
     assert [line.split("\t")[0] for line in printed] == [one.label for one in wanted]
+
+
+def test_the_file_that_is_read_is_not_written(single: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.csv", [{"sentence": "good film"}])
+    before = file.read_bytes()
+    assert "the very file that is read" in refused(capsys, "predict", single, "--file", file, "--out", file)
+    assert file.read_bytes() == before
 
 
 def test_a_table_of_predictions_has_a_place_for_blank_lines(
