@@ -22,6 +22,8 @@ examples:
     sparseq compress --model tiny --train-file train.csv --validation-file dev.csv \\
       --text-columns review --label-column stars --methods qat --out runs/own
     sparseq compress --recipe runs/student/recipe.toml --sparsity 0.8 --out runs/sparser
+  what a run would do and how large the model would be, without doing it:
+    sparseq compress --recipe runs/student/recipe.toml --out runs/again --dry-run
   two processes:
     torchrun --nproc-per-node 2 -m sparseq.cli compress ...
 

@@ -37,6 +37,10 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> tuple[int, ...
         kept = tuple(layers)
         if not kept or len(set(kept)) != len(kept) or not all(0 <= i < total for i in kept):
             raise InputError(f"layers is {list(kept)}, but must list different numbers from 0 to {total - 1}")
+    try:
+        config.num_hidden_layers = total
+    except NotImplementedError as error:  # Funnel's configuration counts its layers by other numbers
+        raise InputError(f"{type(model).__name__} has no single number of layers to cut: leave out --layers") from error
     groups = getattr(config, "num_hidden_groups", None)
     if groups is None:
         _cut_stack(model, total, kept)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparseq.distill import HiddenStates
 from sparseq.nn import LAYERS, MaskedWeight, QuantSparseLinear, named_layers, pack, prunable
 from sparseq.nn.blocks import repeated_blocks
 from sparseq.nn.left_out import left_out
@@ -48,7 +49,6 @@ class Plan:
     pruned: tuple[str, ...]
     left_out: dict[str, tuple[str, ...]]
     quantized: tuple[str, ...]
-    parameters: int
     lines: tuple[str, ...]
 
 
@@ -116,7 +116,6 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
         pruned=tuple(pruned),
         left_out={why: tuple(names) for why, names in left.items()},
         quantized=tuple(quantized),
-        parameters=sum(p.numel() for p in student.parameters()),
         lines=(),
     )
     made = replace(made, lines=tuple(_lines(recipe, prepared, made, metrics)))
@@ -172,13 +171,11 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         )  # fmt: skip
     if recipe.uses("mp"):
         weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
-        yield from _section(
-            "pruning",
-            [f"{_count(made.pruned, 'linear layer')}, {weights:,} weights, to {recipe.sparsity:.0%} in pattern "
-             f"{recipe.pattern}, ranked {RANKED[recipe.scope]}",
-             advice.described_pruning(recipe, made.steps),
-             *(f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())],
-        )  # fmt: skip
+        what = _count(made.pruned, "layer" if recipe.prune_embeddings else "linear layer")
+        how = f"to {recipe.sparsity:.0%} in pattern {recipe.pattern}, ranked {RANKED[recipe.scope]}"
+        reasons = (f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())
+        when = advice.described_pruning(recipe, made.steps)
+        yield from _section("pruning", [f"{what}, {weights:,} weights, {how}", when, *reasons])
     if recipe.uses("qat"):
         start = f", from step {recipe.qat_start} on" if recipe.qat_start else ""
         others = left_out(prepared.student, (), ())
@@ -201,7 +198,9 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
 def _model(model: nn.Module, name: str) -> str:
     layers = getattr(model.config, "num_hidden_layers", None)
     numbers = [f"{layers} layers"] if layers else []
-    numbers.append(f"{size_report(model).parameters:,} parameters")
+    # the projections of the hidden-state loss are no part of the model that is left in the end
+    own = [layer for layer in size_report(model).layers if not layer.name.startswith(HiddenStates.name)]
+    numbers.append(f"{sum(layer.parameters for layer in own):,} parameters")
     packed = " (compressed)" if any(isinstance(m, tuple(LAYERS.values())) and not isinstance(m, MaskedWeight)
                                     for m in model.modules()) else ""  # fmt: skip
     return f"{type(model).__name__}{packed}, {', '.join(numbers)}, from {name}"

@@ -146,6 +146,23 @@ def test_layers_that_share_their_weights(family_dir: Callable[..., Path]) -> Non
     assert keep_layers(two, 2) == (0, 2)
 
 
+def test_a_model_whose_layers_cannot_be_cut_is_refused() -> None:
+    from transformers import FunnelConfig, FunnelForSequenceClassification
+
+    config = FunnelConfig(vocab_size=30, d_model=16, n_head=2, d_head=8, d_inner=16, block_sizes=[1, 1])
+    with pytest.raises(InputError, match="FunnelForSequenceClassification has no single number of layers to cut"):
+        keep_layers(FunnelForSequenceClassification(config), 1)
+
+
+def test_longformers_windows_are_cut_with_its_layers() -> None:
+    from transformers import LongformerConfig, LongformerForSequenceClassification
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
+    model = LongformerForSequenceClassification(LongformerConfig(vocab_size=30, attention_window=[4, 6, 8], **shape))
+    keep_layers(model, (0, 2))
+    assert model.config.attention_window == [4, 8]
+
+
 def test_what_cannot_be_saved_is_refused_before_training(
     family_dir: Callable[..., Path], make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
