@@ -2,7 +2,9 @@
 
 import errno
 import io
+import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +86,81 @@ def test_evaluate_and_size(finished: tuple[list[str], Path], capsys: pytest.Capt
     assert f"{result.stored_bytes:,}" in capsys.readouterr().out
 
 
+def test_quiet_and_json_are_for_programs(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = [*finished[0][:-1], str(tmp_path / "other"), "--max-train-rows", "8"]
+    assert main([*command, "--quiet", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and said.out.count("\n") == 1
+    found = json.loads(said.out)
+    result = RunResult.from_folder(tmp_path / "other")
+    assert found["score"] == result.score and found["out"] == result.out and found["finished_before"] is False
+    assert set(result.as_dict()) <= set(found)
+    assert main([*command, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["finished_before"] is True and "finished before" in said.err
+    assert main([*command, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "score of the saved model" in said.out and "next:" not in said.out
+    assert main(["size", result.out, "--json"]) == 0
+    sizes = json.loads(capsys.readouterr().out)
+    assert sizes["stored_bytes"] == result.stored_bytes and sizes["layers"][0]["name"]
+    assert main([*command, "--quiet", "--seed", "9"]) == 2  # an error is said all the same
+    assert capsys.readouterr().err.startswith("sparseq: error: ")
+    assert not {"quiet", "json", "dry_run"} & set(Recipe.settings())
+
+
+def test_a_dry_run_writes_nothing(
+    finished: tuple[list[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tiny_teacher_dir: Path,
+) -> None:
+    monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path / "cache"))
+    command = [
+        *finished[0][:-1], str(tmp_path / "new"), "--teacher", str(tiny_teacher_dir), "--methods", "qat,kd,mp",
+        "--activation", "static", "--hidden-loss", "1", "--layers", "1", "--max-length", "10",
+    ]  # fmt: skip
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    for heading in ("data", "student", "teacher", "pruning", "quantized", "training"):
+        assert any(line.startswith(f"{heading} ") for line in said.err.splitlines()), heading
+    assert "nothing was trained or written" in said.out
+    assert main([*command, "--dry-run", "--json", "--quiet"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert said.err == "" and found["dry_run"] is True
+    assert list(tmp_path.iterdir()) == []
+    assert main([*command, "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name in ("steps", "rows", "parameters", "nonzero", "paper_bytes", "stored_bytes", "teacher_score"):
+        assert found[name] == result[name], name
+    assert main([*command, "--dry-run", "--lr", "1"]) == 2
+    assert "already holds another run" in capsys.readouterr().err
+
+
+def test_what_comes_next_can_be_pasted(
+    finished: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Folders have spaces and quotes, and a teacher's next step is a student."""
+    out = tmp_path / "my 'run'"
+    command = [*finished[0][:-1], str(out), "--methods", "none", "--max-train-rows", "8", "--max-length", "24"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    following = [shlex.split(line) for line in lines[lines.index("next:") + 1 :] if line.startswith("    ")]
+    assert [words[:2] for words in following] == [
+        ["sparseq", name] for name in ("predict", "evaluate", "size", "compress")
+    ]
+    for words in following[:3]:
+        assert main(words[1:]) == 0
+    assert main([*following[3][1:], "--dry-run", "--quiet"]) == 0
+    student = following[3]
+    assert student[student.index("--model") + 1] == student[student.index("--teacher") + 1] == str(out)
+    assert student[student.index("--max-length") + 1] == "24"
+
+
 def commands(out: Path) -> list[list[str]]:
     return [["evaluate", str(out)], ["predict", str(out), "good"], ["size", str(out)]]
 
@@ -132,7 +209,7 @@ def test_a_disk_that_is_full(
         patch.setattr("sparseq.checkpoint.save", full)
         assert main(command) == 1
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == "sparseq: error: No space left on device: model.safetensors"
+    assert said[-1].startswith("sparseq: error: cannot write ") and "No space left on device" in said[-1]
     assert main(command) == 0
 
 

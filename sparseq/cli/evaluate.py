@@ -24,14 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from sparseq.train import evaluate
-    from sparseq.train.settings import names
+    from sparseq.train import Recipe, evaluate
 
+    columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns)
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,
         validation_file=arguments.validation_file,
-        text_columns=names(arguments.text_columns),
+        text_columns=columns,
         label_column=arguments.label_column,
         max_validation_rows=arguments.max_validation_rows,
     )

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
-    from sparseq.train.settings import names
+    from sparseq.train.recipe import Recipe
 
     out = check_output(expanded(arguments.out)) if arguments.out else None
     predictor = Predictor(arguments.folder)
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         _give(arguments, out, index, found)
         return 0
     if arguments.file:
-        columns = names(arguments.text_columns)
+        columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns)
         predicted = [predict_file(predictor, arguments.file, columns or None)]
     else:
         predicted = predict_glue_tests(predictor, arguments.data_dir)
