@@ -18,7 +18,7 @@ from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
 # Settings that are younger than the first runs' folders -> what was done without them.
-_BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0}
+_BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
 # What the recipe in a run's folder always names, and hardly any other.
 _OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
@@ -66,7 +66,7 @@ class Recipe:
                               choices=("dynamic", "static"))
     scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
                          choices=("max", "lsq"))
-    calibration: str = setting("max", text, QAT, "what a static range ends at: the largest magnitude, the batches' "
+    calibration: str = setting("average", text, QAT, "what a static range ends at: the largest magnitude, the batches' "
                                "average, a percentile (99.99), or where the squared error is least",
                                choices=("max", "average", "percentile", "mse"))
     qat_start: int = setting(0, whole(), QAT, "quantize from this step on; one past the last step is post-training "

@@ -88,7 +88,7 @@ def test_evaluate_and_predict_agree_with_the_run(
         {"bits": 4},
         {"bits": 16},
         {"activation": "static"},
-        {"activation": "static", "calibration": "average"},
+        {"activation": "static", "calibration": "max"},
         {"activation": "static", "calibration": "percentile", "qat_start": 3},
         {"activation": "static", "calibration": "mse", "qat_start": 1000},
         {"scope": "lamp", "pattern": "unstructured", "lr": "auto"},
