@@ -68,10 +68,10 @@ class Lexicon:
             self._readings[word] = tuple(weighed)
         return self._readings[word]
 
-    def is_noun(self, word: str) -> bool:
-        """Whether a word is most often a noun."""
+    def is_mostly(self, pos: Pos, word: str) -> bool:
+        """Whether a word is most often of this part of speech."""
         weighed = self.weighed(word) if PLAIN.fullmatch(word) and word not in self.stop_words else ()
-        return bool(weighed) and max(weighed, key=lambda pair: pair[1])[0].pos == "noun"
+        return bool(weighed) and max(weighed, key=lambda pair: pair[1])[0].pos == pos
 
     def is_name(self, word: str) -> bool:
         """Whether a lower-case word is a name, or is in no dictionary as most names are ("shanghai", "spielberg")."""
@@ -131,8 +131,8 @@ class Lexicon:
             return
         for sense, offset in enumerate(self.wordnet.offsets(lemma, pos)):
             share = self._sense_share(lemma, pos, sense)
-            if share < _POSSIBLE_SENSE:
-                continue
+            if share < _POSSIBLE_SENSE or (pos in ("noun", "verb") and (sense or share < _LIKELY_SENSE)):
+                continue  # nouns and verbs that stand in the same places ("level", "degree") often mean other things
             synset = self.wordnet.synset(pos, offset)
             own = next((word for word in synset.words if word.lemma.lower() == lemma), None)
             if own is None or own.lemma != lemma or synset.instance:
@@ -179,8 +179,10 @@ class Lexicon:
                 continue
             if pos == "noun" and lemma.endswith(("ing", "ness")) and not own.lemma.endswith(("ing", "ness")):
                 continue
+            if pos == "noun" and lemma.endswith("s") and inflect(self.wordnet, lemma, pos, "plural") is None:
+                continue  # takes a plural verb ("surroundings")
             share = self._sense_share(lemma, pos, self.wordnet.offsets(lemma, pos).index(offset))
-            if share < _POSSIBLE_SENSE:
+            if share < (_POSSIBLE_SENSE if pos in ("adj", "adv") else _LIKELY_SENSE):
                 continue
             if pos == "adj" and self._degree(lemma) != self._degree(own.lemma):
                 continue

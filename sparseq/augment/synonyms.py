@@ -65,8 +65,9 @@ class SynonymAugmenter:
     certain). A verb must take the same sentence frames. It must be common: tagged by WordNet's annotators.
 
     What texts add. `augment_dataset` counts the words of its texts (`WordUsage`). Where they have 20,000 or more, a
-    synonym must be common in them instead; meanings down to 30 % of the uses count if the two words stand in the same
-    places of the texts; and what is a phrase or a title there stays ("big screen").
+    synonym must be common in them instead; less frequent meanings of adjectives and adverbs, down to 30 % of their
+    uses, count if the two words stand in the same places of the texts; and what is a phrase or a title there stays
+    ("big screen").
 
     Case, spacing and punctuation stay as they are.
 
@@ -212,7 +213,9 @@ class SynonymAugmenter:
             return ("verb",)
         if before in SUBJECTS or before in MODALS or (before == "to" and after in OBJECT_STARTS):
             return ("noun", "adj")
-        return ("noun", "verb") if before in INTENSIFIERS else ()
+        if before in INTENSIFIERS:
+            return ("noun", "verb")
+        return ("verb",) if self._lexicon.is_mostly("adj", before) else ()
 
     def _bound(self, reading: Reading, before: str, after: str) -> bool:
         """Whether the words beside bind the word itself, and not any that means the same."""
@@ -220,7 +223,7 @@ class SynonymAugmenter:
             return "as" in (before, after) or after in DENIALS  # "as soon as", "simply no"
         if reading.pos in ("verb", "adj") and (after in GOVERNED or after.endswith("ing")):
             return True
-        if reading.pos == "noun" and (after == "to" or self._lexicon.is_noun(after)):
+        if reading.pos == "noun" and (after == "to" or self._lexicon.is_mostly("noun", after)):
             return True
         return reading.pos != "verb" and any(self._lexicon.is_name(word) for word in (before, after) if word)
 
