@@ -52,7 +52,7 @@ class Lexicon:
         self._readings: dict[str, tuple[tuple[Reading, float], ...]] = {}
         self._synonyms: dict[Reading, tuple[Synonym, ...]] = {}
         self._has_synonyms: dict[str, bool] = {}
-        self._bases: dict[str, tuple[str, ...]] = {}
+        self._bases: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._named: dict[str, bool] = {}
         ends = [lemma.split(" ") for lemma in wordnet.collocations]
         self._starts = frozenset(words[0] for words in ends)
@@ -95,24 +95,24 @@ class Lexicon:
             self._has_synonyms[word] = any(self.synonyms(reading) for reading, _ in self.weighed(word))
         return self._has_synonyms[word]
 
-    def collocated(self, words: list[str]) -> set[int]:
-        """Numbers of the words that are part of a multiword entry of WordNet ("high school", "all in all")."""
-        found: set[int] = set()
-        bases = [self._forms(word) for word in words]
-        starting = [any(base in self._starts for base in forms) for forms in bases]
-        ending = [any(base in self._ends for base in forms) for forms in bases]
-        for first, starts in enumerate(starting):
-            for last in range(first + 1, min(len(words), first + _LONGEST_COLLOCATION)) if starts else ():
-                if ending[last]:
-                    middle = words[first + 1 : last]
-                    phrases = (" ".join([s, *middle, e]) for s in bases[first] for e in bases[last])
-                    if any(phrase in self.wordnet.collocations for phrase in phrases):
-                        found.update(range(first, last + 1))
-        return found
+    def collocated(self, words: list[str], i: int) -> bool:
+        """Whether word number `i` is part of a multiword entry of WordNet ("high school", "all in all")."""
+        for first in range(max(0, i - _LONGEST_COLLOCATION + 1), i + 1):
+            starts, _ = self._phrase_ends(words[first])
+            for last in range(max(i, first + 1), min(len(words), first + _LONGEST_COLLOCATION)) if starts else ():
+                _, ends = self._phrase_ends(words[last])
+                middle = words[first + 1 : last]
+                phrases = (" ".join([start, *middle, end]) for start in starts for end in ends)
+                if any(phrase in self.wordnet.collocations for phrase in phrases):
+                    return True
+        return False
 
-    def _forms(self, word: str) -> tuple[str, ...]:
+    def _phrase_ends(self, word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those of a word and its base forms that begin, and that end, a multiword entry."""
         if word not in self._bases:
-            self._bases[word] = tuple({word: None, **{reading.lemma: None for reading, _ in self.weighed(word)}})
+            bases = tuple({word: None, **{reading.lemma: None for reading, _ in self.weighed(word)}})
+            starts = tuple(base for base in bases if base in self._starts)
+            self._bases[word] = starts, tuple(base for base in bases if base in self._ends)
         return self._bases[word]
 
     def synonyms(self, reading: Reading) -> tuple[Synonym, ...]:

@@ -148,21 +148,17 @@ class SynonymAugmenter:
             usage: of the texts that this one is from; where it is enough, a synonym must be common there.
         """
         found = []
-        present: set[str] = set()
-        collocated: set[int] | None = None
+        words = [token.word for token in tokens]
         for i, token in enumerate(tokens):
             if not self._may_be_replaced(token.word) or is_name(text, tokens, i):
                 continue
             reading = self._likely_reading(token)
             if reading is None or reading.lemma in self.stop_words or reading.lemma in self.protected:
                 continue
-            present = present or {t.word for t in tokens}
-            options = tuple(s for s in self._fitting(token, reading, usage) if s.form not in present)
-            if not options:
+            options = tuple(s for s in self._fitting(token, reading, usage) if s.form not in words)
+            if not options or self._lexicon.collocated(words, i):
                 continue
-            if collocated is None:
-                collocated = self._lexicon.collocated([t.word for t in tokens])
-            if i not in collocated and not (usage is not None and usage.enough and usage.phrase(token)):
+            if usage is None or not usage.enough or not usage.phrase(token):
                 found.append(Site(token, reading.lemma, options))
         return found
 
