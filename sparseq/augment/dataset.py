@@ -139,32 +139,37 @@ def _bounded(copies: Sequence[_Copy], max_share: float, seed: int) -> list[tuple
 
 def _choose(copies: Sequence[_Copy], order: Sequence[int], bound: int) -> list[tuple[tuple[_Choice, ...], ...]]:
     """Follows the plans, no word more than `bound` times: a site that may not be used makes room for the next one."""
-    replacing: Counter[str] = Counter()
-    replacements: Counter[str] = Counter()
+    uses: tuple[Counter[str], Counter[str]] = Counter(), Counter()  # of words replaced, and of replacements
     chosen: list[tuple[tuple[_Choice, ...], ...]] = [()] * len(copies)
+    several = len({copy.row for copy in copies}) < len(copies)
     seen: set[tuple[int, tuple[tuple[tuple[int, str], ...], ...]]] = set()
     for number in order:
         copy = copies[number]
-        taken: list[tuple[_Choice, ...]] = []
-        here: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-        for plan in copy.plans:
-            part: list[_Choice] = []
-            for site in plan.sites:
-                if len(part) == plan.number:
-                    break
-                if replacing[site.lemma] + here[0][site.lemma] >= bound:
-                    continue
-                for synonym in site.options:
-                    if replacements[synonym.lemma] + here[1][synonym.lemma] < bound:
-                        part.append((site, synonym))
-                        here[0][site.lemma] += 1
-                        here[1][synonym.lemma] += 1
-                        break
-            taken.append(tuple(part))
-        key = copy.row, tuple(tuple(sorted((s.token.start, y.form) for s, y in part)) for part in taken)
-        if any(taken) and key not in seen:
+        taken = tuple(_follow(plan, bound, uses) for plan in copy.plans)
+        if several and any(taken):
+            key = copy.row, tuple(tuple(sorted((s.token.start, y.form) for s, y in part)) for part in taken)
+            if key in seen:
+                for site, synonym in (choice for part in taken for choice in part):
+                    uses[0][site.lemma] -= 1
+                    uses[1][synonym.lemma] -= 1
+                continue
             seen.add(key)
-            chosen[number] = tuple(taken)
-            replacing.update(here[0])
-            replacements.update(here[1])
+        if any(taken):
+            chosen[number] = taken
     return chosen
+
+
+def _follow(plan: Plan, bound: int, uses: tuple[Counter[str], Counter[str]]) -> tuple[_Choice, ...]:
+    """Takes as many sites as the plan has replacements, each with the first synonym that is not used up yet."""
+    taken: list[_Choice] = []
+    for site in plan.sites:
+        if len(taken) == plan.number:
+            break
+        if uses[0][site.lemma] >= bound:
+            continue
+        synonym = next((option for option in site.options if uses[1][option.lemma] < bound), None)
+        if synonym is not None:
+            taken.append((site, synonym))
+            uses[0][site.lemma] += 1
+            uses[1][synonym.lemma] += 1
+    return tuple(taken)

@@ -52,7 +52,7 @@ class Lexicon:
         self._readings: dict[str, tuple[tuple[Reading, float], ...]] = {}
         self._synonyms: dict[Reading, tuple[Synonym, ...]] = {}
         self._has_synonyms: dict[str, bool] = {}
-        self._bases: dict[str, tuple[str, ...]] = {}
+        self._bases: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         self._named: dict[str, bool] = {}
         ends = [lemma.split(" ") for lemma in wordnet.collocations]
         self._starts = frozenset(words[0] for words in ends)
@@ -68,10 +68,10 @@ class Lexicon:
             self._readings[word] = tuple(weighed)
         return self._readings[word]
 
-    def is_noun(self, word: str) -> bool:
-        """Whether a word is most often a noun."""
+    def is_mostly(self, pos: Pos, word: str) -> bool:
+        """Whether a word is most often of this part of speech."""
         weighed = self.weighed(word) if PLAIN.fullmatch(word) and word not in self.stop_words else ()
-        return bool(weighed) and max(weighed, key=lambda pair: pair[1])[0].pos == "noun"
+        return bool(weighed) and max(weighed, key=lambda pair: pair[1])[0].pos == pos
 
     def is_name(self, word: str) -> bool:
         """Whether a lower-case word is a name, or is in no dictionary as most names are ("shanghai", "spielberg")."""
@@ -95,24 +95,24 @@ class Lexicon:
             self._has_synonyms[word] = any(self.synonyms(reading) for reading, _ in self.weighed(word))
         return self._has_synonyms[word]
 
-    def collocated(self, words: list[str]) -> set[int]:
-        """Numbers of the words that are part of a multiword entry of WordNet ("high school", "all in all")."""
-        found: set[int] = set()
-        bases = [self._forms(word) for word in words]
-        starting = [any(base in self._starts for base in forms) for forms in bases]
-        ending = [any(base in self._ends for base in forms) for forms in bases]
-        for first, starts in enumerate(starting):
-            for last in range(first + 1, min(len(words), first + _LONGEST_COLLOCATION)) if starts else ():
-                if ending[last]:
-                    middle = words[first + 1 : last]
-                    phrases = (" ".join([s, *middle, e]) for s in bases[first] for e in bases[last])
-                    if any(phrase in self.wordnet.collocations for phrase in phrases):
-                        found.update(range(first, last + 1))
-        return found
+    def collocated(self, words: list[str], i: int) -> bool:
+        """Whether word number `i` is part of a multiword entry of WordNet ("high school", "all in all")."""
+        for first in range(max(0, i - _LONGEST_COLLOCATION + 1), i + 1):
+            starts, _ = self._phrase_ends(words[first])
+            for last in range(max(i, first + 1), min(len(words), first + _LONGEST_COLLOCATION)) if starts else ():
+                _, ends = self._phrase_ends(words[last])
+                middle = words[first + 1 : last]
+                phrases = (" ".join([start, *middle, end]) for start in starts for end in ends)
+                if any(phrase in self.wordnet.collocations for phrase in phrases):
+                    return True
+        return False
 
-    def _forms(self, word: str) -> tuple[str, ...]:
+    def _phrase_ends(self, word: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those of a word and its base forms that begin, and that end, a multiword entry."""
         if word not in self._bases:
-            self._bases[word] = tuple({word: None, **{reading.lemma: None for reading, _ in self.weighed(word)}})
+            bases = tuple({word: None, **{reading.lemma: None for reading, _ in self.weighed(word)}})
+            starts = tuple(base for base in bases if base in self._starts)
+            self._bases[word] = starts, tuple(base for base in bases if base in self._ends)
         return self._bases[word]
 
     def synonyms(self, reading: Reading) -> tuple[Synonym, ...]:
@@ -131,8 +131,8 @@ class Lexicon:
             return
         for sense, offset in enumerate(self.wordnet.offsets(lemma, pos)):
             share = self._sense_share(lemma, pos, sense)
-            if share < _POSSIBLE_SENSE:
-                continue
+            if share < _POSSIBLE_SENSE or (pos in ("noun", "verb") and (sense or share < _LIKELY_SENSE)):
+                continue  # nouns and verbs that stand in the same places ("level", "degree") often mean other things
             synset = self.wordnet.synset(pos, offset)
             own = next((word for word in synset.words if word.lemma.lower() == lemma), None)
             if own is None or own.lemma != lemma or synset.instance:
@@ -179,8 +179,10 @@ class Lexicon:
                 continue
             if pos == "noun" and lemma.endswith(("ing", "ness")) and not own.lemma.endswith(("ing", "ness")):
                 continue
+            if pos == "noun" and lemma.endswith("s") and inflect(self.wordnet, lemma, pos, "plural") is None:
+                continue  # takes a plural verb ("surroundings")
             share = self._sense_share(lemma, pos, self.wordnet.offsets(lemma, pos).index(offset))
-            if share < _POSSIBLE_SENSE:
+            if share < (_POSSIBLE_SENSE if pos in ("adj", "adv") else _LIKELY_SENSE):
                 continue
             if pos == "adj" and self._degree(lemma) != self._degree(own.lemma):
                 continue

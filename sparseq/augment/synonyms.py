@@ -65,8 +65,9 @@ class SynonymAugmenter:
     certain). A verb must take the same sentence frames. It must be common: tagged by WordNet's annotators.
 
     What texts add. `augment_dataset` counts the words of its texts (`WordUsage`). Where they have 20,000 or more, a
-    synonym must be common in them instead; meanings down to 30 % of the uses count if the two words stand in the same
-    places of the texts; and what is a phrase or a title there stays ("big screen").
+    synonym must be common in them instead; less frequent meanings of adjectives and adverbs, down to 30 % of their
+    uses, count if the two words stand in the same places of the texts; and what is a phrase or a title there stays
+    ("big screen").
 
     Case, spacing and punctuation stay as they are.
 
@@ -147,21 +148,17 @@ class SynonymAugmenter:
             usage: of the texts that this one is from; where it is enough, a synonym must be common there.
         """
         found = []
-        present: set[str] = set()
-        collocated: set[int] | None = None
+        words = [token.word for token in tokens]
         for i, token in enumerate(tokens):
             if not self._may_be_replaced(token.word) or is_name(text, tokens, i):
                 continue
             reading = self._likely_reading(token)
             if reading is None or reading.lemma in self.stop_words or reading.lemma in self.protected:
                 continue
-            present = present or {t.word for t in tokens}
-            options = tuple(s for s in self._fitting(token, reading, usage) if s.form not in present)
-            if not options:
+            options = tuple(s for s in self._fitting(token, reading, usage) if s.form not in words)
+            if not options or self._lexicon.collocated(words, i):
                 continue
-            if collocated is None:
-                collocated = self._lexicon.collocated([t.word for t in tokens])
-            if i not in collocated and not (usage is not None and usage.enough and usage.phrase(token)):
+            if usage is None or not usage.enough or not usage.phrase(token):
                 found.append(Site(token, reading.lemma, options))
         return found
 
@@ -212,7 +209,9 @@ class SynonymAugmenter:
             return ("verb",)
         if before in SUBJECTS or before in MODALS or (before == "to" and after in OBJECT_STARTS):
             return ("noun", "adj")
-        return ("noun", "verb") if before in INTENSIFIERS else ()
+        if before in INTENSIFIERS:
+            return ("noun", "verb")
+        return ("verb",) if self._lexicon.is_mostly("adj", before) else ()
 
     def _bound(self, reading: Reading, before: str, after: str) -> bool:
         """Whether the words beside bind the word itself, and not any that means the same."""
@@ -220,7 +219,7 @@ class SynonymAugmenter:
             return "as" in (before, after) or after in DENIALS  # "as soon as", "simply no"
         if reading.pos in ("verb", "adj") and (after in GOVERNED or after.endswith("ing")):
             return True
-        if reading.pos == "noun" and (after == "to" or self._lexicon.is_noun(after)):
+        if reading.pos == "noun" and (after == "to" or self._lexicon.is_mostly("noun", after)):
             return True
         return reading.pos != "verb" and any(self._lexicon.is_name(word) for word in (before, after) if word)
 

@@ -1,6 +1,7 @@
 """Words of a text, their places and their capitals."""
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 # A word with its apostrophes and hyphens is one token ("don't", "n't", "half-baked"), so no part of it is replaced.
@@ -25,16 +26,15 @@ class Token(NamedTuple):
 
 def split(text: str) -> list[Token]:
     """The words of a text in order."""
-    tokens: list[Token] = []
-    for match in _TOKEN.finditer(text):
-        start, end = match.span()
-        word = match[0].lower()
-        before = ""
-        if tokens and text[tokens[-1].end : start].isspace():
-            before = tokens[-1].word
-            tokens[-1] = tokens[-1]._replace(after=word)
-        tokens.append(Token(start, end, match[0], word, before))
-    return tokens
+    found = [(*match.span(), match[0]) for match in _TOKEN.finditer(text)]
+    words = [one.lower() for *_, one in found]
+    apart = [not text[one[1] : other[0]].isspace() for one, other in pairwise(found)]
+    befores = ["", *("" if far else word for word, far in zip(words, apart, strict=False))]
+    afters = [*("" if far else word for word, far in zip(words[1:], apart, strict=False)), ""]
+    return [
+        Token(start, end, one, word, before, after)
+        for (start, end, one), word, before, after in zip(found, words, befores, afters, strict=False)
+    ]
 
 
 def pieces(text: str) -> list[str]:

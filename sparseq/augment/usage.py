@@ -17,7 +17,7 @@ _SHARE_OF_WORD = 0.05
 _FEWEST_MEETINGS = 3
 _SHARE_OF_MEETINGS = 0.2
 # Two words are alike when the cosine of their neighbours is this or more.
-_LIKENESS = 0.08
+_LIKENESS = 0.12
 # More characters than this are not counted: every so manieth text is, then.
 _MOST_CHARACTERS = 8_000_000
 

@@ -199,7 +199,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         told = ""
         if recipe.augment_copies:
             rows, stats = _augmented(recipe, rows)
-            reached = f"{stats.rate:.1%} of words replaced (asked {recipe.augment_rate:.3g})"
+            reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
             told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length
         tokens = tokenise(rows, *reading, prepared.student)

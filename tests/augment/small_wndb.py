@@ -37,6 +37,7 @@ MEANINGS = [
     Meaning("noun", ["Shanghai"], [2], instance=True),
     Meaning("noun", ["noon", "midday"], [20, 9]),
     Meaning("noun", ["man"], [90]),
+    Meaning("noun", ["setting", "surroundings"], [9, 9]),
     Meaning("noun", ["motion"], [30]),
     Meaning("noun", ["picture"], [30]),
     Meaning("noun", ["beryllium", "be"], [1, 0]),
@@ -65,7 +66,7 @@ MEANINGS = [
     Meaning("adj", ["difficult", "hard"], [40, 30]),
     Meaning("adv", ["gorgeously"], [0], source="gorgeous"),
     Meaning("adv", ["beautifully"], [9], source="beautiful"),
-    Meaning("adv", ["simply", "merely"], [60, 50]),
+    Meaning("adv", ["surely", "certainly"], [60, 50]),
     Meaning("adv", ["quickly", "rapidly"], [30, 15]),
     Meaning("adv", ["not", "non"], [900, 1]),
 ]

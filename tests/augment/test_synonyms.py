@@ -32,6 +32,7 @@ def test_forms_are_kept(every: Replace) -> None:
     assert every("two movies") == "two films"
     assert every("she bought it quickly") == "she purchased it rapidly"
     assert every("he hates stories") == "he detests tales"
+    assert every("the setting is") == "the setting is"  # not "surroundings is"
     assert every("they are stopping .") == "they are ceasing ."
 
 
@@ -93,8 +94,8 @@ def test_names_in_lower_case_and_what_stands_beside_them(every: Replace) -> None
 
 def test_adverbs_that_others_cannot_stand_for(every: Replace) -> None:
     assert every("it ends quickly .") == "it ends rapidly ."
-    assert every("it is simply here") == "it is merely here"
-    for bound in ("as quickly as that", "it is simply no use", "simply not"):
+    assert every("it is surely here") == "it is certainly here"
+    for bound in ("as quickly as that", "it is surely no use", "surely not"):
         assert every(bound) == bound
 
 
@@ -108,6 +109,7 @@ def test_part_of_speech_from_both_neighbours(every: Replace) -> None:
     assert every("they could answer it") == "they could reply it"
     assert every("to answer this") == "to reply this"
     assert every("very big") == "very large"
+    assert every("big answers .") == "large responses ."
 
 
 def sites(augmenter: SynonymAugmenter, text: str, usage: WordUsage) -> dict[str, set[str]]:
@@ -148,8 +150,8 @@ def test_texts_say_which_meanings_are_alike(small: WordNet) -> None:
     alike = [f"{place} {word} x{place}" for place in places for word in ("funny", "amusing")]
     unlike = [f"{place}{word} {word} x{word}" for place in places for word in ("funny", "amusing")]
     augmenter = SynonymAugmenter(small)
-    assert sites(augmenter, "this funny one", WordUsage([*filler, *alike, "strange"] * 2)) == {"funny": {"amusing"}}
-    assert sites(augmenter, "this funny one", WordUsage([*filler, *unlike, "strange"] * 2)) == {}
+    assert sites(augmenter, "this funny one", WordUsage([*filler, *alike] * 2)) == {"funny": {"amusing"}}
+    assert sites(augmenter, "this funny one", WordUsage([*filler, *unlike] * 2)) == {}
 
 
 def test_protected_words_and_stop_words(small: WordNet) -> None:

@@ -109,13 +109,26 @@ def test_copies_have_a_weight_of_their_own(make_recipe: Callable[..., Recipe], w
     assert compress(recipe).steps == -(-len(rows) // 8)
 
 
+def test_the_rate_that_was_reached_is_said(
+    make_recipe: Callable[..., Recipe], wndb: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(methods="none", augment_copies=1, augment_rate=0.9, wordnet=str(wndb)).validate()
+    prepared = prepare.prepare(recipe)
+    rows = prepare.tokenised_rows(recipe, prepared, Reporter()).texts
+    _, stats = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
+    assert 0 < stats.rate < 0.9
+    said = f"{len(rows)} training rows ({stats.copies} of them copies, {100 * stats.rate:.3g} % of words replaced"
+    assert f"{said} (asked 90 %))" in capsys.readouterr().err
+
+
 def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
     make_recipe: Callable[..., Recipe], wndb: Path, tiny_teacher_dir: Path
 ) -> None:
     recipe = make_recipe(methods="kd", augment_copies=1, augment_rate=1.0, wordnet=str(wndb)).validate()
     prepared = prepare.prepare(recipe)
     rows = prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
-    texts = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
+    texts, stats = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
+    assert stats.copies == len(texts) - 66 and 0 < stats.rate < 1
     assert len(rows) == len(texts) > 66
     teacher, tokenizer = load_model(str(tiny_teacher_dir), num_labels=2, teacher=True)
     for number in (0, 65, 66, len(rows) - 1):
@@ -124,7 +137,7 @@ def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
             wanted = teacher(**batch).logits[0]
         torch.testing.assert_close(torch.tensor(rows[number]["teacher_logits"]), wanted, rtol=1e-4, atol=1e-5)
     protecting = recipe.replace(protected_words="film,movie,story,tale")
-    kept = prepare._augmented(protecting, prepared.data.train)  # type: ignore[arg-type]
+    kept, _ = prepare._augmented(protecting, prepared.data.train)  # type: ignore[arg-type]
     assert len(kept) < len(texts)
     assert digest_texts([kept["text_a"]]) != digest_texts([texts["text_a"]])
 
