@@ -5,6 +5,16 @@ The sizes and counts need no transformers; `config_for` and `load_model` import 
 
 from .cutting import keep_layers
 from .loading import load_model, load_tokenizer
-from .sizes import SIZES, ParameterCounts, SizeSpec, config_for, count
+from .sizes import BERT_VOCABULARY, SIZES, ParameterCounts, SizeSpec, config_for, count
 
-__all__ = ["SIZES", "ParameterCounts", "SizeSpec", "config_for", "count", "keep_layers", "load_model", "load_tokenizer"]
+__all__ = [
+    "BERT_VOCABULARY",
+    "SIZES",
+    "ParameterCounts",
+    "SizeSpec",
+    "config_for",
+    "count",
+    "keep_layers",
+    "load_model",
+    "load_tokenizer",
+]

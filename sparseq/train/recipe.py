@@ -47,10 +47,11 @@ class Recipe:
     methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd and mp, separated by commas; none is "
                                        "plain fine-tuning, which also makes teachers", metavar="LIST")
 
-    task: str | None = setting(None, text, DATA, "a GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli or rte")
+    task: str | None = setting(None, text, DATA, "a GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli")
     data_dir: str | None = setting(None, text, DATA, "folder with the task in the classic GLUE layout; without it the "
                                    "data comes from the hub's nyu-mll/glue", metavar="DIR")
-    train_file: str | None = setting(None, text, DATA, "your own training rows: .csv, .tsv or .jsonl", metavar="FILE")
+    train_file: str | None = setting(None, text, DATA, "your own training rows: .csv, .tsv, .jsonl, .json or "
+                                     ".parquet", metavar="FILE")
     validation_file: str | None = setting(None, text, DATA, "your own validation rows", metavar="FILE")
     text_columns: tuple[str, ...] = setting((), names, DATA, "your files' text column, or two for sentence pairs",
                                             metavar="A[,B]")
