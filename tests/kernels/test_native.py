@@ -34,7 +34,8 @@ def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path):
     done = in_a_new_process(code, tmp_path, PATH="", CC="")
     assert done.stdout.split("\n")[:2] == ["[[127, 127]]", "cpu"]
     assert "slower than its backend 'native': no C compiler was found" in done.stderr
-    forced = in_a_new_process("import sparseq_kernels; sparseq_kernels.backend()", tmp_path, PATH="", CC="", SPARSEQ_BACKEND="native")
+    code = "import sparseq_kernels; sparseq_kernels.backend()"
+    forced = in_a_new_process(code, tmp_path, PATH="", CC="", SPARSEQ_BACKEND="native")
     assert "backend 'native' cannot run here: no C compiler was found" in forced.stderr
 
 
