@@ -115,16 +115,28 @@ sys.exit(main({argv!r}))
     assert "torch" not in done.stderr
 
 
-@pytest.mark.parametrize("first", ["sparseq", "sparseq_kernels", "sparseq_kernels.formats", "sparseq_kernels.errors"])
+NEED_TORCH = "formats", "dtypes", "cache", "tiles", "reference.int8_linear", "checks.inference"
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["sparseq", "sparseq_kernels", "sparseq_kernels.errors", "sparseq_kernels.formats",
+     *(pytest.param(f"sparseq_kernels.{name}", marks=pytest.mark.slow) for name in NEED_TORCH[1:])],
+)  # fmt: skip
 def test_the_ops_are_there_with_torch_whichever_is_imported_first(first):
+    """And without another import after it."""
     code = f"""
 import sys, {first}
 before = "torch" in sys.modules
-import torch, sparseq.nn
-print(before, torch.ops.sparseq.magnitude_mask, sparseq.nn.convert is sparseq.convert, "convert" in dir(sparseq))
+import torch
+print(before, torch.ops.sparseq.magnitude_mask, hasattr(torch.ops.sparseq, "int8_linear"))
+print([finder for finder in sys.meta_path if getattr(finder, "module", "").startswith("sparseq_kernels.")])
+import sparseq, sparseq.nn
+print(sparseq.nn.convert is sparseq.convert, "convert" in dir(sparseq))
 """
     done = run(code)
-    assert done.stdout.split() == [str(first.endswith("formats")), "sparseq.magnitude_mask", "True", "True"], done
+    needs = first.removeprefix("sparseq_kernels.") in NEED_TORCH
+    assert done.stdout.split() == [str(needs), "sparseq.magnitude_mask", "True", "[]", "True", "True"], done
 
 
 def test_what_the_packages_offer_can_be_imported():

@@ -6,12 +6,13 @@ The ops are there wherever torch is: at once where torch is imported already, an
 program that comes to need no torch, such as one that prints its help, does not wait for it.
 """
 
+import pkgutil
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .on_import import after_import
+from .on_import import after_import, forget
 
 if TYPE_CHECKING:
     from .backends import backend, set_backend, use_backend
@@ -41,18 +42,24 @@ _HOMES = {
 }
 # The modules that do without torch.
 _LIGHT = ("errors", "on_import", "patterns", "untrusted")
+_OTHERS = tuple(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _LIGHT)
+_imported = set(_LIGHT)
 
 
-def _with_torch(torch: ModuleType) -> None:
-    """Once torch is there. Where one of our own modules is importing it, and so is not done yet, `__getattr__` does
-    the same a little later."""
-    own = {name.rpartition(".")[2] for name in sys.modules if name.startswith(f"{__name__}.")}
-    if own <= set(_LIGHT):
+def _after(module: ModuleType) -> None:
+    """After torch, or one of our own modules that need it, was imported: imports the rest, unless another of ours is
+    still being imported, which has its turn then."""
+    if module.__name__ != "torch":
+        _imported.add(module.__name__.rpartition(".")[2])
+    begun = {name.split(".")[1] for name in sys.modules if name.startswith(f"{__name__}.")}
+    if begun <= _imported:
         _fill()
 
 
 def _fill() -> None:
     """Imports what the package offers, and with it the ops."""
+    for name in ("torch", *(f"{__name__}.{other}" for other in _OTHERS)):
+        forget(name, _after)
     for module, names in _HOMES.items():
         home = import_module(f".{module}", __name__)
         globals().update({name: getattr(home, name) for name in names})
@@ -70,4 +77,7 @@ def __getattr__(name: str) -> Any:
     return globals()[name]
 
 
-after_import("torch", _with_torch)
+after_import("torch", _after)
+if "backend" not in globals():
+    for _name in _OTHERS:
+        after_import(f"{__name__}.{_name}", _after)

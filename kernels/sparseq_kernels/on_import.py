@@ -17,11 +17,12 @@ def after_import(module: str, action: Action) -> None:
     if sys.modules.get(module) is not None:
         action(sys.modules[module])
         return
-    _forget(module, action)
+    forget(module, action)
     sys.meta_path.insert(0, _Finder(module, action))
 
 
-def _forget(module: str, action: Action) -> None:
+def forget(module: str, action: Action) -> None:
+    """Takes back what `after_import` was asked for, if it is still to come."""
     same = (module, action.__module__, action.__qualname__)
     sys.meta_path[:] = [one for one in sys.meta_path if not (isinstance(one, _Finder) and one.key == same)]
 
@@ -64,5 +65,5 @@ class _ThenAct(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
-        _forget(self._finder.module, self._finder.action)
+        forget(self._finder.module, self._finder.action)
         self._finder.action(module)
