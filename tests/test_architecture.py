@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"sparseq_kernels"},
     {"sparseq.errors"},
-    {"sparseq.failures", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
+    {"sparseq.failures", "sparseq.locks", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
     {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
     {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparseq.errors import InputError
+from sparseq.locks import lock
 from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
 from sparseq.reading import brief
@@ -25,11 +26,6 @@ from .config import config_text, digest
 from .header import LARGEST_HEADER, check_name, encode
 from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
 from .state import Contents, contents, has_config
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["save"]
 
@@ -105,7 +101,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         try:
             _check_place(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            if fcntl is not None:
+            if os.name == "posix":  # elsewhere a folder cannot be opened
                 descriptor = os.open(folder, os.O_RDONLY)
                 held.callback(os.close, descriptor)
                 _lock(descriptor, folder)
@@ -125,7 +121,7 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 def _lock(descriptor: int, folder: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
     except BlockingIOError as error:
         raise InputError(
             f"cannot save into {folder}: another save into it is under way; save from one process at a time"

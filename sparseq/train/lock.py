@@ -11,12 +11,8 @@ from pathlib import Path
 
 from sparseq.errors import InputError
 from sparseq.failures import writing
+from sparseq.locks import lock
 from sparseq.reading import brief, read_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 TRIES = 1000
@@ -76,11 +72,8 @@ def _acquire(path: Path, folder: Path, say: Callable[[str], None]) -> int:
 
 
 def _lock(descriptor: int, path: Path, folder: Path, say: Callable[[str], None]) -> None:
-    if fcntl is None:
-        say(f"{folder} cannot be locked on this system: let no other run write to it")
-        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
     except BlockingIOError as error:
         raise InputError(
             f"--out {folder} is in use by another run ({_holder(path)}): wait for its end, or give another folder"

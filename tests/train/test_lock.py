@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from sparseq import locks
 from sparseq.cli import main
 from sparseq.errors import InputError
-from sparseq.train import Recipe, compress, lock, trainer
+from sparseq.train import Recipe, compress, trainer
 from sparseq.train.lock import LOCK, run_lock
 
-pytestmark = pytest.mark.skipif(lock.fcntl is None, reason="no locks of this kind here")
+pytestmark = pytest.mark.skipif(locks.fcntl is None, reason="no locks of this kind here")
 
 
 def no_words(message: str) -> None:
@@ -70,14 +71,14 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
 
 def test_a_lock_whose_file_goes_while_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run before ends between the opening of its file and its locking: a lock on no name would keep nobody out."""
-    flock, gone = lock.fcntl.flock, []
+    flock, gone = locks.fcntl.flock, []
 
     def late(descriptor: int, how: int) -> None:
         if not gone:
             gone.append((tmp_path / LOCK).unlink())
         flock(descriptor, how)
 
-    monkeypatch.setattr(lock.fcntl, "flock", late)
+    monkeypatch.setattr(locks.fcntl, "flock", late)
     with run_lock(tmp_path, no_words):
         assert (tmp_path / LOCK).exists()
         with pytest.raises(InputError, match="in use"), run_lock(tmp_path, no_words):
@@ -90,10 +91,10 @@ def test_where_there_are_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest
 
     said: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(lock.fcntl, "flock", refuse)
+        patch.setattr(locks.fcntl, "flock", refuse)
         with run_lock(tmp_path, said.append):
             pass
-    monkeypatch.setattr(lock, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     with run_lock(tmp_path, said.append):
         pass
     assert [str(tmp_path) in line and "let no other run write to it" in line for line in said] == [True, True]
