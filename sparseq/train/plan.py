@@ -21,8 +21,10 @@ from . import advice, machine
 from .console import Reporter
 from .data import describe_cut
 from .folder import RunFolder
-from .prepare import Prepared, Rows, prepare, pruner, teacher_metrics, tokenised_rows
+from .prepare import Prepared, prepare, pruner
 from .recipe import Recipe
+from .rows import Rows, tokenised_rows
+from .teacher import teacher_metrics
 from .trainer import training_arguments
 
 WIDTH = 80

@@ -5,33 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
-from datasets import Dataset
-from torch import Tensor, nn
+from torch import nn
 from transformers import set_seed
 
-from sparseq.distill import HiddenStates, TeacherLogits, digest_texts, layer_map
+from sparseq.distill import HiddenStates, layer_map
 from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.nn import convert, prunable
 from sparseq.prune import MagnitudePruner, SparsitySchedule, dividing
-from sparseq.tasks import CUSTOM, Data, Task, compute_metrics, get_task, load_data, merge_splits
-from sparseq_kernels.cache import cache_dir
+from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
 from sparseq_kernels.patterns import Pattern
 
 from . import machine
-from .collate import with_teachers_inputs
-from .console import Reporter
-from .data import count_cut, tokenise
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .recipe import Recipe
-from .scoring import predict_logits
-from .trainer import ALPHA
 from .trial import check_packs, check_reads, check_rebuilds
 
 if TYPE_CHECKING:
-    from sparseq.augment import Augmented
+    pass
 
 
 @dataclass
@@ -178,134 +169,3 @@ def _prepare_hidden(prepared: Prepared) -> None:
     pairs: Sequence[tuple[int, int]] = layer_map(student.num_hidden_layers, teacher.num_hidden_layers)  # type: ignore
     prepared.teacher_layers = tuple(theirs for _, theirs in pairs)
     prepared.hidden = HiddenStates([own for own, _ in pairs], student.hidden_size, teacher.hidden_size)  # type: ignore
-
-
-@dataclass(frozen=True)
-class Rows:
-    """texts: the training rows with their copies. tokens: the same, as the student reads them. splits: the validation
-    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`."""
-
-    texts: Dataset
-    tokens: Dataset
-    splits: dict[str, Dataset]
-    cut: int
-
-
-def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
-    """Every row as text and as tokens, copies made."""
-    assert prepared.data.train is not None
-    rows, validations = prepared.data.train, prepared.data.validations
-    with reporter.phase("preparing data") as phase:
-        told = ""
-        if recipe.augment_copies:
-            rows, stats = _augmented(recipe, rows)
-            reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
-            told = f" ({stats.copies:,} of them copies, {reached})"
-        reading = prepared.tokenizer, recipe.max_length
-        tokens = tokenise(rows, *reading, prepared.student)
-        splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
-        cut = count_cut(rows, tokens, *reading)
-        cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
-        phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
-    return Rows(rows, tokens, splits, cut)
-
-
-def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:
-    """The tokenised training rows, under kd with `teacher_logits`, and with the inputs of a teacher that runs along."""
-    tokens = rows.tokens
-    if prepared.teacher is None:
-        return tokens
-    if prepared.hidden is not None:
-        theirs = tokenise(rows.texts, prepared.teacher_tokenizer, recipe.max_length, prepared.teacher)
-        tokens = with_teachers_inputs(tokens, theirs, prepared.teacher)
-    logits = teacher_logits(recipe, prepared, rows.texts, reporter)
-    tokens = tokens.add_column("teacher_logits", logits.tolist())
-    if recipe.augment_alpha is not None and recipe.augment_copies:
-        assert prepared.data.train is not None
-        own = len(prepared.data.train)  # copies come after them
-        weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(tokens) - own)
-        tokens = tokens.add_column(ALPHA, weights)
-    return tokens
-
-
-def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:
-    """The teacher's metrics on the validation rows, in fp32 as the student's. keep: see `_logits`."""
-    found = {}
-    for split, rows in prepared.data.validations.items():
-        logits = _logits(
-            recipe, prepared, rows, reporter,
-            name="evaluating the teacher", precision=machine.EVALUATION_PRECISION, keep=keep,
-        )  # fmt: skip
-        found[split] = compute_metrics(prepared.task, logits.numpy(), rows.with_format("numpy")["label"][:])
-    return merge_splits(prepared.task, found)
-
-
-def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: Reporter) -> Tensor:
-    """The teacher's logits [rows, labels] on text rows, to train on."""
-    return _logits(recipe, prepared, rows, reporter, name="teacher logits", precision=prepared.precision)
-
-
-def _logits(
-    recipe: Recipe,
-    prepared: Prepared,
-    rows: Dataset,
-    reporter: Reporter,
-    *,
-    name: str,
-    precision: str,
-    keep: bool = True,
-) -> Tensor:
-    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before. keep: False
-    leaves the cache as it is."""
-    teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
-    assert teacher is not None
-    texts = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
-    key = (
-        digest_texts(texts),
-        prepared.fingerprint["teacher"],
-        prepared.fingerprint["teacher's tokenizer"],
-        str(recipe.max_length),
-        precision,
-        # rows are padded together, and sums rounded, otherwise on another device or by another version
-        str(recipe.eval_batch_size),
-        machine.device().type,
-        torch.__version__,
-        transformers.__version__,
-    )
-    cache = TeacherLogits(cache_dir() / "logits", key)
-
-    def compute() -> Tensor:
-        tokens = tokenise(rows, tokenizer, recipe.max_length, teacher)
-        return predict_logits(
-            teacher.to(machine.device()), tokens, tokenizer,
-            batch_size=recipe.eval_batch_size, precision=precision, phase=phase,
-        )  # fmt: skip
-
-    def known_or_computed() -> Tensor:
-        if keep:
-            return cache.get(len(rows), compute, reporter.say)
-        known = cache.load(len(rows))
-        return compute() if known is None else known
-
-    with reporter.phase(name, len(rows)) as phase:
-        logits = machine.in_first(known_or_computed)
-        kept = f"kept in {cache.folder}" if cache.path.exists() else "not kept"
-        phase.update(len(rows), kept)
-    if not logits.isfinite().all():
-        raise InputError(f"the logits of teacher {recipe.teacher} hold NaN or infinity: use another teacher")
-    return logits
-
-
-def _augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
-    from sparseq.augment import SynonymAugmenter, augment_dataset
-    from sparseq.augment.wordnet import load_wordnet
-
-    augmenter = SynonymAugmenter(
-        load_wordnet(recipe.wordnet),
-        rate=recipe.augment_rate,
-        copies=recipe.augment_copies,
-        pos_aware=recipe.pos_aware,
-        protected=recipe.protected_words,
-        seed=recipe.seed,
-    )
-    return augment_dataset(rows, augmenter)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparseq.checkpoint import read_metadata
 from sparseq.errors import InputError
-from sparseq.train import Recipe, RunResult, compress, evaluate, predict, prepare, run, scoring, trainer
+from sparseq.train import Recipe, RunResult, compress, evaluate, predict, rows, run, scoring, trainer
 
 TRAIN = Path(trainer.__file__).parent
 RECIPES: list[dict[str, Any]] = [
@@ -50,7 +50,7 @@ def autocast_seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, set[boo
         monkeypatch.setattr(owner, name, call)
 
     during(trainer.CompressTrainer, "training_step", "training")
-    during(prepare, "teacher_logits", "teacher's logits")
+    during(rows, "teacher_logits", "teacher's logits")
 
     def look(module: nn.Module, inputs: Any) -> None:
         if not list(module.children()):  # a wrapped forward shows inside it only

@@ -17,6 +17,7 @@ from sparseq.models import load_model
 from sparseq.tasks import load_data
 from sparseq.train import Recipe, compress, evaluate, predict, prepare
 from sparseq.train.console import Reporter
+from sparseq.train.rows import augmented, tokenised_rows, training_rows
 from sparseq.train.trainer import ALPHA
 
 QUIET = Reporter(silent=True)
@@ -99,7 +100,7 @@ def test_augmented_copies_with_and_without_kd(methods: str, make_recipe: Callabl
 def test_copies_have_a_weight_of_their_own(make_recipe: Callable[..., Recipe], wndb: Path) -> None:
     def rows_of(recipe: Recipe) -> Any:
         prepared = prepare.prepare(recipe)
-        return prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
+        return training_rows(recipe, prepared, tokenised_rows(recipe, prepared, QUIET), QUIET)
 
     recipe = make_recipe(methods="kd", epochs=1, augment_copies=1, augment_rate=1.0, kd_alpha=0.25, wordnet=str(wndb))
     assert ALPHA not in rows_of(recipe.validate()).column_names
@@ -114,8 +115,8 @@ def test_the_rate_that_was_reached_is_said(
 ) -> None:
     recipe = make_recipe(methods="none", augment_copies=1, augment_rate=0.9, wordnet=str(wndb)).validate()
     prepared = prepare.prepare(recipe)
-    rows = prepare.tokenised_rows(recipe, prepared, Reporter()).texts
-    _, stats = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
+    rows = tokenised_rows(recipe, prepared, Reporter()).texts
+    _, stats = augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
     assert 0 < stats.rate < 0.9
     said = f"{len(rows)} training rows ({stats.copies} of them copies, {100 * stats.rate:.3g} % of words replaced"
     assert f"{said} (asked 90 %))" in capsys.readouterr().err
@@ -126,8 +127,8 @@ def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
 ) -> None:
     recipe = make_recipe(methods="kd", augment_copies=1, augment_rate=1.0, wordnet=str(wndb)).validate()
     prepared = prepare.prepare(recipe)
-    rows = prepare.training_rows(recipe, prepared, prepare.tokenised_rows(recipe, prepared, QUIET), QUIET)
-    texts, stats = prepare._augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
+    rows = training_rows(recipe, prepared, tokenised_rows(recipe, prepared, QUIET), QUIET)
+    texts, stats = augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
     assert stats.copies == len(texts) - 66 and 0 < stats.rate < 1
     assert len(rows) == len(texts) > 66
     teacher, tokenizer = load_model(str(tiny_teacher_dir), num_labels=2, teacher=True)
@@ -137,7 +138,7 @@ def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
             wanted = teacher(**batch).logits[0]
         torch.testing.assert_close(torch.tensor(rows[number]["teacher_logits"]), wanted, rtol=1e-4, atol=1e-5)
     protecting = recipe.replace(protected_words="film,movie,story,tale")
-    kept, _ = prepare._augmented(protecting, prepared.data.train)  # type: ignore[arg-type]
+    kept, _ = augmented(protecting, prepared.data.train)  # type: ignore[arg-type]
     assert len(kept) < len(texts)
     assert digest_texts([kept["text_a"]]) != digest_texts([texts["text_a"]])
 

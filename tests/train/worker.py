@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 
 from sparseq.distill import digest_model
-from sparseq.train import Recipe, compress, machine, run, trainer
+from sparseq.train import Recipe, compress, machine, trainer, training
 
 
 def main(recipe: str, out: str, digests: str, die_at: str) -> None:
     step = trainer.CompressTrainer.training_step
-    check = run.check_finite
+    check = training.check_finite
 
     def dying_step(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.state.global_step + 1 == int(die_at):
@@ -28,7 +28,7 @@ def main(recipe: str, out: str, digests: str, die_at: str) -> None:
         (Path(digests) / str(machine.rank())).write_text(digest_model(model))
 
     trainer.CompressTrainer.training_step = dying_step  # type: ignore[method-assign]
-    run.check_finite = digesting_check
+    training.check_finite = digesting_check
     compress(Recipe.from_file(recipe).replace(out=out))
 
 

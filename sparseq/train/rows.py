@@ -1,0 +1,80 @@
+"""The rows as a run takes them: with their copies, tokenised, and those to train on with what the teacher says."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from datasets import Dataset
+
+from .collate import with_teachers_inputs
+from .console import Reporter
+from .data import count_cut, tokenise
+from .prepare import Prepared
+from .recipe import Recipe
+from .teacher import teacher_logits
+from .trainer import ALPHA
+
+if TYPE_CHECKING:
+    from sparseq.augment import Augmented
+
+
+@dataclass(frozen=True)
+class Rows:
+    """texts: the training rows with their copies. tokens: the same, as the student reads them. splits: the validation
+    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`."""
+
+    texts: Dataset
+    tokens: Dataset
+    splits: dict[str, Dataset]
+    cut: int
+
+
+def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
+    """Every row as text and as tokens, copies made."""
+    assert prepared.data.train is not None
+    rows, validations = prepared.data.train, prepared.data.validations
+    with reporter.phase("preparing data") as phase:
+        told = ""
+        if recipe.augment_copies:
+            rows, stats = augmented(recipe, rows)
+            reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
+            told = f" ({stats.copies:,} of them copies, {reached})"
+        reading = prepared.tokenizer, recipe.max_length
+        tokens = tokenise(rows, *reading, prepared.student)
+        splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
+        cut = count_cut(rows, tokens, *reading)
+        cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
+        phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
+    return Rows(rows, tokens, splits, cut)
+
+
+def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:
+    """The tokenised training rows, under kd with `teacher_logits`, and with the inputs of a teacher that runs along."""
+    tokens = rows.tokens
+    if prepared.teacher is None:
+        return tokens
+    if prepared.hidden is not None:
+        theirs = tokenise(rows.texts, prepared.teacher_tokenizer, recipe.max_length, prepared.teacher)
+        tokens = with_teachers_inputs(tokens, theirs, prepared.teacher)
+    logits = teacher_logits(recipe, prepared, rows.texts, reporter)
+    tokens = tokens.add_column("teacher_logits", logits.tolist())
+    if recipe.augment_alpha is not None and recipe.augment_copies:
+        assert prepared.data.train is not None
+        own = len(prepared.data.train)  # copies come after them
+        weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(tokens) - own)
+        tokens = tokens.add_column(ALPHA, weights)
+    return tokens
+
+
+def augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
+    from sparseq.augment import SynonymAugmenter, augment_dataset
+    from sparseq.augment.wordnet import load_wordnet
+
+    augmenter = SynonymAugmenter(
+        load_wordnet(recipe.wordnet),
+        rate=recipe.augment_rate,
+        copies=recipe.augment_copies,
+        pos_aware=recipe.pos_aware,
+        protected=recipe.protected_words,
+        seed=recipe.seed,
+    )
+    return augment_dataset(rows, augmenter)

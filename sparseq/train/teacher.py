@@ -1,0 +1,86 @@
+"""What the teacher says of text rows: to train on, and as its own score."""
+
+import torch
+import transformers
+from datasets import Dataset
+from torch import Tensor
+
+from sparseq.distill import TeacherLogits, digest_texts
+from sparseq.errors import InputError
+from sparseq.tasks import compute_metrics, merge_splits
+from sparseq_kernels.cache import cache_dir
+
+from . import machine
+from .console import Reporter
+from .data import tokenise
+from .prepare import Prepared
+from .recipe import Recipe
+from .scoring import predict_logits
+
+
+def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:
+    """The teacher's metrics on the validation rows, in fp32 as the student's. keep: see `_logits`."""
+    found = {}
+    for split, rows in prepared.data.validations.items():
+        logits = _logits(
+            recipe, prepared, rows, reporter,
+            name="evaluating the teacher", precision=machine.EVALUATION_PRECISION, keep=keep,
+        )  # fmt: skip
+        found[split] = compute_metrics(prepared.task, logits.numpy(), rows.with_format("numpy")["label"][:])
+    return merge_splits(prepared.task, found)
+
+
+def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: Reporter) -> Tensor:
+    """The teacher's logits [rows, labels] on text rows, to train on."""
+    return _logits(recipe, prepared, rows, reporter, name="teacher logits", precision=prepared.precision)
+
+
+def _logits(
+    recipe: Recipe,
+    prepared: Prepared,
+    rows: Dataset,
+    reporter: Reporter,
+    *,
+    name: str,
+    precision: str,
+    keep: bool = True,
+) -> Tensor:
+    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before. keep: False
+    leaves the cache as it is."""
+    teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
+    assert teacher is not None
+    texts = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
+    key = (
+        digest_texts(texts),
+        prepared.fingerprint["teacher"],
+        prepared.fingerprint["teacher's tokenizer"],
+        str(recipe.max_length),
+        precision,
+        # rows are padded together, and sums rounded, otherwise on another device or by another version
+        str(recipe.eval_batch_size),
+        machine.device().type,
+        torch.__version__,
+        transformers.__version__,
+    )
+    cache = TeacherLogits(cache_dir() / "logits", key)
+
+    def compute() -> Tensor:
+        tokens = tokenise(rows, tokenizer, recipe.max_length, teacher)
+        return predict_logits(
+            teacher.to(machine.device()), tokens, tokenizer,
+            batch_size=recipe.eval_batch_size, precision=precision, phase=phase,
+        )  # fmt: skip
+
+    def known_or_computed() -> Tensor:
+        if keep:
+            return cache.get(len(rows), compute, reporter.say)
+        known = cache.load(len(rows))
+        return compute() if known is None else known
+
+    with reporter.phase(name, len(rows)) as phase:
+        logits = machine.in_first(known_or_computed)
+        kept = f"kept in {cache.folder}" if cache.path.exists() else "not kept"
+        phase.update(len(rows), kept)
+    if not logits.isfinite().all():
+        raise InputError(f"the logits of teacher {recipe.teacher} hold NaN or infinity: use another teacher")
+    return logits

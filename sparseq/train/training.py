@@ -1,0 +1,108 @@
+"""The training itself: the trainer set up for a recipe, gone on with where it was broken off, run to its last step."""
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import DataCollatorWithPadding
+
+from sparseq.errors import InputError
+from sparseq.nn import check_finite
+
+from . import advice, machine
+from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
+from .collate import Collate, input_columns
+from .console import Reporter
+from .data import SimilarLengths, lengths
+from .folder import RunFolder
+from .prepare import Prepared, kd_loss, pruner
+from .recipe import Recipe
+from .trainer import CompressTrainer, Losses
+
+CALIBRATION_BATCHES = 8
+
+
+def train(
+    recipe: Recipe,
+    prepared: Prepared,
+    folder: RunFolder,
+    arguments: transformers.TrainingArguments,
+    rows: Dataset,
+    began: float,
+    reporter: Reporter,
+) -> CompressTrainer:
+    """Trains to the last step, from the last checkpoint where there is one; the trainer holds the trained student."""
+    student, task = prepared.student, prepared.task
+    losses = Losses(task.is_regression)
+    if prepared.teacher is not None:
+        losses = replace(losses, kind=kd_loss(recipe, task), temperature=recipe.temperature, alpha=recipe.kd_alpha)
+    if prepared.hidden is not None and prepared.teacher is not None:
+        losses.teacher, losses.teacher_layers = prepared.teacher.to(arguments.device).eval(), prepared.teacher_layers
+        losses.hidden_weight = recipe.hidden_loss
+    else:
+        prepared.teacher = None  # its logits are all that is left of it
+        gc.collect()
+    last = folder.last_checkpoint()
+    if last is not None and last[1].world_size != machine.world_size():
+        raise InputError(
+            f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot go on with "
+            f"{machine.world_size()}: start as many"
+        )
+    if last is not None:
+        reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
+        if last[1].threads != (threads := torch.get_num_threads()):
+            reporter.say(
+                f"begun with {last[1].threads} thread(s) and going on with {threads}: sums are rounded otherwise, and "
+                "the result can differ from that of an unbroken run"
+            )
+    # What earlier processes spent counts; so does what this one has spent so far.
+    before = (last[1].seconds if last else 0.0) + time.monotonic() - began
+    collate = Collate(prepared.tokenizer, prepared.teacher_tokenizer if prepared.hidden is not None else None)
+    quantization = QuantizationStart(
+        student,
+        recipe.qat_start,
+        lambda: _calibration_batches(recipe, rows, prepared.tokenizer, student),
+        recipe.calibration,
+    )
+    arguments.learning_rate = advice.peak_rate(recipe, student)
+    pruning = Pruning(lambda steps: pruner(recipe, student, steps)) if recipe.uses("mp") else None
+    trainer = CompressTrainer(
+        student, arguments, data_collator=collate, train_dataset=rows,
+        losses=losses, precision=prepared.precision, lengths=lengths(rows), folder=folder, seconds_before=before,
+    )  # fmt: skip
+    trainer.add_callback(RowOrder(lambda: trainer.sampler))
+    if pruning is not None:
+        trainer.add_callback(pruning)
+    trainer.add_callback(quantization)  # after pruning: scales are set from the masked weights
+    with reporter.phase("training") as phase:
+        trainer.add_callback(ShowProgress(phase, lambda: trainer.last_loss, pruning))
+        if last is not None and last[1].step >= last[1].max_steps:
+            trainer._load_from_checkpoint(str(last[0]))
+            trainer.state.global_step = last[1].step
+            phase.total = last[1].max_steps
+            phase.update(last[1].step, "complete before")
+        else:
+            trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    quantization.finish(trainer.state.global_step)
+    check_finite(student)
+    if prepared.hidden is not None:
+        prepared.hidden.detach(student)
+    return trainer
+
+
+def _calibration_batches(
+    recipe: Recipe, rows: Dataset, tokenizer: Any, student: nn.Module
+) -> Iterator[dict[str, Tensor]]:
+    """A few training batches, the same whenever and wherever they are asked for."""
+    order = list(SimilarLengths(lengths(rows), recipe.batch_size, recipe.seed))
+    place = next(student.parameters()).device
+    collate = DataCollatorWithPadding(tokenizer)
+    inputs = rows.select_columns(input_columns(rows, student))
+    for start in range(0, min(len(order), CALIBRATION_BATCHES * recipe.batch_size), recipe.batch_size):
+        yield dict(collate([inputs[row] for row in order[start : start + recipe.batch_size]]).to(place))
