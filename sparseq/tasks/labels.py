@@ -19,6 +19,9 @@ LARGEST = 1e12
 """The largest magnitude of a regression label. fp32 holds numbers to 3.4e38; beyond this one, the squared errors and
 the squares of their gradients, summed over a model's weights, come near it."""
 
+LABEL_KINDS = ("auto", "classes", "regression")
+"""What a custom task's labels can be said to be; "auto" infers it from them."""
+
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _MANY = 8  # classes that a message lists
@@ -40,20 +43,23 @@ def _value(label: str) -> int | float | str:
     return float(label) if NUMBER.fullmatch(label) else label
 
 
-def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: str) -> Task:
+def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: str, label_kind: str = "auto") -> Task:
     """The custom task that these rows are examples of.
 
     Whole numbers, also written as 1.0, are classes, numbered by sorted distinct value: 1 to 5 stars are five classes
     named "1" to "5". Where any number is not whole, all make a regression task. Anything else is the name of a class,
-    numbered in sorted order. `Task.label_names` keeps the names; it is None where the labels are 0 ... n-1 themselves.
+    numbered in sorted order. `label_kind` overrules the two rules on numbers. `Task.label_names` keeps the names; it is
+    None where the labels are 0 ... n-1 themselves.
 
     Args:
         sources: the rows of one file, or of more where labels are missing in the first.
         columns: the text columns.
         label_column: the label's.
+        label_kind: one of `LABEL_KINDS`. "regression" also of whole numbers; "classes" also of others.
 
     Raises:
-        InputError: numbers and names mixed, only one class, numbers with decimal commas, or no labels.
+        InputError: numbers and names mixed, names where numbers are asked for, only one class, numbers with decimal
+            commas, or no labels.
     """
     found = [(rows, row, _value(label)) for rows in sources for row, label in rows.labelled()]
     if not found:
@@ -69,7 +75,14 @@ def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: 
         )
     values = [value for _, _, value in found]
     path = sources[0].path
-    if any(isinstance(value, float) for value in values):
+    if label_kind == "regression" and not all(numeric):
+        rows, row, _ = found[0]
+        raise InputError(
+            f"label {quoted(rows.labels[row])} in {rows.place(row)} is no number, and a regression was asked for "
+            f"(--label-kind): column {label_column!r} must hold numbers"
+        )
+    fractions = any(isinstance(value, float) for value in values)
+    if label_kind == "regression" or (label_kind == "auto" and fractions):
         correlations = ("pearson", "spearman")
         return Task(CUSTOM, columns, label_column, 1, metrics=correlations, score_metrics=correlations)
     distinct = sorted(set(values))

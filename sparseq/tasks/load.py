@@ -16,10 +16,11 @@ from sparseq.tasks.data import Data, Source
 from sparseq.tasks.files import open_table
 from sparseq.tasks.glue import read_folder
 from sparseq.tasks.hub import HUB_DATASET, read_hub
-from sparseq.tasks.labels import infer_task, parse_labels
+from sparseq.tasks.labels import LABEL_KINDS, infer_task, parse_labels
 from sparseq.tasks.spec import CUSTOM, GLUE, TEXTS, Task, get_task
 from sparseq.tasks.table import Rows, Table, shown_path
 from sparseq.terminal import shown
+from sparseq_kernels.untrusted import quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,6 +41,7 @@ def load_data(
     validation_file: str | PathLike[str] | None = None,
     text_columns: Sequence[str] | None = None,
     label_column: str | None = None,
+    label_kind: str = "auto",
     max_train_rows: int | None = None,
     max_validation_rows: int | None = None,
     seed: int = 0,
@@ -57,6 +59,8 @@ def load_data(
             numbers make a regression task, names are numbered in sorted order.
         text_columns, label_column: columns of the own files; by default the task's, and for a custom task the usual
             names ("sentence", "text", "sentence1" and "sentence2", ...) and "label".
+        label_kind: of a custom task: "classes" or "regression" where the labels alone would say otherwise, such as
+            whole-number ratings to predict as numbers.
         max_train_rows: a random subset of that many training rows, chosen by `seed`, in the order of the file; a
             smaller subset of the same seed is part of the larger.
         max_validation_rows: the same for each validation split, but independent of `seed`, so that runs with
@@ -83,6 +87,13 @@ def load_data(
         raise InputError(
             "text_columns and label_column name columns of own files: give --train-file and --validation-file too"
         )
+    if label_kind not in LABEL_KINDS:
+        raise InputError(f"label_kind is {label_kind!r}: expected one of {', '.join(LABEL_KINDS)}")
+    if label_kind != "auto" and (isinstance(task, Task) or task.lower() != CUSTOM):
+        raise InputError(
+            f"the labels of task {quoted(task.name if isinstance(task, Task) else task)} are known: label_kind is for "
+            "own files without a task"
+        )
     known: Task | None = None
     if isinstance(task, Task):
         known = task
@@ -91,7 +102,7 @@ def load_data(
     if own_files:
         data = _from_files(
             known, train_file, validation_file, text_columns, label_column,
-            with_train=with_train, allow_unlabelled=allow_unlabelled,
+            label_kind=label_kind, with_train=with_train, allow_unlabelled=allow_unlabelled,
         )  # fmt: skip
     elif known is None or known.name not in GLUE:
         raise InputError(f"task {CUSTOM!r} has no data of its own: give --train-file and --validation-file")
@@ -116,6 +127,7 @@ def _from_files(
     text_columns: Sequence[str] | None,
     label_column: str | None,
     *,
+    label_kind: str,
     with_train: bool,
     allow_unlabelled: bool,
 ) -> Data:
@@ -139,7 +151,7 @@ def _from_files(
     if task is None:
         named_by = next(iter(rows.values()))  # both files where labels are missing in the first
         sources = [named_by] if len(named_by.labelled()) == len(named_by.labels) else list(rows.values())
-        task = infer_task(sources, columns, label_column)
+        task = infer_task(sources, columns, label_column, label_kind)
     task = replace(task, columns=columns, label_column=label_column, validation_splits=("validation",))
     return _from_rows(task, rows if with_train else {"validation": rows["validation"]})
 

@@ -107,6 +107,7 @@ def read_data(recipe: Recipe) -> Data:
         validation_file=recipe.validation_file,
         text_columns=recipe.text_columns or None,
         label_column=recipe.label_column,
+        label_kind=recipe.label_kind,
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
         seed=recipe.seed,

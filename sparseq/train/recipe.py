@@ -56,6 +56,8 @@ class Recipe:
     text_columns: tuple[str, ...] = setting((), names, DATA, "your files' text column, or two for sentence pairs",
                                             metavar="A[,B]")
     label_column: str | None = setting(None, text, DATA, "your files' label column", metavar="NAME")
+    label_kind: str = setting("auto", text, DATA, "what your files' labels are; auto takes whole numbers and names as "
+                              "classes, other numbers as regression", choices=("auto", "classes", "regression"))
     max_train_rows: int | None = setting(None, optional(whole(1)), DATA, "train on a random subset of this many rows",
                                          metavar="N")
     max_validation_rows: int | None = setting(None, optional(whole(1)), DATA, "validate on a random subset of this "
@@ -223,6 +225,10 @@ class Recipe:
         if parsed.task is None and parsed.train_file is None:
             raise InputError(
                 "no task given: name a GLUE task (--task sst2) or your own files (--train-file, --validation-file)"
+            )
+        if parsed.label_kind != "auto" and parsed.task is not None and parsed.task.lower() != "custom":
+            raise InputError(
+                f"the labels of task {quoted(parsed.task)} are known: --label-kind is for your own files without --task"
             )
         if parsed.uses("kd") and parsed.teacher is None:
             raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")

@@ -13,8 +13,8 @@ from .settings import flag
 
 # What makes a run read the same rows in the same way.
 DATA_SETTINGS = (
-    "task", "data_dir", "train_file", "validation_file", "text_columns", "label_column", "max_train_rows",
-    "max_validation_rows", "max_length",
+    "task", "data_dir", "train_file", "validation_file", "text_columns", "label_column", "label_kind",
+    "max_train_rows", "max_validation_rows", "max_length",
 )  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def next_commands(result: RunResult, recipe: Recipe) -> list[tuple[str, str]]:
                 "validation_file",
                 "text_columns",
                 "label_column",
+                "label_kind",
                 "max_length",
             )
             if (value := getattr(recipe, name)) not in (None, (), getattr(Recipe(), name))

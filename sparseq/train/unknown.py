@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "text_columns": "text text_column text_column_name text_column_names sentence_column sentence1_key sentence2_key "
     "input_columns text_fields",
     "label_column": "label labels label_column_name target target_column label_field",
+    "label_kind": "problem_type task_type label_type labels_type regression is_regression",
     "max_train_rows": "max_train_samples max_train_examples train_samples num_train_examples",
     "max_validation_rows": "max_eval_samples max_val_samples max_validation_samples max_eval_examples",
     "max_length": "max_seq_length max_seq_len max_len seq_length seq_len sequence_length model_max_length "

@@ -7,7 +7,8 @@ import pytest
 
 from sparseq.errors import InputError
 from sparseq.tasks import CUSTOM, GLUE, Data, Task, load_data
-from sparseq.tasks.labels import LARGEST
+from sparseq.tasks.labels import LABEL_KINDS, LARGEST
+from sparseq.train import Recipe
 
 
 def table(path: Path, labels: list[str]) -> Path:
@@ -72,6 +73,42 @@ def test_numbers_that_are_not_whole_make_a_regression(labels: list[str], told: s
     assert data.task.is_regression
     assert data.train is not None and list(data.train["label"]) == [float(label) for label in labels]
     assert f"{told} (column 'label')" in data.summary()
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "numbers", "told"),
+    [
+        (["5", "1", "3"], "regression", [5.0, 1.0, 3.0], "regression, 1 to 5"),
+        (["1", "0", "1.0"], "regression", [1.0, 0.0, 1.0], "regression, 0 to 1"),
+        (["0.5", "2", "2.5"], "regression", [0.5, 2.0, 2.5], "regression, 0.5 to 2.5"),
+        (["2.5", "0.5", "1.0"], "classes", [2, 0, 1], "3 classes: 0.5, 1, 2.5"),
+        (["5", "1", "1.0"], "classes", [1, 0, 0], "2 classes: 1, 5"),
+        (["b", "a", "b"], "classes", [1, 0, 1], "2 classes: a, b"),
+    ],
+)
+def test_what_labels_are_can_be_said(
+    labels: list[str], kind: str, numbers: list[float], told: str, tmp_path: Path
+) -> None:
+    data = load(tmp_path, labels, label_kind=kind)
+    assert data.train is not None and list(data.train["label"]) == numbers
+    assert data.task.is_regression is (kind == "regression")
+    assert f"{told} (column 'label')" in data.summary()
+    again = load_data(
+        Task.from_dict(data.task.as_dict()), validation_file=tmp_path / "dev.csv", with_train=False
+    ).validations["validation"]
+    assert list(again["label"]) == numbers
+
+
+def test_a_kind_of_labels_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"label 'b' in line 2 of .*train\.csv is no number, and a regression"):
+        load(tmp_path, ["b", "a"], label_kind="regression")
+    with pytest.raises(InputError, match="label_kind is 'stars': expected one of auto, classes, regression"):
+        load(tmp_path, ["1", "0"], label_kind="stars")
+    with pytest.raises(InputError, match="the labels of task 'sst2' are known"):
+        load_data("sst2", data_dir=tmp_path, label_kind="regression")
+    with pytest.raises(InputError, match="the labels of task 'sst2' are known: --label-kind is for your own files"):
+        Recipe(model="m", out="o", task="sst2", label_kind="classes").validate()
+    assert Recipe.settings()["label_kind"].choices == LABEL_KINDS
 
 
 REFUSED: dict[str, tuple[list[str], list[str] | None, str]] = {
