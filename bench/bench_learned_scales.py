@@ -8,6 +8,7 @@ Three of the model's layers, int8, on rows of SST-2's `train.tsv`; accuracy on o
 
 import argparse
 import csv
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from sparseq.nn import QuantSparseLinear, linear
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.fake_quant import fake_quant
 
-BATCH, LENGTH, CHECKS = 8, 48, (0, 40)
+BATCH, LENGTH, STEPS = 8, 48, "40,160"
 METHODS = ("one rate", "rate x 0.1", "rate x 0.01", "rate x 0.001", "logarithmic")
 
 
@@ -43,6 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the pretrained model")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder in the classic GLUE layout")
     parser.add_argument("--lr", type=float, default=3e-4, help="peak learning rate")
+    parser.add_argument("--steps", default=STEPS, help="of the trainings, separated by commas")
     parser.add_argument("--seed", type=int, default=0, help="of rows, head and order")
     parser.add_argument("--methods", default=",".join(METHODS), help="what is compared, separated by commas")
     parser.add_argument("--runs", type=Path, default=Path("runs/methods"), help="folder of the rows")
@@ -100,8 +102,8 @@ def accuracy(model: nn.Module, rows: list[tuple[list[int], int]], tokenizer: Any
     return right / len(ordered)
 
 
-def measure(method: str, given: argparse.Namespace, train: Path, held_out: Path) -> list[dict[str, Any]]:
-    """One training: a row for each of CHECKS."""
+def measure(method: str, last: int, given: argparse.Namespace, train: Path, held_out: Path) -> dict[str, Any]:
+    """One training of `last` steps, and what the scales are after it."""
     torch.manual_seed(given.seed)
     model, tokenizer = load_model(
         given.model, layers=1 if given.smallest else 3, num_labels=2, label_names=None, regression=False
@@ -109,27 +111,10 @@ def measure(method: str, given: argparse.Namespace, train: Path, held_out: Path)
     convert(model, scale="lsq")
     optimizer = optimizer_of(model, method, given.lr)
     rows, others = read_rows(train, tokenizer), read_rows(held_out, tokenizer)
-    checks = CHECKS[:2] if given.smallest else CHECKS
-    last, found = (2 if given.smallest else checks[-1]), []
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min((s + 1) / (0.1 * last + 1), (last - s) / last))
     generator, order = torch.Generator().manual_seed(given.seed), []
     model.train()
-    for step in range(last + 1):
-        if step in checks or step == last:
-            state = state_of(model) | {"accuracy": accuracy(model, others, tokenizer) if step == last else None}
-            shown = "" if state["accuracy"] is None else f"{100 * state['accuracy']:.1f}"
-            cells = {
-                "scales": method,
-                "steps": str(step),
-                "SQNR, dB": f"{state['sqnr_db']:.1f}",
-                "negative, %": f"{100 * state['negative']:.2f}",
-                "smallest range": f"{state['smallest_range']:.2f}",
-                "accuracy, %": shown,
-            }
-            found.append({"case": {"scales": method, "steps": step}, **state, "cells": cells})
-            print(cells, flush=True)
-        if step == last:
-            break
+    for _ in range(last):
         if len(order) < BATCH:
             order = torch.randperm(len(rows), generator=generator).tolist()
         taken, order = order[:BATCH], order[BATCH:]
@@ -138,7 +123,17 @@ def measure(method: str, given: argparse.Namespace, train: Path, held_out: Path)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rate.step()
-    return found
+    state = state_of(model) | {"accuracy": accuracy(model, others, tokenizer)}
+    cells = {
+        "scales": method,
+        "steps": str(last),
+        "SQNR, dB": f"{state['sqnr_db']:.1f}",
+        "negative, %": f"{100 * state['negative']:.2f}",
+        "smallest range": f"{state['smallest_range']:.2f}",
+        "accuracy, %": f"{100 * state['accuracy']:.1f}",
+    }
+    print(cells, flush=True)
+    return {"case": {"scales": method, "steps": last}, **state, "cells": cells}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,8 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = given.runs.resolve() / f"data-{sizes[0]}-{given.seed}"
     train, held_out = split(given.data_dir / "SST-2" / "train.tsv", folder, *sizes, given.seed)
     rows: list[dict[str, Any]] = []
-    for method in given.methods.split(","):
-        rows += measure(method, given, train, held_out)
+    trainings = [2] if given.smallest else [int(steps) for steps in given.steps.split(",")]
+    for steps, method in itertools.product(trainings, given.methods.split(",")):
+        rows.append(measure(method, steps, given, train, held_out))
         if not given.smallest or given.out:
             settings = {"lr": given.lr, "seed": given.seed, "batch": BATCH, "held-out rows": sizes[1], "bits": 8}
             write_result("learned_scales", rows, settings, given.out)

@@ -65,6 +65,14 @@ STUDIES = {
             for sparsity in (0.6, 0.8)
         },
     ),
+    "calibration": Study(
+        "what a static activation range ends at, int8",
+        {"methods": ("qat",), "activation": "static"},
+        {
+            **{method: {"calibration": method} for method in ("max", "average", "percentile", "mse")},
+            "dynamic (a scale a token)": {"activation": "dynamic"},
+        },
+    ),
     "copies": Study(
         "weight of the teacher's loss, on rows and on their copies",
         {"methods": ("kd",), "augment_copies": 1},
