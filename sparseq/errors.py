@@ -2,7 +2,10 @@
 
 from sparseq_kernels.errors import InputError
 
-__all__ = ["InputError", "MachineError"]
+__all__ = ["OF_ANOTHER", "InputError", "MachineError"]
+
+OF_ANOTHER = "raised in another process, which tells it"
+"""The note of an exception that several processes share, in all but the one that it was raised in."""
 
 
 class MachineError(RuntimeError):

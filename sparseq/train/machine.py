@@ -6,12 +6,12 @@ import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
-from sparseq.errors import InputError, MachineError
+from sparseq.errors import OF_ANOTHER, InputError, MachineError
 
 T = TypeVar("T")
 
@@ -38,16 +38,40 @@ def in_first(function: Callable[[], T]) -> T:
     """What `function` returns in the first process, in every process; so with its InputError or MachineError."""
     if world_size() == 1:
         return function()
-    outcome: list[T | InputError | MachineError | None] = [None]
-    if rank() == 0:
-        try:
-            outcome = [function()]
-        except (InputError, MachineError) as error:
-            outcome = [error]
+    outcome: list[Any] = [_attempt(function) if rank() == 0 else None]
     dist.broadcast_object_list(outcome, src=0)
-    if isinstance(outcome[0], (InputError, MachineError)):
-        raise outcome[0]
-    return outcome[0]  # type: ignore[return-value]
+    value, error = outcome[0]
+    _raise_shared(error, 0)
+    return cast(T, value)
+
+
+def in_all(function: Callable[[], T]) -> T:
+    """What `function` returns in each process. Where it raises InputError or MachineError in some, the error of the
+    first of them is raised in every process: none waits for one that has given up."""
+    if world_size() == 1:
+        return function()
+    value, error = _attempt(function)
+    errors: list[InputError | MachineError | None] = [None] * world_size()
+    dist.all_gather_object(errors, error)
+    for process, found in enumerate(errors):
+        _raise_shared(found, process)
+    return cast(T, value)
+
+
+def _attempt(function: Callable[[], T]) -> tuple[T | None, InputError | MachineError | None]:
+    try:
+        return function(), None
+    except (InputError, MachineError) as error:
+        return None, error
+
+
+def _raise_shared(error: InputError | MachineError | None, process: int) -> None:
+    """Raises what was raised in `process`, if anything; elsewhere with a note, by which it is told once."""
+    if error is None:
+        return
+    if rank() != process:
+        error.add_note(OF_ANOTHER)
+    raise error
 
 
 def processor() -> str:

@@ -67,8 +67,7 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
         if machine.in_first(lambda: folder.check(recipe)):  # by a run that ended just before this one had the lock
             return machine.in_first(lambda: finished_before(recipe, folder, reporter))
         with reporter.phase("loading models and data"):
-            arguments = training_arguments(recipe, folder)
-            prepared = prepare(recipe)
+            arguments, prepared = machine.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
         _, tokenised = plan(recipe, prepared, reporter)
         for damage in machine.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
             reporter.say(damage)

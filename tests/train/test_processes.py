@@ -60,6 +60,31 @@ def test_two_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"train_file": "nowhere.csv"}, "there is no file nowhere.csv"),  # raised in both
+        ({"out": "taken"}, "taken is not empty"),  # raised in the first
+    ],
+    ids=["in both", "in the first"],
+)
+def test_an_error_is_told_once(
+    changes: dict[str, Any], told: str, make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    (tmp_path / "recipe.toml").write_text(make_recipe(**changes).to_toml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sparseq"]
+    process = subprocess.run(
+        [*command, "compress", "--recipe", "recipe.toml", "--out", changes.get("out", "out")],
+        check=False, timeout=300, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode != 0
+    sentences = [line for line in process.stderr.splitlines() if line.startswith("sparseq: error:")]
+    assert len(sentences) == 1 and told in sentences[0], process.stderr
+
+
+@pytest.mark.slow
 def test_a_batch_that_two_cannot_share(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     code, digests = run_two(make_recipe(batch_size=7), tmp_path, "odd")
     assert code != 0 and not digests
