@@ -57,12 +57,15 @@ STUDIES = {
         },
     ),
     "epochs": Study(
-        "epochs with pruning, 4x4",
+        "epochs with pruning, 4x4, and without",
         MP,
         {
-            f"{sparsity:.0%}, {epochs:g} epochs": {"sparsity": sparsity, "epochs": epochs}
+            f"{sparsity:.0%}, {epochs:g} epochs": {
+                "epochs": epochs,
+                **({"sparsity": sparsity} if sparsity else {"methods": ()}),
+            }
             for epochs in (2, 3, 6, 9)
-            for sparsity in (0.6, 0.8)
+            for sparsity in (0.6, 0.8, 0)
         },
     ),
     "calibration": Study(
