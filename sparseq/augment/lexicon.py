@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from sparseq.augment.morphology import Reading, inflect, readings
-from sparseq.augment.wordnet import Pos, Synset, Word, WordNet
+from sparseq.augment.wndb import Pos, Synset, Word
+from sparseq.augment.wordnet import WordNet
 from sparseq.augment.words import AVOIDED, DATED_SENSES, WEAKENING
 
 PLAIN = re.compile(r"[a-z]{3,}")

@@ -21,7 +21,8 @@ from sparseq.augment.irregular import (
     SOFT_ARCH,
     UNCHANGED_VERBS,
 )
-from sparseq.augment.wordnet import Pos, WordNet
+from sparseq.augment.wndb import Pos
+from sparseq.augment.wordnet import WordNet
 
 Form = Literal["base", "plural", "third", "past", "gerund"]
 

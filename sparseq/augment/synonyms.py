@@ -9,7 +9,8 @@ from sparseq.augment.lexicon import LIKELY_READING, PLAIN, Lexicon, Synonym
 from sparseq.augment.morphology import Reading
 from sparseq.augment.tokens import Token, cased_like, is_name, split
 from sparseq.augment.usage import WordUsage
-from sparseq.augment.wordnet import Pos, WordNet
+from sparseq.augment.wndb import Pos
+from sparseq.augment.wordnet import WordNet
 from sparseq.augment.words import (
     AUXILIARIES,
     DENIALS,

@@ -140,7 +140,7 @@ def wordnet_fingerprint(recipe: Recipe) -> Fingerprint:
     """Of the WordNet that copies of rows are made with; empty where none are."""
     if not recipe.augment_copies:
         return {}
-    from sparseq.augment.wordnet import load_wordnet
+    from sparseq.augment.finding import load_wordnet
 
     return of_wordnet(load_wordnet(recipe.wordnet).path)
 
@@ -298,7 +298,7 @@ def _logits(
 
 def _augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
     from sparseq.augment import SynonymAugmenter, augment_dataset
-    from sparseq.augment.wordnet import load_wordnet
+    from sparseq.augment.finding import load_wordnet
 
     augmenter = SynonymAugmenter(
         load_wordnet(recipe.wordnet),
