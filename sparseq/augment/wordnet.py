@@ -97,6 +97,15 @@ class WordNet:
         except (IndexError, ValueError) as error:
             raise self._malformed(f"data.{pos}", f"byte {offset}") from error
 
+    def glosses(self) -> list[str]:
+        """The definitions and examples of all synsets."""
+        return [
+            line.partition(b" | ")[2].decode("utf-8", "replace")
+            for pos in POS
+            for line in self._data[pos].splitlines()
+            if line[:1] != b" "
+        ]
+
     def adjective(self, adverb: str) -> str | None:
         """The adjective that an adverb in its most frequent sense comes from ("beautifully" -> "beautiful")."""
         for offset in self.offsets(adverb, "adv")[:1]:
