@@ -39,7 +39,8 @@ class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
-    is known. fingerprint: of all that was loaded.
+    is known. augmentation: what came of the copies once they are made, see `AugmentationStats`; empty without copies.
+    fingerprint: of all that was loaded.
     """
 
     data: Data
@@ -51,6 +52,7 @@ class Prepared:
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
     teacher_score: float | None = None
+    augmentation: dict[str, float] = field(default_factory=dict)
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
@@ -199,6 +201,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         told = ""
         if recipe.augment_copies:
             rows, stats = _augmented(recipe, rows)
+            prepared.augmentation = stats.as_dict()
             reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
             told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length
