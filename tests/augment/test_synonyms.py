@@ -197,7 +197,7 @@ def test_independent_of_hash_seed(small: WordNet) -> None:
         "print([a.augment('the movie tells a story of a big city and a child', i) for i in range(20)]);"
         "from sparseq.augment.usage import WordUsage; from sparseq.augment.tokens import split;"
         "texts = [f'one w{i} {w} x{i} two' for i in range(2000) for w in ('gorgeous', 'beautiful', 'stunning')];"
-        "u, t = WordUsage(texts, a.stop_words, [0, 1, 1] * 2000, a.wordnet.glosses), 'this gorgeous one';"
+        "u, t = WordUsage(texts, a.stop_words, [0, 1] * 3000, a.wordnet.glosses), 'this gorgeous one';"
         "s = a.sites(t, split(t), u); print([a.plan(s, 3, i) for i in range(20)])"
     )
     printed = set()
