@@ -144,8 +144,11 @@ class SynonymAugmenter:
         """
         found = []
         words = tokens.words
+        self._begin(usage)
         for i, word in enumerate(words):
-            readable = self._readable(word, usage)
+            readable = self._options.get(word)
+            if readable is None:
+                readable = self._options[word] = self._find_readable(word, usage)
             if not readable:
                 continue
             token = tokens[i]
@@ -159,18 +162,15 @@ class SynonymAugmenter:
                 found.append(Site(token, reading.lemma, options))
         return found
 
-    def _readable(self, word: str, usage: WordUsage | None) -> dict[Reading, tuple[Option, ...]]:
-        """What may stand for each reading of a word, looked up once for the texts in hand."""
+    def _begin(self, usage: WordUsage | None) -> None:
+        """Forgets what was looked up for other texts."""
         if usage is not self._usage:
             self._usage, self._options = usage, {}
             used = usage.uses if usage is not None and usage.enough else bool
             self._thesaurus = Thesaurus(self._lexicon, used)
-        known = self._options.get(word)
-        if known is None:
-            known = self._options[word] = self._find_readable(word, usage)
-        return known
 
     def _find_readable(self, word: str, usage: WordUsage | None) -> dict[Reading, tuple[Option, ...]]:
+        """What may stand for each reading of a word."""
         if PLAIN.fullmatch(word) is None or word in self.stop_words or word in self.protected:
             return {}
         if usage is not None and usage.enough and not usage.comparable(word):

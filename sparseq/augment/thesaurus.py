@@ -200,7 +200,7 @@ class Thesaurus:
 
     def _degree(self, adjective: str) -> str:
         """The ending of a comparative or superlative that is a lemma of its own ("bigger", "greatest"), or ""."""
-        for ending in ("er", "est"):
+        for ending in ("er", "est") if adjective.endswith(("er", "est")) else ():
             stem = adjective.removesuffix(ending)
             bases = (stem, stem + "e", re.sub("i$", "y", stem), *self._wordnet.bases(adjective, "adj"))
             if stem != adjective and any(self._wordnet.offsets(base, "adj") for base in bases if base != adjective):

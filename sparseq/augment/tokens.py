@@ -46,10 +46,10 @@ class Tokens(Sequence[Token]):
     def __getitem__(self, i: int | slice) -> Token | list[Token]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        i = range(len(self))[i]
+        i = range(len(self.words))[i]
         match = self._matches[i]
         before = self.words[i - 1] if i and self._adjoin(i - 1) else ""
-        after = self.words[i + 1] if i + 1 < len(self) and self._adjoin(i) else ""
+        after = self.words[i + 1] if i + 1 < len(self.words) and self._adjoin(i) else ""
         return Token(match.start(), match.end(), match[0], self.words[i], before, after)
 
     def _adjoin(self, i: int) -> bool:

@@ -59,9 +59,10 @@ class WordNet:
 
     def offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         """Byte offsets of the synsets of `lemma`, most frequent sense first; empty when WordNet lacks it."""
-        if (lemma, pos) not in self._offsets:
-            self._offsets[lemma, pos] = self._find_offsets(lemma, pos)
-        return self._offsets[lemma, pos]
+        known = self._offsets.get((lemma, pos))
+        if known is None:
+            known = self._offsets[lemma, pos] = self._find_offsets(lemma, pos)
+        return known
 
     def _find_offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         entry = self._index[pos].get(_key(lemma))
@@ -75,8 +76,9 @@ class WordNet:
 
     def counts(self, lemma: str, pos: Pos) -> tuple[int, ...]:
         """How often each sense of `offsets(lemma, pos)` was tagged in WordNet's annotated texts, in that order."""
-        tagged = self._counts[pos].get(_key(lemma), {})
-        return tuple(tagged.get(offset, 0) for offset in self.offsets(lemma, pos))
+        tagged = self._counts[pos].get(_key(lemma))
+        offsets = self.offsets(lemma, pos)
+        return tuple([tagged.get(offset, 0) for offset in offsets]) if tagged else (0,) * len(offsets)
 
     def synset(self, pos: Pos, offset: int) -> Synset:
         """The synset at `offset` of `data.<pos>`, as `offsets` gives it."""
