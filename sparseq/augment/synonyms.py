@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sparseq.augment.grammar import Grammar, agrees
 from sparseq.augment.lexicon import PLAIN, Lexicon
@@ -15,8 +15,7 @@ from sparseq.augment.words import STOP_WORDS
 from sparseq.errors import InputError
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """A word of a text that may be replaced: its place, its base form, and what may stand for it."""
 
     token: Token
@@ -24,8 +23,7 @@ class Site:
     options: tuple[Option, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What to replace in one copy of a text: the first `number` of the sites, each by the first of its options."""
 
     number: int

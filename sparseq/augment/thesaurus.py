@@ -23,8 +23,7 @@ _LEAST_EVIDENCE = 0.1
 _SAME, _SIMILAR, _SATELLITE = 1.0, 0.8, 0.6
 
 
-@dataclass(frozen=True)
-class Synonym:
+class Synonym(NamedTuple):
     """A word that may stand for another.
 
     Attributes:

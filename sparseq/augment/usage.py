@@ -1,8 +1,8 @@
 """How some texts use their words: which are common, which stand in the same places, with which labels, in a phrase."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,7 @@ _MOST_LABELS = 100
 _STEM = 4
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """A word that may stand for another: its form and base form, and how good it is compared with other options."""
 
     form: str
