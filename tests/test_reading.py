@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sparseq import reading
-from sparseq.augment.wordnet import FILES, WordNet
+from sparseq.augment import WordNet
+from sparseq.augment.wndb import FILES
 from sparseq.errors import InputError
 from sparseq.tasks import Task
 from sparseq.tasks.files import open_glue_tsv, open_table

@@ -1,63 +1,92 @@
 """Which words stand in the same places of some texts: the cosine of their neighbours' pointwise mutual information.
 
 Positive pointwise mutual information of words and their neighbours: Church and Hanks 1990; the cosine of such vectors
-as likeness of meaning: Bullinaria and Levy 2007.
+as likeness of meaning: Bullinaria and Levy 2007; neighbours' counts to the power 0.75, which keeps rare neighbours
+from deciding: Levy, Goldberg and Dagan 2015.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from sparseq.augment.tokens import pieces
+import numpy as np
+from numpy.typing import NDArray
+
+from sparseq.augment.corpus import BOUNDARY, Ids
 
 # Of rarer words the neighbours tell little, and of rarer neighbours there is no need.
-_FEWEST_USES = 15
-_NEIGHBOURS = 1500
-
-_Vector = dict[tuple[str, int], float]
+_FEWEST_USES = 8
+_NEIGHBOURS = 3000
+_PLACES = (-2, -1, 1, 2)
+_SMOOTHING = 0.75
+# Odd multipliers, so that a run of five numbers has a hash of its own in 64 bits.
+_HASH = np.array([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
 
 
 class Contexts:
-    """Neighbours of the words of some texts.
+    """Neighbours of words, two to the left and two to the right, each place by itself.
 
     Args:
-        texts: the texts; what is repeated in them, phrases of three words and more, counts once.
-        counts: of their words, in lower case.
+        ids: texts as `Corpus.ids`; runs of five words that they repeat count once.
+        others: more texts in the same numbers.
+        wanted: bool [numbers], the words to be compared.
     """
 
-    def __init__(self, texts: Iterable[str], counts: Counter[str]) -> None:
-        neighbours = {word for word, _ in counts.most_common(_NEIGHBOURS)} | {""}
-        triples: set[tuple[str, ...]] = set()
-        for text in texts:
-            words = ["", *pieces(text), ""]
-            triples.update(zip(words, words[1:], words[2:], strict=False))
-        self._found: dict[str, Counter[tuple[str, int]]] = {}
-        self._totals: Counter[tuple[str, int]] = Counter()
-        for before, word, after in triples:
-            if counts[word] < _FEWEST_USES or not word.isalpha():
-                continue
-            own = self._found.setdefault(word, Counter())
-            for neighbour in ((before, -1), (after, 1)):
-                if neighbour[0] in neighbours:
-                    own[neighbour] += 1
-                    self._totals[neighbour] += 1
-        self._total = self._totals.total()
-        self._vectors: dict[str, _Vector] = {}
+    def __init__(self, ids: Ids, others: Ids, wanted: NDArray[np.bool_]) -> None:
+        numbers = len(wanted)
+        both = np.bincount(ids, minlength=numbers)[:numbers] + np.bincount(others, minlength=numbers)[:numbers]
+        neighbours = np.argsort(-both, kind="stable")[:_NEIGHBOURS]
+        column = np.full(numbers + 1, -1, np.int64)  # one more for words that only `others` has
+        column[neighbours] = np.arange(len(neighbours))
+        wanted = np.append(wanted & (both >= _FEWEST_USES), False)
+        codes = [_codes(ids, _first_of_each(ids), wanted, column), _codes(others, None, wanted, column)]
+        found, uses = np.unique(np.concatenate(codes), return_counts=True)
+        rows, columns = np.divmod(found, len(_PLACES) * _NEIGHBOURS)
+        of_row = np.bincount(rows, weights=uses, minlength=numbers)
+        of_column = np.bincount(columns, weights=uses, minlength=len(_PLACES) * _NEIGHBOURS) ** _SMOOTHING
+        information = np.log(uses * of_column.sum() / (of_row[rows] * of_column[columns]))
+        telling = information > 0
+        rows, self._columns, information = rows[telling], columns[telling], information[telling]
+        length = np.sqrt(np.bincount(rows, weights=information**2, minlength=numbers))
+        self._values = information / length[rows]
+        self._starts = np.searchsorted(rows, np.arange(numbers + 1))
+        self._scratch = np.zeros(len(_PLACES) * _NEIGHBOURS)
 
-    def likeness(self, one: str, other: str) -> float:
-        """From 0, no neighbour in common or too few uses to tell, to 1, the same neighbours."""
-        shorter, longer = sorted((self._vector(one), self._vector(other)), key=len)
-        return sum(value * longer.get(neighbour, 0.0) for neighbour, value in shorter.items())
+    def known(self, number: int) -> bool:
+        """Whether any neighbours of a word are known."""
+        return bool(self._starts[number] < self._starts[number + 1])
 
-    def _vector(self, word: str) -> _Vector:
-        if word not in self._vectors:
-            own = self._found.get(word, Counter())
-            uses = own.total()
-            vector = {}
-            for neighbour, count in sorted(own.items()):  # sums must not depend on the order of a set
-                information = math.log(count * self._total / (uses * self._totals[neighbour]))
-                if information > 0:
-                    vector[neighbour] = information
-            length = math.sqrt(math.fsum(value * value for value in vector.values()))
-            self._vectors[word] = {neighbour: value / length for neighbour, value in vector.items()}
-        return self._vectors[word]
+    def likeness(self, one: int, others: Sequence[int]) -> list[float]:
+        """Of each of `others` to `one`: from 0, no neighbour in common or too few uses to tell, to 1, the same ones."""
+        own = slice(self._starts[one], self._starts[one + 1])
+        self._scratch[self._columns[own]] = self._values[own]
+        found = []
+        for other in others:
+            its = slice(self._starts[other], self._starts[other + 1])
+            found.append(float(self._values[its] @ self._scratch[self._columns[its]]))
+        self._scratch[self._columns[own]] = 0.0
+        return found
+
+
+def _first_of_each(ids: Ids) -> NDArray[np.int64]:
+    """The middles of the first of all equal runs of five, in order."""
+    if len(ids) < 5:
+        return np.zeros(0, np.int64)
+    hashes = np.zeros(len(ids) - 4, np.uint64)
+    for place, factor in enumerate(_HASH):
+        hashes += ids[place : len(ids) - 4 + place].astype(np.uint64) * factor
+    return np.sort(np.unique(hashes, return_index=True)[1]) + 2
+
+
+def _codes(
+    ids: Ids, middles: NDArray[np.int64] | None, wanted: NDArray[np.bool_], column: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """A number for each pair of a wanted word and a neighbour in its place."""
+    if middles is None:
+        middles = np.arange(2, max(2, len(ids) - 2))
+    middles = middles[wanted[ids[middles]] & (ids[middles] != BOUNDARY)]
+    found = []
+    for number, place in enumerate(_PLACES):
+        neighbour = column[ids[middles + place]]
+        known = neighbour >= 0
+        base = ids[middles[known]].astype(np.int64) * (len(_PLACES) * _NEIGHBOURS)
+        found.append(base + number * _NEIGHBOURS + neighbour[known])
+    return np.concatenate(found)

@@ -3,13 +3,14 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sparseq.augment.lexicon import Synonym
+import numpy as np
+
 from sparseq.augment.synonyms import Plan, Site, SynonymAugmenter, replaced
 from sparseq.augment.tokens import split
-from sparseq.augment.usage import WordUsage
+from sparseq.augment.usage import Option, WordUsage
 from sparseq.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 MAX_SHARE = 0.05
 # A word may always be used this often, so that small datasets are not left without copies.
 _ALWAYS = 10
+# A row with many replaceable words has at most so many times the rate.
+_MOST_OF_RATE = 2.0
+_HALVINGS = 20
+# The bound comes down by a little more than it must, as it takes several passes otherwise.
+_FASTER = 0.98
 
-_Choice = tuple[Site, Synonym]
+_Choice = tuple[Site, Option]
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,10 @@ class AugmentationStats:
         """Share of the words that was replaced, to compare with the augmenter's `rate`."""
         return self.replaced / self.words if self.words else 0.0
 
+    def as_dict(self) -> dict[str, float]:
+        """The attributes and the rate, by name."""
+        return {**asdict(self), "rate": self.rate}
+
 
 class Augmented(NamedTuple):
     """A dataset with its copies, and what came of making them."""
@@ -63,6 +73,7 @@ def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_shar
 
     A dataset of 20,000 words or more says itself which synonyms are common, and which words make a phrase or a title
     (`WordUsage`). So a copy depends on the whole dataset; it is the same for the same dataset, settings and seed.
+    Rows with many replaceable words get up to twice the augmenter's rate, so that all rows together come nearer to it.
 
     Args:
         dataset: with a column `text_a`, optionally `text_b` (both texts of a pair get replacements); a copy keeps
@@ -85,7 +96,7 @@ def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_shar
         raise InputError(f"the largest share of one word must be above 0 and at most 1, not {max_share}")
     parts = [name for name in ("text_a", "text_b") if name in dataset.column_names]
     texts = list(zip(*(dataset[name][:] for name in parts), strict=True))
-    copies, words = _plan(texts, augmenter)
+    copies, words = _plan(texts, _classes(dataset), augmenter)
     chosen = _bounded(copies, max_share, augmenter.seed)
     rows = [copy.row for copy, choices in zip(copies, chosen, strict=True) if choices]
     stats = AugmentationStats(
@@ -104,21 +115,68 @@ def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_shar
     return Augmented(concatenate_datasets([dataset, added]), stats)
 
 
-def _plan(texts: Sequence[tuple[str, ...]], augmenter: SynonymAugmenter) -> tuple[list[_Copy], int]:
+def _classes(dataset: "Dataset") -> list[int] | None:
+    """The label of each row where labels are classes."""
+    feature = dataset.features.get("label")
+    if feature is None or not str(getattr(feature, "dtype", "")).startswith(("int", "uint")):
+        return None
+    labels: list[int] = dataset.with_format("numpy")["label"][:]
+    return labels
+
+
+class _Row(NamedTuple):
+    """A row with replaceable words: its number, how many words each of its texts has, and their sites."""
+
+    number: int
+    words: tuple[int, ...]
+    sites: tuple[list[Site], ...]
+
+
+def _plan(
+    texts: Sequence[tuple[str, ...]], labels: Sequence[int] | None, augmenter: SynonymAugmenter
+) -> tuple[list[_Copy], int]:
     """A plan for each copy of a row with a replaceable word, and the number of words of all copies."""
-    usage = WordUsage([text for row in texts for text in row], augmenter.stop_words)
-    planned: list[_Copy] = []
+    usage = WordUsage(
+        [text for row in texts for text in row],
+        augmenter.stop_words,
+        None if labels is None else [label for label, row in zip(labels, texts, strict=True) for _ in row],
+        augmenter.wordnet.glosses,
+    )
+    rows: list[_Row] = []
     words = 0
-    for index, row in enumerate(texts):
+    for number, row in enumerate(texts):
         tokens = [split(text) for text in row]
-        sites = [augmenter.sites(text, own, usage) for text, own in zip(row, tokens, strict=True)]
-        words += augmenter.copies * sum(map(len, tokens))
+        sites = tuple(augmenter.sites(text, own, usage) for text, own in zip(row, tokens, strict=True))
+        words += sum(map(len, tokens))
         if any(sites):
-            for copy in range(augmenter.copies):
-                drawn = zip(sites, tokens, ("", "b"), strict=False)
-                plans = (augmenter.plan(own, len(some), index, copy, part) for own, some, part in drawn)
-                planned.append(_Copy(index, tuple(plans)))
-    return planned, words
+            rows.append(_Row(number, tuple(map(len, tokens)), sites))
+    rate = _row_rate(rows, words, augmenter.rate)
+    planned = []
+    for found in rows:
+        for copy in range(augmenter.copies):
+            drawn = zip(found.sites, found.words, ("", "b"), strict=False)
+            plans = (augmenter.plan(some, own, found.number, copy, part, rate) for some, own, part in drawn)
+            planned.append(_Copy(found.number, tuple(plans)))
+    return planned, augmenter.copies * words
+
+
+def _row_rate(rows: Sequence[_Row], words: int, rate: float) -> float:
+    """The rate of rows with which all `words` come to `rate`, but no more than twice that.
+
+    Rows with many replaceable words so make up for those with few.
+    """
+    counts = np.array([(own, len(sites)) for row in rows for own, sites in zip(row.words, row.sites, strict=True)])
+    if not len(counts):
+        return rate
+    own, sites = counts[:, 0], counts[:, 1]
+    least, most = rate, min(1.0, _MOST_OF_RATE * rate)
+    for _ in range(_HALVINGS):
+        middle = (least + most) / 2
+        if np.minimum(np.maximum(1, middle * own), sites).sum() < rate * words:
+            least = middle
+        else:
+            most = middle
+    return most
 
 
 def _bounded(copies: Sequence[_Copy], max_share: float, seed: int) -> list[tuple[tuple[_Choice, ...], ...]]:
@@ -134,7 +192,7 @@ def _bounded(copies: Sequence[_Copy], max_share: float, seed: int) -> list[tuple
         allowed = max(_ALWAYS, int(max_share * total))
         if allowed >= bound:
             return chosen
-        bound = allowed
+        bound = max(_ALWAYS, int(_FASTER * allowed))
 
 
 def _choose(copies: Sequence[_Copy], order: Sequence[int], bound: int) -> list[tuple[tuple[_Choice, ...], ...]]:
@@ -167,9 +225,10 @@ def _follow(plan: Plan, bound: int, uses: tuple[Counter[str], Counter[str]]) -> 
             break
         if uses[0][site.lemma] >= bound:
             continue
-        synonym = next((option for option in site.options if uses[1][option.lemma] < bound), None)
-        if synonym is not None:
-            taken.append((site, synonym))
-            uses[0][site.lemma] += 1
-            uses[1][synonym.lemma] += 1
+        for option in site.options:
+            if uses[1][option.lemma] < bound:
+                taken.append((site, option))
+                uses[0][site.lemma] += 1
+                uses[1][option.lemma] += 1
+                break
     return tuple(taken)

@@ -6,8 +6,7 @@ by the very rules the original was read by.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sparseq.augment.irregular import (
     BASE_PARTICIPLES,
@@ -21,7 +20,8 @@ from sparseq.augment.irregular import (
     SOFT_ARCH,
     UNCHANGED_VERBS,
 )
-from sparseq.augment.wordnet import Pos, WordNet
+from sparseq.augment.wndb import Pos
+from sparseq.augment.wordnet import WordNet
 
 Form = Literal["base", "plural", "third", "past", "gerund"]
 
@@ -61,8 +61,7 @@ _PREFIXES = (
 )
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """One way to understand a word: part of speech, base form, and which form of it the word is."""
 
     pos: Pos

@@ -1,8 +1,8 @@
 """Words of a text, their places and their capitals."""
 
 import re
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, overload
 
 # A word with its apostrophes and hyphens is one token ("don't", "n't", "half-baked"), so no part of it is replaced.
 _TOKEN = re.compile(r"'?[^\W_]+(?:['\u2019`-]+[^\W_]+)*")
@@ -24,17 +24,42 @@ class Token(NamedTuple):
     after: str = ""
 
 
-def split(text: str) -> list[Token]:
+class Tokens(Sequence[Token]):
+    """The words of a text in order; a `Token` is made when it is asked for.
+
+    Attributes:
+        words: all of them in lower case.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._matches = list(_TOKEN.finditer(text))
+        self.words = [match[0].lower() for match in self._matches]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @overload
+    def __getitem__(self, i: int) -> Token: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Token]: ...
+    def __getitem__(self, i: int | slice) -> Token | list[Token]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        i = range(len(self.words))[i]
+        match = self._matches[i]
+        before = self.words[i - 1] if i and self._adjoin(i - 1) else ""
+        after = self.words[i + 1] if i + 1 < len(self.words) and self._adjoin(i) else ""
+        return Token(match.start(), match.end(), match[0], self.words[i], before, after)
+
+    def _adjoin(self, i: int) -> bool:
+        """Whether nothing but spaces stands between a word and the next."""
+        return self._text[self._matches[i].end() : self._matches[i + 1].start()].isspace()
+
+
+def split(text: str) -> Tokens:
     """The words of a text in order."""
-    found = [(*match.span(), match[0]) for match in _TOKEN.finditer(text)]
-    words = [one.lower() for *_, one in found]
-    apart = [not text[one[1] : other[0]].isspace() for one, other in pairwise(found)]
-    befores = ["", *("" if far else word for word, far in zip(words, apart, strict=False))]
-    afters = [*("" if far else word for word, far in zip(words[1:], apart, strict=False)), ""]
-    return [
-        Token(start, end, one, word, before, after)
-        for (start, end, one), word, before, after in zip(found, words, befores, afters, strict=False)
-    ]
+    return Tokens(text)
 
 
 def pieces(text: str) -> list[str]:
@@ -42,7 +67,7 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text.lower())
 
 
-def is_name(text: str, tokens: list[Token], i: int) -> bool:
+def is_name(text: str, tokens: Sequence[Token], i: int) -> bool:
     """Whether the capitals of token `i` are more than those of a sentence's first word or of a shouted text."""
     token = tokens[i]
     if token.text == token.word:

@@ -1,97 +1,147 @@
-"""How some texts use their words: which are common, and which stand in a fixed phrase or a title."""
+"""How some texts use their words: which are common, which stand in the same places, with which labels, in a phrase."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sparseq.augment.contexts import Contexts
-from sparseq.augment.tokens import Token, pieces
+from sparseq.augment.corpus import BOUNDARY, Corpus
+from sparseq.augment.phrases import phrases
+from sparseq.augment.thesaurus import Synonym
+from sparseq.augment.tokens import Token
+from sparseq.augment.wndb import Pos
 
 # Of fewer words than this no frequency is worth trusting.
 _FEWEST_WORDS = 20_000
 # A replacement needs this share of all words, and of the uses of the word that it replaces.
 _SHARE_OF_WORDS = 5e-6
-_SHARE_OF_WORD = 0.05
-# Two words are a phrase when they met this often, in different surroundings, and this share of the rarer one's uses.
-_FEWEST_MEETINGS = 3
-_SHARE_OF_MEETINGS = 0.2
-# Two words are alike when the cosine of their neighbours is this or more.
-_LIKENESS = 0.12
+_SHARE_OF_WORD = 0.03
+# The least product of WordNet's evidence for a synonym and of its likeness to the word. Nouns and verbs that stand in
+# the same places ("level", "degree") mean other things more often than adjectives and adverbs do.
+_LEAST: dict[Pos, float] = {"adj": 0.035, "adv": 0.03, "noun": 0.05, "verb": 0.06}
+_LEAST_OF_LIKELY = 0.02
+# Much less than the best option has is too little.
+_LEAST_OF_BEST = 0.25
+# The labels of two words' texts may differ by this share at most; so many uses count as much as what all texts show.
+_LABEL_DISTANCE = 0.3
+_PRIOR_USES = 5
 # More characters than this are not counted: every so manieth text is, then.
 _MOST_CHARACTERS = 8_000_000
+_MOST_LABELS = 100
+# Regular forms of a base form have these first letters with it.
+_STEM = 4
 
 
-@dataclass
-class _Meeting:
-    """How often two words met, and whether in varied surroundings: a text that is repeated makes no phrase."""
+class Option(NamedTuple):
+    """A word that may stand for another: its form and base form, and how good it is compared with other options."""
 
-    count: int = 0
-    before: str = ""
-    after: str = ""
-    varied: bool = False
-
-    def add(self, before: str, after: str) -> None:
-        self.count += 1
-        self.varied |= bool(self.before and before and before != self.before)
-        self.varied |= bool(self.after and after and after != self.after)
-        self.before = self.before or before
-        self.after = self.after or after
+    form: str
+    lemma: str
+    weight: float = 1.0
 
 
 class WordUsage:
-    """Counts of the words (lower case) of some texts, of all of them together, and of pairs of neighbours.
+    """What texts tell of their words (lower case).
 
     Args:
         texts: the texts; of more than eight million characters an even sample of them is counted.
         ignored: words of which no phrase is made, as function words are.
+        labels: the class of each text, from 0; None where there are none or they are no classes.
+        more: gives more texts that show which words stand in the same places; asked once, where `enough`.
     """
 
-    def __init__(self, texts: Sequence[str], ignored: frozenset[str] = frozenset()) -> None:
-        self.texts = texts[:: 1 + sum(map(len, texts)) // _MOST_CHARACTERS]
-        self.counts: Counter[str] = Counter()
-        self._meetings: dict[tuple[str, str], _Meeting] = {}
-        self._likeness: dict[tuple[str, str], bool] = {}
-        for text in self.texts:
-            words = pieces(text)
-            self.counts.update(words)
-            for i in range(len(words) - 1):
-                one, other = words[i], words[i + 1]
-                if one in ignored or other in ignored or not (one.isalpha() and other.isalpha()):
-                    continue
-                meeting = self._meetings.setdefault((one, other), _Meeting())
-                meeting.add(words[i - 1] if i else "", words[i + 2] if i + 2 < len(words) else "")
-        self.words = sum(count for word, count in self.counts.items() if any(map(str.isalnum, word)))
+    def __init__(
+        self,
+        texts: Sequence[str],
+        ignored: frozenset[str] = frozenset(),
+        labels: Sequence[int] | None = None,
+        more: Callable[[], Iterable[str]] = list,
+    ) -> None:
+        step = 1 + sum(map(len, texts)) // _MOST_CHARACTERS
+        self._corpus = Corpus(texts[::step])
+        self._ignored = ignored
+        self._labels = None if labels is None else np.asarray(labels[::step])
+        self._more = more
+        spoken = [any(map(str.isalnum, name)) for name in self._corpus.names]
+        self.words = int(self._corpus.counts[spoken].sum())
 
     @property
     def enough(self) -> bool:
         """Whether the texts are long enough to tell a common word from a rare one."""
         return self.words >= _FEWEST_WORDS
 
-    def common(self, word: str, replaced: str) -> bool:
-        """Whether the texts use `word`, at least five times in a million words and 5 % as often as `replaced`."""
-        needed = max(1.0, _SHARE_OF_WORDS * self.words, _SHARE_OF_WORD * self.counts[replaced])
-        return self.counts[word] >= needed
+    def uses(self, lemma: str) -> bool:
+        """Whether a word of the texts may be a form of a base form: it begins as that does."""
+        return lemma[:_STEM] in self._stems
 
-    def alike(self, word: str, replaced: str) -> bool:
-        """Whether the two stand in the same places of the texts."""
-        if (word, replaced) not in self._likeness:
-            self._likeness[word, replaced] = self._contexts.likeness(word, replaced) >= _LIKENESS
-        return self._likeness[word, replaced]
+    def comparable(self, word: str) -> bool:
+        """Whether enough is known of a word to compare it with others."""
+        return self._contexts.known(self._corpus.numbers.get(word, BOUNDARY))
 
-    @cached_property
-    def _contexts(self) -> Contexts:
-        return Contexts(self.texts, self.counts)
+    def options(self, word: str, pos: Pos, synonyms: Iterable[Synonym]) -> tuple[Option, ...]:
+        """Those synonyms that the texts use as they do `word`, with the labels that it has."""
+        known = [synonym for synonym in synonyms if self._common(synonym.form, word)]
+        known = [synonym for synonym in known if self._label_distance(synonym.form, word) <= _LABEL_DISTANCE]
+        if not known or not self.comparable(word):
+            return ()
+        numbers = self._corpus.numbers
+        likeness = self._contexts.likeness(numbers[word], [numbers[synonym.form] for synonym in known])
+        found = []
+        for synonym, alike in zip(known, likeness, strict=True):
+            weight = synonym.evidence * alike
+            if weight >= (_LEAST_OF_LIKELY if synonym.likely else _LEAST[pos]):
+                found.append(Option(synonym.form, synonym.lemma, weight))
+        best = max((option.weight for option in found), default=0.0)
+        return tuple(option for option in found if option.weight >= _LEAST_OF_BEST * best)
 
     def phrase(self, token: Token) -> bool:
         """Whether a word and one beside it make a fixed phrase or title of the texts ("shanghai noon")."""
-        return any(
-            self._meet_often(*pair)
-            for pair in ((token.before, token.word), (token.word, token.after))
-            if pair in self._meetings
-        )
+        return (token.before, token.word) in self._phrases or (token.word, token.after) in self._phrases
 
-    def _meet_often(self, one: str, other: str) -> bool:
-        meeting = self._meetings[one, other]
-        rarer = min(self.counts[one], self.counts[other])
-        return meeting.varied and meeting.count >= max(_FEWEST_MEETINGS, _SHARE_OF_MEETINGS * rarer)
+    def _common(self, word: str, replaced: str) -> bool:
+        """Whether the texts use `word`, at least five times in a million words and 3 % as often as `replaced`."""
+        uses = self._corpus.count(word)
+        return uses >= max(1.0, _SHARE_OF_WORDS * self.words, _SHARE_OF_WORD * self._corpus.count(replaced))
+
+    def _label_distance(self, one: str, other: str) -> float:
+        """Between the shares of the labels of two words' texts: from 0 to 1, half the sum of the differences."""
+        if self._shares is None:
+            return 0.0
+        one_shares, other_shares = (self._shares[self._corpus.numbers.get(word, 0)] for word in (one, other))
+        return float(np.abs(one_shares - other_shares).sum() / 2)
+
+    @cached_property
+    def _stems(self) -> frozenset[str]:
+        return frozenset(name[:length] for name in self._corpus.names for length in range(1, _STEM + 1))
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64] | None:
+        """float64 [numbers, labels]: shares of the labels of each word's texts, drawn towards those of all texts."""
+        if self._labels is None or not len(self._labels):
+            return None
+        if self._labels.dtype.kind not in "iu" or self._labels.min() < 0:
+            return None  # some texts have none
+        if self._labels.max() >= _MOST_LABELS:
+            return None
+        labels, ids = int(self._labels.max()) + 1, self._corpus.ids
+        words = ids > 0
+        cells = ids[words].astype(np.int64) * labels + self._labels[self._corpus.text[words]]
+        counts = np.bincount(cells, minlength=len(self._corpus.names) * labels).reshape(-1, labels)
+        prior = counts.sum(0) / max(1, counts.sum())
+        shares: NDArray[np.float64] = (counts + _PRIOR_USES * prior) / (counts.sum(1, keepdims=True) + _PRIOR_USES)
+        return shares
+
+    @cached_property
+    def _contexts(self) -> Contexts:
+        return Contexts(self._corpus.ids, self._corpus.read(self._more()), self._content)
+
+    @cached_property
+    def _phrases(self) -> frozenset[tuple[str, str]]:
+        return phrases(self._corpus, self._content)
+
+    @cached_property
+    def _content(self) -> NDArray[np.bool_]:
+        return np.array([name.isalpha() and name not in self._ignored for name in self._corpus.names])

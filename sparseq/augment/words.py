@@ -45,11 +45,11 @@ become becomes became becoming tell tells told telling work works worked working
 # Base forms whose most frequent sense in WordNet's annotated texts (mostly prose of 1961) is not what they mostly mean
 # elsewhere ("director": a manager; "gritty": granular; "live": inhabit). Found by reading what the rules replaced.
 _DATED = """
-absolutely alien artifice boast bunch career central cheap collection conquer consistently cross delicious director
-disturbing doings edgy effect evocative examination exquisite extra fabric fellow glee great gritty hilarity imagine
-integrity intention later live main manner manners mill mixed outing outrageous perfectly product project
-psychological recent recommend redundant religious remake repetitive satire savvy simply spiritual state static
-sterling style tear transcend tub use vivid weird wry
+absolutely alien artifice boast bunch career central cheap collection conquer consistently contrivance cross delicious
+director disturbing doings edgy effect emotional evocative examination exquisite extra fabric fellow full glee great
+gritty hilarity imagine integrity intention later level live main manner manners mill mixed original outing outrageous
+perfectly premise product project psychological recent recommend redundant religious remake repetitive satire savvy
+simply special spiritual state static sterling style tear transcend true tub use vivid weird wry
 """
 # Correct synonyms that are offensive, or that hardly anyone writes.
 _AVOIDED = """
@@ -88,6 +88,8 @@ MODALS = frozenset(_MODALS.split())
 INTENSIFIERS = frozenset(_INTENSIFIERS.split())
 NOUN_FOLLOWERS = frozenset(_NOUN_FOLLOWERS.split())
 OBJECT_STARTS = frozenset(f"{_NOUN_MARKERS} {_OBJECTS}".split())
+# Heads of clusters whose members are alternatives, not similar in meaning.
+ENUMERATING = frozenset(["cardinal", "ordinal", "chromatic", "achromatic"])
 DENIALS = frozenset(_DENIALS.split())
 # In a definition these say that the word does not mean what the others do: "tepid" is "moderately warm".
 WEAKENING = frozenset(_WEAKENING.split())

@@ -40,6 +40,7 @@ class Plan:
     lines: the same for a person, at most 80 columns wide where words allow it. rows: of each split, training with its
     augmented copies. texts_cut: of all splits. steps: of the optimizer. teacher_score: on the validation rows, None
     without kd. pruned, quantized: names of layers. left_out: why -> names of the layers that are not pruned.
+    augmentation: see `RunResult`; empty without copies.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Plan:
     pruned: tuple[str, ...]
     left_out: dict[str, tuple[str, ...]]
     quantized: tuple[str, ...]
+    augmentation: dict[str, float]
     lines: tuple[str, ...]
 
 
@@ -118,6 +120,7 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
         pruned=tuple(pruned),
         left_out={why: tuple(names) for why, names in left.items()},
         quantized=tuple(quantized),
+        augmentation=prepared.augmentation,
         lines=(),
     )
     made = replace(made, lines=tuple(_lines(recipe, prepared, made, metrics)))
@@ -161,7 +164,8 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
     if made.texts_cut:
         data.append(describe_cut(made.texts_cut, recipe.max_length))
     if recipe.augment_copies:
-        data.append(f"{made.rows['train']:,} training rows with their augmented copies")
+        reached = f"{made.augmentation['rate']:.1%} of words replaced, {recipe.augment_rate:.1%} asked"
+        data.append(f"{made.rows['train']:,} training rows with their augmented copies ({reached})")
     yield from _section("data", data)
     yield from _section("student", [_model(prepared.student, recipe.model)])
     if prepared.teacher is not None:

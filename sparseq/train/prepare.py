@@ -30,7 +30,8 @@ class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
-    is known. fingerprint: of all that was loaded.
+    is known. augmentation: what came of the copies once they are made, see `AugmentationStats`; empty without copies.
+    fingerprint: of all that was loaded.
     """
 
     data: Data
@@ -42,6 +43,7 @@ class Prepared:
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
     teacher_score: float | None = None
+    augmentation: dict[str, float] = field(default_factory=dict)
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
@@ -132,7 +134,7 @@ def wordnet_fingerprint(recipe: Recipe) -> Fingerprint:
     """Of the WordNet that copies of rows are made with; empty where none are."""
     if not recipe.augment_copies:
         return {}
-    from sparseq.augment.wordnet import load_wordnet
+    from sparseq.augment.finding import load_wordnet
 
     return of_wordnet(load_wordnet(recipe.wordnet).path)
 

@@ -22,8 +22,10 @@ class RunResult:
     validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
     resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
     models and tokenizers (see `fingerprint`). lr: the peak learning rate. layers_past_95: sparsity of each layer of
-    which mp removed more than 95 %. The last six are empty in what older versions wrote. finished_before: the run was
-    found finished, and was not run again.
+    which mp removed more than 95 %. augmentation: copies of training rows, words of the rows that they were asked for,
+    how many of these words were replaced, copies that were not added as nothing could be replaced, and the rate reached
+    (see `sparseq.augment.AugmentationStats`); empty without copies. The last seven are empty in what older versions
+    wrote. finished_before: the run was found finished, and was not run again.
     """
 
     task: str
@@ -51,6 +53,7 @@ class RunResult:
     fingerprint: dict[str, str] = field(default_factory=dict)
     lr: float | None = None
     layers_past_95: dict[str, float] = field(default_factory=dict)
+    augmentation: dict[str, float] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

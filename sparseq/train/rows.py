@@ -36,6 +36,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         told = ""
         if recipe.augment_copies:
             rows, stats = augmented(recipe, rows)
+            prepared.augmentation = stats.as_dict()
             reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
             told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length
@@ -67,7 +68,7 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
 
 def augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
     from sparseq.augment import SynonymAugmenter, augment_dataset
-    from sparseq.augment.wordnet import load_wordnet
+    from sparseq.augment.finding import load_wordnet
 
     augmenter = SynonymAugmenter(
         load_wordnet(recipe.wordnet),

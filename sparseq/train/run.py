@@ -132,6 +132,7 @@ def _finish(
         fingerprint=prepared.fingerprint,
         lr=trainer.args.learning_rate,
         layers_past_95=nearly_removed,
+        augmentation=prepared.augmentation,
     )
     folder.finish(result.as_dict())
 

@@ -6,6 +6,8 @@ from pathlib import Path
 _TYPES = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 _KEY_TYPES = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 _LICENCE = "  1 This stands where WordNet has its licence: lines that start with two spaces.  \n"
+# Stands where the offset of a satellite will, which is known when the satellite is written.
+_LATER = "?" * 8
 
 
 @dataclass
@@ -55,6 +57,13 @@ MEANINGS = [
     Meaning("adj", ["eager", "keen"], [9, 7]),
     Meaning("adj", ["beautiful"], [80]),
     Meaning("adj", ["gorgeous"], [9], head="beautiful", gloss='dazzlingly beautiful; "a gorgeous day"'),
+    Meaning("adj", ["stunning"], [9], head="beautiful", gloss="causing great wonder"),
+    Meaning("adj", ["ordinal"], [1]),
+    Meaning("adj", ["fourth"], [9], head="ordinal"),
+    Meaning("adj", ["ninth"], [9], head="ordinal"),
+    Meaning("adj", ["engaging"], [3]),
+    Meaning("adj", ["charming"], [9], head="engaging", gloss="pleasing"),
+    Meaning("verb", ["engage"], [30]),
     Meaning("adj", ["instructive"], [9]),
     Meaning("adj", ["preachy"], [3], head="instructive", gloss="marked by tedious moralization"),
     Meaning("adj", ["warm"], [60]),
@@ -85,6 +94,7 @@ def write_wndb(folder: Path, meanings: list[Meaning], line_end: str = "\n") -> P
     places: dict[tuple[str, str], int] = {}  # of the first word of each synset
     for pos, kind in _TYPES.items():
         data = _LICENCE
+        around: dict[str, list[int]] = {}  # the satellites of each head
         senses: dict[str, list[tuple[int, int]]] = {}
         for meaning in (m for m in meanings if m.pos == pos):
             offset = len(data)
@@ -93,10 +103,15 @@ def write_wndb(folder: Path, meanings: list[Meaning], line_end: str = "\n") -> P
             pointers = "001 @i 00000000 n 0000" if meaning.instance else "000"
             if meaning.head:
                 kind_here, pointers = "s", f"001 & {places['adj', meaning.head]:08d} a 0000"
+                around[meaning.head].append(offset)
             elif meaning.source:
                 kind_here, pointers = "r", f"001 \\ {places['adj', meaning.source]:08d} a 0101"
             else:
                 kind_here = kind
+                own = [other for other in meanings if pos == "adj" and other.head == meaning.words[0]]
+                if own:
+                    pointers = f"{len(own):03d}" + f" & {_LATER} a 0000" * len(own)
+                    around[meaning.words[0]] = []
             frames = "".join(f" + {frame:02d} 00" for frame in meaning.frames)
             tail = f" {len(meaning.frames):02d}{frames}" if pos == "verb" else ""
             data += (
@@ -104,6 +119,8 @@ def write_wndb(folder: Path, meanings: list[Meaning], line_end: str = "\n") -> P
             )
             for word, uses in zip(meaning.words, meaning.uses, strict=True):
                 senses.setdefault(word.partition("(")[0].lower(), []).append((uses, offset))
+        for offset in (offset for own in around.values() for offset in own):
+            data = data.replace(_LATER, f"{offset:08d}", 1)
         index = _LICENCE
         for lemma, found in sorted(senses.items()):
             found.sort(reverse=True)

@@ -78,6 +78,33 @@ def test_no_word_has_more_than_its_share(small: WordNet) -> None:
     assert again.stats == made.stats and again.dataset["text_a"][:] == made.dataset["text_a"][:]
 
 
+@pytest.mark.parametrize(("rate", "reached"), [(0.1, 0.1), (0.2, 0.2), (0.4, 0.4), (0.8, 0.5)])
+def test_rows_with_many_candidates_make_up_for_those_without(small: WordNet, rate: float, reached: float) -> None:
+    """Half the words are in rows with nothing to replace, so that the others have twice the rate."""
+    texts = ["movie . story . city . child . quickly . big"] * 100 + ["it is not what we are"] * 100
+    rows = {"text_a": texts, "label": list(range(200))}
+    made = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small, rate=rate), max_share=1.0)
+    assert made.stats.copies == made.stats.unchanged_copies == 100
+    assert made.stats.rate == pytest.approx(reached, abs=0.02)
+
+
+def test_no_row_has_more_than_twice_the_rate(small: WordNet) -> None:
+    texts = ["movie . story . city . child . quickly . big"] * 100 + ["it is not what we are"] * 900
+    rows = {"text_a": texts, "label": list(range(1000))}
+    made = augment_dataset(datasets.Dataset.from_dict(rows), SynonymAugmenter(small, rate=0.25), max_share=1.0)
+    assert made.stats.replaced == 100 * 3
+
+
+def test_labels_of_the_dataset_are_heeded(small: WordNet) -> None:
+    """As classes where they are whole numbers, and not where they are scores."""
+    places = [f"w{i}" for i in range(20)]
+    texts = ["it is here"] * 7000 + [f"one {p} {w} x{p} two" for w in ("gorgeous", "beautiful") for p in places]
+    for low, kept in ((0, False), (1, True), (0.0, True)):
+        labels = [type(low)(i % 2) for i in range(7000)] + [type(low)(1)] * 20 + [low] * 20
+        made = augment_dataset(datasets.Dataset.from_dict({"text_a": texts, "label": labels}), SynonymAugmenter(small))
+        assert ("one w0 beautiful xw0 two" in made.dataset["text_a"][len(texts) :]) is kept
+
+
 @pytest.mark.parametrize("share", [0.0, 1.1])
 def test_bad_share(small: WordNet, share: float) -> None:
     with pytest.raises(InputError, match="largest share of one word"):

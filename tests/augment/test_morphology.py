@@ -5,7 +5,7 @@ import pytest
 from sparseq.augment import WordNet
 from sparseq.augment.irregular import BASE_PARTICIPLES, UNCHANGED_VERBS
 from sparseq.augment.morphology import Form, Reading, inflect, readings
-from sparseq.augment.wordnet import Pos
+from sparseq.augment.wndb import Pos
 
 
 def test_readings(small: WordNet) -> None:

@@ -7,7 +7,7 @@ import pytest
 from small_wndb import MEANINGS, write_wndb
 
 from sparseq.augment import WordNet, find_wordnet, load_wordnet
-from sparseq.augment.wordnet import POS
+from sparseq.augment.wndb import POS
 from sparseq.errors import InputError
 
 
@@ -108,7 +108,7 @@ def test_find_wordnet_in_nltk_data(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_absent_wordnet_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparseq.augment.wordnet.find_wordnet", lambda path: None)
+    monkeypatch.setattr("sparseq.augment.finding.find_wordnet", lambda path: None)
     with pytest.raises(InputError, match=r"SPARSEQ_WORDNET.*wordnet-base.*wordnet_dir"):
         load_wordnet()
 

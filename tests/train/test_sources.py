@@ -1,6 +1,7 @@
 """Runs on GLUE's folders, with augmented copies, and on encoders other than BERT."""
 
 import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sparseq.models import load_model
 from sparseq.tasks import load_data
 from sparseq.train import Recipe, compress, evaluate, predict, prepare
 from sparseq.train.console import Reporter
+from sparseq.train.plan import dry_run
 from sparseq.train.rows import augmented, tokenised_rows, training_rows
 from sparseq.train.trainer import ALPHA
 
@@ -95,6 +97,20 @@ def test_augmented_copies_with_and_without_kd(methods: str, make_recipe: Callabl
     result = compress(make_recipe(methods=methods, epochs=1, augment_copies=2, augment_rate=0.5, wordnet=str(wndb)))
     assert 66 < result.rows["train"] <= 3 * 66
     assert result.steps == -(-result.rows["train"] // 8)
+    told = json.loads((Path(result.out) / "metrics.json").read_text())["augmentation"]
+    assert told == result.augmentation
+    assert told["copies"] == result.rows["train"] - 66 and told["unchanged_copies"] == 2 * 66 - told["copies"]
+    assert 0 < told["rate"] == told["replaced"] / told["words"] < 0.5
+
+
+def test_a_dry_run_tells_the_rate(make_recipe: Callable[..., Recipe], wndb: Path) -> None:
+    recipe = make_recipe(methods="none", augment_copies=1, augment_rate=0.5, wordnet=str(wndb))
+    found = dry_run(recipe, reporter=QUIET)
+    told = found.as_dict()["augmentation"]
+    assert 0 < told["rate"] < 0.5 and told["copies"] == found.plan.rows["train"] - 66
+    line = " ".join(" ".join(found.plan.lines).split())
+    assert f"copies ({told['rate']:.1%} of words replaced, 50.0% asked)" in line
+    assert dry_run(recipe.replace(augment_copies=0), reporter=QUIET).as_dict()["augmentation"] == {}
 
 
 def test_copies_have_a_weight_of_their_own(make_recipe: Callable[..., Recipe], wndb: Path) -> None:

@@ -1,0 +1,61 @@
+"""Where WordNet lies on a machine."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from sparseq import assets
+from sparseq.augment.wndb import check_folder, missing_files
+from sparseq.augment.wordnet import WordNet
+from sparseq.errors import InputError
+from sparseq.paths import expanded
+
+
+def find_wordnet(path: str | os.PathLike[str] | None = None) -> Path | None:
+    """Look for a WordNet folder on this machine; nothing is fetched.
+
+    Looked at in turn: `path`; the environment variable SPARSEQ_WORDNET; the cache folder of `sparseq.assets`;
+    Debian's `/usr/share/wordnet`; `corpora/wordnet` in the data folders of NLTK.
+
+    Returns:
+        The first folder that holds the files, or None.
+
+    Raises:
+        InputError: `path` or SPARSEQ_WORDNET names a folder without the files.
+    """
+    for named in (path, os.environ.get("SPARSEQ_WORDNET")):
+        if named:
+            folder = expanded(named)
+            check_folder(folder)
+            return folder
+    nltk = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
+    nltk += [Path(os.path.expanduser("~/nltk_data")), Path("/usr/share/nltk_data"), Path("/usr/local/share/nltk_data")]
+    folders = [assets.wordnet_folder(), Path("/usr/share/wordnet"), *(base / "corpora" / "wordnet" for base in nltk)]
+    return next((folder for folder in folders if not missing_files(folder)), None)
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path) -> WordNet:
+    return WordNet(path)
+
+
+def load_wordnet(path: str | os.PathLike[str] | None = None, *, download: bool = False) -> WordNet:
+    """Open the WordNet that `find_wordnet(path)` finds; kept open, so a second call costs nothing.
+
+    Args:
+        path: folder to use instead of looking for one.
+        download: whether to fetch WordNet 3.0 into the cache when none is found.
+
+    Raises:
+        InputError: none was found and `download` is False, or the folder is not right.
+    """
+    found = find_wordnet(path)
+    if found is None and download:
+        found = assets.wordnet_dir()
+    if found is None:
+        raise InputError(
+            "synonym augmentation needs WordNet and none was found: name its folder (the one with index.noun and "
+            "data.noun) by path or by the environment variable SPARSEQ_WORDNET, install the system's wordnet-base "
+            'package, or let it be fetched with python -c "import sparseq.assets; sparseq.assets.wordnet_dir()"'
+        )
+    return _opened(found.resolve())

@@ -1,0 +1,233 @@
+"""Synonyms of words by WordNet, each with the evidence that it means what the word means."""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import NamedTuple
+
+from sparseq.augment.lexicon import LIKELY_READING, PLAIN, Lexicon
+from sparseq.augment.morphology import Reading, inflect
+from sparseq.augment.senses import sense_shares
+from sparseq.augment.wndb import Pos, Synset, Word
+from sparseq.augment.words import AVOIDED, DATED_SENSES, ENUMERATING, WEAKENING
+
+# A synonym is likely when half the uses of the word have a meaning that it has, and the other way round.
+_LIKELY = 0.5
+# Meanings of a word with a smaller share of its uses, and synonyms with less evidence, are left aside.
+_LEAST_SHARE = 0.05
+_LEAST_EVIDENCE = 0.1
+# What a shared meaning counts if the words are of one synset; if their synsets are similar; and if a satellite replaces
+# its head, as it says more ("dramatic", "hammy").
+_SAME, _SIMILAR, _SATELLITE = 1.0, 0.8, 0.6
+
+
+class Synonym(NamedTuple):
+    """A word that may stand for another.
+
+    Attributes:
+        form: inflected as the word that it replaces.
+        lemma: its base form.
+        evidence: from 0 to 1, the geometric mean of the share of the word's uses whose meaning this one has too, and
+            the share of this one's uses with those meanings. Similar meanings count less than the same ones.
+        likely: whether the two share most of their uses. If not, texts should show that they are used alike.
+        tagged: whether WordNet's annotators met both; if not, one of them may be a rare word.
+    """
+
+    form: str
+    lemma: str
+    evidence: float
+    likely: bool
+    tagged: bool
+
+
+@dataclass
+class _Found:
+    """What a word and a synonym share: by offsets of synsets, what each counts for the word and for the synonym."""
+
+    own: dict[int, float] = field(default_factory=dict)
+    its: dict[int, float] = field(default_factory=dict)
+
+    def add(self, own: int, its: int, own_share: float, its_share: float, weight: float) -> None:
+        self.own[own] = max(self.own.get(own, 0.0), weight * own_share)
+        self.its[its] = max(self.its.get(its, 0.0), its_share)
+
+    def evidence(self) -> float:
+        return math.sqrt(min(1.0, sum(self.own.values())) * min(1.0, sum(self.its.values())))
+
+    def likely(self) -> bool:
+        return sum(self.own.values()) >= _LIKELY and sum(self.its.values()) >= _LIKELY
+
+
+class _Usable(NamedTuple):
+    """A word that may replace others: what share of its uses has the meaning at hand; the ending of its degree."""
+
+    word: Word
+    share: float
+    degree: str
+
+
+class Thesaurus:
+    """Synonyms of readings of words, each looked up once: words of the same synsets; for an adjective those of similar
+    synsets too (WordNet's clusters of a head and its satellites); for an adverb those made of its adjective's.
+
+    Args:
+        lexicon: says what else a synonym may be read as.
+        used: whether a base form is used at all; what is not is left out before anything else is looked up.
+    """
+
+    def __init__(self, lexicon: Lexicon, used: Callable[[str], bool] = bool) -> None:
+        self._used = used
+        self._lexicon = lexicon
+        self._wordnet = lexicon.wordnet
+        self._synonyms: dict[Reading, tuple[Synonym, ...]] = {}
+        self._usables: dict[tuple[Pos, int], tuple[_Usable, ...]] = {}
+
+    def synonyms(self, reading: Reading) -> tuple[Synonym, ...]:
+        """Synonyms in the reading's form, each once, those with most evidence first."""
+        if reading not in self._synonyms:
+            found = sorted(self._find(reading), key=lambda synonym: (-synonym.evidence, synonym.form))
+            unique: dict[str, Synonym] = {}
+            for synonym in found:
+                unique.setdefault(synonym.form, synonym)
+            self._synonyms[reading] = tuple(unique.values())
+        return self._synonyms[reading]
+
+    def _find(self, reading: Reading) -> Iterator[Synonym]:
+        lemma, pos = reading.lemma, reading.pos
+        if lemma in DATED_SENSES:
+            return
+        every, sure = self._gather(lemma, pos)
+        for synonym, found in every.items():
+            evidence = found.evidence()
+            form = inflect(self._wordnet, synonym, pos, reading.form) if evidence >= _LEAST_EVIDENCE else None
+            if form is not None:
+                likely = synonym in sure and sure[synonym].likely()
+                tagged = self._tagged(synonym, pos) and (pos in ("adj", "adv") or self._tagged(lemma, pos))
+                yield Synonym(form, synonym, evidence, likely, tagged)
+        if pos == "adv":
+            yield from self._from_adjective(lemma)
+
+    def _gather(self, lemma: str, pos: Pos) -> tuple[dict[str, _Found], dict[str, _Found]]:
+        """All synonyms with what they share with `lemma`, and what they share by its very synsets or definitions."""
+        every: dict[str, _Found] = {}
+        sure: dict[str, _Found] = {}
+        for offset, share in sense_shares(self._wordnet, lemma, pos).items():
+            synset = self._wordnet.synset(pos, offset)
+            own = next((word for word in synset.words if word.lemma.lower() == lemma), None)
+            if share < _LEAST_SHARE or own is None or own.lemma != lemma or synset.instance:
+                continue
+            for target, usable, same in self._related(synset, pos, offset):
+                word = usable.word
+                if not self._fits(usable, own, pos):
+                    continue
+                weight = _SAME if same else _SIMILAR if synset.satellite else _SATELLITE
+                every.setdefault(word.lemma, _Found()).add(offset, target, share, usable.share, weight)
+                if same:
+                    sure.setdefault(word.lemma, _Found()).add(offset, target, share, usable.share, weight)
+        return every, sure
+
+    def _related(self, synset: Synset, pos: Pos, offset: int) -> Iterator[tuple[int, _Usable, bool]]:
+        """The offset of a synset, a word of it, and whether it means the same as the words of `synset`.
+
+        A head means the same as a satellite that is defined by it: "gorgeous" is "dazzlingly beautiful".
+        """
+        for usable in self._usable(pos, offset):
+            yield offset, usable, True
+        for similar in synset.similar:
+            head = synset if not synset.satellite else self._wordnet.synset(pos, similar)
+            if ENUMERATING.intersection(word.lemma for word in head.words):
+                continue  # similar are here the members of a series ("fourth", "ninth")
+            for usable in self._usable(pos, similar):
+                yield similar, usable, synset.satellite and _defined(synset, usable.word)
+            for sibling in self._wordnet.synset(pos, similar).similar if synset.satellite else ():
+                if sibling != offset:
+                    for usable in self._usable(pos, sibling):
+                        yield sibling, usable, False
+
+    def _from_adjective(self, adverb: str) -> Iterator[Synonym]:
+        """Adverbs of the synonyms of the adjective that an adverb comes from."""
+        adjective = self._wordnet.adjective(adverb)
+        if adjective is None or next(iter(sense_shares(self._wordnet, adverb, "adv").values())) < _LIKELY:
+            return
+        for synonym in self.synonyms(Reading("adj", adjective, "base")):
+            for made in _adverbs(synonym.lemma):
+                of_it = len(self._wordnet.offsets(made, "adv")) == 1 and self._wordnet.adjective(made) == synonym.lemma
+                if of_it and made != adverb and made not in AVOIDED | DATED_SENSES:
+                    yield Synonym(made, made, synonym.evidence, synonym.likely, synonym.tagged)
+
+    def _fits(self, usable: _Usable, own: Word, pos: Pos) -> bool:
+        """Whether a word can stand in the same places as `own` does."""
+        word, lemma = usable.word, usable.word.lemma
+        if lemma == own.lemma or word.marker not in ("", own.marker) or not word.frames >= own.frames:
+            return False
+        if pos == "noun" and lemma.endswith(("ing", "ness")) and not own.lemma.endswith(("ing", "ness")):
+            return False
+        return not _same_root(lemma, own.lemma) and (pos != "adj" or usable.degree == self._degree(own.lemma))
+
+    def _usable(self, pos: Pos, offset: int) -> tuple[_Usable, ...]:
+        """The words of a synset that may replace others."""
+        if (pos, offset) not in self._usables:
+            words = (word for word in self._wordnet.synset(pos, offset).words if self._is_usable(word.lemma, pos))
+            self._usables[pos, offset] = tuple(
+                _Usable(
+                    word,
+                    sense_shares(self._wordnet, word.lemma, pos)[offset],
+                    self._degree(word.lemma) if pos == "adj" else "",
+                )
+                for word in words
+            )
+        return self._usables[pos, offset]
+
+    def _is_usable(self, lemma: str, pos: Pos) -> bool:
+        """Whether a word is plain, and is mostly read as this part of speech."""
+        if not self._used(lemma) or PLAIN.fullmatch(lemma) is None:
+            return False
+        if lemma in self._lexicon.stop_words or lemma in AVOIDED:
+            return False
+        if pos == "noun" and lemma.endswith("s") and inflect(self._wordnet, lemma, pos, "plural") is None:
+            return False  # takes a plural verb ("surroundings")
+        if pos == "adj" and lemma.endswith(("ing", "ed")):
+            return True  # a form of a verb, too, and yet understood where an adjective stands
+        uses = dict(self._lexicon.weighed(lemma))
+        same = sum(weight for r, weight in uses.items() if r.pos == pos and r.form == "base")
+        return 0 < same >= LIKELY_READING * sum(uses.values())
+
+    def _tagged(self, lemma: str, pos: Pos) -> bool:
+        return any(self._wordnet.counts(lemma, pos))
+
+    def _degree(self, adjective: str) -> str:
+        """The ending of a comparative or superlative that is a lemma of its own ("bigger", "greatest"), or ""."""
+        for ending in ("er", "est") if adjective.endswith(("er", "est")) else ():
+            stem = adjective.removesuffix(ending)
+            bases = (stem, stem + "e", re.sub("i$", "y", stem), *self._wordnet.bases(adjective, "adj"))
+            if stem != adjective and any(self._wordnet.offsets(base, "adj") for base in bases if base != adjective):
+                return ending
+        return ""
+
+
+def _adverbs(adjective: str) -> tuple[str, ...]:
+    """Ways to spell the adverb of an adjective."""
+    if adjective.endswith("y"):
+        return (adjective[:-1] + "ily",)
+    if adjective.endswith("le"):
+        return (adjective[:-1] + "y",)
+    return (adjective + "ally",) if adjective.endswith("ic") else (adjective + "ly",)
+
+
+def _defined(synset: Synset, word: Word) -> bool:
+    """Whether `word`, or a word that begins as it does ("beauty", "beautiful"), is in the definition of a synset."""
+    definition = re.findall("[a-z]+", synset.gloss.partition('"')[0])
+    if WEAKENING.intersection(definition):
+        return False
+    start = word.lemma[:5]
+    return any(used == word.lemma or (min(len(used), len(start)) > 3 and used[:5] == start) for used in definition)
+
+
+def _same_root(one: str, other: str) -> bool:
+    """Whether two words begin alike for most of the shorter one ("concept", "conception")."""
+    if one[:3] != other[:3]:
+        return False
+    alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+    return alike >= max(3, 0.6 * min(len(one), len(other)))
