@@ -68,6 +68,8 @@ def become(asked: dict[str, Any]) -> None:
     status = 0
     try:
         exec(compile(asked["code"], "<code>", "exec"), {"__name__": "__main__"})
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
         status = 1
