@@ -17,9 +17,8 @@ from sparseq.errors import InputError
 from sparseq.train import Recipe, RunResult, compress, evaluate, predict, prepare, run, scoring, trainer
 
 TRAIN = Path(trainer.__file__).parent
-# Where a precision is forced, as in each pass over several processors, that one alone.
+# As by each pass over several processors.
 FORCED = os.environ.get("SPARSEQ_TEST_PRECISION")
-PRECISIONS = [FORCED] if FORCED else ["fp32", "bf16"]
 RECIPES: list[dict[str, Any]] = [
     {"methods": "none"},
     {"methods": "qat", "scale": "lsq"},
@@ -27,6 +26,7 @@ RECIPES: list[dict[str, Any]] = [
     {"activation": "static", "qat_start": 1000},
     {"hidden_loss": 1.0},
 ]
+PACKED = [*RECIPES, {"bits": 4}, {"bits": 16}]
 
 
 def numbers(result: RunResult) -> tuple[Any, ...]:
@@ -132,9 +132,13 @@ def logits_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
         yield kept
 
 
+# One precision a recipe, and in the passes over several processors each.
 @pytest.mark.processor
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("changes", [*RECIPES, {"bits": 4}, {"bits": 16}], ids=str)
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [(changes, FORCED or ("fp32", "bf16")[number % 2]) for number, changes in enumerate(PACKED)],
+    ids=str,
+)
 def test_packing_changes_logits_by_rounding_only(
     changes: dict[str, Any], precision: str, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
