@@ -36,7 +36,7 @@ from sparseq_kernels import InputError
 
 _ORDER = tuple(itertools.product((True, False), ARCHITECTURES))
 # Kernels that one worker compiles before it reports: their code is disassembled together.
-CHUNK = 8
+CHUNK = 16
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import summation
 import torch
+from fresh import FreshProcesses
 
 # A shell ignores it for what it starts in the background, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -55,6 +56,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or fills the user's cache unless it asks for it."""
     monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     yield
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshProcesses]:
+    """Runs code as in a new process, at a tenth of its cost."""
+    found = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

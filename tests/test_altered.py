@@ -9,9 +9,9 @@ from altered import FORMATS
 
 PROGRAM = Path(__file__).parent / "altered.py"
 # Of the alterations, in the default run: a prime, so that all kinds of nodes and alterations have their turn.
-EVERY = 211
+EVERY = 401
 # In CI: another, so that it meets others.
-MORE = 37
+MORE = 61
 
 
 def run(*arguments: str) -> None:

@@ -90,10 +90,12 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_importing_brings_in_no_training_library():
+def test_importing_brings_in_no_training_library(fresh):
     modules = "sparseq_kernels", "sparseq.nn", "sparseq", "sparseq.models", "sparseq.cli"
     heavy = "{'transformers', 'datasets', 'triton', 'sklearn', 'scipy', 'matplotlib'}"
-    done = run("import sys\n" + "\n".join(f"import {m}; print('{m}', *{heavy} & set(sys.modules))" for m in modules))
+    done = fresh.run(
+        "import sys\n" + "\n".join(f"import {m}; print('{m}', *{heavy} & set(sys.modules))" for m in modules)
+    )
     assert done.stdout.split() == list(modules), done.stdout + done.stderr
 
 
@@ -120,7 +122,8 @@ NEED_TORCH = "formats", "dtypes", "cache", "tiles", "reference.int8_linear", "ch
 
 @pytest.mark.parametrize(
     "first",
-    ["sparseq", "sparseq_kernels", "sparseq_kernels.errors", "sparseq_kernels.formats",
+    ["sparseq_kernels.errors", "sparseq_kernels.formats",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in ("sparseq", "sparseq_kernels")),
      *(pytest.param(f"sparseq_kernels.{name}", marks=pytest.mark.slow) for name in NEED_TORCH[1:])],
 )  # fmt: skip
 def test_the_ops_are_there_with_torch_whichever_is_imported_first(first):
@@ -139,7 +142,7 @@ print(sparseq.nn.convert is sparseq.convert, "convert" in dir(sparseq))
     assert done.stdout.split() == [str(needs), "sparseq.magnitude_mask", "True", "[]", "True", "True"], done
 
 
-def test_what_the_packages_offer_can_be_imported():
+def test_what_the_packages_offer_can_be_imported(fresh):
     code = """
 import sparseq, sparseq_kernels
 for package in (sparseq, sparseq_kernels):
@@ -151,7 +154,7 @@ for package in (sparseq, sparseq_kernels):
     except AttributeError as error:
         print(error)
 """
-    done = run(code)
+    done = fresh.run(code)
     assert done.stdout.count("has no attribute 'nothing'") == 2, done
 
 
@@ -161,7 +164,7 @@ def test_python_m_is_the_command():
         assert (done.returncode, done.stdout.split()[0]) == (0, "sparseq"), done
 
 
-def test_works_where_triton_and_the_training_libraries_are_absent_or_broken():
+def test_works_where_triton_and_the_training_libraries_are_absent_or_broken(fresh):
     code = """
 import sys
 for name in ("triton", "transformers", "datasets", "rich", "sklearn", "scipy", "matplotlib", "accelerate"):
@@ -178,7 +181,7 @@ with tempfile.TemporaryDirectory() as folder:
 x = torch.randn(3, 8)
 print(torch.equal(again(x), packed(x)), "total" in str(sparseq.size_report(packed)).lower())
 """
-    done = run(code)
+    done = fresh.run(code)
     assert done.stdout.strip() == "True True", done.stdout + done.stderr
 
 

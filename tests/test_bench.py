@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,20 +23,22 @@ GPU_OPS = (
 
 
 # Runs pytest with the repository importable, after any preparation given as code.
-RUN = "import sys, pytest; sys.path[:0] = sys.argv[1].split(':'); {before}; sys.exit(pytest.main(sys.argv[2:]))"
+RUN = "import os, sys, pytest; os.chdir({root!r}); sys.path[:0] = {paths}; {before}; sys.exit(pytest.main({arguments}))"
 
 
-def run_kernels(*arguments, before="pass"):
-    # pytest-benchmark switches itself off where it believes to be one of several workers.
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    environment = inherited | {"SPARSEQ_BENCH": "ci", "OMP_NUM_THREADS": "1"}
-    paths = f"{ROOT}:{ROOT / 'kernels'}:{ROOT / 'tests'}"
-    command = [sys.executable, "-c", RUN.format(before=before), paths, "-q", "-p", "no:cacheprovider"]
-    command += map(str, arguments)
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run_kernels(fresh):
+    def run(*arguments, before="pass"):
+        # pytest-benchmark switches itself off where it believes to be one of several workers.
+        environment = dict.fromkeys(key for key in os.environ if key.startswith("PYTEST_")) | {"SPARSEQ_BENCH": "ci"}
+        paths = [str(ROOT), str(ROOT / "kernels"), str(ROOT / "tests")]
+        given = ["-q", "-p", "no:cacheprovider", *map(str, arguments)]
+        return fresh.run(RUN.format(root=str(ROOT), paths=paths, before=before, arguments=given), **environment)
+
+    return run
 
 
-def test_each_op_has_its_benchmark_and_each_runs(tmp_path):
+def test_each_op_has_its_benchmark_and_each_runs(tmp_path, run_kernels):
     files = sorted((ROOT / "bench" / "kernels").glob("bench_*.py"))
     assert [file.stem for file in files] == [f"bench_{op}" for op in sorted(OPS + GPU_OPS)]
     done = run_kernels(*files, "--benchmark-json", tmp_path / "found.json")
@@ -68,7 +68,7 @@ def test_seeds_are_summed_up_in_points():
     assert list(line["cells"].values()) == ["fp32, mean ± spread", "81.0 ± 1.4", "81.0 ± 2.8", "0.0 ± 1.4", ""]
 
 
-def test_a_wrong_result_is_not_timed(tmp_path):
+def test_a_wrong_result_is_not_timed(tmp_path, run_kernels):
     zeros = "lambda x, w, *rest: x.new_zeros(len(x), len(w))"
     broken = f"import sparseq_kernels.backends as b; b.NATIVE['int8_linear'] = {zeros}"
     found = tmp_path / "found.json"
@@ -80,7 +80,7 @@ def test_a_wrong_result_is_not_timed(tmp_path):
     assert [set(row) for row in result["rows"]] == [{"case", "failed"}]
 
 
-def test_a_peer_that_cannot_run_is_reported_and_no_plugin_is_needed(tmp_path):
+def test_a_peer_that_cannot_run_is_reported_and_no_plugin_is_needed(tmp_path, run_kernels):
     broken = "import bench.kernels.peers as p; p.int_mm_linear = lambda *operands: 1 / 0"
     options = ("-p", "no:benchmark", "--device", "cpu", "--results-to", tmp_path)
     done = run_kernels("bench/kernels/bench_int8_linear.py", *options, before=broken)
@@ -106,7 +106,7 @@ torch.compile = lambda function, **options: function
 
 
 @pytest.mark.slow
-def test_a_gpus_benchmarks_run_and_are_recorded_as_such(tmp_path):
+def test_a_gpus_benchmarks_run_and_are_recorded_as_such(tmp_path, run_kernels):
     before = f"exec({PRETENDED!r})"
     ops = ("int8_linear", "int8_linear_compiled", "qat_linear")
     files = [f"bench/kernels/bench_{op}.py" for op in ops]
@@ -127,7 +127,7 @@ def test_a_gpus_benchmarks_run_and_are_recorded_as_such(tmp_path):
     assert set(qat["rows"][0]["peak_bytes"]) == {"sparseq", "bf16 nn.Linear", "torch fake_quantize + nn.Linear"}
 
 
-def test_a_kind_of_device_that_cannot_run_is_refused():
+def test_a_kind_of_device_that_cannot_run_is_refused(run_kernels):
     done = run_kernels("bench/kernels/bench_quantize_rows.py", "--device", "interpreter")
     assert done.returncode == 4 and "Triton cannot run so" in done.stderr, done.stdout + done.stderr
 

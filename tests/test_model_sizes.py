@@ -1,10 +1,8 @@
 """The six sizes against the paper's table and against transformers."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from fresh import FreshProcesses
 from torch import nn
 
 from sparseq import models
@@ -90,13 +88,13 @@ def test_count_reads_other_bert_shapes() -> None:
         models.config_for("huge")
 
 
-def test_counts_need_no_transformers() -> None:
+def test_counts_need_no_transformers(fresh: FreshProcesses) -> None:
     code = (
         "import sys; sys.modules['transformers'] = None\n"
         "from sparseq.models import SIZES, count; print(count(SIZES['tiny']).total)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["4385920"]
+    done = fresh.run(code)
+    assert done.stdout.split() == ["4385920"], done.stderr
 
 
 def test_sizes_fill_in_the_feed_forward_width() -> None:

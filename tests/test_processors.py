@@ -19,6 +19,12 @@ def test_every_way_that_a_processor_can_differ_is_in_some_pass() -> None:
     }  # fmt: skip
 
 
+def test_every_marked_test_is_in_a_file_that_is_run(request: pytest.FixtureRequest) -> None:
+    marked = {str(item.path) for item in request.session.items if item.get_closest_marker("processor")}
+    found = processors.marked_files()
+    assert marked <= set(found) and len(found) > 5
+
+
 def test_what_the_processor_lacks_is_not_run_but_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path, encoding: "flags : fma avx2 avx512_vnni")
     assert processors.missing(Pass("AVX2", "fp32", 1)) == processors.missing(Pass("as it is", "fp32", 1)) == ""

@@ -1,9 +1,6 @@
 """The forced order of summation does what it claims: see `summation`."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from fresh import FreshProcesses
 
 CODE = """
 import torch
@@ -36,13 +33,7 @@ assert torch.equal(whole @ whole.t(), (whole.double() @ whole.double().t()).floa
 """
 
 
-def test_the_place_of_an_operand_changes_last_places_and_nothing_else() -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_place_of_an_operand_changes_last_places_and_nothing_else(fresh: FreshProcesses) -> None:
+    """In a process of its own, for it stays."""
+    done = fresh.run(CODE)
     assert done.returncode == 0, done.stderr

@@ -1,9 +1,10 @@
 """Calls every op with one argument altered at a time, made from the schemas: a program of its own, since what it looks
 for is a crash. Prints a line for each outcome that is neither InputError nor the reference's result, and `done OP`.
 
-    python altered_arguments.py [OP ...]
+    python altered_arguments.py [--backend NAME] [OP ...]
 """
 
+import argparse
 import faulthandler
 import math
 import sys
@@ -174,15 +175,20 @@ def resolved(arg: Any) -> Any:
     return torch.zeros(arg.shape, dtype=arg.dtype) if arg._is_zerotensor() else arg.resolve_neg()
 
 
-def main(ops: list[str]) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=BACKENDS, help="all by default")
+    parser.add_argument("ops", nargs="*", help="all by default")
+    given = parser.parse_args()
+    backends = [given.backend] if given.backend else BACKENDS
     faulthandler.enable()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    for op in ops or ARGUMENTS:
+    for op in given.ops or ARGUMENTS:
         count = 0
         for number, sample in enumerate(SAMPLES[op](torch.float32)):
             args = complete(op, tuple(one.detach() if isinstance(one, Tensor) else one for one in sample))
-            for backend in BACKENDS:
+            for backend in backends:
                 wrong = fault(op, args, backend)
                 if wrong:
                     print(f"{op}, sample {number} as it is, {backend}: {wrong}")
@@ -200,4 +206,4 @@ def main(ops: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,9 +1,8 @@
 """The folder of native code: nobody else's code is loaded from it, and what goes wrong with it is not fatal."""
 
 import os
+import shlex
 import stat
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,30 @@ RUN = """
 import torch, sparseq_kernels
 print(torch.ops.sparseq.quantize_rows(torch.ones(1, 2))[0].tolist(), sparseq_kernels.backend())
 """
+
+
+# Compiles a file once, and then gives copies of what came of it. The last argument is where the result goes.
+ONCE = """
+for written; do :; done
+kept="{folder}/$(basename "$written")"
+if [ ! -e "$kept" ]; then
+    {compiler} "$@" || exit
+    cp "$written" "$kept.$$" && mv "$kept.$$" "$kept"
+fi
+cp "$kept" "$written"
+"""
+
+
+@pytest.fixture(scope="module")
+def compiles_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compiled")
+    return compiler(folder, ONCE.format(folder=folder, compiler=shlex.join(build._compiler())))
+
+
+@pytest.fixture
+def quick_compiler(compiles_once, monkeypatch):
+    """The compiler takes its time only once: most tests are of where its results are kept, not of what it does."""
+    monkeypatch.setenv("CC", str(compiles_once))
 
 
 @pytest.fixture(autouse=True)
@@ -52,14 +75,6 @@ def quietly(run):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return run()
-
-
-def new_process(code=RUN, **environment):
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)} | environment
-    env = {name: value for name, value in env.items() if value is not None}
-    return subprocess.run(
-        [sys.executable, "-W", "always", "-c", code], env=env, capture_output=True, text=True, check=False
-    )
 
 
 def test_every_folder_that_is_made_is_ours_alone(folder, tmp_path, monkeypatch):
@@ -170,6 +185,7 @@ def test_without_a_home_a_folder_that_another_made_first_is_refused(monkeypatch,
 
 
 @compiles
+@pytest.mark.usefixtures("quick_compiler")
 @root
 def test_code_that_another_user_planted_is_not_run(folder):
     quietly(native._library)
@@ -183,20 +199,22 @@ def test_code_that_another_user_planted_is_not_run(folder):
 
 
 @compiles
-def test_a_private_folder_is_removed_when_the_process_ends(folder, tmp_path):
+@pytest.mark.usefixtures("quick_compiler")
+def test_a_private_folder_is_removed_when_the_process_ends(folder, tmp_path, fresh):
     (folder / "native").mkdir(parents=True)
     (folder / "native").chmod(0o777)
     (tmp_path / "temporary").mkdir()
-    done = new_process(TMPDIR=str(tmp_path / "temporary"))
+    done = fresh.run(RUN, TMPDIR=str(tmp_path / "temporary"))
     assert done.stdout == "[[127, 127]] native\n" and "builds its native code anew in every process" in done.stderr
     assert not list((tmp_path / "temporary").iterdir()) and not list((folder / "native").iterdir())
 
 
 @compiles
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(
     "harm", ["cut", *(pytest.param(h, marks=pytest.mark.slow) for h in ("emptied", "changed", "renamed", "a link"))]
 )
-def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path):
+def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path, fresh):
     quietly(native._library)
     [built] = (folder / "native").glob("*.so")
     content, name = built.read_bytes(), built.name
@@ -212,7 +230,7 @@ def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path):
     else:
         built.write_bytes(changed[harm])
     if harm == "cut":  # To load it would end the process, by SIGBUS.
-        done = new_process()
+        done = fresh.run(RUN)
         assert done.stdout == "[[127, 127]] native\n", done.stderr
     else:
         forget()
@@ -222,6 +240,7 @@ def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path):
 
 
 @compiles
+@pytest.mark.usefixtures("quick_compiler")
 def test_a_sound_library_of_another_system_is_built_anew(folder, monkeypatch):
     quietly(native._library)
     [built] = (folder / "native").glob("*.so")
@@ -236,6 +255,7 @@ def test_a_sound_library_of_another_system_is_built_anew(folder, monkeypatch):
 
 
 @compiles
+@pytest.mark.usefixtures("quick_compiler")
 def test_what_is_written_is_on_the_disk_before_it_has_its_name(folder, monkeypatch):
     order = []
     real_sync, real_replace = os.fsync, os.replace
@@ -246,6 +266,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(folder, monkeypat
 
 
 @compiles
+@pytest.mark.usefixtures("quick_compiler")
 def test_a_full_disk_costs_the_cache_and_nothing_else(folder, monkeypatch):
     real = os.fsync
 
@@ -318,6 +339,7 @@ def test_a_compiler_may_come_with_arguments(monkeypatch, folder):
 
 
 @compiles
+@pytest.mark.usefixtures("quick_compiler")
 def test_two_that_build_at_once(folder):
     fingerprint = build._fingerprint(build._compiler(), native.SOURCES)
     found = []
@@ -337,7 +359,7 @@ def test_two_that_build_at_once(folder):
 @compiles
 @root
 @pytest.mark.parametrize("home", ["read-only", "absent"])
-def test_a_user_whose_home_cannot_be_written(home):
+def test_a_user_whose_home_cannot_be_written(home, fresh):
     """As another user, in a process of its own: root may write everywhere."""
     with tempfile.TemporaryDirectory() as above, tempfile.TemporaryDirectory() as temporary:
         os.chmod(above, 0o755)
@@ -350,7 +372,7 @@ def test_a_user_whose_home_cannot_be_written(home):
             f"os.setgid({OTHER}); os.setuid({OTHER}); print(native.quantize_rows(torch.ones(1, 2), 8)[0].tolist()); "
         )
         code += "print(cache.cache_dir())"
-        done = new_process(code, HOME=f"{above}/home", SPARSEQ_CACHE=None, TMPDIR=temporary)
+        done = fresh.run(code, HOME=f"{above}/home", SPARSEQ_CACHE=None, TMPDIR=temporary)
         assert done.stdout.startswith("[[127, 127]]\n"), done.stderr
         assert done.stdout.splitlines()[1].startswith(f"{above}/home/.cache/sparseq") == (home == "read-only")
         assert ("builds its native code anew" in done.stderr) == (home == "read-only")

@@ -1,6 +1,3 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,32 +7,25 @@ from sparseq_kernels import InputError, set_backend
 from sparseq_kernels.cpu import build, native
 
 
-def in_a_new_process(code, tmp_path, **environment):
-    paths = os.pathsep.join(p for p in sys.path if p)
-    env = {**os.environ, "PYTHONPATH": paths, "SPARSEQ_CACHE": str(tmp_path), **environment}
-    return subprocess.run(
-        [sys.executable, "-W", "always", "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-
-
-def test_is_built_once_and_then_taken_from_the_cache(tmp_path):
+def test_is_built_once_and_then_taken_from_the_cache(tmp_path, fresh):
     code = "import torch, sparseq_kernels; torch.ops.sparseq.quantize_rows(torch.ones(2, 2)); "
     code += "print(sparseq_kernels.backend())"
     for _ in range(2):
-        assert in_a_new_process(code, tmp_path).stdout == "native\n"
+        assert fresh.run(code, SPARSEQ_CACHE=str(tmp_path)).stdout == "native\n"
         (built,) = (tmp_path / "native").glob("*.so")
         times = built.stat().st_mtime_ns
     assert built.stat().st_mtime_ns == times and not [p for p in built.parent.iterdir() if p != built]
 
 
-def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path):
+def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path, fresh):
+    nothing = {"SPARSEQ_CACHE": str(tmp_path), "PATH": "", "CC": ""}
     code = "import torch, sparseq_kernels; print(torch.ops.sparseq.quantize_rows(torch.ones(1, 2))[0].tolist()); "
     code += "print(sparseq_kernels.backend())"
-    done = in_a_new_process(code, tmp_path, PATH="", CC="")
+    done = fresh.run(code, **nothing)
     assert done.stdout.split("\n")[:2] == ["[[127, 127]]", "cpu"]
     assert "slower than its backend 'native': no C compiler was found" in done.stderr
     code = "import sparseq_kernels; sparseq_kernels.backend()"
-    forced = in_a_new_process(code, tmp_path, PATH="", CC="", SPARSEQ_BACKEND="native")
+    forced = fresh.run(code, **nothing, SPARSEQ_BACKEND="native")
     assert "backend 'native' cannot run here: no C compiler was found" in forced.stderr
 
 
@@ -69,11 +59,11 @@ def test_scaling_sums_and_dequantizing(shape, bias):
     assert torch.equal(native.dequantize_rows(q, rows), q.float() * rows.unsqueeze(1))
 
 
-def test_one_openmp_runtime_serves_torch_and_the_native_code(tmp_path):
+def test_one_openmp_runtime_serves_torch_and_the_native_code(fresh):
     """In a process of its own: scikit-learn, which other tests import, brings another."""
     if not Path("/proc/self/maps").exists():
         pytest.skip("needs /proc to see which libraries are loaded")
     code = "import torch, sparseq_kernels; torch.ops.sparseq.quantize_rows(torch.randn(256, 256)); "
     code += "loaded = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}; "
     code += "print(sparseq_kernels.backend(), len(loaded))"
-    assert in_a_new_process(code, tmp_path).stdout == "native 1\n"
+    assert fresh.run(code).stdout == "native 1\n"

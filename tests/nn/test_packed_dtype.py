@@ -20,10 +20,17 @@ DTYPES = [torch.bfloat16, torch.float16, torch.float64]
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3, torch.float64: 1e-5}
 
 
-@pytest.mark.parametrize("cast", CASTS)
+# Every form by one way to cast, and every way with a form of each kind: with integers, and without.
+@pytest.mark.parametrize(
+    ("form", "cast"),
+    [*((form, "to") for form in FORMS),
+     *((form, cast) for form in (FORMS[1], FORMS[-2]) for cast in CASTS if cast != "to"),
+     *(pytest.param(form, cast, marks=pytest.mark.slow)
+       for form in FORMS if form not in (FORMS[1], FORMS[-2]) for cast in CASTS if cast != "to")],
+    ids=str,
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("make", [linear, embedding])
-@pytest.mark.parametrize("form", FORMS, ids=str)
 def test_outputs_follow_a_cast_and_scales_do_not(form, make, dtype, cast):
     layer = make(*form)
     with torch.no_grad():  # Weights as small as these are subnormal in half precision, and so would their scales be.

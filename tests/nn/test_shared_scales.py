@@ -40,11 +40,14 @@ def worker(rank: int, port: int, results: str) -> None:
     dist.destroy_process_group()
 
 
-def test_scales_of_two_processes_are_shared(tmp_path):
+def test_scales_of_two_processes_are_shared(tmp_path, fresh):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    code = f"import torch, {__name__} as own; arguments = {(port, str(tmp_path))}; "
+    code += "torch.multiprocessing.start_processes(own.worker, arguments, nprocs=2, start_method='fork')"
+    done = fresh.run(code)
+    assert done.returncode == 0, done.stderr
     zero, one = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for scale in ("max", "lsq"):
         assert zero[scale, "alone"] == pytest.approx(1 / 127) and one[scale, "alone"] == pytest.approx(10 / 127)

@@ -1,5 +1,6 @@
 """NaN never gets into a checkpoint, and a run goes on from the last good one."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,8 +69,12 @@ def check_goes_on(recipe: Recipe, unbroken: dict[Recipe, str], tmp_path: Path) -
     assert found == unbroken[key]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [*((place, math.nan) for place in PLACES), (weight, math.inf),
+     *(pytest.param(place, math.inf, marks=pytest.mark.slow) for place in PLACES if place is not weight)],
+    ids=lambda given: getattr(given, "__name__", str(given)),
+)  # fmt: skip
 def test_what_is_saved_is_finite(
     place: Callable[[trainer.CompressTrainer], Tensor],
     value: float,

@@ -23,11 +23,10 @@ QUIET = Reporter(silent=True)
     "changes",
     [
         {"methods": "none", "epochs": 1.5},
-        {"methods": "qat", "bits": 4},
         {"max_train_rows": 17, "epochs": 2, "pattern": "unstructured"},
         {"pattern": "64x32", "on_mismatch": "skip"},
         {"prune_embeddings": True, "pattern": "1x4"},
-        {"scale": "lsq", "activation": "static"},
+        {"methods": "qat", "bits": 4, "scale": "lsq", "activation": "static"},
     ],
     ids=str,
 )

@@ -1,0 +1,85 @@
+"""Code run as in a new process, without the seconds that it takes to import torch.
+
+A server imports torch and nothing of sparseq, and forks for each piece of code. What is read once when torch is
+imported, such as OMP_NUM_THREADS, is the server's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+class FreshProcesses:
+    """Runs code, one piece after the other. folder: where outputs are kept meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._outputs = folder / "stdout", folder / "stderr"
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def run(self, code: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+        """Runs `code` with these changes to this process's environment, None for a variable that is not set there.
+        Every warning is shown."""
+        changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
+        asked = {"code": code, "environment": changed, "outputs": [str(path) for path in self._outputs]}
+        assert self._server.stdin is not None and self._server.stdout is not None
+        self._server.stdin.write(json.dumps(asked) + "\n")
+        self._server.stdin.flush()
+        returncode = int(self._server.stdout.readline())
+        stdout, stderr = (path.read_text(errors="replace") for path in self._outputs)
+        return subprocess.CompletedProcess(code, returncode, stdout, stderr)
+
+    def close(self) -> None:
+        """Ends the server."""
+        self._server.communicate()
+
+
+def serve() -> None:
+    """Answers each line on stdin, until it ends, by the exit code of what it asks for."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        child = os.fork()
+        if not child:
+            become(asked)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def become(asked: dict[str, Any]) -> None:
+    """Runs the code that is asked for, and ends the process as Python would."""
+    for descriptor, path in enumerate(asked["outputs"], 1):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    tempfile.tempdir = None  # It was asked for when torch was imported, of another environment.
+    warnings.simplefilter("always")
+    status = 0
+    try:
+        exec(compile(asked["code"], "<code>", "exec"), {"__name__": "__main__"})
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    import torch  # noqa: F401
+
+    serve()
