@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TextIO
 
 from sparseq.errors import InputError
 
-__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "say_json", "shown", "write"]
+__all__ = ["LONGEST_MESSAGE", "Parser", "counted", "say", "say_error", "say_json", "shown", "write"]
 
 LONGEST_MESSAGE = 2000
 """Characters of an error message that are printed at most."""
@@ -42,6 +42,11 @@ def shown(text: object, *, lines: bool = False, limit: int | None = None) -> str
     return "".join(
         character if (lines and character == "\n") or not _acts(character) else _escape(character) for character in text
     )
+
+
+def counted(number: int, unit: str) -> str:
+    """A number of things for a sentence: "1 row", "1,200 rows"."""
+    return f"{number:,} {unit}" + ("" if number == 1 else "s")
 
 
 def say(*values: object, error: bool = False, separator: str = " ") -> None:
