@@ -22,6 +22,7 @@ from .console import Reporter
 from .data import describe_cut
 from .folder import RunFolder
 from .prepare import Prepared, prepare, pruner
+from .processes import start_processes
 from .recipe import Recipe
 from .rows import Rows, tokenised_rows
 from .teacher import teacher_metrics
@@ -79,10 +80,11 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
     """
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
-    reporter = reporter or Reporter()
+    start_processes()
+    reporter = reporter or Reporter(silent=machine.rank() > 0)
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
-    finished = folder.check(recipe)
+    finished = machine.in_first(lambda: folder.check(recipe))
     with reporter.phase("loading models and data"):
         training_arguments(recipe, folder)
         prepared = prepare(recipe)

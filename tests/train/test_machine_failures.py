@@ -264,9 +264,11 @@ ANNOUNCED: dict[str, tuple[dict[str, str | None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry run"])
 @pytest.mark.parametrize("announced", ANNOUNCED)
 def test_processes_that_are_announced_in_part(
     announced: str,
+    dry: tuple[str, ...],
     make_recipe: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -275,7 +277,7 @@ def test_processes_that_are_announced_in_part(
     for name, value in {**WHOLE, **changes}.items():
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     recipe = make_recipe(methods="none")
-    assert main(command(recipe)) == 2
+    assert main([*command(recipe), *dry]) == 2
     [said] = capsys.readouterr().err.splitlines()
     assert sentence in said and "torchrun" in said
     assert not Path(str(recipe.out)).exists()
