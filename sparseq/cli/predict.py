@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseq.errors import InputError
-from sparseq.paths import expanded
+from sparseq.paths import check_new_folder, expanded
 from sparseq.reading import LARGE, decode, lines_of
 from sparseq.terminal import counted, say, say_json, write
 
@@ -49,14 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     from sparseq.train.predicting import (
         Predictor,
         check_output,
-        check_submission,
         predict_file,
         predict_glue_tests,
     )
     from sparseq.train.recipe import Recipe
 
     out = check_output(expanded(arguments.out), arguments.file and expanded(arguments.file)) if arguments.out else None
-    submission = check_submission(expanded(arguments.submission)) if arguments.submission else None
+    submission = check_new_folder(expanded(arguments.submission), "--submission") if arguments.submission else None
     predictor = Predictor(arguments.folder)
     if not (arguments.file or arguments.data_dir):
         index, found = _texts(arguments, predictor)

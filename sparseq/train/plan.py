@@ -13,6 +13,7 @@ from sparseq.distill import HiddenStates
 from sparseq.nn import LAYERS, MaskedWeight, QuantSparseLinear, named_layers, pack, prunable
 from sparseq.nn.blocks import repeated_blocks
 from sparseq.nn.left_out import left_out
+from sparseq.paths import check_new_folder
 from sparseq.size import SizeReport, size_report
 from sparseq.tasks import score
 from sparseq_kernels.patterns import Pattern
@@ -85,6 +86,7 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
     finished = machine.in_first(lambda: folder.check(recipe))
+    check_new_folder(folder.path, "--out")
     with reporter.phase("loading models and data"):
         training_arguments(recipe, folder)
         prepared = prepare(recipe)

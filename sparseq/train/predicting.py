@@ -187,19 +187,6 @@ def check_output(path: Path, source: str | Path | None = None) -> Path:
     return path
 
 
-def check_submission(folder: Path) -> Path:
-    """A folder that a submission can be written to, there already or to be made. InputError: it is a file, or what it
-    is to be made in is no folder or may not be written to."""
-    place = folder
-    while not os.path.lexists(place) and place != place.parent:
-        place = place.parent
-    if not os.path.isdir(place):
-        raise InputError(f"--submission {folder} {'is' if place == folder else 'is inside'} a file: give a folder")
-    if not os.access(place, os.W_OK):
-        raise InputError(f"--submission {folder}: {place} may not be written to; give another folder")
-    return folder
-
-
 def write_output(path: Path, content: str) -> None:
     """Writes a file whole or not at all. OSError, naming the path, where the disk is full or it may not be written."""
     try:

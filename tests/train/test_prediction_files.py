@@ -1,6 +1,7 @@
 """Where predictions are written: files, links, folders, and what GLUE takes; all is checked before it is predicted."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from glue_files import write_glue
 
 from sparseq.cli import main
 from sparseq.errors import InputError
+from sparseq.paths import check_new_folder
 from sparseq.tasks import GLUE
 from sparseq.tasks.unlabelled import submission_name
 from sparseq.train import Recipe, compress
-from sparseq.train.predicting import Predicted, Prediction, check_output, check_submission
+from sparseq.train.plan import dry_run
+from sparseq.train.predicting import Predicted, Prediction, check_output
 from tests.conftest import write_rows
 
 
@@ -54,16 +57,16 @@ def test_folders_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match=r"a\.csv is in a folder that may not be written to"):
         check_output(tmp_path / "a.csv")
     with pytest.raises(InputError, match=r"--submission .*new: .* may not be written to"):
-        check_submission(tmp_path / "new")
+        check_new_folder(tmp_path / "new", "--submission")
 
 
 def test_a_submission_inside_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match=r"--submission .*file is a file: give a folder"):
-        check_submission(tmp_path / "file")
+        check_new_folder(tmp_path / "file", "--submission")
     with pytest.raises(InputError, match=r"--submission .*deep is inside a file: give a folder"):
-        check_submission(tmp_path / "file" / "a" / "deep")
-    assert check_submission(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+        check_new_folder(tmp_path / "file" / "a" / "deep", "--submission")
+    assert check_new_folder(tmp_path / "new" / "folder", "--submission") == tmp_path / "new" / "folder"
 
 
 @pytest.mark.parametrize(
@@ -176,3 +179,14 @@ def test_a_folder_of_glues_for_a_task_of_ones_own(
     out = compress(make_recipe(methods="none", epochs=1)).out
     said = refused(capsys, "evaluate", out, "--data-dir", tmp_path)
     assert "--data-dir holds GLUE's tasks, and the task is 'custom': give --validation-file\n" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("file/run", "is inside a file"), ("x" * 300, "cannot be used (File name too long)")]
+)
+def test_a_dry_run_refuses_a_folder_that_cannot_be_made(
+    name: str, sentence: str, make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=f"--out .* {re.escape(sentence)}"):
+        dry_run(make_recipe(methods="none", out=str(tmp_path / name)))
