@@ -102,7 +102,7 @@ def decode(content: bytes, where: object, encoding: str = "utf-8") -> str:
             f"line {line} of {where} is not {name} text (byte 0x{error.object[error.start]:02x} at offset "
             f"{error.start}): save it as {name}"
         ) from error
-    return text.removeprefix("\ufeff")
+    return text.lstrip("\ufeff")  # joined files and some editors leave two
 
 
 def line_ends(text: str) -> list[int]:

@@ -11,9 +11,9 @@ import sys
 import unicodedata
 from typing import Any, NoReturn, TextIO
 
-from sparseq.errors import InputError
+from sparseq.errors import InputError, MachineError
 
-__all__ = ["LONGEST_MESSAGE", "Parser", "say", "say_error", "say_json", "shown", "write"]
+__all__ = ["LONGEST_MESSAGE", "Parser", "counted", "say", "say_error", "say_json", "shown", "write"]
 
 LONGEST_MESSAGE = 2000
 """Characters of an error message that are printed at most."""
@@ -44,6 +44,11 @@ def shown(text: object, *, lines: bool = False, limit: int | None = None) -> str
     )
 
 
+def counted(number: int, unit: str) -> str:
+    """A number of things for a sentence: "1 row", "1,200 rows"."""
+    return f"{number:,} {unit}" + ("" if number == 1 else "s")
+
+
 def say(*values: object, error: bool = False, separator: str = " ") -> None:
     """Prints one line, each value as `shown`, to stdout, or to stderr for an `error` or a note."""
     stream = sys.stderr if error else sys.stdout
@@ -59,13 +64,19 @@ def say_json(value: Any) -> None:
 def write(text: str, stream: TextIO | None = None) -> None:
     """Writes text that holds only what `shown` lets through, tabs and line feeds; characters that the stream's encoding
     lacks as escapes. The stream is stdout where none is given; one that the process was started without takes nothing,
-    as with print()."""
+    as with print(). MachineError: the stream takes no more, as on a full disk."""
     stream = stream or sys.stdout
     if stream is None:
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = getattr(stream, "name", "the output")
+        raise MachineError(f"{name} takes no more ({error.strerror or error}): give it a place with room") from error
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,7 +88,7 @@ class Parser(argparse.ArgumentParser):
 
 def say_error(error: object) -> None:
     """Prints an error's message to stderr as one line of at most `LONGEST_MESSAGE` characters."""
-    with contextlib.suppress(OSError):  # there is no other place to say that stderr takes nothing
+    with contextlib.suppress(OSError, MachineError):  # there is no other place to say that stderr takes nothing
         say(f"sparseq: error: {shown(' '.join(str(error).split()), limit=LONGEST_MESSAGE)}", error=True)
 
 

@@ -190,7 +190,8 @@ def test_an_output_that_is_full(
         with open("/dev/full", "w", encoding="utf-8") as full, monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", full)
             assert main(command) == 1
-        assert capsys.readouterr().err.splitlines()[-1] == "sparseq: error: No space left on device"
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("sparseq: error: /dev/full takes no more (No space left on device)")
 
 
 def test_a_disk_that_is_full(

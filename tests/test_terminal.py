@@ -1,8 +1,10 @@
 """Nothing that a file or a user says acts on the terminal: hostile text through everything that prints."""
 
 import ast
+import contextlib
 import io
 import json
+import os
 import re
 import sys
 import unicodedata
@@ -18,6 +20,7 @@ from torch import nn
 from sparseq import demo, pinned, size_report
 from sparseq.checkpoint import save
 from sparseq.cli import main
+from sparseq.errors import MachineError
 from sparseq.nn import convert, pack
 from sparseq.report import ModelRow, bars, comparison_table
 from sparseq.terminal import LONGEST_MESSAGE, say, say_error, shown, write
@@ -238,3 +241,12 @@ def test_nothing_prints_past_the_terminal_module(path: Path) -> None:
             name = called.rpartition(".")[2]
             assert name not in PRINTING or called.endswith(".print"), f"line {node.lineno}: {called}"
             assert not re.fullmatch(r"sys\.(__)?std(out|err)(__)?(\.buffer)?\.write", called), f"line {node.lineno}"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_an_output_that_takes_no_more_is_named() -> None:
+    stream = open("/dev/full", "w")  # noqa: SIM115 (closing it fails once more)
+    with pytest.raises(MachineError, match=r"^/dev/full takes no more \(No space left on device\): give it a place"):
+        write("text\n", stream)
+    with contextlib.suppress(OSError):
+        stream.close()

@@ -71,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     reporter = Reporter(silent=True) if arguments.quiet else None
     if arguments.dry_run:
         found = dry_run(recipe, reporter=reporter)
+        if machine.rank() > 0:
+            return 0
         if arguments.json:
             say_json(found.as_dict())
         else:

@@ -74,6 +74,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         name = unknown[0].partition("=")[0]
         close = meant(name, [text.removeprefix("--").replace("-", "_") for text in arguments.flags])
         hint = f"; did you mean {flag(close)}?" if close and name.startswith("-") else ""
+        if not hint and arguments.run is predict.run and name.startswith("-"):
+            hint = "; a text that begins with a dash goes behind --"
         raise InputError(f"unrecognized arguments: {' '.join(unknown)}{hint} (see {arguments.prog} --help)")
     return arguments
 

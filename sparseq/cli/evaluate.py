@@ -2,7 +2,7 @@
 
 import argparse
 
-from sparseq.terminal import say, say_json
+from sparseq.terminal import counted, say, say_json
 
 HELP = "score the model in a finished run's folder"
 EXAMPLES = """\
@@ -19,27 +19,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validation-file", metavar="FILE", help="other data: your own .csv, .tsv, .jsonl or .parquet")
     parser.add_argument("--text-columns", metavar="A[,B]", help="your file's text column or columns")
     parser.add_argument("--label-column", metavar="NAME", help="your file's label column")
-    parser.add_argument("--max-validation-rows", metavar="N", type=int, help="a random subset of so many rows")
+    parser.add_argument("--max-validation-rows", metavar="N", help="a random subset of so many rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from sparseq.train import Recipe, evaluate
 
-    columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns)
+    given = {
+        name: Recipe.settings()[name].value(name, getattr(arguments, name))
+        for name in ("text_columns", "label_column", "max_validation_rows")
+    }
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,
         validation_file=arguments.validation_file,
-        text_columns=columns,
-        label_column=arguments.label_column,
-        max_validation_rows=arguments.max_validation_rows,
+        **given,
     )
     if arguments.json:
         say_json(found)
         return 0
     for split, rows in found["rows"].items():
-        say(split, f"{rows} rows", separator="\t")
+        say(split, counted(rows, "row"), separator="\t")
     for name, value in {**found["metrics"], "score": found["score"]}.items():
         say(name, f"{value:.4f}", separator="\t")
     return 0

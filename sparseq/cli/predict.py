@@ -1,15 +1,14 @@
 """`sparseq predict`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseq.errors import InputError
-from sparseq.paths import expanded
+from sparseq.paths import check_new_folder, expanded
 from sparseq.reading import LARGE, decode, lines_of
-from sparseq.terminal import say, say_json, write
+from sparseq.terminal import counted, say, say_json, write
 
 if TYPE_CHECKING:
     from sparseq.train.predicting import Predicted, Prediction, Predictor
@@ -30,7 +29,8 @@ blank line on stdin gives a blank line, so that line n of the output is always t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and texts or files of them."""
     parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
-    parser.add_argument("text", nargs="*", help="texts; without any, they are read from stdin, one a line")
+    # A default keeps argparse from calling it required where the folder is missing.
+    parser.add_argument("text", nargs="*", default=[], help="texts; without any, they are read from stdin, one a line")
     parser.add_argument("--text-pair", metavar="TEXT", help="the second text, for tasks on pairs")
     parser.add_argument(
         "--file", metavar="FILE", help="a file of texts, .csv, .tsv, .jsonl or .parquet, or a test file of GLUE's"
@@ -46,10 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
-    from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
+    from sparseq.train.predicting import (
+        Predictor,
+        check_output,
+        predict_file,
+        predict_glue_tests,
+    )
     from sparseq.train.recipe import Recipe
 
     out = check_output(expanded(arguments.out), arguments.file and expanded(arguments.file)) if arguments.out else None
+    submission = check_new_folder(expanded(arguments.submission), "--submission") if arguments.submission else None
     predictor = Predictor(arguments.folder)
     if not (arguments.file or arguments.data_dir):
         index, found = _texts(arguments, predictor)
@@ -61,10 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         predicted = predict_glue_tests(predictor, arguments.data_dir)
     for one in predicted:
-        say(f"{len(one.predictions):,} rows from {one.path}", error=True)
-    if arguments.submission:
-        _submit(expanded(arguments.submission), predicted)
-    if out or not arguments.submission:
+        say(f"{counted(len(one.predictions), 'row')} from {one.path}", error=True)
+    if submission:
+        _submit(submission, predicted)
+    if out or not submission:
         for one in predicted:
             _give(arguments, out, one.index, one.predictions)
     return 0
@@ -87,12 +93,14 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("--submission is made from GLUE's test files: give --data-dir, or --file")
     if arguments.data_dir and not arguments.submission:
         raise InputError("--data-dir is for GLUE's submissions: give --submission with a folder to write them to")
-    if arguments.submission and os.path.lexists(folder := expanded(arguments.submission)) and not os.path.isdir(folder):
-        raise InputError(f"--submission {folder} is a file: give a folder")
     if arguments.json and arguments.out:
         raise InputError(
             "--json is for what is printed, and --out prints nothing: give --out the suffix .jsonl instead"
         )
+    if arguments.json and arguments.submission:
+        raise InputError("--json is for what is printed, and --submission prints nothing: give one of them")
+    if arguments.out and arguments.data_dir:
+        raise InputError("--out is one file, and --data-dir may hold several test files: give --submission alone")
 
 
 def _texts(arguments: argparse.Namespace, predictor: "Predictor") -> "tuple[list[str], list[Prediction | None]]":
@@ -151,8 +159,14 @@ def _give(
 
 
 def _submit(folder: Path, predicted: "list[Predicted]") -> None:
+    from sparseq.tasks.unlabelled import TEST_ROWS
     from sparseq.train.predicting import write_output
 
     for name, content in [one.submission() for one in predicted]:  # all are made before the first is written
         write_output(folder / name, content)
         say(f"wrote {folder / name}", error=True)
+        rows, expected = content.count("\n") - 1, TEST_ROWS[name.removesuffix(".tsv")]
+        if rows != expected:
+            say(
+                f"{name} has {counted(rows, 'row')}, and GLUE's test set {expected:,}: it will not be taken", error=True
+            )

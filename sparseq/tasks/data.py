@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparseq.tasks.labels import listed
+from sparseq.tasks.labels import brief_name, listed
 from sparseq.tasks.spec import CUSTOM, Task
+from sparseq.tasks.table import NUMBER
+from sparseq.terminal import counted
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _FAR = 100.0
 """Regression labels beyond this are worth a word: a new head gives numbers near 0."""
+
+_MANY_CLASSES = 20
+"""More classes than this, with hardly a row for each, are worth a word: a column of numbers, dates or texts."""
+
+_MISSING = frozenset({"nan", "na", "n/a", "<na>", "#n/a", "null", "none", "nil", "undefined"})
+"""What tools write where there is no value; it may be a class all the same."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Data:
         task = self.task
         where = f" (column {task.label_column!r})" if task.name == CUSTOM else f" ({task.name})"
         if not task.is_regression:
-            return f"{task.num_labels} classes: {listed(task)}{where}"
+            return f"{task.num_labels:,} classes: {listed(task)}{where}"
         low, high = task.label_range or self._range()
         return f"regression, {low:g} to {high:g}{where}"
 
@@ -95,19 +105,55 @@ class Data:
         return float(np.nanmin(values)), float(np.nanmax(values))
 
     def _warnings(self) -> list[str]:
-        if not self.task.is_regression or max(map(abs, self._range())) <= _FAR:
-            return []
-        return [f"labels reach far beyond {_FAR:g}, which trains slowly or not at all: scale them to about -1 to 1"]
+        found = [
+            f"all {split.replace('_', ' ')} rows have one label: the metrics mean little" for split in self._flat()
+        ]
+        if self.task.is_regression:
+            if max(map(abs, self._range())) > _FAR:
+                found.append(
+                    f"labels reach far beyond {_FAR:g}, which trains slowly or not at all: scale them to about -1 to 1"
+                )
+            return found
+        names = self.task.label_names or ()
+        if missing := [name for name in names if name.casefold() in _MISSING]:
+            found.append(f"class {brief_name(missing[0])!r} may mean that there is no label: leave those rows out")
+        if same := _alike(names):
+            found.append(f"classes {same[0]!r} and {same[1]!r} are written almost alike: are they one?")
+        if self.train is not None and self.task.num_labels > max(_MANY_CLASSES, len(self.train) // 2):
+            numbers = all(map(NUMBER.fullmatch, names))
+            found.append(
+                f"{self.task.num_labels:,} classes are many for {len(self.train):,} rows: column "
+                f"{self.task.label_column!r} may hold "
+                + ("numbers to predict (--label-kind)" if numbers else "no classes")
+            )
+        return found
+
+    def _flat(self) -> list[str]:
+        """The validation splits of several rows that have one label in all of them."""
+        labels = {split: np.asarray(rows["label"]) for split, rows in self.validations.items()}
+        return [split for split, values in labels.items() if len(values) > 1 and np.ptp(values) == 0]
 
     def _metric(self, name: str) -> str:
         what = name
         if name == "f1":
             names = self.task.label_names
-            what = f"f1 of class {names[1] if names else 1}"
+            what = f"f1 of class {brief_name(names[1]) if names else 1}"
         elif name == "macro_f1":
             what = "macro_f1 (the mean over the classes)"
         alone = len(self.task.score_metrics) == 1 < len(self.task.metrics)
         return f"{what} (the score)" if alone and name in self.task.score_metrics else what
+
+
+def _alike(names: Sequence[str]) -> tuple[str, str] | None:
+    """The first two names that differ in case, in the form of a character, or in one that does not show."""
+    first: dict[str, str] = {}
+    for name in names:
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = "".join(character for character in plain if unicodedata.category(character) not in ("Cf", "Cc"))
+        other = first.setdefault(" ".join(plain.split()), name)
+        if other is not name:
+            return brief_name(other), brief_name(name)
+    return None
 
 
 def _rows(split: str, source: Source, used: int) -> str:
@@ -120,5 +166,4 @@ def _rows(split: str, source: Source, used: int) -> str:
     )
     rest = [f"{count:,} {what}" for count, what in counts if count]
     details = "; ".join([*source.notes, *rest])
-    unit = "row" if source.rows == 1 else "rows"
-    return f"{source.rows:,} {kind} {unit} from {source.name}{taken}" + (f" ({details})" if details else "")
+    return f"{counted(source.rows, f'{kind} row')} from {source.name}{taken}" + (f" ({details})" if details else "")

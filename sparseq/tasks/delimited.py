@@ -1,4 +1,4 @@
-"""Reading CSV and its kin: a header, double quotes where needed, separated by commas, semicolons or tabs.
+"""Reading CSV and its kin: a header, double quotes where needed, separated by commas, semicolons, tabs or pipes.
 
 The form is that of RFC 4180, with any of three line ends. Python's csv module reads it, strictly; what it cannot see is
 a stray double quote at the begin of a text, which makes one field of all rows up to the next: see `_check_glued`.
@@ -14,18 +14,25 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from sparseq.errors import InputError
 from sparseq.tasks.table import NUMBER, Record, Table
+from sparseq_kernels.untrusted import quoted
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_EACH = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+_EACH = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a pipe"}
 
 _SAMPLE = 10_000  # rows from which a column's look is learned
 
-_EXCEL_TELLS = re.compile(r"sep=([,;\t])(?=[\r\n])")
+_EXCEL_TELLS = re.compile(r"(\"?)sep=(.)\1(?=[\r\n])")
 """Excel's own first line, which says what separates the fields."""
+
+_OTHER = re.compile(r"(?<=\w)(\^|~|:|\x01|\x1f| {2,})(?=\w)")
+"""What separates names in a header that none of `SEPARATORS` does."""
+
+_TAKEN = f"what is read are {', '.join(SEPARATORS.values())}"
 
 _limit_lock = threading.Lock()
 
@@ -43,22 +50,34 @@ def read_delimited(path: Path, text: str, usual: str) -> Table:
         InputError: a quote that is never closed or that glues rows together, text after a closing quote, a wrong number
             of fields. Each names the line where the row begins.
     """
+    if _header(text).lstrip().startswith(("{", "[")):
+        raise InputError(f"{path} looks like JSON: give it the suffix .jsonl or .json")
     if told := _EXCEL_TELLS.match(text):
-        separator, text = told[1], text[told.end() :]  # its line end stays, and so do the numbers of the lines
+        separator, text = told[2], text[told.end() :]  # its line end stays, and so do the numbers of the lines
+        if separator not in SEPARATORS:
+            raise InputError(f"{path} is separated by {separator!r}: {_TAKEN}")
     else:
         separator = _separator(text, usual)
     records, spans = _parse(path, text, separator)
     if not records:
         raise InputError(f"{path} is empty: expected a line of column names, then rows")
     (_, header), *rows = records
-    if spans and len(header) > 1:
-        _check_glued(path, rows, spans, separator, list(io.StringIO(text, newline="")))
+    if len(header) == 1:
+        _check_single(path, header[0].strip(), rows)
+    else:
+        _check_headers(path, header, rows)
+        if spans:
+            _check_glued(path, rows, spans, separator, list(io.StringIO(text, newline="")))
     notes = () if separator == usual else (f"separated by {SEPARATORS[separator]}",)
     return Table(path, tuple(name.strip() for name in header), iter(rows), notes=notes)
 
 
+def _header(text: str) -> str:
+    return next((line for line in io.StringIO(text, newline="") if line.strip()), "")
+
+
 def _separator(text: str, usual: str) -> str:
-    header = next(line for line in io.StringIO(text, newline="") if line.strip())
+    header = _header(text)
     with _unlimited_fields():
         counts = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in SEPARATORS}
     return max((usual, *SEPARATORS), key=lambda mark: counts[mark])  # the usual one comes first, and wins where equal
@@ -66,22 +85,28 @@ def _separator(text: str, usual: str) -> str:
 
 def _parse(path: Path, text: str, separator: str) -> tuple[list[tuple[int, list[str]]], list[tuple[int, int]]]:
     """(records: first line and fields; spans: first and last line of the records over several lines)."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=_spaced(text, separator)
+    )
     records: list[tuple[int, list[str]]] = []
     spans = []
     first, count = 1, 0
+    blank: list[int] = []  # lines that are empty rows of a table of one column, unless nothing follows them
     with _unlimited_fields():
         try:
             for fields in reader:
                 begin, first = first, reader.line_num + 1
                 if not fields or (len(fields) == 1 and count > 1 and not fields[0].strip()):
+                    blank += [begin] * (count == 1)
                     continue
                 count = count or len(fields)
                 if len(fields) != count:
                     raise InputError(
                         f"line {begin} of {path} has {len(fields)} fields where the header has {count}: "
-                        f"{_EACH[separator]} inside a text needs double quotes around the text"
+                        + _miscounted(fields, records[0][1], separator)
                     )
+                records += [(line, [""]) for line in blank]
+                blank.clear()
                 records.append((begin, fields))
                 if reader.line_num > begin:
                     spans.append((begin, reader.line_num))
@@ -92,6 +117,44 @@ def _parse(path: Path, text: str, separator: str) -> tuple[list[tuple[int, list[
                 "end with one, and quotes inside it must be doubled"
             ) from error
     return records, spans
+
+
+def _spaced(text: str, separator: str) -> bool:
+    """Whether each separator of the header has a space after it, which belongs to no field: `id, text, label`."""
+    gaps = _header(text).rstrip().split(separator)[1:]
+    return separator != "\t" and bool(gaps) and all(gap.startswith(" ") for gap in gaps)
+
+
+def _miscounted(fields: Sequence[str], header: Sequence[str], separator: str) -> str:
+    """Why a line has another number of fields than the header, as far as it shows."""
+    each = _EACH[separator]
+    if len(header) == 1:
+        return f"the first line must name the columns, and reads {quoted(header[0])}"
+    if len(fields) == len(header) + 1 and not fields[-1].strip():
+        return f"the line ends in {each}, and the header does not"
+    if any(field[:1].isspace() and field.lstrip().startswith('"') for field in fields):
+        return f"a double quote that begins a text must stand right after {each}, without a space"
+    if any(field.endswith("\\") for field in fields):
+        return "a double quote inside a text must be doubled, and not have a backslash before it"
+    return f"{each} inside a text needs double quotes around the text"
+
+
+def _check_single(path: Path, name: str, rows: Sequence[Record]) -> None:
+    """Refuses a header that is one field, as each row is, only because something else separates its names."""
+    found = _OTHER.search(name)
+    if found and rows and all(found[1] in fields[0] for _, fields in rows):
+        shown = "spaces" if found[1].isspace() else repr(found[1])
+        raise InputError(f"{path} seems to be separated by {shown}, its first line reads {quoted(name)}: {_TAKEN}")
+
+
+def _check_headers(path: Path, header: Sequence[str], rows: Sequence[Record]) -> None:
+    """Refuses a row that repeats the header, as where files were put one behind the other."""
+    names = [name.strip() for name in header]
+    for line, fields in rows:
+        if fields[-1].strip() == names[-1] and [field.strip(" \t\ufeff") for field in fields] == names:
+            raise InputError(
+                f"line {line} of {path} repeats the line of column names, as where files are joined: take it out"
+            )
 
 
 @contextlib.contextmanager
@@ -116,10 +179,11 @@ def _check_glued(
     """
     sample = [fields for _, fields in rows[:_SAMPLE]]
     looks = [_Look([value for value in column if not _over_lines(value)]) for column in zip(*sample, strict=True)]
+    cut = partial(_fields, separator=separator, spaced=_spaced("".join(lines), separator), count=len(looks))
 
     for begin, end in spans:
-        ends = [_fields(lines[place - 1], separator) for place in (begin, end)]
-        inner = [_fields(line, separator) for line in lines[begin : end - 1] if line.strip()]
+        ends = [cut(lines[begin - 1], quote=-1), cut(lines[end - 1], quote=1)]
+        inner = [cut(line) for line in lines[begin : end - 1] if line.strip()]
         whole = [fields for fields in ends + inner if len(fields) == len(looks)]
         counts = [Counter(column) for column in zip(*whole, strict=True)]
         alike = [len(fields) == len(looks) and all(map(_Look.fits, looks, fields, counts)) for fields in inner or ends]
@@ -137,8 +201,23 @@ def _over_lines(value: str) -> bool:
     return "\n" in value or "\r" in value
 
 
-def _fields(line: str, separator: str) -> list[str]:
-    return [field.strip('"') for field in line.rstrip("\r\n").split(separator)]
+def _fields(line: str, separator: str, spaced: bool, count: int, quote: int = 0) -> list[str]:
+    """The fields of a line read by itself, without quotes around them.
+
+    quote: -1 where one of them begins with a stray quote, 1 where one ends with it. The text at that quote may hold
+    separators: what is over `count` is taken to be of it.
+    """
+    fields = line.rstrip("\r\n").split(separator)
+    if spaced:
+        fields = [field.lstrip(" ") for field in fields]
+    over = len(fields) - count
+    if quote and over > 0:
+        stray = [field.startswith('"') if quote < 0 else field.endswith('"') for field in fields]
+        if any(stray):
+            first = stray.index(True) if quote < 0 else len(stray) - 1 - stray[::-1].index(True) - over
+            if first >= 0:
+                fields[first : first + over + 1] = [separator.join(fields[first : first + over + 1])]
+    return [field.strip('"') for field in fields]
 
 
 class _Look:

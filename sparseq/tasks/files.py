@@ -8,8 +8,10 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sparseq.errors import InputError
@@ -22,6 +24,9 @@ from sparseq.tasks.table import Record, Table, name_list
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 """The kinds of own file, each also with `.gz` after it."""
 
+OPTIONS = {"text": "--text-columns", "label": "--label-column"}
+"""What names the columns of an own file on the command line."""
+
 _EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _PACKED = {
     ".zip": "ZIP",
@@ -32,7 +37,26 @@ _PACKED = {
     ".tar": "tar",
     ".tgz": "tar",
 }
-_MAGIC = {b"PK\x03\x04": "a ZIP archive or an Excel workbook", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
+_CSV = "save the table as CSV (UTF-8)"
+_UNPACK = "unpack it, or compress it with gzip"
+_MAGIC = {  # how a file begins -> what it is, and the way out
+    b"PK\x03\x04": ("a ZIP archive or an Excel workbook", _CSV),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", _CSV),
+    b"%PDF-": ("a PDF document", _CSV),
+    b"SQLite format 3\0": ("an SQLite database", _CSV),
+    b"ARROW1": ("an Arrow file", "write it as Parquet"),
+    b"BZh": ("compressed with bzip2", _UNPACK),
+    b"\xfd7zXZ": ("compressed with xz", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("compressed with Zstandard", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("compressed with 7-Zip", _UNPACK),
+    b"\x1f\x8b": ("compressed with gzip twice", "compress it once"),
+    b"version https://git-lfs": ("a pointer of Git LFS, and not the file itself", "fetch that with git lfs pull"),
+    b"\x80\x04\x95": ("a pickle, which is not read because it may run any program", _CSV),
+}
+_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
+_TAR = (257, b"ustar")
+_VERSION = re.compile(r"(\.v?\d+)?")  # what a data set of the hub may have for a suffix
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+(?=[^/])")
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**24
 # Text shrinks by 3 to 20 times, a table of one row repeated by 1,000: only what was made to fill a memory does so.
@@ -58,11 +82,16 @@ def open_table(path: Path) -> Table:
     """
     suffix = _suffix(path)
     content = _decompressed(path, read_bytes(path))
+    _check_kind(path, content)
+    return replace(_read(path, suffix, content), options=OPTIONS)
+
+
+def _read(path: Path, suffix: str, content: bytes) -> Table:
     if suffix == ".parquet":
         return read_parquet(path, content)
     text = _text(path, content)
     if not text.strip():
-        raise InputError(f"{path} is empty: expected rows with a text and a label")
+        raise InputError(f"{path} is empty: expected rows of data")
     if suffix in (".csv", ".tsv"):
         return read_delimited(path, text, "," if suffix == ".csv" else "\t")
     return read_json_rows(path, text)
@@ -71,12 +100,13 @@ def open_table(path: Path) -> Table:
 def _suffix(path: Path) -> str:
     """The suffix that says what the file is. InputError for one that is not read, with the reason."""
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    suffix = plain.suffix.lower()
+    suffix, named = plain.suffix.lower(), str(path)
+    if _ADDRESS.match(named) and not os.path.lexists(path):
+        raise InputError(f"{named.replace(':/', '://', 1)} is an address: own data is read from files, so download it")
     if suffix in SUFFIXES:
         return suffix
     if not os.path.lexists(path):
-        named = str(path)
-        if suffix == "" and named.count("/") <= 1 and not named.startswith((".", "~", "/")):
+        if _VERSION.fullmatch(suffix) and named.count("/") <= 1 and not named.startswith((".", "~", "/")):
             raise InputError(
                 f"there is no file {path}: own data is read from files; where that is a data set of the Hugging Face "
                 f"hub, save it first, as with datasets.load_dataset({named!r})['train'].to_parquet('train.parquet')"
@@ -86,10 +116,10 @@ def _suffix(path: Path) -> str:
         raise InputError(f"{path} is a folder: give a file with one of the suffixes {', '.join(SUFFIXES)}")
     if suffix in _EXCEL:
         raise InputError(f"{path} is a spreadsheet, which is not read: save it there as CSV (UTF-8)")
-    if path.suffix.lower() in _PACKED:
-        kind = _PACKED[path.suffix.lower()]
-        raise InputError(f"{path} is compressed with {kind}, which is not read: unpack it, or compress it with gzip")
-    raise InputError(f"{path} has the suffix {suffix!r}: expected one of {', '.join(SUFFIXES)}, perhaps with .gz")
+    if packed := _PACKED.get(path.suffix.lower()) or _PACKED.get(suffix):
+        raise InputError(f"{path} is compressed with {packed}, which is not read: {_UNPACK}")
+    has = f"has the suffix {suffix!r}" if suffix else "has a name that does not say what it holds"
+    raise InputError(f"{path} {has}: expected one of {', '.join(SUFFIXES)}, perhaps with .gz")
 
 
 def _decompressed(path: Path, content: bytes) -> bytes:
@@ -115,10 +145,18 @@ def _decompressed(path: Path, content: bytes) -> bytes:
     return bytes(grown)
 
 
-def _text(path: Path, content: bytes) -> str:
-    for magic, kind in _MAGIC.items():
+def _check_kind(path: Path, content: bytes) -> None:
+    """InputError for what is no table of text or Parquet, whatever its name says."""
+    for magic, (kind, way_out) in _MAGIC.items():
         if content.startswith(magic):
-            raise InputError(f"{path} is {kind} and no text, whatever its name says: save the table as CSV (UTF-8)")
+            raise InputError(f"{path} is {kind}, whatever its name says: {way_out}")
+    if content.startswith(_TAR[1], _TAR[0]):
+        raise InputError(f"{path} is a tar archive, whatever its name says: unpack it")
+    if _WEB_PAGE.match(content[:200]):
+        raise InputError(f"{path} is a web page or XML, whatever its name says: download the file itself")
+
+
+def _text(path: Path, content: bytes) -> str:
     if content.startswith(b"PAR1"):
         raise InputError(f"{path} is a Parquet file: give it the suffix .parquet")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
@@ -139,7 +177,9 @@ def open_glue_tsv(path: Path, columns: Sequence[str] | None = None, *, skip_bad:
         skip_bad: leave out and count rows with a wrong number of fields, as GLUE's users do with QQP, where a few
             questions hold line breaks; otherwise such a row is an InputError.
     """
-    text = _text(path, _decompressed(path, read_bytes(path)))
+    content = _decompressed(path, read_bytes(path))
+    _check_kind(path, content)
+    text = _text(path, content)
     # A lone CR is an old Mac's line end only where there is no other: some of GLUE's sentences hold one.
     lines = text.split("\n") if "\n" in text else lines_of(text)
     if not text.strip():

@@ -15,20 +15,17 @@ _EXPECTED = 'expected one JSON object on each line, such as {"text": ..., "label
 
 
 def read_json_rows(path: Path, text: str) -> Table:
-    """The table that a text of JSON holds; its columns are the names in the first object.
+    """The table that a text of JSON holds; its columns are the names in any of its objects, in the order met.
 
     Raises:
-        InputError: not JSON, or no objects; at once for an array's first row, and while rows are read for the others.
-            It names the line.
+        InputError: not JSON, or no objects; it names the line.
     """
-    objects = _array(path, text) if text.lstrip().startswith("[") else _lines(path, text)
-    first = next(objects, None)
-    if first is None:
+    objects = list(_array(path, text) if text.lstrip().startswith("[") else _lines(path, text))
+    names = tuple(dict.fromkeys(name for _, values in objects for name in values))
+    if not names:
         raise InputError(f"{path} holds no rows of data: {_EXPECTED}")
-    names = tuple(first[1])
 
     def records() -> Iterator[Record]:
-        yield first[0], list(first[1].values())
         for line, values in objects:
             yield line, [values.get(name) for name in names]
 

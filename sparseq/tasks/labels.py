@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from functools import lru_cache
 
 from sparseq.errors import InputError
@@ -24,15 +25,24 @@ LABEL_KINDS = ("auto", "classes", "regression")
 
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_EXACT = 14  # a number of more than 15 digits with an exponent is a measurement, and no class
+_DIGITS = 60  # characters at most of a number with an exponent, so that it is read exactly
 _MANY = 8  # classes that a message lists
+_LONG = 60  # characters of a class's name that a message shows
 
 
 def whole(label: str) -> int | None:
-    """The whole number that a label writes, also as "1.0"; None for anything else, "1e3" included."""
+    """The whole number that a label writes, also as "1.0" or, as numpy and Parquet's decimals do, as "1.000e+00"; None
+    for anything else, and for an exponent that leads beyond the whole numbers that a float holds."""
     found = _WHOLE.fullmatch(label)
-    if found is None or len(found[1]) > 4000:  # Python reads no more digits
+    if found is not None:
+        return int(found[1]) if len(found[1]) <= 4000 else None  # Python reads no more digits
+    if "e" not in label.lower() or len(label) > _DIGITS or not NUMBER.fullmatch(label):
         return None
-    return int(found[1])
+    value = Decimal(label)
+    if value.adjusted() > _EXACT or (value and value.adjusted() < 0):
+        return None
+    return int(value) if value == value.to_integral_value() else None
 
 
 @lru_cache(maxsize=4096)  # a column of labels has few different ones
@@ -46,10 +56,10 @@ def _value(label: str) -> int | float | str:
 def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: str, label_kind: str = "auto") -> Task:
     """The custom task that these rows are examples of.
 
-    Whole numbers, also written as 1.0, are classes, numbered by sorted distinct value: 1 to 5 stars are five classes
-    named "1" to "5". Where any number is not whole, all make a regression task. Anything else is the name of a class,
-    numbered in sorted order. `label_kind` overrules the two rules on numbers. `Task.label_names` keeps the names; it is
-    None where the labels are 0 ... n-1 themselves.
+    Whole numbers, also written as 1.0 or 1e0, are classes, numbered by sorted distinct value: 1 to 5 stars are five
+    classes named "1" to "5". Where any number is not whole, all make a regression task. Anything else is the name of a
+    class, numbered in sorted order. `label_kind` overrules the two rules on numbers. `Task.label_names` keeps the
+    names; it is None where the labels are 0 ... n-1 themselves.
 
     Args:
         sources: the rows of one file, or of more where labels are missing in the first.
@@ -139,7 +149,8 @@ def _known(task: Task) -> dict[int | float | str, int]:
 def _not_known(task: Task, label: str) -> str:
     if task.name != CUSTOM:
         names = f" ({', '.join(task.label_names)})" if task.label_names else ""
-        return f"out of range: task {task.name!r} takes 0 to {task.num_labels - 1}{names}"
+        what = "no class" if isinstance(_value(label), str) else "out of range"
+        return f"{what}: task {task.name!r} takes 0 to {task.num_labels - 1}{names}"
     numbers = not any(isinstance(value, str) for value in _known(task))
     kind = ""
     if isinstance(_value(label), str) is numbers:
@@ -150,7 +161,12 @@ def _not_known(task: Task, label: str) -> str:
 def listed(task: Task) -> str:
     """A task's classes by name, the first few of many."""
     names = task.label_names or tuple(map(str, range(min(task.num_labels, _MANY + 1))))
-    return ", ".join(names[:_MANY]) + (", ..." if len(names) > _MANY else "")
+    return ", ".join(map(brief_name, names[:_MANY])) + (", ..." if len(names) > _MANY else "")
+
+
+def brief_name(name: str) -> str:
+    """A class's name for a message: of a long one the begin."""
+    return name if len(name) <= _LONG else name[: _LONG - 3] + "..."
 
 
 def _real(task: Task, rows: Rows, row: int, label: str) -> float:
@@ -164,4 +180,5 @@ def _real(task: Task, rows: Rows, row: int, label: str) -> float:
         allowed = f"numbers of at most {LARGEST:g} in magnitude, beyond which training overflows: scale the labels"
     else:
         allowed = "a finite number"
-    raise InputError(f"label {quoted(label)} in {rows.place(row)} is out of range: task {task.name!r} takes {allowed}")
+    what = "no number" if math.isnan(number) else "out of range"
+    raise InputError(f"label {quoted(label)} in {rows.place(row)} is {what}: task {task.name!r} takes {allowed}")

@@ -105,6 +105,11 @@ def load_data(
             label_kind=label_kind, with_train=with_train, allow_unlabelled=allow_unlabelled,
         )  # fmt: skip
     elif known is None or known.name not in GLUE:
+        if data_dir is not None:
+            raise InputError(
+                f"--data-dir holds GLUE's tasks, and the task is {CUSTOM!r}: give --validation-file"
+                + (" and --train-file" if with_train else "")
+            )
         raise InputError(f"task {CUSTOM!r} has no data of its own: give --train-file and --validation-file")
     elif data_dir is not None:
         official = GLUE[known.name]  # `known` may come from a run on own files, with their columns and one split

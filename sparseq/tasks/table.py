@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -64,6 +64,7 @@ class Table:
         count_errors: lines of the rows that were left out, once all rows are read.
         unit: what the rows' places count: an editor's lines from 1, or rows from 1 where a file has no lines.
         notes: what else was understood of the file.
+        options: what on the command line names the "text" and the "label" columns, where something does.
     """
 
     path: Path
@@ -72,12 +73,14 @@ class Table:
     count_errors: list[int] = field(default_factory=list)
     unit: str = "line"
     notes: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
-    def index(self, column: str) -> int:
-        """Where `column` stands; InputError when it is missing or there twice."""
+    def index(self, column: str, option: str = "") -> int:
+        """Where `column` stands; InputError when it is missing or there twice. option: names another column."""
         if self.columns.count(column) != 1:
             what = "twice" if column in self.columns else "missing"
-            raise InputError(f"column {column!r} is {what} in {self.path}: {self.described(column)}")
+            way_out = f"; name the right one with {option}" if option and what == "missing" else ""
+            raise InputError(f"column {column!r} is {what} in {self.path}: {self.described(column)}{way_out}")
         return self.columns.index(column)
 
     def described(self, wanted: str = "") -> str:
@@ -109,10 +112,10 @@ class Table:
         Raises:
             InputError: a missing column, an empty label, a text that is not a string, no rows at all.
         """
-        text_indices = [self.index(column) for column in text_columns]
+        text_indices = [self.index(column, self.options.get("text", "")) for column in text_columns]
         if label_column is not None and allow_unlabelled and label_column not in self.columns:
             label_column = None
-        label_index = None if label_column is None else self.index(label_column)
+        label_index = None if label_column is None else self.index(label_column, self.options.get("label", ""))
         rows = Rows(self.path, unit=self.unit)
         for line, record in self.records:
             if keep is not None and not keep(record):
@@ -140,8 +143,8 @@ class Table:
 
     def _label(self, value: Any, column: str | None, line: int) -> str | None:
         """A label as text, None for none; truth values as JSON writes them."""
-        if value is None or (isinstance(value, float) and math.isnan(value) and self.unit == "row"):
-            return None  # Parquet's columns of numbers mark a missing one by NaN
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return None  # Parquet's columns of numbers mark a missing one by NaN, and so do pandas' JSON and Python's
         if not isinstance(value, str | bool | int | float | Decimal):
             raise InputError(
                 f"{self.unit} {line} of {self.path} has {quoted(value)} in {column!r}: expected one number or name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,17 @@ _NAMED = ("mnli", "qnli", "rte")
 
 _STSB_DECIMALS = 3
 
+_HUB_INDEX = "idx"
+"""What the index is called in the hub's `nyu-mll/glue`, from where own files may come."""
+
+_DIAGNOSTIC = ("diagnostic", "AX")
+
+TEST_ROWS = {
+    "CoLA": 1063, "SST-2": 1821, "MRPC": 1725, "QQP": 390_965, "STS-B": 1379, "MNLI-m": 9796, "MNLI-mm": 9847,
+    "QNLI": 5463, "RTE": 3000, "WNLI": 146, "AX": 1104,
+}  # fmt: skip
+"""Rows of each of GLUE's test sets, by the name of its submission: those of the hub's `nyu-mll/glue`."""
+
 
 def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequence[str] | None = None) -> Rows:
     """The texts of a file, in order; a column of labels is not looked at.
@@ -30,7 +42,8 @@ def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequenc
         text_columns: the text columns of an own file.
 
     Returns:
-        rows whose `labels` are what a column "index" or "id" holds, None where there is none.
+        rows whose `labels` are what a column "index", "id" or "idx" holds; all None where there is none such, or where
+        a row has nothing in it.
 
     Raises:
         InputError: see `open_table`; a missing column; no rows.
@@ -42,8 +55,12 @@ def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequenc
             return table.select(LAYOUTS[task.name].text_columns, table.columns[0], allow_unlabelled=True)
     table = open_table(path)
     columns = choose_text_columns(text_columns, task, table)
-    index = next((name for name in INDEX_COLUMNS if name in table.columns and name not in columns), None)
-    return table.select(columns, index, allow_unlabelled=True)
+    names = (*INDEX_COLUMNS, _HUB_INDEX)
+    index = next((name for name in names if table.columns.count(name) == 1 and name not in columns), None)
+    rows = table.select(columns, index, allow_unlabelled=True)
+    if None in rows.labels:  # a number of the row between names that may be numbers too would be taken for one
+        rows.labels = [None] * len(rows.labels)
+    return rows
 
 
 def read_glue_tests(task: Task, data_dir: str | PathLike[str]) -> list[Rows]:
@@ -62,13 +79,14 @@ def submission_name(task: Task, path: Path) -> str:
     if task.name not in GLUE:
         raise InputError(f"GLUE takes no predictions for task {task.name!r}: its tasks are {', '.join(GLUE)}")
     layout = LAYOUTS[task.name]
-    if task.name == "mnli" and path.stem in ("diagnostic", "AX"):
+    if task.name == "mnli" and path.name.partition(".")[0] in _DIAGNOSTIC:
         return "AX.tsv"  # the diagnostic set, which MNLI's model answers
     if len(layout.test_files) == 1:
         return f"{layout.folder}.tsv"
-    if "matched" not in path.name:
+    found = set(re.findall(r"(?<![a-z])(?:mis)?matched", path.name))
+    if len(found) != 1:
         raise InputError(f"{path} may be either of {' and '.join(layout.test_files)}: give it that name")
-    return f"{layout.folder}-{'mm' if 'mismatched' in path.name else 'm'}.tsv"
+    return f"{layout.folder}-{'mm' if found == {'mismatched'} else 'm'}.tsv"
 
 
 def submission_value(task: Task, label: str, value: float) -> str:

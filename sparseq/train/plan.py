@@ -13,6 +13,7 @@ from sparseq.distill import HiddenStates
 from sparseq.nn import LAYERS, MaskedWeight, QuantSparseLinear, named_layers, pack, prunable
 from sparseq.nn.blocks import repeated_blocks
 from sparseq.nn.left_out import left_out
+from sparseq.paths import check_new_folder
 from sparseq.size import SizeReport, size_report
 from sparseq.tasks import score
 from sparseq_kernels.patterns import Pattern
@@ -22,6 +23,7 @@ from .console import Reporter
 from .data import describe_cut
 from .folder import RunFolder
 from .prepare import Prepared, prepare, pruner
+from .processes import start_processes
 from .recipe import Recipe
 from .rows import Rows, tokenised_rows
 from .teacher import teacher_metrics
@@ -81,10 +83,12 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
     """
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
-    reporter = reporter or Reporter()
+    start_processes()
+    reporter = reporter or Reporter(silent=machine.rank() > 0)
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
-    finished = folder.check(recipe)
+    finished = machine.in_first(lambda: folder.check(recipe))
+    check_new_folder(folder.path, "--out")
     with reporter.phase("loading models and data"):
         training_arguments(recipe, folder)
         prepared = prepare(recipe)

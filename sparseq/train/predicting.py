@@ -112,9 +112,17 @@ class Predicted:
     def submission(self) -> tuple[str, str]:
         """(name, content) of the file that GLUE takes: `index`, `prediction`, separated by tabs.
 
-        Raises InputError where the task is none of GLUE's.
+        Raises InputError where the task is none of GLUE's, or the index is not of whole numbers, each of them once.
         """
         name = submission_name(self.task, self.path)
+        seen: set[str] = set()
+        for row, index in enumerate(self.index, 1):
+            if not (index.isascii() and index.isdecimal()) or index in seen:
+                what = "there twice" if index in seen else "no whole number"
+                raise InputError(
+                    f"index {quoted(index)} in row {row} of {self.path} is {what}: GLUE tells rows apart by it"
+                )
+            seen.add(index)
         rows = (submission_value(self.task, found.label, found.value) for found in self.predictions)
         lines = [f"{index}\t{value}\n" for index, value in zip(self.index, rows, strict=True)]
         return name, "index\tprediction\n" + "".join(lines)
@@ -165,12 +173,17 @@ def check_output(path: Path, source: str | Path | None = None) -> Path:
     for the file `source`, which is read."""
     if path.suffix.lower() not in TABLES:
         raise InputError(f"--out {path} has the suffix {path.suffix!r}: predictions are written as {', '.join(TABLES)}")
+    path = Path(os.path.realpath(path))  # what a link leads to is written, and the link stays
     if os.path.isdir(path):
         raise InputError(f"--out {path} is a folder: give a file")
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise InputError(f"--out {path} is no regular file: give one that can be replaced")
     if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise InputError(f"--out {path} is the very file that is read: give another")
     if not os.path.isdir(path.parent):
         raise InputError(f"--out {path} is in a folder that is not there: make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"--out {path} is in a folder that may not be written to: give another")
     return path
 
 

@@ -1,6 +1,7 @@
 """The process group that a launcher such as torchrun announces: checked, then joined."""
 
 import os
+import socket
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -29,7 +30,7 @@ def start_processes() -> None:
     """
     if dist.is_initialized():
         return
-    size = _number("WORLD_SIZE", 1) if os.environ.get("WORLD_SIZE") else 1
+    size = _number("WORLD_SIZE", 1) if "WORLD_SIZE" in os.environ else 1
     if size == 1 and os.environ.get("LOCAL_RANK", "-1") == "-1":
         for name in _MPI_SIZES:
             if os.environ.get(name, "1") != "1":
@@ -45,8 +46,9 @@ def start_processes() -> None:
         raise InputError(f"MASTER_ADDR is not set, and WORLD_SIZE is {size}: {_WAY_OUT}")
     if torch.cuda.is_available():
         torch.cuda.set_device(_number("LOCAL_RANK", 0, torch.cuda.device_count() - 1))
-    if size == 1:
-        return  # nobody to wait for: accelerate joins this group
+    if size == 1:  # nobody to wait for: accelerate joins this group, and would look for the address for a long time
+        _met(lambda: socket.getaddrinfo(address, port), f"process 0 of 1 cannot find {address}:{port} (MASTER_ADDR)")
+        return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
     def join() -> None:
@@ -56,7 +58,7 @@ def start_processes() -> None:
     _met(join, f"process {rank} of {size} cannot meet the others at {address}:{port} (MASTER_ADDR, MASTER_PORT)")
 
 
-def _met(join: Callable[[], None], what: str) -> None:
+def _met(join: Callable[[], object], what: str) -> None:
     try:
         join()
     except (dist.DistError, ValueError, OSError) as error:
@@ -68,7 +70,7 @@ def _met(join: Callable[[], None], what: str) -> None:
 def _number(name: str, low: int, high: int | None = None) -> int:
     """The whole number in an environment variable. InputError: not set, none, or out of range."""
     text = os.environ.get(name, "")
-    if not text:
+    if name not in os.environ:
         raise InputError(f"{name} is not set, though other variables announce several processes: {_WAY_OUT}")
     within = f"from {low} to {high}" if high is not None else f"of at least {low}"
     if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):

@@ -135,13 +135,18 @@ class Recipe:
         return {f.name: f.metadata["setting"] for f in fields(cls)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "the recipe") -> "Recipe":
+    def from_dict(cls, values: Mapping[str, Any], file: str | None = None) -> "Recipe":
         """A recipe of `values`, the rest defaults; None is not given, for a setting that need not be. Raises InputError
-        for unknown names and wrong types."""
+        for unknown names and wrong types, naming the `file` that they are from, if any."""
+        where = file or "the recipe"
         known = cls.settings()
         left = {field.name for field in fields(cls) if field.default in (None, ())}
         for name in values:
             if name not in known:
+                if isinstance(values[name], Mapping):
+                    raise InputError(
+                        f"{where} has a table {quoted(name)}: settings stand at the top, and belong to no table"
+                    )
                 close = meant(name, known)
                 hint = f"did you mean {close!r}?" if close else f"the settings are {', '.join(known)}"
                 raise InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")
@@ -149,7 +154,7 @@ class Recipe:
             if raw is None and name not in left:
                 raise InputError(f"{where} gives {name} no value: give one, or leave it out for the default")
         given = {name: raw for name, raw in values.items() if raw is not None}
-        return cls(**{name: known[name].value(name, raw) for name, raw in given.items()})
+        return cls(**{name: known[name].value(name, raw, file) for name, raw in given.items()})
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Recipe":
@@ -217,6 +222,8 @@ class Recipe:
         for name, example in (("model", "--model small"), ("out", "--out runs/first")):
             if getattr(parsed, name) is None:
                 raise InputError(f"no {name} given: say for example {example}")
+        if parsed.methods == ("none",):  # as a list of one
+            parsed = dataclasses.replace(parsed, methods=())
         for method in parsed.methods:
             if method not in METHODS:
                 raise InputError(

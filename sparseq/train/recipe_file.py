@@ -32,18 +32,19 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     `MOST_LEVELS`; a setting given twice; YAML's anchors, aliases or tags; no table of settings.
     """
     path = Path(path)
-    if path.suffix not in (".toml", ".yaml", ".yml"):
+    suffix = path.suffix.lower()
+    if suffix not in (".toml", ".yaml", ".yml"):
         raise InputError(f"recipe {path} is neither .toml nor .yaml")
     try:
         content = read_text(path, MOST_BYTES)
     except InputError as error:
         raise InputError(f"cannot read recipe {path}: {error}") from error
     try:
-        values = _parse_toml(content) if path.suffix == ".toml" else _parse_yaml(content)
+        values = _parse_toml(content) if suffix == ".toml" else _parse_yaml(content)
     except RecursionError as error:
         raise InputError(f"recipe {path} is nested deeper than {MOST_LEVELS} levels") from error
     except ValueError as error:
-        raise InputError(f"recipe {path} is not valid {path.suffix[1:]}: {brief(error)}") from error
+        raise InputError(f"recipe {path} is not valid {suffix[1:]}: {brief(error)}") from error
     if not isinstance(values, dict):
         raise InputError(f"recipe {path} is not a table of settings such as 'sparsity = 0.6'")
     return values

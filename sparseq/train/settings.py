@@ -26,14 +26,16 @@ class Setting:
     choices: tuple[Any, ...] = ()
     resumable: bool = False
 
-    def value(self, name: str, raw: Any) -> Any:
-        """`raw` as this setting's value. Raises InputError, naming the setting and what it accepts."""
+    def value(self, name: str, raw: Any, file: str | None = None) -> Any:
+        """`raw` as this setting's value. Raises InputError, naming the setting, what it accepts, and the `file` that
+        it is from, if any."""
+        what = flag(name) if file is None else f"{file}: {flag(name)}"
         try:
             value = self.parse(raw)
         except (ValueError, TypeError) as error:
-            raise InputError(f"{flag(name)} wants {error}, not {quoted(raw)}") from None
+            raise InputError(f"{what} wants {error}, not {quoted(raw)}") from None
         if self.choices and value not in self.choices:
-            raise InputError(f"{flag(name)} wants one of {', '.join(map(str, self.choices))}, not {quoted(raw)}")
+            raise InputError(f"{what} wants one of {', '.join(map(str, self.choices))}, not {quoted(raw)}")
         return value
 
 

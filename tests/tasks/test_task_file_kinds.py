@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[str, bytes | None, str]] = {
     "many columns": (
         "a.csv",
         ("text," + ",".join(f"c{i}" * 50 for i in range(900)) + "\n" + "," * 900 + "\n").encode(),
-        r"'label' is missing in .*a\.csv: its columns are text, c0c0.*, \.\.\.$",
+        r"'label' is missing in .*a\.csv: its columns are text, c0c0.*, \.\.\.; .* --label-column$",
     ),
     "another spelling": ("a.csv", b"text,Label\na,1\nb,0\n", r"'label' is missing .*\(did you mean 'Label'\?\)"),
     "a spreadsheet": ("a.xlsx", b"PK\x03\x04", r"a\.xlsx is a spreadsheet, which is not read: save it there as CSV"),

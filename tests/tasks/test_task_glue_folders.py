@@ -135,7 +135,7 @@ def _sentence_field_count(glue: Path) -> str:
 def _sentence_label(glue: Path) -> str:
     with (glue / "RTE" / "train.tsv").open("a") as file:
         file.write("3\tone\ttwo\tmaybe\n")
-    return r"label 'maybe' in line 5 of .*train\.tsv is out of range: task 'rte' takes 0 to 1 \(entailment, not_ent"
+    return r"label 'maybe' in line 5 of .*train\.tsv is no class: task 'rte' takes 0 to 1 \(entailment, not_ent"
 
 
 def _sentence_no_label(glue: Path) -> str:

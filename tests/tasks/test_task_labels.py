@@ -7,7 +7,7 @@ import pytest
 
 from sparseq.errors import InputError
 from sparseq.tasks import CUSTOM, GLUE, Data, Task, load_data
-from sparseq.tasks.labels import LABEL_KINDS, LARGEST
+from sparseq.tasks.labels import LABEL_KINDS, LARGEST, whole
 from sparseq.train import Recipe
 
 
@@ -63,7 +63,7 @@ def test_classes(kind: str, tmp_path: Path) -> None:
     ("labels", "told"),
     [
         (["0.5", "1", "5"], "regression, 0.5 to 5"),
-        (["-3", "0", "1e0"], "regression, -3 to 1"),
+        (["-3", "0", "1e-1"], "regression, -3 to 0.1"),
         (["1.5", "1.5"], "regression, 1.5 to 1.5"),
         ([".5", "2."], "regression, 0.5 to 2"),
     ],
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[list[str], list[str] | None, str]] = {
         ["0.5"],
         r"label '0\.5' in line 2 of .*dev\.csv is none of the 2 classes",
     ),
-    "a name for a number": (["0.5", "1"], ["low"], r"label 'low' in line 2 of .*dev\.csv is out of range: .*finite"),
+    "a name for a number": (["0.5", "1"], ["low"], r"label 'low' in line 2 of .*dev\.csv is no number: .*finite"),
     "one class": (["1.0", "1"], None, r"every row of .*train\.csv has the label '1\.0'"),
     "infinite": (["0.5", "1e999"], None, r"label '1e999' in line 3 of .* takes a finite number"),
     "decimal commas": (['"0,5"', '"1,25"'], None, r"label '0,5' in line 2 of .*is a number with a decimal comma"),
@@ -233,3 +233,64 @@ def test_a_regression_on_rows_without_labels(tmp_path: Path) -> None:
     data = load_data("custom", **files, allow_unlabelled=True)  # type: ignore[arg-type]
     assert data.train is not None and all(label != label for label in data.train["label"])
     assert any(re.match(r"regression, 0\.5 to 3 ", sentence) for sentence in data.summary())
+
+
+WARNED: dict[str, tuple[list[str], list[str] | None, str | None]] = {
+    "another case": (["Pos", "pos", "neg"], None, "classes 'Pos' and 'pos' are written almost alike: are they one?"),
+    "a character that does not show": (["a\u200b", "a", "b"], None, "'a' and 'a\\u200b' are written almost alike"),
+    "a composed character": (["caf\u00e9", "cafe\u0301", "b"], None, "are written almost alike"),
+    "two spaces": (["very  good", "very good", "bad"], None, "are written almost alike"),
+    "NaN among names": (["NaN", "a", "b"], None, "class 'NaN' may mean that there is no label"),
+    "none among names": (["a", "b", "none"], None, "class 'none' may mean that there is no label"),
+    "ids": ([str(number) for number in range(50)], None, "50 classes are many for 50 rows: column 'label' may hold n"),
+    "dates": ([f"2020-01-{day}" for day in range(1, 31)], None, "column 'label' may hold no classes"),
+    "one class to validate on": (["0", "1"], ["1", "1"], "all validation rows have one label: the metrics mean little"),
+    "one number to validate on": (["0.5", "1"], ["2", "2"], "all validation rows have one label"),
+    "nothing odd": (["Pos", "neg"], ["neg", "Pos"], None),
+    "nothing odd in numbers": (["1", "2", "3"], None, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WARNED)
+def test_labels_that_are_worth_a_word(kind: str, tmp_path: Path) -> None:
+    train, validation, sentence = WARNED[kind]
+    said = load(tmp_path, train, validation).summary()
+    marks = ("almost alike", "may mean", "are many", "have one label")
+    assert [line for line in said if any(mark in line for mark in marks)] == (
+        [] if sentence is None else [line for line in said if sentence in line][:1]
+    )
+    assert sentence is None or any(sentence in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["1.000000000000000000e+00", "0.000000000000000000e+00"], None),  # as numpy.savetxt writes them
+        (["1e0", "2E0", "1"], ("1", "2")),
+        (["0E-10", "1.0000000000"], None),  # as a decimal of Parquet is written
+        (["1.5e1", "20"], ("15", "20")),
+    ],
+)
+def test_whole_numbers_with_an_exponent_are_classes(
+    labels: list[str], names: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    task = load(tmp_path, labels).task
+    assert (task.num_labels, task.label_names) == (2, names)
+
+
+@pytest.mark.parametrize("label", ["1.5e0", "1e-3", "1e15", "1e-400", "1" * 70 + "e0"])
+def test_other_numbers_with_an_exponent_are_no_classes(label: str) -> None:
+    assert whole(label) is None
+
+
+def test_a_missing_label_in_json_is_missing(tmp_path: Path) -> None:
+    """Python and pandas write NaN for it."""
+    rows = '{"text": "a", "label": NaN}\n{"text": "b", "label": "x"}\n{"text": "c", "label": "y"}\n'
+    (tmp_path / "a.jsonl").write_text(rows)
+    with pytest.raises(InputError, match=r"line 1 of .*a\.jsonl has no label"):
+        load_data("custom", train_file=tmp_path / "a.jsonl", validation_file=tmp_path / "a.jsonl")
+
+
+def test_a_long_name_is_shown_by_its_begin(tmp_path: Path) -> None:
+    said = load(tmp_path, ["a" * 5000, "b" * 5000]).summary()
+    assert max(map(len, said)) < 300 and any(f"classes: {'a' * 57}..., {'b' * 57}..." in line for line in said)

@@ -196,7 +196,7 @@ def test_validation_labels_must_be_known_from_training(tmp_path: Path) -> None:
     ("settings", "sentence"),
     [
         ({}, "task 'custom' has no data of its own"),
-        ({"data_dir": "."}, "task 'custom' has no data of its own"),
+        ({"data_dir": "."}, "--data-dir holds GLUE's tasks, and the task is 'custom'"),
         ({"train_file": "a.csv"}, "own files need --validation-file too"),
         ({"validation_file": "a.csv"}, "own files need --train-file too"),
         ({"train_file": "a.csv", "validation_file": "a.csv", "data_dir": "."}, "both given"),

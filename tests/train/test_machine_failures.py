@@ -255,6 +255,7 @@ ANNOUNCED: dict[str, tuple[dict[str, str | None], str]] = {
     "no size": ({"WORLD_SIZE": None}, "WORLD_SIZE is not set"),
     "a size of words": ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
     "a size of nothing": ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'"),
+    "an empty size": ({**dict.fromkeys(WHOLE), "WORLD_SIZE": ""}, "WORLD_SIZE is '', and must be"),
     "a rank beyond the size": ({"RANK": "2"}, "RANK is '2', and must be a whole number from 0 to 1"),
     "a negative rank": ({"RANK": "-1"}, "RANK is '-1'"),
     "a port beyond all": ({"MASTER_PORT": "99999"}, "MASTER_PORT is '99999'"),
@@ -264,9 +265,11 @@ ANNOUNCED: dict[str, tuple[dict[str, str | None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["run", "dry run"])
 @pytest.mark.parametrize("announced", ANNOUNCED)
 def test_processes_that_are_announced_in_part(
     announced: str,
+    dry: tuple[str, ...],
     make_recipe: Callable[..., Recipe],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -275,10 +278,17 @@ def test_processes_that_are_announced_in_part(
     for name, value in {**WHOLE, **changes}.items():
         monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
     recipe = make_recipe(methods="none")
-    assert main(command(recipe)) == 2
+    assert main([*command(recipe), *dry]) == 2
     [said] = capsys.readouterr().err.splitlines()
     assert sentence in said and "torchrun" in said
     assert not Path(str(recipe.out)).exists()
+
+
+def test_an_address_that_one_process_alone_cannot_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**WHOLE, "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere.invalid"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=r"process 0 of 1 cannot find nowhere\.invalid:29511 \(MASTER_ADDR\)"):
+        processes.start_processes()
 
 
 def test_processes_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,17 +50,31 @@ def test_yaml_says_the_same_as_toml(tmp_path: Path) -> None:
         ("r.json", "{}", r"neither \.toml nor \.yaml"),
         ("r.toml", "sparcity = 0.5\n", r"unknown setting 'sparcity': did you mean 'sparsity'\?"),
         ("r.toml", "zzz = 1\n", r"unknown setting 'zzz': the settings are model, teacher"),
-        ("r.toml", "bits = true\n", r"--bits wants a whole number"),
+        ("r.toml", "bits = true\n", r"^\S+r\.toml: --bits wants a whole number"),
         ("r.toml", 'regrow = "yes please"\n', r"--regrow wants true or false"),
         ("r.toml", "model = 3\n", r"--model wants text"),
         ("r.toml", "methods = [1]\n", r"--methods wants names"),
         ("r.toml", "layers = []\n", r"--layers wants a number of layers"),
+        ("r.toml", "[train]\nlr = 1e-4\n", r"has a table 'train': settings stand at the top"),
+        ("r.yaml", "training: {lr: 1e-4}\n", r"has a table 'training': settings stand at the top"),
+        ("r.yaml", "seed: x\n", r"^\S+r\.yaml: --seed wants a whole number"),
     ],
 )
 def test_files_that_are_refused(name: str, content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=sentence):
         Recipe.from_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["R.TOML", "R.Yaml", "r.YML"])
+def test_a_suffix_in_any_case(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("seed = 3\n" if "TOML" in name else "seed: 3\n")
+    assert Recipe.from_file(tmp_path / name).seed == 3
+
+
+@pytest.mark.parametrize("methods", ["none", ["none"], [], ""])
+def test_no_methods(methods: object) -> None:
+    assert full(methods=methods).methods == ()
 
 
 YAML_TEXTS = {
