@@ -3,29 +3,32 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# A worker that is done takes over what another has left.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 SIZE ?= full
 
 .PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
+# SLOW=1 takes the slow tests along.
 test: $(VENV)/.dev test-kernels
-	$(BIN)/python -m pytest -n 2 --ignore tests/triton
+	$(PYTEST) --ignore tests/triton $(if $(SLOW),-m "not exhaustive")
 
 # Triton's kernels on the CPU, in a process of their own: Triton reads the switch once.
 test-kernels: $(VENV)/.dev
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/triton
+	TRITON_INTERPRET=1 $(PYTEST) tests/triton
 
 # The tests marked `processor`, as on other processors: older instruction sets, fp32 and bf16, threads, orders of summation.
 test-processors: $(VENV)/.dev
 	$(BIN)/python tests/processors.py --jobs 2
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(PYTEST) -m slow
 
 # Every alteration of every format's file, of which the other runs take samples.
 test-exhaustive: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m exhaustive
+	$(PYTEST) -m exhaustive
 
 # Triton's kernels compiled for GPUs that need not be there, and their machine code checked.
 compile-check: $(VENV)/.dev
