@@ -133,7 +133,8 @@ def render(name: str, folder: Path | None = None) -> str:
     for result in read_results(name, folder):
         rows = result["rows"]
         if "cells" in rows[0]:
-            body = table(list(rows[0]["cells"]), (list(row["cells"].values()) for row in rows))
+            head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
+            body = table(head, ([row["cells"].get(column, "") for column in head] for row in rows))
         else:
             body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
         parts.append(f"{caption(result)}\n{body}")
