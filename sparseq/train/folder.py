@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Marker:
     step, max_steps: optimizer steps done, and the run's number of them.
     seconds: wall time of the run so far, over all its processes' lives.
     world_size: processes that trained. threads: of each of them, see `torch.get_num_threads`.
+    conditions: see `machine.conditions`; empty in what older versions wrote.
     """
 
     step: int
@@ -48,6 +49,13 @@ class Marker:
     seconds: float
     world_size: int
     threads: int
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    def changed(self, now: dict[str, str]) -> list[str]:
+        """What differs now from the conditions that the checkpoint was written under, in words."""
+        before = {**self.conditions, "threads": str(self.threads)}
+        pairs = ((name, before.get(name, value), value) for name, value in now.items())
+        return [f"{name}: {old} before, {new} now" for name, old, new in pairs if old != new]
 
 
 class RunFolder:

@@ -22,7 +22,10 @@ class RunResult:
     validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
     resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
     models and tokenizers (see `fingerprint`). lr: the peak learning rate. layers_past_95: sparsity of each layer of
-    which mp removed more than 95 %. The last six are empty in what older versions wrote. finished_before: the run was
+    which mp removed more than 95 %. precision: of the training, "fp32" or "bf16". backend: that computed sparseq's ops,
+    None where there were none. scope: in which weights were ranked, None without mp. texts_cut: rows of all splits that
+    were longer than the recipe's `max_length`. words_replaced: share of the words of the augmented copies, None without
+    them. All from teacher_score on are empty in what older versions wrote. finished_before: the run was
     found finished, and was not run again.
     """
 
@@ -51,6 +54,11 @@ class RunResult:
     fingerprint: dict[str, str] = field(default_factory=dict)
     lr: float | None = None
     layers_past_95: dict[str, float] = field(default_factory=dict)
+    precision: str | None = None
+    backend: str | None = None
+    scope: str | None = None
+    texts_cut: int | None = None
+    words_replaced: float | None = None
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Rows:
     """texts: the training rows with their copies. tokens: the same, as the student reads them. splits: the validation
-    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`."""
+    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`. words_replaced:
+    share of the copies' words, None without copies."""
 
     texts: Dataset
     tokens: Dataset
     splits: dict[str, Dataset]
     cut: int
+    words_replaced: float | None = None
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each split, by name; training with its copies."""
+        return {"train": len(self.texts), **{name: len(part) for name, part in self.splits.items()}}
 
 
 def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
@@ -33,9 +39,10 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
     assert prepared.data.train is not None
     rows, validations = prepared.data.train, prepared.data.validations
     with reporter.phase("preparing data") as phase:
-        told = ""
+        told, replaced = "", None
         if recipe.augment_copies:
             rows, stats = augmented(recipe, rows)
+            replaced = stats.rate
             reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
             told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length
@@ -44,7 +51,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         cut = count_cut(rows, tokens, *reading)
         cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
         phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
-    return Rows(rows, tokens, splits, cut)
+    return Rows(rows, tokens, splits, cut, replaced)
 
 
 def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:

@@ -67,12 +67,14 @@ class CompressTrainer(Trainer):
         lengths: list[int],
         folder: RunFolder,
         seconds_before: float,
+        conditions: dict[str, str],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.losses, self.precision, self.lengths, self.folder = losses, precision, lengths, folder
+        self.conditions = conditions
         self.last_loss = float("nan")
         self.started = time.monotonic() - seconds_before
 
@@ -193,7 +195,10 @@ class CompressTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
             machine.barrier()  # every process has written its random state
             if self.args.should_save:
-                marker = Marker(step, self.state.max_steps, self.seconds, machine.world_size(), torch.get_num_threads())
+                threads = torch.get_num_threads()
+                marker = Marker(
+                    step, self.state.max_steps, self.seconds, machine.world_size(), threads, self.conditions
+                )
                 self.folder.complete(checkpoint, marker)
         except MachineError:
             self.folder.discard(checkpoint)  # where the disk is full, nothing else could be written
