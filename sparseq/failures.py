@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparseq.errors import InputError, MachineError
 
-__all__ = ["is_out_of_memory", "memory_kept", "writing"]
+__all__ = ["is_full", "is_out_of_memory", "memory_kept", "writing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -58,6 +58,11 @@ def memory_kept(way_out: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise MachineError(f"memory ran out{_asked_for(error)}: {way_out}") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room for what was to be written: the disk, the quota, or a limit on the size of files."""
+    return error.errno in _FULL
 
 
 def is_out_of_memory(error: BaseException) -> bool:

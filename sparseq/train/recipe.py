@@ -243,7 +243,7 @@ class Recipe:
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are the same; paths are also where one of them is relative, as `resolved` leaves
+    """Whether two values of a setting are the same: paths are also where one of them is relative, as `resolved` leaves
     those that lead nowhere."""
     if name in PATH_SETTINGS and one is not None and other is not None:
         return one == other or absolute(one) == absolute(other)

@@ -25,8 +25,8 @@ class RunResult:
     which mp removed more than 95 %. precision: of the training, "fp32" or "bf16". backend: that computed sparseq's ops,
     None where there were none. scope: in which weights were ranked, None without mp. texts_cut: rows of all splits that
     were longer than the recipe's `max_length`. words_replaced: share of the words of the augmented copies, None without
-    them. All from teacher_score on are empty in what older versions wrote. finished_before: the run was
-    found finished, and was not run again.
+    them. tokenizer: digest of the saved one. All from teacher_score on are empty in what older versions wrote.
+    finished_before: the run was found finished, and was not run again.
     """
 
     task: str
@@ -59,6 +59,7 @@ class RunResult:
     scope: str | None = None
     texts_cut: int | None = None
     words_replaced: float | None = None
+    tokenizer: str | None = None
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

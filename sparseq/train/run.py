@@ -12,8 +12,10 @@ import transformers
 
 import sparseq
 from sparseq import checkpoint
+from sparseq.distill import digest_tokenizer
 from sparseq.errors import InputError
 from sparseq.failures import memory_kept, writing
+from sparseq.models import load_tokenizer
 from sparseq.nn import pack, prunable
 from sparseq.prune import layer_sparsities, total_sparsity
 from sparseq.size import size_report
@@ -137,6 +139,7 @@ def _finish(
         scope=recipe.scope if recipe.uses("mp") else None,
         texts_cut=rows.cut,
         words_replaced=rows.words_replaced,
+        tokenizer=digest_tokenizer(load_tokenizer(folder.path)),
     )
     folder.finish(result.as_dict())
 
