@@ -31,10 +31,11 @@ _OUT_OF_MEMORY = (
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], way_out: str | None = None) -> Iterator[None]:
     """Raises MachineError, naming the file and the way out, where what is written to `path` in the block cannot be.
 
-    path: the file, or the folder with all that is written in the block. Other errors pass through.
+    path: the file, or the folder with all that is written in the block. way_out: in place of "and give the same command
+    again". Other errors pass through.
     """
     try:
         yield
@@ -44,7 +45,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         number = _errno(error)
         if number is None and not any(sign in str(error) for sign in _TORCH_SAVE):
             raise
-        raise MachineError(f"cannot write {path} ({_told(number, path)}): {_way_out(number)}") from error
+        raise MachineError(f"cannot write {path} ({_told(number, path)}): {way_out or _way_out(number)}") from error
 
 
 @contextlib.contextmanager
