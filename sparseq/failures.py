@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparseq.errors import InputError, MachineError
 
-__all__ = ["is_out_of_memory", "memory_kept", "writing"]
+__all__ = ["is_full", "is_out_of_memory", "memory_kept", "writing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -31,10 +31,11 @@ _OUT_OF_MEMORY = (
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], way_out: str | None = None) -> Iterator[None]:
     """Raises MachineError, naming the file and the way out, where what is written to `path` in the block cannot be.
 
-    path: the file, or the folder with all that is written in the block. Other errors pass through.
+    path: the file, or the folder with all that is written in the block. way_out: in place of "and give the same command
+    again". Other errors pass through.
     """
     try:
         yield
@@ -44,7 +45,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         number = _errno(error)
         if number is None and not any(sign in str(error) for sign in _TORCH_SAVE):
             raise
-        raise MachineError(f"cannot write {path} ({_told(number, path)}): {_way_out(number)}") from error
+        raise MachineError(f"cannot write {path} ({_told(number, path)}): {way_out or _way_out(number)}") from error
 
 
 @contextlib.contextmanager
@@ -58,6 +59,11 @@ def memory_kept(way_out: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise MachineError(f"memory ran out{_asked_for(error)}: {way_out}") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room for what was to be written: the disk, the quota, or a limit on the size of files."""
+    return error.errno in _FULL
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -135,7 +135,7 @@ HEADS: list[tuple[Any, dict[str, Any], str]] = [
     (SENTIMENT, {"label_names": ("negative", "neutral")}, "trained for the labels"),
     (SENTIMENT, {"label_names": ("positive", "negative")}, "labels in the order"),
     (("LABEL_0", "positive"), {"label_names": SENTIMENT}, "trained for the labels"),
-    (("x",), {"label_names": SENTIMENT}, "was trained for 1 labels, but the task has 2"),
+    (("x",), {"label_names": SENTIMENT}, "was trained for 1 label, but the task has 2"),
     (("x",), {"label_names": None, "num_labels": 1, "regression": True}, ""),
     (SENTIMENT, {"label_names": SENTIMENT, "problem_type": "multi_label_classification"}, "multi label classification"),
     (

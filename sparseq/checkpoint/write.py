@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparseq.errors import InputError
+from sparseq.failures import is_full
 from sparseq.locks import lock
 from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
@@ -110,8 +111,8 @@ def _staging(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(staging)
             staging.mkdir()
         except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
+            if isinstance(error, InputError) or (isinstance(error, OSError) and is_full(error)):
+                raise  # nothing that was given is wrong
             raise InputError(f"cannot save into {folder} ({brief(error)})") from error
         try:
             yield staging

@@ -9,7 +9,7 @@ from typing import Any
 from sparseq.errors import InputError
 from sparseq_kernels.untrusted import quoted
 
-__all__ = ["check_head"]
+__all__ = ["check_head", "no_head"]
 
 # transformers' names for classes that have none, and numbers, which name nothing either: 0 and 1 of a file may be the
 # negative and positive of a teacher.
@@ -23,8 +23,9 @@ def check_head(
 
     Names are compared where both have them, by their letters and digits alone: "Not Entailment" is "not_entailment".
     """
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
-        raise InputError(f"the teacher {source} has no trained classification head; fine-tune it on the task first")
+    named = config.architectures or ()  # where it names none, the weights tell
+    if named and not any(name.endswith("ForSequenceClassification") for name in named):
+        raise no_head(source)
     kind = getattr(config, "problem_type", None)
     wanted_kind = "regression" if regression else "single_label_classification"
     if kind not in (None, wanted_kind):
@@ -34,7 +35,7 @@ def check_head(
         )
     if config.num_labels != num_labels:
         raise InputError(
-            f"the teacher {source} was trained for {config.num_labels} labels, but the task has {num_labels}; "
+            f"the teacher {source} was trained for {_labels(config.num_labels)}, but the task has {num_labels}; "
             "give a teacher of the same task"
         )
     if regression or label_names is None:
@@ -45,12 +46,22 @@ def check_head(
         return
     if sorted(map(_plain, own)) == sorted(map(_plain, wanted)):
         raise InputError(
-            f"the teacher {source} has its labels in the order {quoted(own)}, but the task has {quoted(wanted)}"
+            f"the teacher {source} has its labels in the order {quoted(own)}, but the task has {quoted(wanted)}: "
+            "number the data's labels as the teacher's, or give a teacher of the task's order"
         )
     raise InputError(
         f"the teacher {source} was trained for the labels {quoted(own)}, but the task has {quoted(wanted)}; give a "
         "teacher of the same task, or the same names to both where they mean the same"
     )
+
+
+def no_head(source: str) -> InputError:
+    """What to raise for a teacher that was never trained to classify."""
+    return InputError(f"the teacher {source} has no trained classification head; fine-tune it on the task first")
+
+
+def _labels(number: int) -> str:
+    return f"{number} label" if number == 1 else f"{number} labels"
 
 
 def _unnamed(labels: Sequence[str]) -> bool:

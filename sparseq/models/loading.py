@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sparseq.paths import expanded
 from sparseq.reading import brief
 
 from .cutting import keep_layers
-from .heads import check_head
+from .heads import check_head, no_head
 from .sizes import SIZES
 
 __all__ = ["load_model", "load_tokenizer"]
@@ -84,7 +85,10 @@ def load_model(
             f"the tokenizer of {name} has {len(tokenizer)} tokens but the model embeds only "
             f"{model.config.vocab_size}; they belong to different models"  # type: ignore[union-attr]
         )
-    check_finite(model)
+    try:
+        check_finite(model)
+    except InputError as error:
+        raise InputError(f"the model of {name} cannot be used: {error}") from error
     if layers is not None:
         keep_layers(model, layers)
     return model.eval(), tokenizer
@@ -146,13 +150,24 @@ def _from_pretrained(
     except Exception as error:  # transformers raises whatever a config or a header leads to
         if isinstance(error, OSError) and not is_folder:
             raise
-        raise InputError(f"the model of {source} cannot be read ({brief(error)})") from error
+        raise InputError(f"the model of {source} cannot be read ({_why(error)})") from error
     body = f"{model.base_model_prefix}."
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     misfits = sorted(key for key in missing if teacher or (key.startswith(body) and ".pooler." not in key))
+    if misfits and teacher and not any(key.startswith(body) and ".pooler." not in key for key in misfits):
+        raise no_head(source)
     if misfits:
         raise InputError(f"the weights of {source} do not fit its config.json: {misfits[0]} is missing or misshapen")
     return model
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a model's files, in words for whoever has them."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's own words tell how to run the code in it
+        return "a file of its weights holds more than tensors, which is not loaded: save them as safetensors"
+    if isinstance(error, KeyError):
+        return f"its config.json names {error}, which transformers does not know"
+    return brief(error)
 
 
 def _load_compressed(

@@ -70,12 +70,12 @@ class StaticScale(nn.Module):
         scale = self.input_scale
         if scale is None:
             return None
-        readable = _readable(scale)
+        looked_at = readable(scale)
         if self.training and self._measurable(x):
-            known = self._learned and (self._found(scale) if readable else self._reading)
+            known = self._learned and (self._found(scale) if looked_at else self._reading)
             if not known:
                 return self._observe(x)
-        if not readable:
+        if not looked_at:
             # What a graph is traced with cannot be read; at run time no scale gives NaN, never a wrong number.
             return torch.where(scale.detach() != 0, positive(scale), float("nan"))
         if not self._found(scale):
@@ -145,7 +145,7 @@ class StaticScale(nn.Module):
         return torch.where(finite, positive(self.input_scale), float("nan"))
 
 
-def _readable(scale: Tensor) -> bool:
+def readable(scale: Tensor) -> bool:
     """Whether the scale holds a number that can be looked at: not while a graph is traced, nor one of torch.func's."""
     if is_compiling() or type(scale) not in (Tensor, nn.Parameter) or scale.is_meta:
         return False

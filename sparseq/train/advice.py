@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from torch import nn
+
+from sparseq.tasks import Data, compute_metrics, merge_splits, score
 
 from .recipe import Recipe
 
@@ -38,6 +41,20 @@ def described_pruning(recipe: Recipe, steps: int) -> str:
     """When, in a training of so many steps, pruning takes place."""
     start, end = recipe.pruning_steps(steps)
     return f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"
+
+
+def weak_teacher(data: Data, score_of_teacher: float) -> list[str]:
+    """A sentence where a teacher's score is not above that of one answer for all validation rows: the most frequent
+    class, or any number. Its labels may be in another order, or its task another."""
+    task, constant = data.task, {}
+    for split, rows in data.validations.items():
+        labels = np.asarray(rows["label"][:])
+        answer = 0.0 if task.is_regression else float(np.bincount(labels.astype(int)).argmax())
+        constant[split] = compute_metrics(task, np.full(len(labels), answer), labels)
+    reached = score(task, merge_splits(task, constant))
+    if score_of_teacher > reached:
+        return []
+    return [f"one answer for all rows would score {reached:.4f}: is it a teacher of this task?"]
 
 
 def nearly_removed(sparsities: Mapping[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from .folder import RunFolder
 from .prepare import load_student, load_teacher, read_data, wordnet_fingerprint
 from .recipe import Recipe
 from .result import RunResult
+from .scoring import saved_tokenizer
 
 
 def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
@@ -21,6 +22,7 @@ def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> Ru
     result = RunResult.from_folder(folder.path)
     try:
         checkpoint.verify(folder.path)
+        saved_tokenizer(folder.path)
     except InputError as error:
         raise InputError(
             f"--out {folder.path} holds a finished run whose model is damaged ({error}): remove that folder to run it "

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from sparseq.errors import InputError
 from sparseq.failures import writing
 from sparseq.paths import names_in
 from sparseq.reading import brief, build, read_json
+from sparseq.terminal import shown
 
 from .durable import PARTIAL, read_sealed, seal, unseal, write_sealed, write_whole
 from .fingerprint import differing
 from .lock import LOCK, run_lock
 from .recipe import Recipe
+from .settings import flag
 
 RECIPE, METRICS, CHECKPOINTS, MARKER = "recipe.toml", "metrics.json", "checkpoints", "complete"
 FINGERPRINT = "fingerprint.json"
@@ -41,6 +43,7 @@ class Marker:
     step, max_steps: optimizer steps done, and the run's number of them.
     seconds: wall time of the run so far, over all its processes' lives.
     world_size: processes that trained. threads: of each of them, see `torch.get_num_threads`.
+    conditions: see `machine.conditions`; empty in what older versions wrote.
     """
 
     step: int
@@ -48,6 +51,13 @@ class Marker:
     seconds: float
     world_size: int
     threads: int
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    def changed(self, now: dict[str, str]) -> list[str]:
+        """What differs now from the conditions that the checkpoint was written under, in words."""
+        before = {**self.conditions, "threads": str(self.threads)}
+        pairs = ((name, before.get(name, value), value) for name, value in now.items())
+        return [f"{name}: {old} before, {new} now" for name, old, new in pairs if old != new]
 
 
 class RunFolder:
@@ -70,10 +80,16 @@ class RunFolder:
                     f"--out {self.path} is not empty ({strange[0]} is in it) and holds no run: give a new folder"
                 )
             return False
-        there = Recipe.from_file(self.path / RECIPE)
+        try:
+            there = Recipe.from_file(self.path / RECIPE)
+        except InputError as error:
+            raise InputError(
+                f"--out {self.path} holds a run whose settings cannot be read ({brief(error)}): remove that folder to "
+                "run it again, or give another one"
+            ) from error
         if changed := there.differences(recipe):
             told = "; ".join(
-                f"{name} is {_shown(there, name)} there and {_shown(recipe, name)} here" for name in changed
+                f"{flag(name)} is {_shown(there, name)} there and {_shown(recipe, name)} here" for name in changed
             )
             raise InputError(
                 f"--out {self.path} already holds another run ({told}): give another folder, or that recipe"
@@ -183,9 +199,13 @@ class RunFolder:
             state = "an unfinished run: give the same `sparseq compress` command again"
             none = f"no {METRICS}: give a folder that `sparseq compress` has written"
             raise InputError(f"{self.path} holds {state if os.path.exists(self.path / RECIPE) else none}")
-        found = read_json(self.path / METRICS)
+        odd = f"{self.path / METRICS} is not what `sparseq compress` wrote"
+        try:
+            found = read_json(self.path / METRICS)
+        except InputError as error:
+            raise InputError(f"{odd} ({brief(error)}): run it into a new folder") from error
         if not isinstance(found, dict) or not isinstance(found.get("task_definition"), dict):
-            raise InputError(f"{self.path / METRICS} is not what `sparseq compress` wrote: run it into a new folder")
+            raise InputError(f"{odd}: run it into a new folder")
         return found
 
     def _marker(self, checkpoint: Path) -> Marker:
@@ -208,4 +228,8 @@ def _step(checkpoint: Path) -> int:
 
 def _shown(recipe: Recipe, name: str) -> str:
     value = getattr(recipe, name)
-    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+    if value is None or (value == () and name != "methods"):
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else shown(str(value))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sparseq.errors import InputError
-from sparseq.failures import writing
+from sparseq.failures import is_full, writing
 from sparseq.locks import lock
 from sparseq.reading import brief, read_json
 
@@ -35,6 +35,9 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
     try:
         descriptor = _acquire(path, folder, say)
     except OSError as error:
+        if is_full(error):
+            with writing(path):
+                raise
         raise InputError(
             f"cannot write to --out {folder} ({brief(error)}): give a folder that you may write to"
         ) from error

@@ -10,8 +10,11 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+import transformers
 
+import sparseq
 from sparseq.errors import OF_ANOTHER, InputError, MachineError
+from sparseq_kernels import backend
 
 T = TypeVar("T")
 
@@ -91,6 +94,20 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() else 0)
     return torch.device("cpu")
+
+
+def conditions(precision: str, *, ops: bool) -> dict[str, str]:
+    """What rounds the sums of a run here beside its settings and its data, by name: the same run under others can end
+    with other numbers. precision: of the arithmetic. ops: whether sparseq's own are used, which have backends."""
+    found = {
+        "threads": str(torch.get_num_threads()),
+        "processor": processor(),
+        "precision": precision,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "sparseq": sparseq.__version__,
+    }
+    return {**found, "backend": backend(device().type)} if ops else found
 
 
 def computes_bf16() -> bool:

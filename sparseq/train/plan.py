@@ -117,14 +117,14 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
     made = Plan(
         task=prepared.task.name,
         methods=recipe.methods,
-        rows={"train": len(rows.texts), **{name: len(part) for name, part in rows.splits.items()}},
+        rows=rows.counts(),
         texts_cut=rows.cut,
         steps=math.ceil(recipe.epochs * math.ceil(len(rows.texts) / recipe.batch_size)),
         teacher_score=prepared.teacher_score,
         pruned=tuple(pruned),
         left_out={why: tuple(names) for why, names in left.items()},
         quantized=tuple(quantized),
-        augmentation=prepared.augmentation,
+        augmentation=rows.augmentation,
         lines=(),
     )
     made = replace(made, lines=tuple(_lines(recipe, prepared, made, metrics)))
@@ -177,7 +177,8 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         yield from _section(
             "teacher",
             [_model(prepared.teacher, str(recipe.teacher)),
-             f"it scores {prepared.teacher_score:.4f} on the validation rows ({told})"],
+             f"it scores {prepared.teacher_score:.4f} on the validation rows ({told})",
+             *advice.weak_teacher(prepared.data, prepared.teacher_score or 0.0)],
         )  # fmt: skip
     if recipe.uses("mp"):
         weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
@@ -207,7 +208,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
 
 def _model(model: nn.Module, name: str) -> str:
     layers = getattr(model.config, "num_hidden_layers", None)
-    numbers = [f"{layers} layers"] if layers else []
+    numbers = [_count(layers, "layer")] if layers else []
     # the projections of the hidden-state loss are no part of the model that is left in the end
     own = [layer for layer in size_report(model).layers if not layer.name.startswith(HiddenStates.name)]
     numbers.append(f"{sum(layer.parameters for layer in own):,} parameters")

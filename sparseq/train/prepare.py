@@ -30,8 +30,7 @@ class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
-    is known. augmentation: what came of the copies once they are made, see `AugmentationStats`; empty without copies.
-    fingerprint: of all that was loaded.
+    is known. fingerprint: of all that was loaded.
     """
 
     data: Data
@@ -43,7 +42,6 @@ class Prepared:
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
     teacher_score: float | None = None
-    augmentation: dict[str, float] = field(default_factory=dict)
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @property

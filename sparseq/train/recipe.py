@@ -21,6 +21,8 @@ METHODS = ("qat", "kd", "mp")
 _BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
 # What the recipe in a run's folder always names, and hardly any other.
 _OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
+# Tokens: more than any encoder reads, and few enough for a text of so many to be tried.
+LONGEST = 2**20
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
 DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
     "data", "models", "quantization-aware training (qat)", "magnitude pruning (mp)", "knowledge distillation (kd)",
@@ -62,7 +64,7 @@ class Recipe:
                                          metavar="N")
     max_validation_rows: int | None = setting(None, optional(whole(1)), DATA, "validate on a random subset of this "
                                               "many rows", metavar="N")
-    max_length: int = setting(128, whole(4), DATA, "tokens kept of each text or pair", metavar="N")
+    max_length: int = setting(128, whole(4, LONGEST), DATA, "tokens kept of each text or pair", metavar="N")
 
     bits: int = setting(8, whole(), QAT, "bits of a weight", choices=(4, 8, 16))
     activation: str = setting("dynamic", text, QAT, "activation scales: one a token, or one a tensor, calibrated",
@@ -250,7 +252,7 @@ class Recipe:
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are the same; paths are also where one of them is relative, as `resolved` leaves
+    """Whether two values of a setting are the same: paths are also where one of them is relative, as `resolved` leaves
     those that lead nowhere."""
     if name in PATH_SETTINGS and one is not None and other is not None:
         return one == other or absolute(one) == absolute(other)

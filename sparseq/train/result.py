@@ -22,10 +22,13 @@ class RunResult:
     validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
     resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
     models and tokenizers (see `fingerprint`). lr: the peak learning rate. layers_past_95: sparsity of each layer of
-    which mp removed more than 95 %. augmentation: copies of training rows, words of the rows that they were asked for,
-    how many of these words were replaced, copies that were not added as nothing could be replaced, and the rate reached
-    (see `sparseq.augment.AugmentationStats`); empty without copies. The last seven are empty in what older versions
-    wrote. finished_before: the run was found finished, and was not run again.
+    which mp removed more than 95 %. precision: of the training, "fp32" or "bf16". backend: that computed sparseq's ops,
+    None where there were none. scope: in which weights were ranked, None without mp. texts_cut: rows of all splits that
+    were longer than the recipe's `max_length`. augmentation: copies of training rows, words of the rows that they were
+    asked for, how many of these words were replaced, copies that were not added as nothing could be replaced, and the
+    rate reached (see `sparseq.augment.AugmentationStats`); empty without copies. tokenizer: digest of the saved one.
+    All from teacher_score on are empty in what older versions wrote. finished_before: the run was found finished, and
+    was not run again.
     """
 
     task: str
@@ -53,6 +56,11 @@ class RunResult:
     fingerprint: dict[str, str] = field(default_factory=dict)
     lr: float | None = None
     layers_past_95: dict[str, float] = field(default_factory=dict)
+    precision: str | None = None
+    backend: str | None = None
+    scope: str | None = None
+    texts_cut: int | None = None
+    tokenizer: str | None = None
     augmentation: dict[str, float] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)

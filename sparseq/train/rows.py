@@ -1,6 +1,6 @@
 """The rows as a run takes them: with their copies, tokenised, and those to train on with what the teacher says."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from datasets import Dataset
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Rows:
     """texts: the training rows with their copies. tokens: the same, as the student reads them. splits: the validation
-    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`."""
+    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`. augmentation:
+    what came of the copies, see `AugmentationStats`; empty without copies."""
 
     texts: Dataset
     tokens: Dataset
     splits: dict[str, Dataset]
     cut: int
+    augmentation: dict[str, float] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each split, by name; training with its copies."""
+        return {"train": len(self.texts), **{name: len(part) for name, part in self.splits.items()}}
 
 
 def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
@@ -33,10 +39,10 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
     assert prepared.data.train is not None
     rows, validations = prepared.data.train, prepared.data.validations
     with reporter.phase("preparing data") as phase:
-        told = ""
+        told, augmentation = "", {}
         if recipe.augment_copies:
             rows, stats = augmented(recipe, rows)
-            prepared.augmentation = stats.as_dict()
+            augmentation = stats.as_dict()
             reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
             told = f" ({stats.copies:,} of them copies, {reached})"
         reading = prepared.tokenizer, recipe.max_length
@@ -45,7 +51,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         cut = count_cut(rows, tokens, *reading)
         cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
         phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
-    return Rows(rows, tokens, splits, cut)
+    return Rows(rows, tokens, splits, cut, augmentation)
 
 
 def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:

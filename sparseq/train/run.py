@@ -9,12 +9,13 @@ import datasets
 import safetensors
 import torch
 import transformers
-from datasets import Dataset
 
 import sparseq
 from sparseq import checkpoint
+from sparseq.distill import digest_tokenizer
 from sparseq.errors import InputError
 from sparseq.failures import memory_kept, writing
+from sparseq.models import load_tokenizer
 from sparseq.nn import pack, prunable
 from sparseq.prune import layer_sparsities, total_sparsity
 from sparseq.size import size_report
@@ -29,7 +30,7 @@ from .prepare import Prepared, prepare
 from .processes import start_processes
 from .recipe import Recipe
 from .result import RunResult
-from .rows import training_rows
+from .rows import Rows, training_rows
 from .scoring import evaluate_model
 from .trainer import CompressTrainer, training_arguments
 from .training import train
@@ -72,9 +73,9 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
         for damage in machine.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
             reporter.say(damage)
         try:
-            rows, splits = training_rows(recipe, prepared, tokenised, reporter), tokenised.splits
+            rows = training_rows(recipe, prepared, tokenised, reporter)
             trainer = train(recipe, prepared, folder, arguments, rows, began, reporter)
-            machine.in_first(lambda: _finish(recipe, prepared, folder, trainer, rows, splits, reporter))
+            machine.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
         except InputError:
             if machine.rank() == 0:
                 folder.abandon()
@@ -87,14 +88,15 @@ def _finish(
     prepared: Prepared,
     folder: RunFolder,
     trainer: CompressTrainer,
-    rows: Dataset,
-    splits: dict[str, Dataset],
+    rows: Rows,
     reporter: Reporter,
 ) -> None:
     """Scores, packs, saves, loads back and scores again, then writes `metrics.json`: with it the run is finished."""
     student, task, tokenizer = prepared.student, prepared.task, prepared.tokenizer
     options: dict[str, Any] = {"batch_size": recipe.eval_batch_size, "reporter": reporter}
-    before = score(task, evaluate_model(student, task, splits, tokenizer, name="evaluating before packing", **options))
+    before = score(
+        task, evaluate_model(student, task, rows.splits, tokenizer, name="evaluating before packing", **options)
+    )
     pruned = prunable(student, embeddings=recipe.prune_embeddings) if recipe.uses("mp") else {}
     reached, nearly_removed = total_sparsity(pruned), advice.nearly_removed(layer_sparsities(pruned))
     with reporter.phase("packing and saving") as phase:
@@ -104,7 +106,7 @@ def _finish(
         sizes = size_report(model)
         phase.update(note=f"{sizes.stored_bytes / 1e6:.2f} MB")
     metrics = evaluate_model(
-        model.to(machine.device()), task, splits, tokenizer, name="evaluating the saved model", **options
+        model.to(machine.device()), task, rows.splits, tokenizer, name="evaluating the saved model", **options
     )
     result = RunResult(
         task=task.name,
@@ -121,7 +123,7 @@ def _finish(
         nonzero=sizes.nonzero,
         paper_bytes=sizes.paper_bytes,
         stored_bytes=sizes.stored_bytes,
-        rows={"train": len(rows), **{name: len(part) for name, part in splits.items()}},
+        rows=rows.counts(),
         steps=trainer.state.global_step,
         seconds=round(trainer.seconds, 2),
         versions=_versions(),
@@ -132,7 +134,12 @@ def _finish(
         fingerprint=prepared.fingerprint,
         lr=trainer.args.learning_rate,
         layers_past_95=nearly_removed,
-        augmentation=prepared.augmentation,
+        augmentation=rows.augmentation,
+        precision=prepared.precision,
+        backend=trainer.conditions.get("backend"),
+        scope=recipe.scope if recipe.uses("mp") else None,
+        texts_cut=rows.cut,
+        tokenizer=digest_tokenizer(load_tokenizer(folder.path)),
     )
     folder.finish(result.as_dict())
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import DataCollatorWithPadding
 
 from sparseq import checkpoint
+from sparseq.distill import digest_tokenizer
 from sparseq.errors import InputError
 from sparseq.models import load_tokenizer
 from sparseq.nn import find_nonfinite
@@ -173,6 +175,22 @@ def finished(folder: str | Path) -> tuple[Task, Recipe]:
 
 
 def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:
-    """(model in eval mode where this machine runs models, tokenizer) of a finished run's folder."""
+    """(model in eval mode where this machine runs models, tokenizer) of a finished run's folder. InputError: either is
+    not what the run has saved."""
     machine.quiet_libraries()
-    return checkpoint.load(folder).to(machine.device()), load_tokenizer(folder)
+    model = checkpoint.load(folder)
+    return model.to(machine.device()), saved_tokenizer(folder)
+
+
+def saved_tokenizer(folder: str | Path) -> Any:
+    """The tokenizer of a finished run's folder. InputError: it is not the one that the run has saved, as far as the
+    same version of transformers reads it."""
+    tokenizer = load_tokenizer(folder)
+    metrics = RunFolder(folder).metrics()
+    same_reader = metrics.get("versions", {}).get("transformers") == transformers.__version__
+    if same_reader and metrics.get("tokenizer") not in (None, digest_tokenizer(tokenizer)):
+        raise InputError(
+            f"the tokenizer in {folder} is not the one that was saved with its model: put that back, or run it again "
+            "into a new folder"
+        )
+    return tokenizer

@@ -1,12 +1,13 @@
 """What the teacher says of text rows: to train on, and as its own score."""
 
-import torch
-import transformers
+import json
+
 from datasets import Dataset
 from torch import Tensor
 
 from sparseq.distill import TeacherLogits, digest_texts
 from sparseq.errors import InputError
+from sparseq.nn import named_layers
 from sparseq.tasks import compute_metrics, merge_splits
 from sparseq_kernels.cache import cache_dir
 
@@ -55,12 +56,9 @@ def _logits(
         prepared.fingerprint["teacher"],
         prepared.fingerprint["teacher's tokenizer"],
         str(recipe.max_length),
-        precision,
-        # rows are padded together, and sums rounded, otherwise on another device or by another version
+        # rows are padded together
         str(recipe.eval_batch_size),
-        machine.device().type,
-        torch.__version__,
-        transformers.__version__,
+        json.dumps(machine.conditions(precision, ops=any(True for _ in named_layers(teacher)))),
     )
     cache = TeacherLogits(cache_dir() / "logits", key)
 

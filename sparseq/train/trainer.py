@@ -67,12 +67,14 @@ class CompressTrainer(Trainer):
         lengths: list[int],
         folder: RunFolder,
         seconds_before: float,
+        conditions: dict[str, str],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.losses, self.precision, self.lengths, self.folder = losses, precision, lengths, folder
+        self.conditions = conditions
         self.last_loss = float("nan")
         self.started = time.monotonic() - seconds_before
 
@@ -130,15 +132,20 @@ class CompressTrainer(Trainer):
                 self._refuse(f"the gradient of {wrong[-1]!r} at step {self.state.global_step + 1} is not finite")
         return loss
 
-    def _refuse(self, what: str) -> NoReturn:
+    def _refuse(self, what: str, way_out: str = "train with a lower --lr, or with --precision fp32") -> NoReturn:
         last = self.folder.last_checkpoint()
         kept = f"; the checkpoint of step {last[1].step} stays, and the same command goes on from it" if last else ""
-        raise InputError(f"{what}: train with a lower --lr, or with --precision fp32, into another --out{kept}")
+        raise InputError(f"{what}: {way_out}, into another --out{kept}")
 
     def _say_where(self, batch: dict[str, Tensor]) -> None:
         where = find_nonfinite(self.model, batch)
-        place = f"layer {where} is the first to give none" if where else "every layer's output is finite"
-        self._refuse(f"the loss at step {self.state.global_step + 1} is not a finite number ({place})")
+        step = f"the loss at step {self.state.global_step + 1} is not a finite number"
+        if where:
+            self._refuse(f"{step} (layer {where} is the first to give none)")
+        self._refuse(
+            f"{step}, though every layer's output is: it is too large",
+            "train with smaller numbers to predict, or a lower --temperature or --hidden-loss",
+        )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer over `parameter_groups`, with transformers' choice of what is decayed."""
@@ -193,7 +200,10 @@ class CompressTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
             machine.barrier()  # every process has written its random state
             if self.args.should_save:
-                marker = Marker(step, self.state.max_steps, self.seconds, machine.world_size(), torch.get_num_threads())
+                threads = torch.get_num_threads()
+                marker = Marker(
+                    step, self.state.max_steps, self.seconds, machine.world_size(), threads, self.conditions
+                )
                 self.folder.complete(checkpoint, marker)
         except MachineError:
             self.folder.discard(checkpoint)  # where the disk is full, nothing else could be written

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 import transformers
 from datasets import Dataset
 from torch import Tensor, nn
@@ -48,6 +47,7 @@ def train(
     else:
         prepared.teacher = None  # its logits are all that is left of it
         gc.collect()
+    conditions = machine.conditions(prepared.precision, ops=recipe.uses("qat") or recipe.uses("mp"))
     last = folder.last_checkpoint()
     if last is not None and last[1].world_size != machine.world_size():
         raise InputError(
@@ -56,10 +56,10 @@ def train(
         )
     if last is not None:
         reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
-        if last[1].threads != (threads := torch.get_num_threads()):
+        if changed := last[1].changed(conditions):
             reporter.say(
-                f"begun with {last[1].threads} thread(s) and going on with {threads}: sums are rounded otherwise, and "
-                "the result can differ from that of an unbroken run"
+                f"begun under other conditions ({'; '.join(changed)}): sums are rounded otherwise, and the result can "
+                "differ from that of an unbroken run"
             )
     # What earlier processes spent counts; so does what this one has spent so far.
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
@@ -75,6 +75,7 @@ def train(
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
         losses=losses, precision=prepared.precision, lengths=lengths(rows), folder=folder, seconds_before=before,
+        conditions=conditions,
     )  # fmt: skip
     trainer.add_callback(RowOrder(lambda: trainer.sampler))
     if pruning is not None:

@@ -35,14 +35,21 @@ def check_reads(
     """A row cut at `max_length` tokens, and the model's logits for it, fp32 [1, num_labels].
 
     Raises InputError where the model has no positions for so many tokens, saying how many it has, where it cannot read
-    what the tokenizer gives, and where it gives logits of another shape. The model is left in eval mode.
+    what the tokenizer gives, where that cannot pad, and where the logits have another shape. The model is
+    left in eval mode.
     """
-    text = " ".join(["a"] * max_length)
-    columns = {"text_a": [text], **({"text_b": [text]} if pairs else {})}
-    encoded = tokenise(Dataset.from_dict(columns), tokenizer, max_length, model)[0]
-    row = {key: torch.tensor([values]) for key, values in encoded.items()}
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"the tokenizer of {name} has no padding token, and texts of different lengths cannot be read together: "
+            "name one as pad_token in its tokenizer_config.json"
+        )
     stated = getattr(model.config, "max_position_embeddings", None) or 0
     limit = min(max_length, tokenizer.model_max_length, *([stated] if stated > 0 else []))
+    shown = max(limit, 4)  # the special tokens of a pair, and a word
+    text = " ".join(["a"] * shown)
+    columns = {"text_a": [text], **({"text_b": [text]} if pairs else {})}
+    encoded = tokenise(Dataset.from_dict(columns), tokenizer, shown, model)[0]
+    row = {key: torch.tensor([values]) for key, values in encoded.items()}
     if limit == max_length and (logits := _logits(model, row)) is not None:
         if logits.shape != (1, num_labels):
             raise InputError(f"{name} gives logits of shape {list(logits.shape)} for a text, not [1, {num_labels}]")

@@ -145,3 +145,42 @@ def test_a_weight_that_is_not_finite_is_not_hidden():
     with torch.no_grad():
         layer.weight[3, 4] = math.nan
     assert layer(torch.randn(2, 32))[:, 3].isnan().all()
+
+
+def bounded_by_formula(layer):
+    kept = torch.where(layer.mask, layer.weight, 0.0).detach().abs().amax(1)
+    return torch.maximum(layer.step_size.detach().abs(), kept / (MOST_CLIPPED * qmax(layer.bits)))
+
+
+@pytest.mark.parametrize("regrow", [False, True])
+@pytest.mark.parametrize("shrink", [1.0, 0.05, 1e-4])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_bound_of_a_masked_layer_is_by_what_is_kept(bits, shrink, regrow):
+    """Though what is removed is looked at first: with `regrow` it can be larger than what is kept."""
+    layer = net(bits)[0]
+    layer.regrow = regrow
+    layer.set_mask(layer.weight.abs() < layer.weight.abs().median())  # the largest go
+    if regrow:
+        with torch.no_grad():
+            layer.weight[:, ::3] *= 100
+            layer.mask[:, ::3] = False
+    with torch.no_grad():
+        layer.step_size.mul_(shrink)
+        layer.step_size[::2] *= 0.3
+    assert torch.allclose(layer.channel_scale(), bounded_by_formula(layer), rtol=1e-6)
+    layer.step_size.grad = None
+    layer._learned_scale().sum().backward()
+    free = layer.step_size.detach() > bounded_by_formula(layer) * 0.999
+    assert torch.equal(layer.step_size.grad, free.float())
+
+
+def test_scales_that_need_no_bound_spare_the_masked_copy(monkeypatch):
+    layer = net()[0]
+    layer.set_mask(layer.weight.abs() > 0.05)
+    before = layer.channel_scale()
+    monkeypatch.setattr(QuantSparseLinear, "masked_weight", lambda self: pytest.fail("a masked copy was made"))
+    assert torch.equal(layer.channel_scale(), before)
+    with torch.no_grad():
+        layer.step_size.fill_(1e-9)
+    with pytest.raises(pytest.fail.Exception, match="masked copy"):
+        layer.channel_scale()

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from sparseq.errors import InputError
+from sparseq.tasks import Data, get_task
 from sparseq.train import Recipe, advice
 
 
@@ -50,3 +52,18 @@ def test_layers_that_are_nearly_removed_are_named() -> None:
     (line,) = advice.at_end(found)
     assert "a (95.1%), d (99.0%)" in line and "--max-layer-sparsity" in line
     assert advice.at_end({}) == []
+
+
+@pytest.mark.parametrize(("of_teacher", "told"), [(0.76, False), (0.75, True), (0.1, True)])
+def test_a_teacher_is_compared_with_one_answer(of_teacher: float, told: bool) -> None:
+    rows = Dataset.from_dict({"text_a": ["a"] * 4, "label": [0, 1, 0, 0]})
+    data = Data(get_task("sst2"), None, {"validation": rows})
+    sentences = advice.weak_teacher(data, of_teacher)
+    assert sentences == (["one answer for all rows would score 0.7500: is it a teacher of this task?"] if told else [])
+
+
+@pytest.mark.parametrize(("of_teacher", "told"), [(0.01, False), (0.0, True), (-0.8, True)])
+def test_any_number_has_no_correlation(of_teacher: float, told: bool) -> None:
+    rows = Dataset.from_dict({"text_a": ["a"] * 3, "text_b": ["b"] * 3, "label": [0.5, 1.5, 4.0]})
+    data = Data(get_task("stsb"), None, {"validation": rows})
+    assert bool(advice.weak_teacher(data, of_teacher)) is told

@@ -156,3 +156,9 @@ def test_before_the_first_checkpoint_nothing_is_left(recipe: Recipe, monkeypatch
     assert "stays" not in str(caught.value)
     assert not Path(str(recipe.out)).exists()
     assert torch.is_grad_enabled()
+
+
+def test_a_loss_that_is_too_large_itself(make_recipe: Callable[..., Recipe]) -> None:
+    """No layer is named, and no lower rate is advised: the first step fails already."""
+    with pytest.raises(InputError, match=r"though every layer's output is: .* lower --temperature or --hidden-loss"):
+        compress(make_recipe(methods="kd", temperature=1e30, epochs=1))

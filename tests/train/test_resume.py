@@ -170,7 +170,7 @@ def test_another_number_of_processes_cannot_go_on(
 
 
 def _two_processes(init: Callable[..., None]) -> Callable[..., None]:
-    return lambda self, step, max_steps, seconds, world_size, threads: init(self, step, max_steps, seconds, 2, threads)
+    return lambda self, step, max_steps, seconds, world_size, *rest: init(self, step, max_steps, seconds, 2, *rest)
 
 
 def command(recipe: Recipe) -> list[str]:
