@@ -13,6 +13,9 @@ from .recipe import Recipe
 # higher rate (Turc et al. 2019); the entry of 512 was measured at 384 (docs/benchmarks.md, bench.bench_methods).
 RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
 WIDEST_RATE = 3e-5
+# Up to so many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks; at 80 % twice the steps
+# of 3 epochs gave 8 points, three times gave 10 (docs/benchmarks.md, bench.bench_methods --study epochs).
+FEW_STEPS = 340
 # A layer of which less than a twentieth is left is named at the end of a run.
 NEARLY_REMOVED = 0.95
 
@@ -37,10 +40,13 @@ def described_rate(recipe: Recipe, model: nn.Module) -> str:
     return rate if recipe.lr != "auto" else f"{rate} (by the hidden size {hidden_size(model) or 'unknown'}; or --lr)"
 
 
-def described_pruning(recipe: Recipe, steps: int) -> str:
-    """When, in a training of so many steps, pruning takes place."""
+def described_pruning(recipe: Recipe, steps: int) -> list[str]:
+    """When, in a training of so many steps, pruning takes place, and whether they are few."""
     start, end = recipe.pruning_steps(steps)
-    return f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"
+    described = [f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"]
+    if steps < FEW_STEPS:
+        described.append(f"fewer than {FEW_STEPS} steps: more --epochs are likely to help a pruned model")
+    return described
 
 
 def weak_teacher(data: Data, score_of_teacher: float) -> list[str]:

@@ -186,7 +186,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         how = f"to {recipe.sparsity:.0%} in pattern {recipe.pattern}, ranked {RANKED[recipe.scope]}"
         reasons = (f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())
         when = advice.described_pruning(recipe, made.steps)
-        yield from _section("pruning", [f"{what}, {weights:,} weights, {how}", when, *reasons])
+        yield from _section("pruning", [f"{what}, {weights:,} weights, {how}", *when, *reasons])
     if recipe.uses("qat"):
         start = f", from step {recipe.qat_start} on" if recipe.qat_start else ""
         others = left_out(prepared.student, (), ())

@@ -43,7 +43,10 @@ def test_a_rate_that_is_given_is_taken() -> None:
 
 def test_the_plan_of_pruning_is_told() -> None:
     recipe = Recipe().replace(methods="mp", prune_warmup=0.1, prune_end=0.7)
-    assert advice.described_pruning(recipe, 114) == "from step 11 to 80 of 114, which leaves 34 to recover in"
+    when, more = advice.described_pruning(recipe, 114)
+    assert when == "from step 11 to 80 of 114, which leaves 34 to recover in"
+    assert "--epochs" in more
+    assert len(advice.described_pruning(recipe, advice.FEW_STEPS)) == 1
 
 
 def test_layers_that_are_nearly_removed_are_named() -> None:
