@@ -19,6 +19,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from bench.common import arguments, write_result
+from sparseq.errors import InputError
 from sparseq.train import Recipe, RunResult, compress
 
 ROWS, HELD_OUT, LAYERS = 1200, 1000, 3
@@ -115,7 +116,13 @@ def split(source: Path, folder: Path, rows: int, held_out: int, seed: int) -> tu
 
 
 def run(recipe: Recipe) -> RunResult:
-    """The run's result; of its folder only the numbers are kept."""
+    """The run's result; of its folder only the numbers are kept, and read again where the run has finished before."""
+    folder = Path(str(recipe.out))
+    if (folder / "metrics.json").exists():
+        different = Recipe.from_file(folder / "recipe.toml").differences(recipe.validate().resolved())
+        if different:
+            raise InputError(f"{folder} holds a run with another {', '.join(different)}: remove it")
+        return RunResult.from_folder(folder)
     result = compress(recipe)
     (Path(result.out) / "model.safetensors").unlink(missing_ok=True)
     return result

@@ -9,6 +9,7 @@ from torch import nn
 
 from bench import bench_calibration, bench_layer_sparsity, bench_learned_scales, bench_methods
 from sparseq import convert
+from sparseq.errors import InputError
 from sparseq.train import Recipe
 
 
@@ -84,3 +85,23 @@ def test_the_programs_run(program: object, glue: Path, tmp_path: Path, tiny_mode
         bench_learned_scales.linear.MOST_CLIPPED = before
     (result,) = tmp_path.glob("*.json")
     assert '"cells"' in result.read_text(encoding="utf-8")
+
+
+def test_a_run_that_has_finished_is_read_and_not_run_again(
+    glue: Path,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--model", str(tiny_model_dir), "--data-dir", str(glue), "--runs", str(tmp_path / "runs"), "--smallest"]
+    assert bench_methods.main([*given, "--study", "lr", "--cases", "5e-05"]) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr(bench_methods, "compress", None)
+    assert bench_methods.main([*given, "--study", "lr", "--cases", "5e-05"]) == 0
+    assert capsys.readouterr().out == first != ""
+    (metrics,) = (tmp_path / "runs" / "lr").glob("*/metrics.json")
+    recipe = metrics.with_name("recipe.toml")
+    recipe.write_text(recipe.read_text().replace("epochs = 1.0", "epochs = 2.0"))
+    with pytest.raises(InputError, match="holds a run with another epochs: remove it"):
+        bench_methods.main([*given, "--study", "lr", "--cases", "5e-05"])
