@@ -2,9 +2,9 @@
 
 from sparseq_kernels.errors import InputError
 
-__all__ = ["OF_ANOTHER", "InputError", "MachineError"]
+__all__ = ["RAISED_ELSEWHERE", "InputError", "MachineError"]
 
-OF_ANOTHER = "raised in another process, which tells it"
+RAISED_ELSEWHERE = "raised in another process, which tells it"
 """The note of an exception that several processes share, in all but the one that it was raised in."""
 
 

@@ -1,6 +1,7 @@
 """The distillation losses against their formulas, and the cache of the teacher's logits."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizerFast, BertweetTokenizer
 
 from sparseq.distill import (
     HiddenStates,
@@ -270,3 +271,19 @@ def test_tokenizers_with_one_vocabulary(changed: str, tmp_path: Path) -> None:
     assert digest_tokenizer(other) != before
     first(["good", "Good good"], truncation=True, max_length=3, padding=True)  # leaves its settings behind
     assert digest_tokenizer(first) == before == digest_tokenizer(BertTokenizerFast(str(path)))
+
+
+def test_a_tokenizer_in_python_is_the_same_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "vocab.txt").write_text("good 1\nfilm 1\ngo@@ 1\n")
+    (tmp_path / "bpe.codes").write_text("g o 2\nf i 1\n")
+    made = BertweetTokenizer(str(tmp_path / "vocab.txt"), str(tmp_path / "bpe.codes"))
+    assert getattr(made, "backend_tokenizer", None) is None
+    made.save_pretrained(tmp_path / "saved")
+    shutil.copytree(tmp_path / "saved", tmp_path / "copied")
+    shutil.copytree(tmp_path / "saved", tmp_path / "altered")
+    (tmp_path / "altered" / "bpe.codes").write_text("f i 2\ng o 1\n")
+    monkeypatch.chdir(tmp_path)
+    places = ("saved", str(tmp_path / "saved"), "copied")
+    digests = {digest_tokenizer(AutoTokenizer.from_pretrained(place)) for place in places}
+    assert len(digests) == 1
+    assert digest_tokenizer(AutoTokenizer.from_pretrained("altered")) not in digests

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import sparseq
-from sparseq.errors import OF_ANOTHER, InputError, MachineError
+from sparseq.errors import RAISED_ELSEWHERE, InputError, MachineError
 from sparseq.failures import memory_kept
 from sparseq.terminal import Parser, say, say_error
 from sparseq.train.settings import flag
@@ -61,7 +61,7 @@ def _leave_output() -> None:
 
 
 def _fail(error: object) -> int:
-    if OF_ANOTHER not in getattr(error, "__notes__", ()):
+    if RAISED_ELSEWHERE not in getattr(error, "__notes__", ()):
         say_error(error)
     return BAD_INPUT
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import nn
 _NOT_BEHAVIOUR = ("_name_or_path", "_commit_hash", "transformers_version")
 # Of a tokenizers.Tokenizer: what the last call has set, and the next one sets again.
 _OF_THE_LAST_CALL = ("truncation", "padding")
+# Of a tokenizer in Python: where it was read from.
+_OF_THE_FOLDER = ("name_or_path", "is_local", "local_files_only", "cache_dir", "_commit_hash", "token")
 _TOKENIZER_SETTINGS = (
     "model_input_names", "padding_side", "truncation_side", "special_tokens_map", "clean_up_tokenization_spaces",
     "split_special_tokens",
@@ -54,8 +57,26 @@ def digest_tokenizer(tokenizer: Any) -> str:
         found.update(_json({name: value for name, value in whole.items() if name not in _OF_THE_LAST_CALL}))
     else:  # in Python, where only its settings and vocabulary can be asked for
         added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
-        found.update(_json([tokenizer.init_kwargs, tokenizer.get_vocab(), added]))
+        found.update(_json([_python_settings(tokenizer), tokenizer.get_vocab(), added]))
     return found.hexdigest()
+
+
+def _python_settings(tokenizer: Any) -> dict[str, Any]:
+    """What a tokenizer in Python was made with: of files, such as BPE's merges, the contents instead of the paths."""
+    settings = {
+        name: value
+        for name, value in tokenizer.init_kwargs.items()
+        if name not in _OF_THE_FOLDER and not name.endswith("_file")
+    }
+    files = {name: _digest_file(getattr(tokenizer, name, None)) for name in tokenizer.vocab_files_names}
+    return {**settings, "files": files}
+
+
+def _digest_file(path: Any) -> str | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (OSError, TypeError, ValueError):
+        return None
 
 
 def _json(value: Any) -> bytes:

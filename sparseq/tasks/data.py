@@ -116,7 +116,9 @@ class Data:
             return found
         names = self.task.label_names or ()
         if missing := [name for name in names if name.casefold() in _MISSING]:
-            found.append(f"class {brief_name(missing[0])!r} may mean that there is no label: leave those rows out")
+            found.append(
+                f"class {brief_name(missing[0])!r} may mean that there is no label: if it does, leave those rows out"
+            )
         if same := _alike(names):
             found.append(f"classes {same[0]!r} and {same[1]!r} are written almost alike: are they one?")
         if self.train is not None and self.task.num_labels > max(_MANY_CLASSES, len(self.train) // 2):

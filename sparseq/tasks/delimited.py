@@ -142,7 +142,7 @@ def _miscounted(fields: Sequence[str], header: Sequence[str], separator: str) ->
 def _check_single(path: Path, name: str, rows: Sequence[Record]) -> None:
     """Refuses a header that is one field, as each row is, only because something else separates its names."""
     found = _OTHER.search(name)
-    if found and rows and all(found[1] in fields[0] for _, fields in rows):
+    if found and rows and all(fields[0].count(found[1]) == name.count(found[1]) for _, fields in rows):
         shown = "spaces" if found[1].isspace() else repr(found[1])
         raise InputError(f"{path} seems to be separated by {shown}, its first line reads {quoted(name)}: {_TAKEN}")
 
@@ -238,8 +238,8 @@ class _Look:
             return bool(value.strip())
         if not value.strip():
             return self.empty
-        if self.numbers:
-            return NUMBER.fullmatch(value.strip()) is not None
+        if self.numbers and NUMBER.fullmatch(value.strip()) is None:
+            return False
         if (value[:1].isspace() and not self.spaced) or (self.one_word and len(value.split()) > 1):
             return False
         # In a file sorted by class, all rows of a class may be among the lines in question.

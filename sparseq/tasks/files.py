@@ -53,7 +53,7 @@ _MAGIC = {  # how a file begins -> what it is, and the way out
     b"version https://git-lfs": ("a pointer of Git LFS, and not the file itself", "fetch that with git lfs pull"),
     b"\x80\x04\x95": ("a pickle, which is not read because it may run any program", _CSV),
 }
-_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
+_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)\b", re.IGNORECASE)
 _TAR = (257, b"ustar")
 _VERSION = re.compile(r"(\.v?\d+)?")  # what a data set of the hub may have for a suffix
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+(?=[^/])")

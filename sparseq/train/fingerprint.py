@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
+from datasets import Dataset
 from torch import nn
 
 from sparseq.distill import digest_model, digest_texts, digest_tokenizer
@@ -39,8 +41,13 @@ def of_data(data: Data) -> Fingerprint:
 
 def of_model(model: nn.Module, tokenizer: Any, name: str = "model") -> Fingerprint:
     """Digests of a model as it was loaded, and of its tokenizer. `name`: 'model' or 'teacher'."""
-    libraries = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    libraries = ", ".join(f"{reader.__name__} {reader.__version__}" for reader in (torch, transformers, tokenizers))
     return {name: digest_model(model), f"{name}'s tokenizer": digest_tokenizer(tokenizer), LIBRARIES: libraries}
+
+
+def of_copies(rows: Dataset) -> Fingerprint:
+    """A digest of the training rows with their augmented copies, which another version may make otherwise."""
+    return {"augmented data": _rows(rows)}
 
 
 def of_wordnet(folder: Path) -> Fingerprint:

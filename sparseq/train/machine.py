@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -13,7 +13,8 @@ import torch.distributed as dist
 import transformers
 
 import sparseq
-from sparseq.errors import OF_ANOTHER, InputError, MachineError
+from sparseq.errors import RAISED_ELSEWHERE, InputError, MachineError
+from sparseq.reading import brief
 from sparseq_kernels import backend
 
 T = TypeVar("T")
@@ -38,42 +39,55 @@ def barrier() -> None:
 
 
 def in_first(function: Callable[[], T]) -> T:
-    """What `function` returns in the first process, in every process; so with its InputError or MachineError."""
+    """What `function` returns in the first process, in every process. Where it raises there, every process does: the
+    others InputError or MachineError, with a note that the first one tells it."""
     if world_size() == 1:
         return function()
-    outcome: list[Any] = [_attempt(function) if rank() == 0 else None]
+    value, error = _attempt(function) if rank() == 0 else (None, None)
+    outcome: list[Any] = [(value, _shareable(error)) if rank() == 0 else None]
     dist.broadcast_object_list(outcome, src=0)
-    value, error = outcome[0]
-    _raise_shared(error, 0)
+    value, shared = outcome[0]
+    _raise_first([shared], error)
     return cast(T, value)
 
 
 def in_all(function: Callable[[], T]) -> T:
-    """What `function` returns in each process. Where it raises InputError or MachineError in some, the error of the
-    first of them is raised in every process: none waits for one that has given up."""
+    """What `function` returns in each process. Where it raises in some, every process raises what the first of them
+    did, as `in_first` does: none waits for one that has given up."""
     if world_size() == 1:
         return function()
     value, error = _attempt(function)
     errors: list[InputError | MachineError | None] = [None] * world_size()
-    dist.all_gather_object(errors, error)
-    for process, found in enumerate(errors):
-        _raise_shared(found, process)
+    dist.all_gather_object(errors, _shareable(error))
+    _raise_first(errors, error)
     return cast(T, value)
 
 
-def _attempt(function: Callable[[], T]) -> tuple[T | None, InputError | MachineError | None]:
+def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
         return function(), None
-    except (InputError, MachineError) as error:
+    except Exception as error:
         return None, error
 
 
-def _raise_shared(error: InputError | MachineError | None, process: int) -> None:
-    """Raises what was raised in `process`, if anything; elsewhere with a note, by which it is told once."""
-    if error is None:
+def _shareable(error: Exception | None) -> InputError | MachineError | None:
+    """An error as other processes raise it; of a kind that they have, too."""
+    if error is None or isinstance(error, InputError | MachineError):
+        return error
+    return MachineError(f"process {rank()} failed ({type(error).__name__}: {brief(error)})")
+
+
+def _raise_first(errors: Sequence[InputError | MachineError | None], own: Exception | None) -> None:
+    """Raises the first of the processes' `errors`, if any: in its own process as it came, elsewhere with a note, by
+    which it is told once."""
+    process = next((number for number, error in enumerate(errors) if error is not None), None)
+    if process is None:
         return
-    if rank() != process:
-        error.add_note(OF_ANOTHER)
+    if process == rank() and own is not None:
+        raise own
+    error = errors[process]
+    assert error is not None
+    error.add_note(RAISED_ELSEWHERE)
     raise error
 
 

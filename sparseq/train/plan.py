@@ -88,10 +88,10 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
     machine.quiet_libraries()
     folder = RunFolder(recipe.out)
     finished = machine.in_first(lambda: folder.check(recipe))
-    check_new_folder(folder.path, "--out")
+    if not finished:
+        machine.in_first(lambda: check_new_folder(folder.path, "--out"))
     with reporter.phase("loading models and data"):
-        training_arguments(recipe, folder)
-        prepared = prepare(recipe)
+        _, prepared = machine.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
     made, _ = plan(recipe, prepared, reporter, keep=False)
     if finished:
         reporter.say(f"{folder.path}: finished before; without --dry-run it would not be run again")

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 from transformers import set_seed
@@ -20,9 +20,6 @@ from . import machine
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .recipe import Recipe
 from .trial import check_packs, check_reads, check_rebuilds
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

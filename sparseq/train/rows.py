@@ -43,8 +43,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         if recipe.augment_copies:
             rows, stats = augmented(recipe, rows)
             augmentation = stats.as_dict()
-            reached = f"{100 * stats.rate:.3g} % of words replaced (asked {100 * recipe.augment_rate:.3g} %)"
-            told = f" ({stats.copies:,} of them copies, {reached})"
+            told = f" ({stats.copies:,} of them copies)"
         reading = prepared.tokenizer, recipe.max_length
         tokens = tokenise(rows, *reading, prepared.student)
         splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
@@ -73,6 +72,7 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
 
 
 def augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
+    """The rows with their copies, by the recipe, and what came of these. InputError: no WordNet is found."""
     from sparseq.augment import SynonymAugmenter, augment_dataset
     from sparseq.augment.finding import load_wordnet
 

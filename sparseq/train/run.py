@@ -7,6 +7,7 @@ from typing import Any
 
 import datasets
 import safetensors
+import tokenizers
 import torch
 import transformers
 
@@ -23,6 +24,7 @@ from sparseq.tasks import score
 
 from . import advice, interrupt, machine
 from .console import Reporter
+from .fingerprint import of_copies
 from .finished import finished_before
 from .folder import RunFolder
 from .plan import plan
@@ -70,6 +72,8 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
         with reporter.phase("loading models and data"):
             arguments, prepared = machine.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
         _, tokenised = plan(recipe, prepared, reporter)
+        if recipe.augment_copies:
+            prepared.fingerprint |= of_copies(tokenised.texts)
         for damage in machine.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
             reporter.say(damage)
         try:
@@ -145,5 +149,5 @@ def _finish(
 
 
 def _versions() -> dict[str, str]:
-    libraries = (sparseq, torch, transformers, datasets, safetensors)
+    libraries = (sparseq, torch, transformers, tokenizers, datasets, safetensors)
     return {"python": platform.python_version(), **{library.__name__: library.__version__ for library in libraries}}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
 from datasets import Dataset
@@ -184,10 +185,11 @@ def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:
 
 def saved_tokenizer(folder: str | Path) -> Any:
     """The tokenizer of a finished run's folder. InputError: it is not the one that the run has saved, as far as the
-    same version of transformers reads it."""
+    same versions of transformers and tokenizers read it."""
     tokenizer = load_tokenizer(folder)
     metrics = RunFolder(folder).metrics()
-    same_reader = metrics.get("versions", {}).get("transformers") == transformers.__version__
+    versions = metrics.get("versions", {})
+    same_reader = all(versions.get(reader.__name__) == reader.__version__ for reader in (transformers, tokenizers))
     if same_reader and metrics.get("tokenizer") not in (None, digest_tokenizer(tokenizer)):
         raise InputError(
             f"the tokenizer in {folder} is not the one that was saved with its model: put that back, or run it again "

@@ -70,15 +70,14 @@ def _logits(
         )  # fmt: skip
 
     def known_or_computed() -> Tensor:
-        if keep:
-            return cache.get(len(rows), compute, reporter.say)
-        known = cache.load(len(rows))
-        return compute() if known is None else known
+        known = cache.get(len(rows), compute, reporter.say) if keep else cache.load(len(rows))
+        logits = compute() if known is None else known
+        if not logits.isfinite().all():
+            raise InputError(f"the logits of teacher {recipe.teacher} hold NaN or infinity: use another teacher")
+        return logits
 
     with reporter.phase(name, len(rows)) as phase:
         logits = machine.in_first(known_or_computed)
         kept = f"kept in {cache.folder}" if cache.path.exists() else "not kept"
         phase.update(len(rows), kept)
-    if not logits.isfinite().all():
-        raise InputError(f"the logits of teacher {recipe.teacher} hold NaN or infinity: use another teacher")
     return logits

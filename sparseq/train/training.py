@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -19,7 +20,7 @@ from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
 from .collate import Collate, input_columns
 from .console import Reporter
 from .data import SimilarLengths, lengths
-from .folder import RunFolder
+from .folder import Marker, RunFolder
 from .prepare import Prepared, kd_loss, pruner
 from .recipe import Recipe
 from .trainer import CompressTrainer, Losses
@@ -48,12 +49,7 @@ def train(
         prepared.teacher = None  # its logits are all that is left of it
         gc.collect()
     conditions = machine.conditions(prepared.precision, ops=recipe.uses("qat") or recipe.uses("mp"))
-    last = folder.last_checkpoint()
-    if last is not None and last[1].world_size != machine.world_size():
-        raise InputError(
-            f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot go on with "
-            f"{machine.world_size()}: start as many"
-        )
+    last = machine.in_first(lambda: _last_checkpoint(folder))
     if last is not None:
         reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
         if changed := last[1].changed(conditions):
@@ -95,6 +91,17 @@ def train(
     if prepared.hidden is not None:
         prepared.hidden.detach(student)
     return trainer
+
+
+def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
+    """What the run goes on from, if anything. InputError: as many processes as began it are wanted."""
+    last = folder.last_checkpoint()
+    if last is not None and last[1].world_size != machine.world_size():
+        raise InputError(
+            f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot go on with "
+            f"{machine.world_size()}: start as many"
+        )
+    return last
 
 
 def _calibration_batches(

@@ -92,6 +92,8 @@ TEXTS_OVER_LINES = [
     "\n\n\n",
     "a\tb\nc\td\ne\tf",
     "x,\n" * 50,
+    "Reviewed May 5, 2019\nGreat place, we will come back",
+    "Seen May 5, 1\nand again on June 6, 0\nand then, 1",
 ]
 
 
@@ -99,7 +101,7 @@ TEXTS_OVER_LINES = [
 @pytest.mark.parametrize("shape", ["text first", "label first", "id and pair", "between"])
 @pytest.mark.parametrize("names", [("0", "1"), ("neg", "pos")], ids=["numbers", "names"])
 def test_texts_over_several_lines_are_read(names: tuple[str, str], shape: str, suffix: str, tmp_path: Path) -> None:
-    header, rows = plain(30, shape, names)
+    header, rows = plain(40, shape, names)
     text = place_of_text(shape)
     for row, over_lines in enumerate(TEXTS_OVER_LINES):
         rows[2 * row][text] = over_lines

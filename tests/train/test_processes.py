@@ -68,15 +68,16 @@ def test_two_processes(
     ],
     ids=["in both", "in the first"],
 )
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=str)
 def test_an_error_is_told_once(
-    changes: dict[str, Any], told: str, make_recipe: Callable[..., Recipe], tmp_path: Path
+    changes: dict[str, Any], told: str, options: tuple[str, ...], make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     (tmp_path / "recipe.toml").write_text(make_recipe(**changes).to_toml())
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sparseq"]
     process = subprocess.run(
-        [*command, "compress", "--recipe", "recipe.toml", "--out", changes.get("out", "out")],
+        [*command, "compress", "--recipe", "recipe.toml", "--out", changes.get("out", "out"), *options],
         check=False, timeout=300, cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode != 0
