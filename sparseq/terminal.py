@@ -44,9 +44,10 @@ def shown(text: object, *, lines: bool = False, limit: int | None = None) -> str
     )
 
 
-def counted(number: int, unit: str) -> str:
-    """A number of things for a sentence: "1 row", "1,200 rows"."""
-    return f"{number:,} {unit}" + ("" if number == 1 else "s")
+def counted(number: float, unit: str) -> str:
+    """A number of things for a sentence: "1 row", "1,200 rows", "2.5 epochs"."""
+    shown_number = f"{number:g}" if isinstance(number, float) else f"{number:,}"
+    return f"{shown_number} {unit}" + ("" if number == 1 else "s")
 
 
 def say(*values: object, error: bool = False, separator: str = " ") -> None:

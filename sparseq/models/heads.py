@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.terminal import counted
 from sparseq_kernels.untrusted import quoted
 
 __all__ = ["check_head", "no_head"]
@@ -35,8 +36,8 @@ def check_head(
         )
     if config.num_labels != num_labels:
         raise InputError(
-            f"the teacher {source} was trained for {_labels(config.num_labels)}, but the task has {num_labels}; "
-            "give a teacher of the same task"
+            f"the teacher {source} was trained for {counted(config.num_labels, 'label')}, but the task has "
+            f"{num_labels}; give a teacher of the same task"
         )
     if regression or label_names is None:
         return
@@ -58,10 +59,6 @@ def check_head(
 def no_head(source: str) -> InputError:
     """What to raise for a teacher that was never trained to classify."""
     return InputError(f"the teacher {source} has no trained classification head; fine-tune it on the task first")
-
-
-def _labels(number: int) -> str:
-    return f"{number} label" if number == 1 else f"{number} labels"
 
 
 def _unnamed(labels: Sequence[str]) -> bool:

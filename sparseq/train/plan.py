@@ -16,6 +16,7 @@ from sparseq.nn.left_out import left_out
 from sparseq.paths import check_new_folder
 from sparseq.size import SizeReport, size_report
 from sparseq.tasks import score
+from sparseq.terminal import counted
 from sparseq_kernels.patterns import Pattern
 
 from . import advice, machine
@@ -182,7 +183,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         )  # fmt: skip
     if recipe.uses("mp"):
         weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
-        what = _count(made.pruned, "layer" if recipe.prune_embeddings else "linear layer")
+        what = counted(len(made.pruned), "layer" if recipe.prune_embeddings else "linear layer")
         how = f"to {recipe.sparsity:.0%} in pattern {recipe.pattern}, ranked {RANKED[recipe.scope]}"
         reasons = (f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())
         when = advice.described_pruning(recipe, made.steps)
@@ -192,13 +193,13 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         others = left_out(prepared.student, (), ())
         yield from _section(
             "quantized",
-            [f"{_count(made.quantized, 'layer')} to {recipe.bits} bits{start}: linear layers and embeddings"]
+            [f"{counted(len(made.quantized), 'layer')} to {recipe.bits} bits{start}: linear layers and embeddings"]
             + ([f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []),
         )
     place = machine.device().type.upper()
     if place == "CPU":
-        place += f" ({_count(torch.get_num_threads(), 'thread')})"
-    passes = f"{_count(recipe.epochs, 'epoch')} of {made.rows['train']:,} rows"
+        place += f" ({counted(torch.get_num_threads(), 'thread')})"
+    passes = f"{counted(recipe.epochs, 'epoch')} of {made.rows['train']:,} rows"
     steps = f"{made.steps:,} steps of {recipe.batch_size} rows ({passes})"
     yield from _section(
         "training",
@@ -208,7 +209,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
 
 def _model(model: nn.Module, name: str) -> str:
     layers = getattr(model.config, "num_hidden_layers", None)
-    numbers = [_count(layers, "layer")] if layers else []
+    numbers = [counted(layers, "layer")] if layers else []
     # the projections of the hidden-state loss are no part of the model that is left in the end
     own = [layer for layer in size_report(model).layers if not layer.name.startswith(HiddenStates.name)]
     numbers.append(f"{sum(layer.parameters for layer in own):,} parameters")
@@ -227,15 +228,10 @@ def _section(heading: str, sentences: Iterable[str]) -> Iterator[str]:
         heading = ""
 
 
-def _count(number: float | tuple[str, ...], what: str) -> str:
-    number = len(number) if isinstance(number, tuple) else number
-    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
-
-
 def _names(names: tuple[str, ...], why: str) -> str:
     """A few of the names, and how many more there are; of embeddings, which are known, their number."""
     if why == EMBEDDINGS:
-        return _count(names, "embedding")
+        return counted(len(names), "embedding")
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
 
