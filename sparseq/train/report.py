@@ -83,16 +83,7 @@ def next_commands(result: RunResult, recipe: Recipe) -> list[tuple[str, str]]:
     if not result.methods:
         data = [
             f"{flag(name)} {shlex.quote(','.join(value) if isinstance(value, tuple) else str(value))}"
-            for name in (
-                "task",
-                "data_dir",
-                "train_file",
-                "validation_file",
-                "text_columns",
-                "label_column",
-                "label_kind",
-                "max_length",
-            )
+            for name in DATA_SETTINGS
             if (value := getattr(recipe, name)) not in (None, (), getattr(Recipe(), name))
         ]
         student = shlex.quote(f"{result.out.rstrip('/')}-student")

@@ -1,5 +1,6 @@
 """The rate that a run chooses, and what it says at its start and end."""
 
+import shlex
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,7 +9,8 @@ from datasets import Dataset
 
 from sparseq.errors import InputError
 from sparseq.tasks import Data, get_task
-from sparseq.train import Recipe, advice
+from sparseq.train import Recipe, advice, report
+from sparseq.train.settings import flag
 
 
 def model(**config: Any) -> Any:
@@ -70,3 +72,22 @@ def test_any_number_has_no_correlation(of_teacher: float, told: bool) -> None:
     rows = Dataset.from_dict({"text_a": ["a"] * 3, "text_b": ["b"] * 3, "label": [0.5, 1.5, 4.0]})
     data = Data(get_task("stsb"), None, {"validation": rows})
     assert bool(advice.weak_teacher(data, of_teacher)) is told
+
+
+def test_a_teacher_is_compressed_on_the_rows_that_it_was_trained_on() -> None:
+    """The command that is shown next reads as the recipe does, with the settings of data that are no defaults."""
+    given = {
+        "task": "sst2", "data_dir": "my glue", "max_train_rows": 100, "max_validation_rows": 50, "max_length": 64,
+        "text_columns": ("a", "b"), "label_column": "y", "label_kind": "classes", "train_file": "t.csv",
+        "validation_file": "v.csv",
+    }  # fmt: skip
+    assert set(given) == set(report.DATA_SETTINGS)
+    result: Any = SimpleNamespace(out="runs/teacher", methods=(), task_definition={"columns": ["a"]})
+    ((_, command),) = [found for found in report.next_commands(result, Recipe(**given)) if "compress" in found[1]]
+    words = shlex.split(command)
+    assert words[:6] == ["sparseq", "compress", "--model", "runs/teacher", "--teacher", "runs/teacher"]
+    shown = dict(zip(words[6::2], words[7::2], strict=True))
+    wanted = {flag(name): ",".join(v) if isinstance(v, tuple) else str(v) for name, v in given.items()}
+    assert shown == {**wanted, "--out": "runs/teacher-student"}
+    ((_, command),) = [found for found in report.next_commands(result, Recipe(task="sst2")) if "compress" in found[1]]
+    assert command.endswith("--task sst2 --out runs/teacher-student")
