@@ -141,6 +141,7 @@ def _plan(
         augmenter.stop_words,
         None if labels is None else [label for label, row in zip(labels, texts, strict=True) for _ in row],
         augmenter.wordnet.glosses,
+        len(texts[0]) if texts else 1,
     )
     rows: list[_Row] = []
     words = 0

@@ -1,5 +1,6 @@
 """How some texts use their words: which are common, which stand in the same places, with which labels, in a phrase."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -28,7 +29,7 @@ _LEAST_OF_BEST = 0.25
 # The labels of two words' texts may differ by this share at most; so many uses count as much as what all texts show.
 _LABEL_DISTANCE = 0.3
 _PRIOR_USES = 5
-# More characters than this are not counted: every so manieth text is, then.
+# Of texts with more characters than this only a sample of rows is counted.
 _MOST_CHARACTERS = 8_000_000
 _MOST_LABELS = 100
 # Regular forms of a base form have these first letters with it.
@@ -47,10 +48,12 @@ class WordUsage:
     """What texts tell of their words (lower case).
 
     Args:
-        texts: the texts; of more than eight million characters an even sample of them is counted.
+        texts: the texts; where they have more than eight million characters, a random sample of the rows with about
+            so many is counted, the same one each time.
         ignored: words of which no phrase is made, as function words are.
         labels: the class of each text, from 0; None where there are none or they are no classes.
-        more: gives more texts that show which words stand in the same places; asked once, where `enough`.
+        more: gives more texts that show which words stand in the same places; called once at most, where `enough`.
+        texts_per_row: how many neighbouring texts make a row, as 2 for pairs; a row is counted whole or not at all.
     """
 
     def __init__(
@@ -58,12 +61,13 @@ class WordUsage:
         texts: Sequence[str],
         ignored: frozenset[str] = frozenset(),
         labels: Sequence[int] | None = None,
-        more: Callable[[], Iterable[str]] = list,
+        more: Callable[[], Iterable[str]] | None = None,
+        texts_per_row: int = 1,
     ) -> None:
-        step = 1 + sum(map(len, texts)) // _MOST_CHARACTERS
-        self._corpus = Corpus(texts[::step])
+        counted = _sample(texts, texts_per_row)
+        self._corpus = Corpus([texts[i] for i in counted])
         self._ignored = ignored
-        self._labels = None if labels is None else np.asarray(labels[::step])
+        self._labels = None if labels is None else np.asarray([labels[i] for i in counted])
         self._more = more
         spoken = [any(map(str.isalnum, name)) for name in self._corpus.names]
         self.words = int(self._corpus.counts[spoken].sum())
@@ -136,7 +140,8 @@ class WordUsage:
 
     @cached_property
     def _contexts(self) -> Contexts:
-        return Contexts(self._corpus.ids, self._corpus.read(self._more()), self._content)
+        others = self._corpus.read(() if self._more is None else self._more())
+        return Contexts(self._corpus.ids, others, self._content)
 
     @cached_property
     def _phrases(self) -> frozenset[tuple[str, str]]:
@@ -145,3 +150,17 @@ class WordUsage:
     @cached_property
     def _content(self) -> NDArray[np.bool_]:
         return np.array([name.isalpha() and name not in self._ignored for name in self._corpus.names])
+
+
+def _sample(texts: Sequence[str], texts_per_row: int) -> Sequence[int]:
+    """The indices of the texts to count: all of them, or those of a random sample of rows.
+
+    Rows are drawn at random and not at regular intervals, which would miss what comes at intervals itself, such as
+    the labels of a dataset whose classes take turns.
+    """
+    characters = sum(map(len, texts))
+    if characters <= _MOST_CHARACTERS:
+        return range(len(texts))
+    rows = range(0, len(texts), texts_per_row)
+    drawn = random.Random(0).sample(rows, max(1, len(rows) * _MOST_CHARACTERS // characters))
+    return [i for row in sorted(drawn) for i in range(row, row + texts_per_row)]

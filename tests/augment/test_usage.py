@@ -40,6 +40,24 @@ def test_a_corpus_numbers_its_words_and_keeps_texts_apart() -> None:
     assert corpus.read(["big none"]).tolist() == [0, 0, corpus.numbers["big"], len(corpus.names), 0, 0]
 
 
+def test_a_sample_of_pairs_holds_both_texts_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for i in range(200) for text in (f"first{i} aaaa", f"second{i} bbb")]
+    for share in (2, 3, 4, 5):  # of the characters a half, a third, ...
+        monkeypatch.setattr("sparseq.augment.usage._MOST_CHARACTERS", sum(map(len, texts)) // share)
+        names = WordUsage(texts, texts_per_row=2)._corpus.names
+        rows = {
+            kind: {name.removeprefix(kind) for name in names if name.startswith(kind)} for kind in ("first", "second")
+        }
+        assert rows["first"] == rows["second"] and len(rows["first"]) == pytest.approx(200 / share, abs=1)
+
+
+def test_a_sample_misses_nothing_that_comes_at_intervals(small: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = zip(alike("gorgeous") * 3, alike("beautiful") * 3, strict=True)
+    texts = [*(text for pair in turns for text in pair), *FILLER, *FILLER]
+    monkeypatch.setattr("sparseq.augment.usage._MOST_CHARACTERS", sum(map(len, texts)) * 2 // 3)
+    assert found(small, "this gorgeous one", texts) == {"gorgeous": {"beautiful"}}
+
+
 def test_likeness_is_the_cosine_of_positive_information() -> None:
     """Against the formula, word by word."""
     texts = [
