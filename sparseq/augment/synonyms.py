@@ -1,5 +1,6 @@
 """Synonym replacement: copies of a text in which some words are replaced by WordNet synonyms."""
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -188,13 +189,14 @@ class SynonymAugmenter:
 
 
 def _shuffled(site: Site, rng: random.Random) -> Site:
-    """The site with its options drawn without replacement, by the squares of their weights.
+    """The site with its options in an order drawn without replacement, by the squares of their weights.
 
-    Source: Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir".
+    Source: Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir": the largest u ** (1 / w) comes
+    first. Its logarithm is compared, as the power itself is 0 for most u where w is small.
     """
     if len(site.options) == 1:
         return site
-    keys = {option: rng.random() ** (1 / option.weight**2) for option in site.options}
+    keys = {option: math.log(1 - rng.random()) / option.weight**2 for option in site.options}
     return Site(site.token, site.lemma, tuple(sorted(site.options, key=keys.__getitem__, reverse=True)))
 
 
