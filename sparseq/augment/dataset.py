@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sparseq.augment.synonyms import Plan, Site, SynonymAugmenter, replaced
+from sparseq.augment.thesaurus import DIGITS
 from sparseq.augment.tokens import split
 from sparseq.augment.usage import Option, WordUsage
 from sparseq.errors import InputError
@@ -72,7 +73,9 @@ def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_shar
     """Append augmented copies to a dataset: the original rows first, then the copies, in the rows' order.
 
     A dataset of 20,000 words or more says itself which synonyms are common, and which words make a phrase or a title
-    (`WordUsage`). So a copy depends on the whole dataset; it is the same for the same dataset, settings and seed.
+    (`WordUsage`). So a copy depends on the whole dataset. Copies are the same for the same dataset, settings, seed and
+    WordNet. Weights are rounded to six decimal digits before they are compared or drawn by, as rounding errors differ
+    between processors.
     Rows with many replaceable words get up to twice the augmenter's rate, so that all rows together come nearer to it.
 
     Args:
@@ -173,7 +176,7 @@ def _row_rate(rows: Sequence[_Row], words: int, rate: float) -> float:
     least, most = rate, min(1.0, _MOST_OF_RATE * rate)
     for _ in range(_HALVINGS):
         middle = (least + most) / 2
-        if np.minimum(np.maximum(1, middle * own), sites).sum() < rate * words:
+        if round(float(np.minimum(np.maximum(1, middle * own), sites).sum()), DIGITS) < rate * words:
             least = middle
         else:
             most = middle

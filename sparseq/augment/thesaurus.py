@@ -22,6 +22,10 @@ _LEAST_EVIDENCE = 0.1
 # its head, as it says more ("dramatic", "hammy").
 _SAME, _SIMILAR, _SATELLITE = 1.0, 0.8, 0.6
 
+# Decimal digits that weights are rounded to before they are compared or drawn by: numpy computes sums, logarithms and
+# powers by other instructions on other processors, and the last digits differ.
+DIGITS = 6
+
 
 class Synonym(NamedTuple):
     """A word that may stand for another.
@@ -54,10 +58,14 @@ class _Found:
         self.its[its] = max(self.its.get(its, 0.0), its_share)
 
     def evidence(self) -> float:
-        return math.sqrt(min(1.0, sum(self.own.values())) * min(1.0, sum(self.its.values())))
+        own, its = self._shares()
+        return round(math.sqrt(min(1.0, own) * min(1.0, its)), DIGITS)
 
     def likely(self) -> bool:
-        return sum(self.own.values()) >= _LIKELY and sum(self.its.values()) >= _LIKELY
+        return min(self._shares()) >= _LIKELY
+
+    def _shares(self) -> tuple[float, float]:
+        return round(sum(self.own.values()), DIGITS), round(sum(self.its.values()), DIGITS)
 
 
 class _Usable(NamedTuple):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sparseq.augment.contexts import Contexts
 from sparseq.augment.corpus import BOUNDARY, Corpus
 from sparseq.augment.phrases import phrases
-from sparseq.augment.thesaurus import Synonym
+from sparseq.augment.thesaurus import DIGITS, Synonym
 from sparseq.augment.tokens import Token
 from sparseq.augment.wndb import Pos
 
@@ -95,7 +95,7 @@ class WordUsage:
         likeness = self._contexts.likeness(numbers[word], [numbers[synonym.form] for synonym in known])
         found = []
         for synonym, alike in zip(known, likeness, strict=True):
-            weight = synonym.evidence * alike
+            weight = round(synonym.evidence * alike, DIGITS)
             if weight >= (_LEAST_OF_LIKELY if synonym.likely else _LEAST[pos]):
                 found.append(Option(synonym.form, synonym.lemma, weight))
         best = max((option.weight for option in found), default=0.0)
@@ -115,7 +115,7 @@ class WordUsage:
         if self._shares is None:
             return 0.0
         one_shares, other_shares = (self._shares[self._corpus.numbers.get(word, 0)] for word in (one, other))
-        return float(np.abs(one_shares - other_shares).sum() / 2)
+        return round(float(np.abs(one_shares - other_shares).sum() / 2), DIGITS)
 
     @cached_property
     def _stems(self) -> frozenset[str]:
