@@ -165,8 +165,6 @@ class SynonymAugmenter:
         """Forgets what was looked up for other texts."""
         if usage is not self._usage:
             self._usage, self._options = usage, {}
-            used = usage.uses if usage is not None and usage.enough else bool
-            self._thesaurus = Thesaurus(self._lexicon, used)
 
     def _find_readable(self, word: str, usage: WordUsage | None) -> dict[Reading, tuple[Option, ...]]:
         """What may stand for each reading of a word."""

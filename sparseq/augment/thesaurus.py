@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NamedTuple
@@ -82,11 +82,9 @@ class Thesaurus:
 
     Args:
         lexicon: says what else a synonym may be read as.
-        used: whether a base form is used at all; what is not is left out before anything else is looked up.
     """
 
-    def __init__(self, lexicon: Lexicon, used: Callable[[str], bool] = bool) -> None:
-        self._used = used
+    def __init__(self, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
         self._wordnet = lexicon.wordnet
         self._synonyms: dict[Reading, tuple[Synonym, ...]] = {}
@@ -190,9 +188,7 @@ class Thesaurus:
 
     def _is_usable(self, lemma: str, pos: Pos) -> bool:
         """Whether a word is plain, and is mostly read as this part of speech."""
-        if not self._used(lemma) or PLAIN.fullmatch(lemma) is None:
-            return False
-        if lemma in self._lexicon.stop_words or lemma in AVOIDED:
+        if PLAIN.fullmatch(lemma) is None or lemma in self._lexicon.stop_words or lemma in AVOIDED:
             return False
         if pos == "noun" and lemma.endswith("s") and inflect(self._wordnet, lemma, pos, "plural") is None:
             return False  # takes a plural verb ("surroundings")

@@ -32,8 +32,6 @@ _PRIOR_USES = 5
 # Of texts with more characters than this only a sample of rows is counted.
 _MOST_CHARACTERS = 8_000_000
 _MOST_LABELS = 100
-# Regular forms of a base form have these first letters with it.
-_STEM = 4
 
 
 class Option(NamedTuple):
@@ -77,10 +75,6 @@ class WordUsage:
         """Whether the texts are long enough to tell a common word from a rare one."""
         return self.words >= _FEWEST_WORDS
 
-    def uses(self, lemma: str) -> bool:
-        """Whether a word of the texts may be a form of a base form: it begins as that does."""
-        return lemma[:_STEM] in self._stems
-
     def comparable(self, word: str) -> bool:
         """Whether enough is known of a word to compare it with others."""
         return self._contexts.known(self._corpus.numbers.get(word, BOUNDARY))
@@ -116,10 +110,6 @@ class WordUsage:
             return 0.0
         one_shares, other_shares = (self._shares[self._corpus.numbers.get(word, 0)] for word in (one, other))
         return round(float(np.abs(one_shares - other_shares).sum() / 2), DIGITS)
-
-    @cached_property
-    def _stems(self) -> frozenset[str]:
-        return frozenset(name[:length] for name in self._corpus.names for length in range(1, _STEM + 1))
 
     @cached_property
     def _shares(self) -> NDArray[np.float64] | None:

@@ -1,7 +1,10 @@
 """What a dataset tells of its words."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from small_wndb import MEANINGS, Meaning, write_wndb
 
 from sparseq.augment import SynonymAugmenter, WordNet
 from sparseq.augment.contexts import Contexts
@@ -130,8 +133,18 @@ def test_evidence_is_shared_meaning_both_ways(small: WordNet) -> None:
     of_head = {s.form: s.evidence for s in thesaurus.synonyms(Reading("adj", "beautiful", "base"))}
     assert of_head == {"gorgeous": pytest.approx(0.6**0.5, abs=1e-6), "stunning": pytest.approx(0.6**0.5, abs=1e-6)}
     assert thesaurus.synonyms(Reading("adj", "fourth", "base")) == ()  # "ninth" is not similar in meaning
-    unused = Thesaurus(Lexicon(small, STOP_WORDS), lambda lemma: lemma != "stunning")
-    assert [s.form for s in unused.synonyms(Reading("adj", "gorgeous", "base"))] == ["beautiful"]
+
+
+@pytest.mark.parametrize(
+    ("word", "other"), [("purchased", "bought"), ("attempted", "tried"), ("soars", "flies"), ("detesting", "hating")]
+)
+def test_a_synonym_need_not_stand_in_its_base_form(tmp_path: Path, word: str, other: str) -> None:
+    """Whatever the letters that it has in common with its base form."""
+    pairs = (["buy", "purchase"], ["try", "attempt"], ["fly", "soar"], ["hate", "detest"])
+    others = [meaning for meaning in MEANINGS if meaning.pos != "verb"]
+    wordnet = WordNet(write_wndb(tmp_path, [*others, *(Meaning("verb", pair, [40, 30]) for pair in pairs)]))
+    texts = [f"place{place} they {used} it z{place}" for place in PLACES for used in (word, other)]
+    assert found(wordnet, f"they {word} it", [*FILLER, *texts]) == {word: {other}}
 
 
 def test_members_of_a_cluster_must_stand_in_the_same_places(small: WordNet) -> None:
