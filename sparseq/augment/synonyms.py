@@ -9,7 +9,7 @@ from sparseq.augment.grammar import Grammar, agrees
 from sparseq.augment.lexicon import PLAIN, Lexicon
 from sparseq.augment.morphology import Reading
 from sparseq.augment.thesaurus import Thesaurus
-from sparseq.augment.tokens import Token, Tokens, cased_like, is_name, split
+from sparseq.augment.tokens import Token, Tokens, cased_like, has_name_capitals, split
 from sparseq.augment.usage import Option, WordUsage
 from sparseq.augment.wordnet import WordNet
 from sparseq.augment.words import STOP_WORDS
@@ -152,7 +152,7 @@ class SynonymAugmenter:
                 continue
             token = tokens[i]
             reading = self._grammar.reading(token)
-            if reading not in readable or is_name(text, tokens, i):
+            if reading not in readable or has_name_capitals(text, tokens, i):
                 continue
             options = tuple(o for o in readable[reading] if o.form not in words and agrees(token.before, o.form))
             if not options or self._lexicon.collocated(words, i):
