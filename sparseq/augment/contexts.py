@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from sparseq.augment.corpus import BOUNDARY, Ids
 
-# Of rarer words the neighbours tell little, and of rarer neighbours there is no need.
+# Words with fewer uses than this are not compared: their neighbours are too few.
 _FEWEST_USES = 8
+# So many of the most frequent words and punctuation marks are counted as neighbours.
 _NEIGHBOURS = 3000
 _PLACES = (-2, -1, 1, 2)
+_COLUMNS = len(_PLACES) * _NEIGHBOURS
 _SMOOTHING = 0.75
 # Odd multipliers, so that a run of five numbers has a hash of its own in 64 bits.
 _HASH = np.array([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
+
+_Cells = NDArray[np.int64]
 
 
 class Contexts:
@@ -31,24 +35,10 @@ class Contexts:
     """
 
     def __init__(self, ids: Ids, others: Ids, wanted: NDArray[np.bool_]) -> None:
-        numbers = len(wanted)
-        both = np.bincount(ids, minlength=numbers)[:numbers] + np.bincount(others, minlength=numbers)[:numbers]
-        neighbours = np.argsort(-both, kind="stable")[:_NEIGHBOURS]
-        column = np.full(numbers + 1, -1, np.int64)  # one more for words that only `others` has
-        column[neighbours] = np.arange(len(neighbours))
-        wanted = np.append(wanted & (both >= _FEWEST_USES), False)
-        codes = [_codes(ids, _first_of_each(ids), wanted, column), _codes(others, None, wanted, column)]
-        found, uses = np.unique(np.concatenate(codes), return_counts=True)
-        rows, columns = np.divmod(found, len(_PLACES) * _NEIGHBOURS)
-        of_row = np.bincount(rows, weights=uses, minlength=numbers)
-        of_column = np.bincount(columns, weights=uses, minlength=len(_PLACES) * _NEIGHBOURS) ** _SMOOTHING
-        information = np.log(uses * of_column.sum() / (of_row[rows] * of_column[columns]))
-        telling = information > 0
-        rows, self._columns, information = rows[telling], columns[telling], information[telling]
-        length = np.sqrt(np.bincount(rows, weights=information**2, minlength=numbers))
-        self._values = information / length[rows]
-        self._starts = np.searchsorted(rows, np.arange(numbers + 1))
-        self._scratch = np.zeros(len(_PLACES) * _NEIGHBOURS)
+        rows, columns, uses = _count(ids, others, wanted)
+        rows, self._columns, self._values = _weigh(rows, columns, uses)
+        self._starts = np.searchsorted(rows, np.arange(len(wanted) + 1))
+        self._scratch = np.zeros(_COLUMNS)
 
     def known(self, number: int) -> bool:
         """Whether any neighbours of a word are known."""
@@ -64,6 +54,39 @@ class Contexts:
             found.append(float(self._values[its] @ self._scratch[self._columns[its]]))
         self._scratch[self._columns[own]] = 0.0
         return found
+
+
+def _count(ids: Ids, others: Ids, wanted: NDArray[np.bool_]) -> tuple[_Cells, _Cells, _Cells]:
+    """How often each wanted word has each of the most frequent words or punctuation marks in each place beside it.
+
+    Returns:
+        int64 [pairs] each, sorted by word: the number of the word, the column of the neighbour in its place, the uses.
+    """
+    numbers = len(wanted)
+    both = np.bincount(ids, minlength=numbers)[:numbers] + np.bincount(others, minlength=numbers)[:numbers]
+    neighbours = np.argsort(-both, kind="stable")[:_NEIGHBOURS]
+    column = np.full(numbers + 1, -1, np.int64)  # one more for words that only `others` has
+    column[neighbours] = np.arange(len(neighbours))
+    wanted = np.append(wanted & (both >= _FEWEST_USES), False)
+    codes = [_codes(ids, _first_of_each(ids), wanted, column), _codes(others, None, wanted, column)]
+    found, uses = np.unique(np.concatenate(codes), return_counts=True)
+    rows, columns = np.divmod(found, _COLUMNS)
+    return rows, columns, uses
+
+
+def _weigh(rows: _Cells, columns: _Cells, uses: _Cells) -> tuple[_Cells, _Cells, NDArray[np.float64]]:
+    """The positive pointwise mutual information of what `_count` gives, each word's vector scaled to length 1.
+
+    Returns:
+        Words, columns and float64 values of those pairs whose information is positive, in the same order.
+    """
+    of_row = np.bincount(rows, weights=uses)
+    of_column = np.bincount(columns, weights=uses, minlength=_COLUMNS) ** _SMOOTHING
+    information = np.log(uses * of_column.sum() / (of_row[rows] * of_column[columns]))
+    positive = information > 0
+    rows, columns, information = rows[positive], columns[positive], information[positive]
+    lengths = np.sqrt(np.bincount(rows, weights=information**2))
+    return rows, columns, information / lengths[rows]
 
 
 def _first_of_each(ids: Ids) -> NDArray[np.int64]:
@@ -87,6 +110,6 @@ def _codes(
     for number, place in enumerate(_PLACES):
         neighbour = column[ids[middles + place]]
         known = neighbour >= 0
-        base = ids[middles[known]].astype(np.int64) * (len(_PLACES) * _NEIGHBOURS)
+        base = ids[middles[known]].astype(np.int64) * _COLUMNS
         found.append(base + number * _NEIGHBOURS + neighbour[known])
     return np.concatenate(found)

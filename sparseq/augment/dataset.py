@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sparseq.augment.synonyms import Plan, Site, SynonymAugmenter, replaced
+from sparseq.augment.thesaurus import DIGITS
 from sparseq.augment.tokens import split
 from sparseq.augment.usage import Option, WordUsage
 from sparseq.errors import InputError
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 MAX_SHARE = 0.05
 # A word may always be used this often, so that small datasets are not left without copies.
 _ALWAYS = 10
-# A row with many replaceable words has at most so many times the rate.
+# The share of words replaced in one row is at most this multiple of the rate.
 _MOST_OF_RATE = 2.0
 _HALVINGS = 20
-# The bound comes down by a little more than it must, as it takes several passes otherwise.
+# The bound is lowered by a little more than it needs to be, which saves passes.
 _FASTER = 0.98
 
 _Choice = tuple[Site, Option]
@@ -30,13 +31,13 @@ _Choice = tuple[Site, Option]
 
 @dataclass(frozen=True)
 class AugmentationStats:
-    """What came of an augmentation.
+    """How much of a dataset was augmented.
 
     Attributes:
         copies: rows that were added.
-        words: words of all copies that were asked for, each row's as many times as there should be copies of it.
+        words: words of the dataset's texts times the copies asked for.
         replaced: how many of them were replaced.
-        unchanged_copies: copies that were not added, as no word could be replaced or the same copy was there.
+        unchanged_copies: copies that were not added, as no word could be replaced or an equal copy exists.
     """
 
     copies: int
@@ -55,7 +56,7 @@ class AugmentationStats:
 
 
 class Augmented(NamedTuple):
-    """A dataset with its copies, and what came of making them."""
+    """A dataset with its copies, and the statistics of making them."""
 
     dataset: "Dataset"
     stats: AugmentationStats
@@ -71,8 +72,10 @@ class _Copy(NamedTuple):
 def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_share: float = MAX_SHARE) -> Augmented:
     """Append augmented copies to a dataset: the original rows first, then the copies, in the rows' order.
 
-    A dataset of 20,000 words or more says itself which synonyms are common, and which words make a phrase or a title
-    (`WordUsage`). So a copy depends on the whole dataset; it is the same for the same dataset, settings and seed.
+    In a dataset of 20,000 words or more its own texts decide which synonyms are common, and which words make a phrase
+    or a title (`WordUsage`). So a copy depends on the whole dataset.
+    Copies are the same for the same dataset, settings, seed and WordNet. Weights are rounded to six decimal digits
+    before they are compared or drawn by, as rounding errors differ between processors.
     Rows with many replaceable words get up to twice the augmenter's rate, so that all rows together come nearer to it.
 
     Args:
@@ -141,6 +144,7 @@ def _plan(
         augmenter.stop_words,
         None if labels is None else [label for label, row in zip(labels, texts, strict=True) for _ in row],
         augmenter.wordnet.glosses,
+        len(texts[0]) if texts else 1,
     )
     rows: list[_Row] = []
     words = 0
@@ -172,7 +176,7 @@ def _row_rate(rows: Sequence[_Row], words: int, rate: float) -> float:
     least, most = rate, min(1.0, _MOST_OF_RATE * rate)
     for _ in range(_HALVINGS):
         middle = (least + most) / 2
-        if np.minimum(np.maximum(1, middle * own), sites).sum() < rate * words:
+        if round(float(np.minimum(np.maximum(1, middle * own), sites).sum()), DIGITS) < rate * words:
             least = middle
         else:
             most = middle

@@ -1,5 +1,6 @@
 """Synonym replacement: copies of a text in which some words are replaced by WordNet synonyms."""
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from sparseq.augment.grammar import Grammar, agrees
 from sparseq.augment.lexicon import PLAIN, Lexicon
 from sparseq.augment.morphology import Reading
 from sparseq.augment.thesaurus import Thesaurus
-from sparseq.augment.tokens import Token, Tokens, cased_like, is_name, split
+from sparseq.augment.tokens import Token, Tokens, cased_like, has_name_capitals, split
 from sparseq.augment.usage import Option, WordUsage
 from sparseq.augment.wordnet import WordNet
 from sparseq.augment.words import STOP_WORDS
@@ -151,7 +152,7 @@ class SynonymAugmenter:
                 continue
             token = tokens[i]
             reading = self._grammar.reading(token)
-            if reading not in readable or is_name(text, tokens, i):
+            if reading not in readable or has_name_capitals(text, tokens, i):
                 continue
             options = tuple(o for o in readable[reading] if o.form not in words and agrees(token.before, o.form))
             if not options or self._lexicon.collocated(words, i):
@@ -164,8 +165,6 @@ class SynonymAugmenter:
         """Forgets what was looked up for other texts."""
         if usage is not self._usage:
             self._usage, self._options = usage, {}
-            used = usage.uses if usage is not None and usage.enough else bool
-            self._thesaurus = Thesaurus(self._lexicon, used)
 
     def _find_readable(self, word: str, usage: WordUsage | None) -> dict[Reading, tuple[Option, ...]]:
         """What may stand for each reading of a word."""
@@ -188,13 +187,14 @@ class SynonymAugmenter:
 
 
 def _shuffled(site: Site, rng: random.Random) -> Site:
-    """The site with its options drawn without replacement, by the squares of their weights.
+    """The site with its options in an order drawn without replacement, by the squares of their weights.
 
-    Source: Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir".
+    Source: Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir": the largest u ** (1 / w) comes
+    first. Its logarithm is compared, as the power itself is 0 for most u where w is small.
     """
     if len(site.options) == 1:
         return site
-    keys = {option: rng.random() ** (1 / option.weight**2) for option in site.options}
+    keys = {option: math.log(1 - rng.random()) / option.weight**2 for option in site.options}
     return Site(site.token, site.lemma, tuple(sorted(site.options, key=keys.__getitem__, reverse=True)))
 
 

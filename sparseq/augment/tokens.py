@@ -67,8 +67,8 @@ def pieces(text: str) -> list[str]:
     return _PIECE.findall(text.lower())
 
 
-def is_name(text: str, tokens: Sequence[Token], i: int) -> bool:
-    """Whether the capitals of token `i` are more than those of a sentence's first word or of a shouted text."""
+def has_name_capitals(text: str, tokens: Sequence[Token], i: int) -> bool:
+    """Whether token `i` has the capitals of a name, not those of a sentence's first word or of a text in capitals."""
     token = tokens[i]
     if token.text == token.word:
         return False

@@ -43,7 +43,8 @@ become becomes became becoming tell tells told telling work works worked working
 """
 
 # Base forms whose most frequent sense in WordNet's annotated texts (mostly prose of 1961) is not what they mostly mean
-# elsewhere ("director": a manager; "gritty": granular; "live": inhabit). Found by reading what the rules replaced.
+# elsewhere ("director": a manager; "gritty": granular; "live": inhabit). Found by reading what the rules replaced in
+# SST-2's training sentences, which are from film reviews: other kinds of text may need other words.
 _DATED = """
 absolutely alien artifice boast bunch career central cheap collection conquer consistently contrivance cross delicious
 director disturbing doings edgy effect emotional evocative examination exquisite extra fabric fellow full glee great
@@ -51,7 +52,7 @@ gritty hilarity imagine integrity intention later level live main manner manners
 perfectly premise product project psychological recent recommend redundant religious remake repetitive satire savvy
 simply special spiritual state static sterling style tear transcend true tub use vivid weird wry
 """
-# Correct synonyms that are offensive, or that hardly anyone writes.
+# Correct synonyms that are offensive or very rare in present-day writing. Found in the same way.
 _AVOIDED = """
 bask bloke brag commiseration curse damned delicious devilment disregardless environ everlastingly fella forthwith
 gayly glee goddam goddamned granular hilarity imbecile ism laurels lifelike mischief motorcar multitudinous oftentimes

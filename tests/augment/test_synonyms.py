@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from sparseq.augment import SynonymAugmenter, WordNet
+from sparseq.augment.synonyms import Site
 from sparseq.augment.tokens import split
-from sparseq.augment.usage import WordUsage
+from sparseq.augment.usage import Option, WordUsage
 from sparseq.augment.words import STOP_WORDS
 from sparseq.errors import InputError
 
@@ -188,6 +189,19 @@ def test_depends_on_seed_and_index_alone(small: WordNet) -> None:
     assert len({tuple(made) for made in forward}) > 3
     other = SynonymAugmenter(small, seed=4)
     assert [other.augment(text, i) for i, text in enumerate(texts)] != forward
+
+
+@pytest.mark.parametrize(
+    ("weights", "share"), [((0.02, 0.02), 1 / 2), ((0.03, 0.03), 1 / 2), ((0.1, 0.2), 1 / 5), ((0.01, 0.02), 1 / 5)]
+)
+def test_options_are_drawn_by_the_squares_of_their_weights(
+    small: WordNet, weights: tuple[float, float], share: float
+) -> None:
+    """`share` is that of the first option; the tolerance is four standard errors."""
+    options = tuple(Option(form, form, weight) for form, weight in zip("ab", weights, strict=True))
+    augmenter, site, draws = SynonymAugmenter(small), Site(split("word")[0], "word", options), 4000
+    first = sum(augmenter.plan([site], 1, index).sites[0].options[0].form == "a" for index in range(draws))
+    assert first / draws == pytest.approx(share, abs=4 * (share * (1 - share) / draws) ** 0.5)
 
 
 @pytest.mark.slow
