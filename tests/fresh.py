@@ -12,10 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import traceback
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
+
+SERVER = (__file__,)
 
 
 class FreshProcesses:
@@ -25,14 +27,17 @@ class FreshProcesses:
         self._outputs = folder / "stdout", folder / "stderr"
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, *SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(self, code: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
-        """Runs `code` with these changes to this process's environment, None for a variable that is not set there.
-        Every warning is shown."""
+        """Runs `code` in this process's folder, with these changes to its environment, None for a variable that is not
+        set there. Its standard input is empty. Every warning is shown."""
         changed = {name: value for name, value in (os.environ | environment).items() if value is not None}
-        asked = {"code": code, "environment": changed, "outputs": [str(path) for path in self._outputs]}
+        outputs = [str(path) for path in self._outputs]
+        asked = {"code": code, "environment": changed, "folder": os.getcwd(), "outputs": outputs}
+        for path in self._outputs:
+            path.unlink(missing_ok=True)
         assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.write(json.dumps(asked) + "\n")
         self._server.stdin.flush()
@@ -57,10 +62,11 @@ def serve() -> None:
 
 def become(asked: dict[str, Any]) -> None:
     """Runs the code that is asked for, and ends the process as Python would."""
-    for descriptor, path in enumerate(asked["outputs"], 1):
-        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for descriptor, path in enumerate([os.devnull, *asked["outputs"]]):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC if descriptor else os.O_RDONLY, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
+    os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
     tempfile.tempdir = None  # It was asked for when torch was imported, of another environment.
@@ -70,12 +76,20 @@ def become(asked: dict[str, Any]) -> None:
         exec(compile(asked["code"], "<code>", "exec"), {"__name__": "__main__"})
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if ended.code is not None and not isinstance(ended.code, int):
+            print(ended.code, file=sys.stderr)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass  # None, or closed.
+        except OSError:
+            status = 120  # As of a Python whose streams cannot be flushed.
     os._exit(status)
 
 

@@ -339,7 +339,6 @@ def test_a_compiler_may_come_with_arguments(monkeypatch, folder):
 
 
 @compiles
-@pytest.mark.usefixtures("quick_compiler")
 def test_two_that_build_at_once(folder):
     fingerprint = build._fingerprint(build._compiler(), native.SOURCES)
     found = []

@@ -10,8 +10,13 @@ from sparseq_kernels.backends import runnable, table
 from sparseq_kernels.schemas import SCHEMAS
 
 # What of opcheck could go wrong with one backend alone: a result that is an argument's memory, or of another shape,
-# type or strides than the fake version's. How an op is registered and compiled is the same for all of them.
-OF_A_BACKEND = ("test_schema", "test_faketensor")
+# type or strides than the fake version's. How an op is registered and compiled is the same for all of them; the slow
+# run checks that too.
+OF_A_BACKEND = {"test_utils": ("test_schema", "test_faketensor")}
+CHECKS = [
+    *(pytest.param(name, {} if name == backend() else OF_A_BACKEND, id=name) for name in runnable()),
+    *(pytest.param(name, {}, id=f"{name}-all", marks=pytest.mark.slow) for name in runnable() if name != backend()),
+]
 
 
 def opcheck(op, args, **options):
@@ -20,9 +25,8 @@ def opcheck(op, args, **options):
 
 @pytest.mark.parametrize("op", SCHEMAS)
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", runnable())
-def test_opcheck(op, dtype, name):
-    options = {} if name == backend() else {"test_utils": OF_A_BACKEND}
+@pytest.mark.parametrize(("name", "options"), CHECKS)
+def test_opcheck(op, dtype, name, options):
     with use_backend(name):
         for args in SAMPLES[op](dtype):
             opcheck(getattr(OPS, op).default, args, **options)
@@ -47,10 +51,9 @@ def test_opcheck_of_transposed_arguments(op, dtype, name):
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float64, torch.float32), (torch.float32, torch.float64)], ids=str)
-@pytest.mark.parametrize("name", runnable())
-def test_opcheck_of_a_layer_of_two_dtypes(dtypes, name):
+@pytest.mark.parametrize(("name", "options"), CHECKS)
+def test_opcheck_of_a_layer_of_two_dtypes(dtypes, name, options):
     x, weight = leaf(3, 6, dtype=dtypes[0]), leaf(4, 6, dtype=dtypes[1])
-    options = {} if name == backend() else {"test_utils": OF_A_BACKEND}
     for learned in (None, positive(4)):
         with use_backend(name):
             opcheck(OPS.qat_linear.default, (x, weight, leaf(4), MASK, learned), **options)

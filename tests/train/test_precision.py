@@ -26,7 +26,8 @@ RECIPES: list[dict[str, Any]] = [
     {"activation": "static", "qat_start": 1000},
     {"hidden_loss": 1.0},
 ]
-PACKED = [*RECIPES, {"bits": 4}, {"bits": 16}]
+PRECISIONS = ("fp32", "bf16")
+PACKED: list[dict[str, Any]] = [*RECIPES, {"bits": 4}, {"bits": 16}]
 
 
 def numbers(result: RunResult) -> tuple[Any, ...]:
@@ -132,13 +133,15 @@ def logits_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
         yield kept
 
 
-# One precision a recipe, and in the passes over several processors each.
+# By default one precision a recipe, each in turn.
 @pytest.mark.processor
 @pytest.mark.parametrize(
     ("changes", "precision"),
-    [(changes, FORCED or ("fp32", "bf16")[number % 2]) for number, changes in enumerate(PACKED)],
+    [*((changes, FORCED or PRECISIONS[number % 2]) for number, changes in enumerate(PACKED)),
+     *(pytest.param(changes, PRECISIONS[1 - number % 2], marks=pytest.mark.slow)
+       for number, changes in enumerate(PACKED) if not FORCED)],
     ids=str,
-)
+)  # fmt: skip
 def test_packing_changes_logits_by_rounding_only(
     changes: dict[str, Any], precision: str, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:

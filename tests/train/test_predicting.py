@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from glue_files import write_glue
+from refusals import refused
 
 from sparseq.cli import main
 from sparseq.errors import InputError
@@ -48,14 +49,6 @@ def given(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     capsys.readouterr()
     assert main(list(map(str, argv))) == 0
     return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    capsys.readouterr()
-    assert main(list(map(str, argv))) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    return said.err
 
 
 ALIGNED: dict[str, tuple[bytes, list[str | None]]] = {

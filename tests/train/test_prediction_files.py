@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from glue_files import write_glue
+from refusals import refused
 
 from sparseq.cli import main
 from sparseq.errors import InputError
@@ -30,14 +31,6 @@ def run(tiny_model_dir: Path, tiny_csv: tuple[Path, Path], tmp_path_factory: pyt
         )
     )
     return out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    capsys.readouterr()
-    assert main(list(map(str, argv))) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    return said.err
 
 
 def test_a_link_stays_and_leads_to_the_predictions(run: Path, tmp_path: Path) -> None:

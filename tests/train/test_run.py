@@ -20,9 +20,11 @@ from sparseq.train.scoring import right_answers
 SUBSETS = [subset for count in range(4) for subset in combinations(METHODS, count)]
 
 
+@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("methods", SUBSETS, ids=lambda m: "+".join(m) or "none")
-def test_every_subset_of_the_methods(methods: tuple[str, ...], make_recipe: Callable[..., Recipe]) -> None:
-    recipe = make_recipe(methods=methods, epochs=1, prune_updates=3, precision="bf16" if len(methods) % 2 else "fp32")
+def test_every_subset_of_the_methods(methods: tuple[str, ...], epochs: int, make_recipe: Callable[..., Recipe]) -> None:
+    precision = "bf16" if len(methods) % 2 else "fp32"
+    recipe = make_recipe(methods=methods, epochs=epochs, prune_updates=3, precision=precision)
     result = compress(recipe)
     model = sparseq.load(result.out)
     kinds = {type(layer) for _, layer in named_layers(model)}
@@ -37,7 +39,7 @@ def test_every_subset_of_the_methods(methods: tuple[str, ...], make_recipe: Call
     assert result.parameters - result.nonzero == removed
     assert result.paper_bytes == result.nonzero * (1 if "qat" in methods else 4)
     assert abs(result.stored_bytes / (Path(result.out) / "model.safetensors").stat().st_size - 1) < 0.01
-    assert result.steps == 9
+    assert result.steps == 9 * epochs
     assert result.score == result.score_before_packing  # a label that changed on packing would show as 1/40
 
 
