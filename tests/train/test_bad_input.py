@@ -278,7 +278,9 @@ def test_evaluate_and_predict_refuse(make_recipe: Callable[..., Recipe], capsys:
     out = compress(make_recipe()).out
     assert "reads one text" in refused(capsys, ["predict", out, "good", "--text-pair", "bad"])
     assert "missing.csv" in refused(capsys, ["evaluate", out, "--validation-file", "missing.csv"])
-    assert "max_validation_rows is 0" in refused(capsys, ["evaluate", out, "--max-validation-rows", "0"])
+    assert "--max-validation-rows wants a whole number of at least 1" in refused(
+        capsys, ["evaluate", out, "--max-validation-rows", "0"]
+    )
     assert "'review'" in refused(capsys, ["evaluate", out, "--text-columns", "review"])
     other = ["evaluate", out, "--data-dir", "glue", "--label-column", "stars"]
     assert "give that too" in refused(capsys, other)
