@@ -1,4 +1,6 @@
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +127,20 @@ def test_bad_share(small: WordNet, share: float) -> None:
 def test_missing_column(small: WordNet) -> None:
     with pytest.raises(InputError, match=r"no column text_a; its columns are \['sentence'\]"):
         augment_dataset(datasets.Dataset.from_dict({"sentence": ["x"]}), SynonymAugmenter(small))
+
+
+def test_the_benchmark_says_what_was_reached(wndb: Path, tmp_path: Path) -> None:
+    from bench import bench_augmentation
+
+    folder = tmp_path / "glue" / "SST-2"
+    folder.mkdir(parents=True)
+    rows = [f"the film of {number} is here \t{number % 2}" for number in range(60)]
+    for name in ("train", "dev"):
+        (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
+    options = ["--data-dir", str(tmp_path / "glue"), "--wordnet", str(wndb), "--rates", "0.1", "--smallest"]
+    assert bench_augmentation.main([*options, "--out", str(tmp_path / "out")]) == 0
+    (path,) = (tmp_path / "out").glob("augmentation-*.json")
+    (row,) = json.loads(path.read_text())["rows"]
+    stats = row["stats"]
+    assert stats["words"] == 6 * 60 and 0 < stats["replaced"] == stats["rate"] * stats["words"]
+    assert row["cells"]["replaced, %"] == f"{100 * stats['rate']:.2f}" and row["seconds"] > 0
