@@ -46,12 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
-    from sparseq.train.predicting import (
-        Predictor,
-        check_output,
-        predict_file,
-        predict_glue_tests,
-    )
+    from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
     from sparseq.train.recipe import Recipe
 
     out = check_output(expanded(arguments.out), arguments.file and expanded(arguments.file)) if arguments.out else None

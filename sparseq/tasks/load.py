@@ -90,9 +90,9 @@ def load_data(
     if label_kind not in LABEL_KINDS:
         raise InputError(f"label_kind is {label_kind!r}: expected one of {', '.join(LABEL_KINDS)}")
     if label_kind != "auto" and (isinstance(task, Task) or task.lower() != CUSTOM):
+        name = task.name if isinstance(task, Task) else task
         raise InputError(
-            f"the labels of task {quoted(task.name if isinstance(task, Task) else task)} are known: label_kind is for "
-            "own files without a task"
+            f"the labels of task {quoted(name)} are known: --label-kind is for your own files without --task"
         )
     known: Task | None = None
     if isinstance(task, Task):

@@ -235,10 +235,6 @@ class Recipe:
             raise InputError(
                 "no task given: name a GLUE task (--task sst2) or your own files (--train-file, --validation-file)"
             )
-        if parsed.label_kind != "auto" and parsed.task is not None and parsed.task.lower() != "custom":
-            raise InputError(
-                f"the labels of task {quoted(parsed.task)} are known: --label-kind is for your own files without --task"
-            )
         if parsed.uses("kd") and parsed.teacher is None:
             raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")
         if parsed.uses("mp"):

@@ -35,8 +35,8 @@ def check_reads(
     """A row cut at `max_length` tokens, and the model's logits for it, fp32 [1, num_labels].
 
     Raises InputError where the model has no positions for so many tokens, saying how many it has, where it cannot read
-    what the tokenizer gives, where that cannot pad, and where the logits have another shape. The model is
-    left in eval mode.
+    what the tokenizer gives, where that cannot pad, and where the logits have another shape. The model is left
+    in eval mode.
     """
     if tokenizer.pad_token is None:
         raise InputError(
