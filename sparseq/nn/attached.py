@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import prune
 
 from sparseq_kernels import InputError
-from sparseq_kernels.looks import has_values
+from sparseq_kernels.torch_internals import has_values
 
 from .masking import MaskedWeight
 from .settings import check_dtype

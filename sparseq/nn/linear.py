@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels import InputError, Pattern, masked_linear, qat_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES
-from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
+from sparseq_kernels.torch_internals import has_values
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_floating, recorded
@@ -128,9 +128,8 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         if not self.quantizing:
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
-            return call("masked_linear", input, self.weight, self.mask, self.bias, self.regrow, self.mask_tiles())
-        return call(
-            "qat_linear",
+            return masked_linear(input, self.weight, self.mask, self.bias, self.regrow, self.mask_tiles())
+        return qat_linear(
             input,
             self.weight,
             self.bias,

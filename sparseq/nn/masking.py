@@ -10,9 +10,9 @@ from torch.compiler import is_compiling
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS
-from sparseq_kernels.looks import has_values
-from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.numerics import masked
 from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.torch_internals import has_values
 from sparseq_kernels.triton.runtime import interpreted
 
 from . import kin

@@ -12,8 +12,8 @@ from sparseq_kernels.formats import (
     smallest,
 )
 from sparseq_kernels.layouts import FLOAT_BITS, FORMATS
-from sparseq_kernels.looks import has_values
-from sparseq_kernels.reference.quantize_rows import quantize
+from sparseq_kernels.numerics import quantize
+from sparseq_kernels.torch_internals import has_values
 
 from .masking import MaskedWeight
 from .settings import check_dtype

@@ -10,7 +10,7 @@ from sparseq_kernels import InputError
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight, empty_weight, weight_of
 from sparseq_kernels.layouts import TensorSpec
-from sparseq_kernels.looks import has_values
+from sparseq_kernels.torch_internals import has_values
 
 from . import stored
 from .carried import carry, normal

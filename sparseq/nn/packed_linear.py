@@ -6,14 +6,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.compiler import is_compiling
 
-from sparseq_kernels import InputError, Repeated, backend, call
+from sparseq_kernels import InputError, backend, int8_linear, qat_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES, dtype_name
 from sparseq_kernels.formats import FLOAT_BITS, PackedWeight
-from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive
 from sparseq_kernels.products import LEAST_ROWS, operands, pays
+from sparseq_kernels.registry import OPS
+from sparseq_kernels.torch_internals import has_values
 
 from .attached import carry_to_packed, check_attached
 from .carried import normal
@@ -48,7 +48,6 @@ class PackedLinear(Packed):
     ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._repeated = Repeated()
         self._hold(weight, scale, dtype)
         self.register_buffer("bias", bias if bias is None else normal(bias))
         self.register_buffer("input_scale", input_scale if input_scale is None else normal(input_scale))
@@ -78,7 +77,6 @@ class PackedLinear(Packed):
 
     def expand(self) -> None:
         """As in `Packed`, unless the weight is multiplied as it is stored."""
-        self._repeated = Repeated()  # What was recorded keeps the weights that it is for.
         weight, values = self.stored_weight(), self.values
         self.check()
         wanted = pays(weight) if self.as_stored is None else self.as_stored
@@ -118,7 +116,6 @@ class PackedLinear(Packed):
         before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
         loaded = loaded and not self.values.is_meta
         super()._apply(fn, recurse)
-        self._repeated = Repeated()
         # A layer whose weight is still to be loaded has nothing to expand.
         if loaded and self.values.device.type != before and has_values(self.values):
             self.expand()
@@ -129,7 +126,6 @@ class PackedLinear(Packed):
 
     def _replicate_for_data_parallel(self) -> "PackedLinear":
         replica: PackedLinear = super()._replicate_for_data_parallel()
-        replica._repeated = Repeated()  # Its weights are its own.
         return replica
 
     def forward(self, input: Tensor) -> Tensor:
@@ -139,7 +135,7 @@ class PackedLinear(Packed):
             check_floating(input)  # The op would take int8 for levels of that scale.
         if self._op is not None and input.numel() >= self._least_rows * self.in_features:
             operands = self._stored_operands()
-            return call(self._op, input, *operands, self.scale, self.bias, self.input_scale, "none", None)
+            return OPS[self._op](input, *operands, self.scale, self.bias, self.input_scale, "none", None)
         if self._layout["bits"] <= 8:
             # Straight from the buffers: on a GPU a small layer takes as long as its call takes on the host.
             own = self._buffers
@@ -148,15 +144,14 @@ class PackedLinear(Packed):
             scale = own["scale"] if "scale" in own else self.scale  # noqa: SIM401
             bias = own["bias"] if "bias" in own else self.bias  # noqa: SIM401
             static = own["input_scale"] if "input_scale" in own else self.input_scale  # noqa: SIM401
-            run = call if is_compiling() else self._repeated
-            return run("int8_linear", input, levels, scale, bias, static, "none", None, None)
+            return int8_linear(input, levels, scale, bias, static)
         if self.bits == FLOAT_BITS:
             return F.linear(input, self.levels(), self.bias)
         assert self.scale is not None
         dtype = compute_dtype(input)
         scale, weight = self.scale.to(dtype), self._dequantized(dtype)
         static = None if self.input_scale is None else self.input_scale.to(dtype)
-        return call("qat_linear", input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
+        return qat_linear(input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""

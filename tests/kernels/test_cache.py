@@ -58,7 +58,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def forget():
-    for function in (cache.code_dir, cache.fresh_dir, native._library, native.why_not):
+    for function in (cache.code_dir, cache.fresh_dir, native.library, native.why_not):
         function.cache_clear()
 
 
@@ -188,12 +188,12 @@ def test_without_a_home_a_folder_that_another_made_first_is_refused(monkeypatch,
 @pytest.mark.usefixtures("quick_compiler")
 @root
 def test_code_that_another_user_planted_is_not_run(folder):
-    quietly(native._library)
+    quietly(native.library)
     [built] = (folder / "native").glob("*.so")
     os.chown(built, OTHER, OTHER)  # as one that was put there while the folder was open to all
     before = built.stat().st_ino
     forget()
-    quietly(native._library)
+    quietly(native.library)
     [again] = (folder / "native").glob("*.so")
     assert again.stat().st_uid == os.geteuid() and again.stat().st_ino != before
 
@@ -215,7 +215,7 @@ def test_a_private_folder_is_removed_when_the_process_ends(folder, tmp_path, fre
     "harm", ["cut", *(pytest.param(h, marks=pytest.mark.slow) for h in ("emptied", "changed", "renamed", "a link"))]
 )
 def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path, fresh):
-    quietly(native._library)
+    quietly(native.library)
     [built] = (folder / "native").glob("*.so")
     content, name = built.read_bytes(), built.name
     # Another file, for this process has the first one mapped.
@@ -234,7 +234,7 @@ def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path, fresh):
         assert done.stdout == "[[127, 127]] native\n", done.stderr
     else:
         forget()
-        quietly(native._library)
+        quietly(native.library)
     [again] = (folder / "native").iterdir()
     assert again.read_bytes() == content and again.name == name and not again.is_symlink()
 
@@ -242,7 +242,7 @@ def test_a_library_of_other_bytes_is_built_anew(folder, harm, tmp_path, fresh):
 @compiles
 @pytest.mark.usefixtures("quick_compiler")
 def test_a_sound_library_of_another_system_is_built_anew(folder, monkeypatch):
-    quietly(native._library)
+    quietly(native.library)
     [built] = (folder / "native").glob("*.so")
     other = b"no library at all"
     planted = built.with_name(f"{built.name.partition('-')[0]}-{build._sha256(other)}.so")
@@ -250,7 +250,7 @@ def test_a_sound_library_of_another_system_is_built_anew(folder, monkeypatch):
     planted.chmod(0o700)
     built.unlink()
     forget()
-    quietly(native._library)
+    quietly(native.library)
     assert [path.name for path in (folder / "native").iterdir()] == [built.name]
 
 
@@ -261,7 +261,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(folder, monkeypat
     real_sync, real_replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: order.append("fsync") or real_sync(fd))
     monkeypatch.setattr(os, "replace", lambda a, b: order.append("replace") or real_replace(a, b))
-    quietly(native._library)
+    quietly(native.library)
     assert order == ["fsync", "replace", "fsync"]
 
 
@@ -277,7 +277,7 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(folder, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.warns(UserWarning, match="cannot be kept: .*No space left"):
-        native._library()
+        native.library()
     assert not list((folder / "native").iterdir())
 
 
@@ -291,7 +291,7 @@ def compiler(tmp_path, script):
 def why_not(monkeypatch, path):
     monkeypatch.setenv("CC", str(path))
     with pytest.raises(build.UnavailableError) as caught:
-        native._library()
+        native.library()
     return str(caught.value)
 
 
@@ -334,7 +334,7 @@ def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(tmp_path, monke
 @compiles
 def test_a_compiler_may_come_with_arguments(monkeypatch, folder):
     monkeypatch.setenv("CC", f"{build._compiler()[0]} -DUNUSED='a b'")
-    quietly(native._library)
+    quietly(native.library)
     assert len(list((folder / "native").glob("*.so"))) == 1
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rounding import assert_within_rounding
+from samples import call
 
-from sparseq_kernels import call
 from sparseq_kernels.tiles import TileLists
 
 

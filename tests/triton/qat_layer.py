@@ -7,9 +7,7 @@ import torch
 from gpu_or_interpreter import DEVICE, TOLERANCE, randn
 from torch import Tensor
 
-from sparseq_kernels.numerics import qmax, reciprocal
-from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale
-from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.numerics import clip_and_slope, lsq_gradient_scale, masked, qmax, reciprocal
 from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.tiles import TileLists
 

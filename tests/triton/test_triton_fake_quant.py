@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparseq_kernels import call, use_backend
-from sparseq_kernels.numerics import CLIP_TOLERANCE
-from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale, sum_to
+from sparseq_kernels.numerics import CLIP_TOLERANCE, clip_and_slope, lsq_gradient_scale
+from sparseq_kernels.reference.fake_quant import sum_to
 from sparseq_kernels.triton.fake_quant import _plan, fake_quant
 
 OPS = torch.ops.sparseq

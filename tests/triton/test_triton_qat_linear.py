@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparseq_kernels import call, use_backend
-from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.numerics import masked
 from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.triton.plans import Plan, use_plan
 from sparseq_kernels.triton.qat_linear import qat_linear, qat_linear_backward

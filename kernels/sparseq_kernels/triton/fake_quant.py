@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..numerics import qmax
-from ..reference.fake_quant import lsq_gradient_scale, sum_to
+from ..numerics import lsq_gradient_scale, qmax
+from ..reference.fake_quant import sum_to
 from .device import current
 from .launch import launch, on
 from .numerics import MAGNITUDE, clip_and_slope, inverse, level_float

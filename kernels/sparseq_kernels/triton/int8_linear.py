@@ -2,8 +2,7 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from ..numerics import as_rows, qmax
-from ..reference.int8_linear import check_depth, given_scale, result_dtype
+from ..numerics import as_rows, check_depth, given_scale, qmax, result_dtype
 from .device import current
 from .int8_gemm import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
 from .launch import empty, launch, on

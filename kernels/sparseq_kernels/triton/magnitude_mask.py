@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..numerics import pack_mask
-from ..reference.magnitude_mask import checked, dropped
+from ..patterns import Pattern
 from ..reference.magnitude_mask import magnitude_mask as reference
 from .launch import launch, on
 from .mask_kernels import (
@@ -77,7 +77,7 @@ def magnitude_mask_bits(weights: list[Tensor], sparsity: float, pattern: str) ->
 
 
 def _masks(weights: list[Tensor], sparsity: float, pattern: str, packed: bool) -> tuple[list[Tensor], list[Tensor]]:
-    p = checked(weights, sparsity, pattern)
+    p = Pattern.parse(pattern)
     masks = [torch.empty(w.shape, dtype=torch.bool, device=w.device) for w in weights]
     shapes = [(len(w), -(-w.shape[1] // 8)) for w in weights]
     bits = [torch.empty(s, dtype=torch.uint8, device=m.device) for s, m in zip(shapes, masks, strict=True) if packed]
@@ -92,7 +92,7 @@ def _masks(weights: list[Tensor], sparsity: float, pattern: str, packed: bool) -
         return masks, [pack_mask(m) for m in masks if packed]
     with on(weights[0]):
         values = _readable(weights)
-        count = dropped(total, sparsity, p)
+        count = p.dropped(total, sparsity)
         scores = limit = None
         if count == 0:
             limit = torch.full((2,), -1, dtype=torch.int64, device=masks[0].device)

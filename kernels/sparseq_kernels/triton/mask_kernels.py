@@ -4,7 +4,7 @@ whose a program is."""
 import triton
 import triton.language as tl
 
-from ..reference.magnitude_mask import NAN_KEY
+from ..numerics import NAN_KEY
 from .numerics import magnitude_bits
 
 LARGEST_KEY = tl.constexpr(NAN_KEY)

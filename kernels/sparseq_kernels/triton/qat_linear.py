@@ -10,11 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..numerics import as_rows, qmax, reciprocal
+from ..numerics import (
+    as_rows,
+    check_depth,
+    lsq_gradient_scale,
+    nothing_saved,
+    qmax,
+    reciprocal,
+    result_dtype,
+    uses_integers,
+)
 from ..reference import qat_linear as reference
-from ..reference.fake_quant import lsq_gradient_scale
-from ..reference.int8_linear import check_depth, result_dtype
-from ..reference.qat_linear import no_residuals, uses_integers
 from .device import current
 from .int8_linear import launch_product, launch_tiles, rowwise, vector
 from .launch import launch, on
@@ -75,7 +81,7 @@ def qat_linear(
                 x_levels, x_scale = row_levels(rows, None, x_scale, input_bits)
                 w_levels, w_scale = row_levels(channels, mask, w_scale, weight_bits)
                 launch_product(x_levels, x_scale, "levels", (w_levels, w_scale, bias, y, None), "none", plan)
-    no_x_levels, no_x_scale, no_w_levels, no_w_scale = no_residuals(x, weight)
+    no_x_levels, no_x_scale, no_w_levels, no_w_scale = nothing_saved(x, weight)
     return (
         y,
         no_x_levels,

@@ -3,9 +3,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..numerics import as_rows
-from ..reference.int8_linear import check_depth, given_scale, result_dtype
-from ..reference.sparse_int8_linear import CHUNK
+from ..numerics import CHUNK, as_rows, check_depth, given_scale, result_dtype
 from .device import INTERPRETER, current
 from .int8_gemm import int8_sum_kernel
 from .int8_linear import launch_product, rowwise, vector

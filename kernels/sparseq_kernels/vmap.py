@@ -1,4 +1,4 @@
-"""torch.vmap of the ops."""
+"""`torch.vmap` of the ops: a loop over the batch. Batching is not worthwhile for any of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def one_by_one(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A vmap rule that runs `run` on each element of the batch: right for every op, and no op here is worth more."""
+    """A vmap rule that runs `run` on each element of the batch and stacks the results."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
         results = [run(*_element(args, in_dims, i)) for i in range(info.batch_size)]

@@ -1,23 +1,23 @@
-"""What looks on while ops run: the FLOP counter, torch.fx; and tensors that are not what their memory holds."""
+"""What observes ops while they run: the FLOP counter and torch.fx; and tensors that are lazily negated or zero."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-from samples import cases, of_leaves
+from samples import TYPED, cases, of_leaves
 from torch import nn
 
 import sparseq
 from sparseq.nn import QuantSparseLinear
-from sparseq_kernels import Repeated, call
+from sparseq_kernels import int8_linear, masked_linear, qat_linear
 
 
 @pytest.mark.parametrize("op,args,places", cases())
 def test_the_flop_counter_counts_every_product(op, args, places):
     from torch.utils.flop_counter import FlopCounterMode
 
-    function, leaves = of_leaves("call", op, args, places)
+    function, leaves = of_leaves(TYPED, op, args, places)
     held = [leaf.clone().requires_grad_() for leaf in leaves]
     with FlopCounterMode(display=False) as counter:
         y = function(*held)
@@ -39,7 +39,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sparseq_kernels
 with FlopCounterMode(display=False) as counter:
     w = torch.ones(4, 6)
-    sparseq_kernels.call("masked_linear", torch.ones(3, 6), w, w.bool(), None, False, None)
+    sparseq_kernels.masked_linear(torch.ones(3, 6), w, w.bool(), None, False, None)
 print(counter.get_total_flops())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -53,18 +53,22 @@ class Calls(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(4, 6))
         self.register_buffer("mask", torch.rand(4, 6) > 0.5)
-        self.repeated = Repeated()
+        self.register_buffer("weight_q", torch.randint(-127, 128, (4, 6), dtype=torch.int8))
+        self.register_buffer("scale", torch.rand(4))
 
     def forward(self, x):
-        y = call("masked_linear", x, self.weight, self.mask, None, False, None)
-        z = call("qat_linear", x, self.weight, None, self.mask, None, None, 8, 8, None, False, None)
-        return y + z + self.repeated("masked_linear", x, self.weight, self.mask, None, False, None)
+        y = masked_linear(x, self.weight, self.mask)
+        return y + qat_linear(x, self.weight, None, self.mask) + int8_linear(x, self.weight_q, self.scale)
 
 
 def test_torch_fx_traces_calls():
     module, x = Calls(), torch.randn(3, 6)
     traced = torch.fx.symbolic_trace(module)
-    assert sum(node.target is call for node in traced.graph.nodes) == 3
+    assert [node.target.name for node in traced.graph.nodes if hasattr(node.target, "schema")] == [
+        "masked_linear",
+        "qat_linear",
+        "int8_linear",
+    ]
     assert torch.equal(traced(x), module(x))
     traced(x).sum().backward()
     assert module.weight.grad is not None

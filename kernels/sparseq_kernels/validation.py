@@ -1,5 +1,8 @@
-"""Single arguments: their types, devices, dtypes and shapes. Every op is checked at every call, so that what is right
-costs little; the sentences are for what is wrong."""
+"""Validation of an op's arguments: their types, devices, dtypes and shapes.
+
+Every op validates its arguments on every call, before any backend gets them: native code and kernels rely on it. So
+valid arguments take little time, and the work goes into the messages for invalid ones.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
@@ -7,8 +10,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from ..errors import InputError, InputTypeError
-from ..schemas import ARGUMENTS, names
+from .errors import InputError, InputTypeError
+from .registry import OpDefinition
 
 FLOATS = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
 _FLOATS_TEXT = "float32, float16, bfloat16 or float64"
@@ -32,14 +35,14 @@ _CLASSES: dict[str, tuple[frozenset[type], tuple[type, ...], str]] = {
 }
 
 
-def check_tensors(op: str) -> Callable[[tuple[Any, ...]], None]:
-    """A function that raises InputError unless an op's arguments have the types of its schema, and all tensors lie in
-    strides on one device."""
-    expected = tuple(_CLASSES[argument.type][0] for argument in ARGUMENTS[op])
+def type_check(op: OpDefinition) -> Callable[[tuple[Any, ...]], None]:
+    """A function that raises InputError unless the arguments have the types of the op's schema, and all tensors are
+    strided and on one device."""
+    expected = tuple(_CLASSES[argument.type][0] for argument in op.arguments)
 
     def check(args: tuple[Any, ...]) -> None:
         if len(args) != len(expected):
-            raise InputTypeError(f"{op} takes {len(expected)} arguments, not {len(args)}: {', '.join(names(op))}")
+            raise InputTypeError(f"{op.name} takes {len(expected)} arguments, not {len(args)}: {', '.join(op.names)}")
         device = None
         for place, (arg, classes) in enumerate(zip(args, expected, strict=True)):
             found = arg.__class__
@@ -66,39 +69,38 @@ def check_tensors(op: str) -> Callable[[tuple[Any, ...]], None]:
     return check
 
 
-def check_classes(op: str, args: tuple[Any, ...]) -> None:
-    """The types alone."""
-    for place, (arg, argument) in enumerate(zip(args, ARGUMENTS[op], strict=True)):
+def check_classes(op: OpDefinition, args: tuple[Any, ...]) -> None:
+    """Raises InputTypeError unless the arguments have the types of the op's schema."""
+    for place, (arg, argument) in enumerate(zip(args, op.arguments, strict=True)):
         if arg.__class__ not in _CLASSES[argument.type][0]:
             _check_class(op, place, arg)
 
 
-def _check_class(op: str, place: int, arg: Any) -> None:
-    argument = ARGUMENTS[op][place]
+def _check_class(op: OpDefinition, place: int, arg: Any) -> None:
+    argument = op.arguments[place]
     _, others, text = _CLASSES[argument.type]
     if not isinstance(arg, others) or (isinstance(arg, bool) and argument.type in ("int", "float")):
-        raise InputTypeError(f"{op}: {argument.name} must be {text}, not {_described(arg)}")
+        raise InputTypeError(f"{op.name}: {argument.name} must be {text}, not {_described(arg)}")
     if isinstance(arg, list | tuple):
         wanted, one = (Tensor, "tensors") if "Tensor" in argument.type else ((bool, torch.SymBool), "bools")
         for entry in arg:
             if not isinstance(entry, wanted):
-                raise InputTypeError(f"{op}: {argument.name} must hold {one} only, not {_described(entry)}")
+                raise InputTypeError(f"{op.name}: {argument.name} must hold {one} only, not {_described(entry)}")
 
 
 def _described(arg: Any) -> str:
     return "None" if arg is None else f"a {type(arg).__name__}"
 
 
-def _devices_differ(op: str, args: tuple[Any, ...]) -> NoReturn:
+def _devices_differ(op: OpDefinition, args: tuple[Any, ...]) -> NoReturn:
     lists = [arg if isinstance(arg, list | tuple) else [arg] for arg in args]
     places = {str(one.device) for arg in lists for one in arg if isinstance(one, Tensor)}
-    raise InputError(f"{op} got tensors on {' and '.join(sorted(places))}: move them to one device")
+    raise InputError(f"{op.name} got tensors on {' and '.join(sorted(places))}: move them to one device")
 
 
-def _not_strided(op: str, place: int, arg: Tensor) -> NoReturn:
-    raise InputError(
-        f"{op}: {ARGUMENTS[op][place].name} must be a dense tensor, not one of layout {arg.layout}: call to_dense()"
-    )
+def _not_strided(op: OpDefinition, place: int, arg: Tensor) -> NoReturn:
+    name = op.arguments[place].name
+    raise InputError(f"{op.name}: {name} must be a dense tensor, not one of layout {arg.layout}: call to_dense()")
 
 
 def shape(op: str, name: str, tensor: Tensor | None, expected: tuple[int, ...]) -> None:
@@ -161,6 +163,13 @@ def needs(op: str, given: Sequence[bool], wanted: str) -> None:
     count = len(wanted.split(", "))
     if len(given) != count:
         raise InputError(f"{op}: needs must be {count} bools (of {wanted}), not {len(given)}")
+
+
+def mask(op: str, given: Tensor | None, weight: Tensor) -> None:
+    """mask: bool, of the weight's shape."""
+    if given is not None:
+        shape(op, "mask", given, weight.shape)
+        dtype(op, "mask", given, torch.bool)
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -1,9 +1,10 @@
-"""Arguments that do not fit one another are refused before any backend, native code above all, sees them."""
+"""Arguments that do not fit one another are refused before any backend, native code above all, gets them."""
 
 import pytest
 import torch
+from samples import call
 
-from sparseq_kernels import InputError, call, use_backend
+from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.tiles import TileLists
 
@@ -31,16 +32,19 @@ I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.
         (lambda: OPS.qat_linear(X, W, None, torch.ones(64, 8)), "mask must be bool"),
         (lambda: OPS.qat_linear(X, W, None, None, ONES[:2]), "weight_scale must have the shape"),
         (lambda: OPS.masked_linear(X, W, torch.ones(8, dtype=torch.bool)), "mask must have the shape"),
-        (lambda: OPS.masked_linear(X, W, MASK, tiles=TILES[:6]), r"the 7 tensors of TileLists\.tensors\(\), not 6"),
         (
-            lambda: OPS.masked_linear(X, W[:5], MASK[:5], tiles=TILES),
+            lambda: OPS.masked_linear(X, W, MASK, block_index=TILES[:6]),
+            r"7 tensors of BlockIndex\.tensors\(\), not 6",
+        ),
+        (
+            lambda: OPS.masked_linear(X, W[:5], MASK[:5], block_index=TILES),
             r"bits must be torch.uint8, .* shape \(5, 1\), not",
         ),
         (
-            lambda: OPS.masked_linear(X, W, MASK, tiles=[TILES[0], *WIDE]),
+            lambda: OPS.masked_linear(X, W, MASK, block_index=[TILES[0], *WIDE]),
             r"rows must be torch.int32, .* not torch.int64",
         ),
-        (lambda: OPS.qat_linear(X, W, tiles=TILES), "give the mask, too"),
+        (lambda: OPS.qat_linear(X, W, block_index=TILES), "give the mask, too"),
         (lambda: OPS.masked_linear_backward(GRAD, X, W, MASK, False, [True] * 3, TILES[:6]), "not 6"),
         (
             lambda: OPS.qat_linear_backward(GRAD, X, W, None, None, None, [], 8, 8, X.dtype, False, [True] * 5, TILES),
