@@ -60,7 +60,7 @@ def parts(M: int) -> dict[str, Callable[[], object]]:
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)
     held: Any = layer
-    given = (x, held.levels(), held.scale, held.bias, held.input_scale)
+    given = (x, held.quantized_values(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
     recording = record(TRITON["int8_linear"], x, whole[1:])[1]
     assert recording is not None

@@ -23,6 +23,8 @@ from .cpu.native import why_not as why_not_native
 from .errors import InputError
 from .numerics import any_fp64
 from .reference import (
+    bitmask_int8_linear,
+    block_sparse_int8_linear,
     fake_quant,
     gelu_quantize_rows,
     int8_embedding,
@@ -33,7 +35,7 @@ from .reference import (
     masked_linear,
     qat_linear,
     quantize_rows,
-    sparse_int8_linear,
+    semi_structured_int8_linear,
 )
 from .triton.runtime import interpreted
 from .triton.runtime import why_not as why_not_triton
@@ -52,9 +54,9 @@ REFERENCE: Table = {
     "int8_linear": int8_linear.int8_linear,
     "int8_linear_backward": int8_linear_backward.int8_linear_backward,
     "int8_embedding": int8_embedding.int8_embedding,
-    "block_sparse_int8_linear": sparse_int8_linear.block_sparse_int8_linear,
-    "bitmask_int8_linear": sparse_int8_linear.bitmask_int8_linear,
-    "semi_structured_int8_linear": sparse_int8_linear.semi_structured_int8_linear,
+    "block_sparse_int8_linear": block_sparse_int8_linear.block_sparse_int8_linear,
+    "bitmask_int8_linear": bitmask_int8_linear.bitmask_int8_linear,
+    "semi_structured_int8_linear": semi_structured_int8_linear.semi_structured_int8_linear,
     "masked_linear": masked_linear.masked_linear,
     "masked_linear_backward": masked_linear.masked_linear_backward,
     "magnitude_mask": magnitude_mask.magnitude_mask,

@@ -2,8 +2,8 @@
 
 Shapes: x [..., K] activations, weight [N, K], mask [N, K] bool (True is kept), y [..., N]. Optional scales: given, they
 are used; absent, they come from the maximum (`numerics`). Results are contiguous, whatever the layout of the arguments.
-tiles: `tiles.TileLists.tensors()` of the mask, by which a GPU leaves out the tiles that keep nothing: what of x meets
-them then has no part in the result, NaN and Inf included. The other backends ignore it.
+tiles: `block_index.BlockIndex.tensors()` of the mask, by which a GPU skips the blocks that keep nothing: values of x
+that meet only such blocks do not affect the result, NaN and Inf included. The other backends ignore it.
 
 Gradients: x, weight, bias, LSQ's scales of the ops that train; x and bias of the int8 products (straight-through, zero
 where a static `input_scale` clips). Integers, and the scales that are returned beside them, are constants to autograd,

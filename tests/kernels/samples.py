@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import call
+from sparseq_kernels.block_index import BlockIndex
 from sparseq_kernels.derivatives import RULES
-from sparseq_kernels.tiles import TileLists
 
 OPS = torch.ops.sparseq
 
@@ -39,7 +39,7 @@ BITMASK = (
 )
 PAIRS = (torch.ones(2, 4, dtype=torch.int8), torch.full((2, 1), 0b11100100, dtype=torch.uint8))
 BOTH = [True, True]
-TILES = TileLists.from_mask(MASK).tensors()
+TILES = BlockIndex.from_mask(MASK).tensors()
 SAMPLES = {
     "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
     "layer_norm_quantize_rows": lambda dtype: [

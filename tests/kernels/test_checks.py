@@ -5,13 +5,13 @@ import torch
 
 from sparseq_kernels import InputError, call, use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.block_index import BlockIndex
 
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
 MASK = torch.ones(64, 8, dtype=torch.bool)
 GRAD = torch.randn(3, 64)
-TILES = TileLists.from_mask(MASK).tensors()
+TILES = BlockIndex.from_mask(MASK).tensors()
 WIDE = [tensor.long() for tensor in TILES[1:]]
 TOKENS = torch.tensor([3, 0])
 I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.ones(2, 16, 16, dtype=torch.int8)
@@ -31,7 +31,7 @@ I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.
         (lambda: OPS.qat_linear(X, W, None, torch.ones(64, 8)), "mask must be bool"),
         (lambda: OPS.qat_linear(X, W, None, None, ONES[:2]), "weight_scale must have the shape"),
         (lambda: OPS.masked_linear(X, W, torch.ones(8, dtype=torch.bool)), "mask must have the shape"),
-        (lambda: OPS.masked_linear(X, W, MASK, tiles=TILES[:6]), r"the 7 tensors of TileLists\.tensors\(\), not 6"),
+        (lambda: OPS.masked_linear(X, W, MASK, tiles=TILES[:6]), r"the 7 tensors of BlockIndex\.tensors\(\), not 6"),
         (
             lambda: OPS.masked_linear(X, W[:5], MASK[:5], tiles=TILES),
             r"bits must be torch.uint8, .* shape \(5, 1\), not",

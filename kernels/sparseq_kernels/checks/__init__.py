@@ -4,7 +4,7 @@ takes a pointer: native code and kernels trust what they get.
 `CHECKS` looks at types, devices, dtypes, shapes and numbers, and runs where shapes are faked, too. `CONTENTS` reads the
 values of index tensors (columns, offsets, indices). It runs for tensors on a CPU alone, where reading costs little next
 to the op. On a GPU it would wait for the device at every call; there the values are checked where they are made
-(`products.operands`, `tiles.TileLists`), and kernels read nothing through an index that they did not compare.
+(`formats`, `block_index.BlockIndex`), and kernels read nothing through an index that they did not compare.
 """
 
 from collections.abc import Callable

@@ -1,18 +1,17 @@
 """The arguments of the ops that serve packed layers: int8 products, look-ups, and what feeds them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..numerics import CHUNK
+from ..formats import format_named, formats_with_op
 from ..reference.int8_linear import ACTIVATIONS, check_depth, given_scale
 from .arguments import bits as check_bits
 from .arguments import choice, dtype, floating, floating_dtype, matrix, needs, one_value, rows, shape
 
-SIDES = (16, 32, 64, 128)
 INDICES = frozenset(getattr(torch, f"{sign}int{size}") for sign in ("", "u") for size in (8, 16, 32, 64))
 
 
@@ -157,7 +156,7 @@ def int8_linear_backward(
     given_needs: Sequence[bool],
 ) -> None:
     op = "int8_linear_backward"
-    choice(op, "format", format, STORED)
+    choice(op, "format", format, formats_with_op())
     _stored(format, op, in_features, stored, weight_scale)
     floating(op, "grad", grad)
     rows(op, "grad", grad)
@@ -175,60 +174,20 @@ def int8_linear_backward(
     _weight_side(op, in_features, weight_scale, bias)
 
 
-# What a weight's tensors are called, and their dtypes, by format.
-STORED: Mapping[str, Mapping[str, torch.dtype]] = {
-    "dense": {"weight": torch.int8},
-    "block_sparse": {
-        "values": torch.int8,
-        "block_columns": torch.int32,
-        "offsets": torch.int32,
-        "order": torch.int32,
-    },
-    "bitmask": {"values": torch.int8, "bits": torch.uint8, "offsets": torch.int32},
-    "semi_structured": {"values": torch.int8, "indices": torch.uint8},
-}
-
-
 def _stored(format: str, op: str, inputs: int, stored: Sequence[Tensor], weight_scale: Tensor) -> None:
     """The tensors of a weight [N, inputs] as it is stored."""
-    expected = STORED[format]
-    if len(stored) != len(expected):
+    cls = format_named(format)
+    if len(stored) != len(cls.operand_names):
         raise InputError(
-            f"{op}: a {format} weight is {', '.join(expected)}: {len(expected)} tensors, not {len(stored)}"
+            f"{op}: a {format} weight is {', '.join(cls.operand_names)}: {len(cls.operand_names)} tensors, not "
+            f"{len(stored)}"
         )
     if weight_scale.dim() != 1:
         raise InputError(f"{op}: weight_scale must be a vector, not of shape {tuple(weight_scale.shape)}")
-    shapes = _shapes(format, op, stored[0], weight_scale.shape[0], inputs)
-    for tensor, (name, kind) in zip(stored, expected.items(), strict=True):
-        dtype(op, name, tensor, kind)
-        shape(op, name, tensor, shapes[name])
-
-
-def _shapes(format: str, op: str, values: Tensor, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    if format == "dense":
-        return {"weight": (outputs, inputs)}
-    if format == "bitmask":
-        if values.dim() != 1:
-            raise InputError(f"{op}: values must be a vector of what is kept, not of shape {tuple(values.shape)}")
-        chunks, octets = -(-inputs // CHUNK), -(-inputs // 8)
-        return {"values": tuple(values.shape), "bits": (outputs, octets), "offsets": (outputs, chunks)}
-    if format == "semi_structured":
-        if inputs % 4:
-            raise InputError(f"{op}: in_features must be a multiple of 4, not {inputs}")
-        return {"values": (outputs, inputs // 2), "indices": (outputs, -(-inputs // 8))}
-    if values.dim() != 3 or any(side not in SIDES for side in values.shape[1:]):
-        raise InputError(
-            f"{op}: values must be [blocks, R, C] with R and C of 16, 32, 64 or 128, not {tuple(values.shape)}"
-        )
-    blocks, r, c = values.shape
-    if outputs % r or inputs % c:
-        raise InputError(f"{op}: blocks of {r} x {c} do not divide a weight of {outputs} x {inputs}")
-    return {
-        "values": (blocks, r, c),
-        "block_columns": (blocks,),
-        "offsets": (outputs // r + 1,),
-        "order": (outputs // r,),
-    }
+    expected = cls.operand_specs(op, stored[0], weight_scale.shape[0], inputs)
+    for tensor, (name, spec) in zip(stored, expected.items(), strict=True):
+        dtype(op, name, tensor, spec.dtype)
+        shape(op, name, tensor, spec.shape)
 
 
 def int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | None) -> None:

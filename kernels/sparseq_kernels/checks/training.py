@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..block_index import layout
 from ..errors import InputError
 from ..numerics import compute_dtype
 from ..reference.int8_linear import check_depth
 from ..reference.magnitude_mask import checked
 from ..reference.qat_linear import uses_integers
-from ..tiles import layout
 from .arguments import bits as check_bits
 from .arguments import dtype, floating, floating_dtype, matrix, needs, one_value, rows, same_rows, shape
 
@@ -207,10 +207,10 @@ def _tiles(op: str, tiles: Sequence[Tensor] | None, mask: Tensor | None, weight:
     if mask is None:
         raise InputError(f"{op}: tiles are a mask's: give the mask, too")
     if len(tiles) != len(expected):
-        raise InputError(f"{op}: tiles must be the {len(expected)} tensors of TileLists.tensors(), not {len(tiles)}")
+        raise InputError(f"{op}: tiles must be the {len(expected)} tensors of BlockIndex.tensors(), not {len(tiles)}")
     for tensor, (name, (size, kind)) in zip(tiles, expected.items(), strict=True):
         if tensor.shape != size or tensor.dtype != kind or not tensor.is_contiguous():
             raise InputError(
                 f"{op}: of a weight of shape {tuple(weight.shape)} the tiles' {name} must be {kind}, contiguous and "
-                f"of shape {size}, not {tensor.dtype} of {tuple(tensor.shape)}: make TileLists of this weight's mask"
+                f"of shape {size}, not {tensor.dtype} of {tuple(tensor.shape)}: make BlockIndex of this weight's mask"
             )

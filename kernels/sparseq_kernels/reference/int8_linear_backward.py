@@ -4,11 +4,11 @@ if it had not been rounded, which `qat_linear` has too, and of the bias. The int
 import torch
 from torch import Tensor
 
+from ..formats import format_named
 from ..numerics import as_rows, compute_dtype
 from .fake_quant import clip_and_slope
 from .int8_linear import dequantized_input
 from .qat_linear import float_linear
-from .sparse_int8_linear import expanded
 
 
 def int8_linear_backward(
@@ -66,8 +66,8 @@ def int8_linear_tangent(
 
 def dequantized_weight(stored: list[Tensor], format: str, scale: Tensor, columns: int) -> Tensor:
     """[N, columns], in compute_dtype."""
-    levels = expanded(format, stored, columns)
-    return levels.to(compute_dtype(scale)) * scale.to(compute_dtype(scale)).unsqueeze(-1)
+    values = format_named(format).decode(tuple(stored), columns)
+    return values.to(compute_dtype(scale)) * scale.to(compute_dtype(scale)).unsqueeze(-1)
 
 
 def inside(x: Tensor, input_scale: Tensor) -> Tensor:
