@@ -54,13 +54,14 @@ def packed_layer() -> nn.Module:
 
 def parts(M: int) -> dict[str, Callable[[], object]]:
     """A call of each of PARTS, for M rows."""
-    from sparseq_kernels import checks
     from sparseq_kernels.triton.recording import record
+
+    from sparseq_kernels import checks
     from sparseq_kernels.triton.table import TRITON
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)
     held: Any = layer
-    given = (x, held.levels(), held.scale, held.bias, held.input_scale)
+    given = (x, held.quantized_values(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
     recording = record(TRITON["int8_linear"], x, whole[1:])[1]
     assert recording is not None

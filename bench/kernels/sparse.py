@@ -13,24 +13,23 @@ from bench.kernels.cases import OURS, Trial, layer_case
 from bench.kernels.conftest import Compare
 from bench.roofline import Work, work
 from bench.target import Target
-from sparseq_kernels.formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, stored_bytes
+from sparseq_kernels.formats import WeightFormat, format_named, stored_bytes
 from sparseq_kernels.patterns import Pattern
-from sparseq_kernels.products import operands
 from sparseq_kernels.reference.magnitude_mask import magnitude_mask
 from sparseq_kernels.reference.quantize_rows import quantize_rows
+from sparseq_kernels.sparse_dispatch import operands
 
 DENSE, BF16 = "dense int8_linear", "bf16 nn.Linear"
 A_GPUS = "on a CPU a sparse weight is expanded when it is loaded"
 CUSPARSELT = "cuSPARSELt 2:4, the product alone"
 
 
-def stored(levels: Tensor, pattern: str, sparsity: float) -> tuple[PackedWeight, Tensor]:
+def stored(levels: Tensor, pattern: str, sparsity: float) -> tuple[WeightFormat, Tensor]:
     """(`levels` int8 [N, K] pruned by magnitude, as stored, and dense)."""
     [mask] = magnitude_mask([levels.float()], sparsity, pattern)
     dense, parsed = levels * mask, Pattern.parse(pattern)
-    if parsed.kind == "n:m":
-        return SemiStructuredWeight.from_dense(dense, mask), dense
-    return BlockBitmapWeight.from_dense(dense, mask, parsed.block, 8), dense
+    format = {"n:m": "semi_structured", "block": "block_sparse", "unstructured": "bitmask"}[parsed.kind]
+    return format_named(format).from_dense(dense, 8, mask, parsed.block), dense
 
 
 def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, sparsity: float) -> Trial:
@@ -53,7 +52,7 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, 
         },
         lambda present: check(present),
     )
-    if isinstance(packed, SemiStructuredWeight) and target.kind == "cuda":
+    if packed.name == "semi_structured" and target.kind == "cuda":
         try:
             compressed = torch._cslt_compress(dense)
             trial.add(CUSPARSELT, lambda: torch._cslt_sparse_mm(compressed, levels.t(), out_dtype=torch.int32))

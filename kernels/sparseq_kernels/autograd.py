@@ -78,14 +78,18 @@ def make_function(op: OpDefinition, packet: Run, run: Run) -> Function:
         return tangent if ctx.outputs == 1 else (tangent, *[None] * (ctx.outputs - 1))
 
     forward.__signature__ = _AnyArguments()  # type: ignore[attr-defined]
-    methods: dict[str, Any] = {"forward": forward, "setup_context": setup_context, "backward": backward, "jvp": jvp}
-    methods["vmap"] = one_by_one(lambda *args: function.apply(*args))
-    function = _named(op.name, methods)
-    return function
+    return _function(op.name, forward=forward, setup_context=setup_context, backward=backward, jvp=jvp)
 
 
-def _named(name: str, methods: dict[str, Any]) -> Function:
-    return type(name, (torch.autograd.Function,), {key: staticmethod(method) for key, method in methods.items()})
+def _function(name: str, **methods: Callable[..., Any]) -> Function:
+    """The Function with these static methods, and a vmap rule that loops over the batch."""
+
+    def apply(*args: Any) -> Any:
+        return made.apply(*args)
+
+    static = {key: staticmethod(method) for key, method in (methods | {"vmap": one_by_one(apply)}).items()}
+    made: Function = type(name, (torch.autograd.Function,), static)
+    return made
 
 
 def _without_gradient(op: OpDefinition) -> list[tuple[int, str]]:
@@ -130,9 +134,7 @@ def _refusing(name: str, forward: Run, why: str) -> Function:
     def refuse(ctx: Any, *unused: Any) -> Any:
         raise InputError(f"{name} {why}")
 
-    methods = {"forward": forward, "setup_context": setup_context, "backward": refuse, "jvp": refuse}
-    function = _named(name, methods | {"vmap": one_by_one(lambda *args: function.apply(*args))})
-    return function
+    return _function(name, forward=forward, setup_context=setup_context, backward=refuse, jvp=refuse)
 
 
 def _tangent(op: OpDefinition, dtype: torch.dtype, count: int, *args: Any) -> Tensor:

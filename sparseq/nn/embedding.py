@@ -12,6 +12,7 @@ from sparseq_kernels.numerics import masked, row_max, scale_from_max
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_device, recorded
 from .masking import MaskedWeight
+from .packers import pack_layer
 from .settings import QuantSettings, check_dtype
 
 
@@ -138,10 +139,8 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         return layer
 
     def pack(self, format: str | None = None) -> nn.Module:
-        """The inference layer; formats as in `QuantSparseLinear.pack`."""
-        from .packed_embedding import PackedEmbedding
-
-        return PackedEmbedding.from_layer(self, format)
+        """The inference layer, a `PackedEmbedding`; formats as in `QuantSparseLinear.pack`."""
+        return pack_layer(self, format)
 
 
 _ARGUMENTS = (

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import registry
-from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.block_index import BlockIndex
 
 OPS = torch.ops.sparseq
 DIFFERENTIABLE = [op.name for op in registry.OPS.values() if op.differentiable]
@@ -40,7 +40,7 @@ BITMASK = (
 )
 PAIRS = (torch.ones(2, 4, dtype=torch.int8), torch.full((2, 1), 0b11100100, dtype=torch.uint8))
 BOTH = [True, True]
-TILES = TileLists.from_mask(MASK).tensors()
+TILES = BlockIndex.from_mask(MASK).tensors()
 SAMPLES = {
     "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
     "layer_norm_quantize_rows": lambda dtype: [

@@ -6,13 +6,13 @@ from samples import call
 
 from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.block_index import BlockIndex
 
 OPS = torch.ops.sparseq
 X, W8, W, ONES = torch.randn(3, 8), torch.ones(64, 8, dtype=torch.int8), torch.randn(64, 8), torch.ones(64)
 MASK = torch.ones(64, 8, dtype=torch.bool)
 GRAD = torch.randn(3, 64)
-TILES = TileLists.from_mask(MASK).tensors()
+TILES = BlockIndex.from_mask(MASK).tensors()
 WIDE = [tensor.long() for tensor in TILES[1:]]
 TOKENS = torch.tensor([3, 0])
 I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.ones(2, 16, 16, dtype=torch.int8)

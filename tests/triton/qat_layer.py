@@ -7,9 +7,9 @@ import torch
 from gpu_or_interpreter import DEVICE, TOLERANCE, randn
 from torch import Tensor
 
+from sparseq_kernels.block_index import BlockIndex
 from sparseq_kernels.numerics import clip_and_slope, lsq_gradient_scale, masked, qmax, reciprocal
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.tiles import TileLists
 
 BITS = [(4, 8), (8, 8), (2, 8), (16, 16), (8, 16)]
 What = tuple[bool, bool, bool]
@@ -42,7 +42,7 @@ class Layer:
 
     def masked_by(self, mask: Tensor) -> "Layer":
         """The same with another mask and its tiles' lists, and NaN in the weights that are masked."""
-        self.mask, self.tiles = mask, TileLists.from_mask(mask).tensors()
+        self.mask, self.tiles = mask, BlockIndex.from_mask(mask).tensors()
         self.weight[~mask] = float("nan")
         return self
 

@@ -15,9 +15,9 @@ from rounding import assert_within_rounding
 from torch import Tensor
 
 from sparseq_kernels import call, use_backend
+from sparseq_kernels.block_index import BLOCK as TILE
 from sparseq_kernels.numerics import masked
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.tiles import TILE
 from sparseq_kernels.triton.plans import Plan, use_plan
 from sparseq_kernels.triton.tile_sparse import masked_values
 

@@ -4,6 +4,7 @@ from .magnitudes import NAN_KEY, scored_units, unit_scores
 from .outputs import ACTIVATIONS, nothing_saved, result_dtype, to_output
 from .packing import (
     CHUNK,
+    check_pairs,
     chunk_offsets,
     from_bitmask,
     from_blocks,
@@ -49,6 +50,7 @@ __all__ = [
     "any_fp64",
     "as_rows",
     "check_depth",
+    "check_pairs",
     "chunk_offsets",
     "clip_and_slope",
     "compute_dtype",

@@ -12,6 +12,8 @@ from .int8_products import backward_schema, define_product, schema, validate_sca
 
 WEIGHT = "Tensor values, Tensor block_columns, Tensor offsets, Tensor order"
 SIDES = (16, 32, 64, 128)
+"""Sides of blocks that matrix units multiply as they are."""
+
 OP = Op("block_sparse_int8_linear", schema(WEIGHT), reference.block_sparse_int8_linear, ("x", "bias"))
 BACKWARD = Op("block_sparse_int8_linear_backward", backward_schema(WEIGHT), reference.block_sparse_int8_linear_backward)
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..block_index import NAMES, BlockIndex, layout
 from ..errors import InputError
-from ..tiles import NAMES, TileLists, layout
 
 
 def validate_block_index(op: str, given: Sequence[Tensor] | None, mask: Tensor | None, weight: Tensor) -> None:
@@ -35,6 +35,6 @@ def validate_block_index_values(op: str, given: Sequence[Tensor] | None, mask: T
     """Raises InputError unless the block index is this mask's. Another one's would leave out kept weights."""
     if given is None or mask is None:
         return
-    for name, tensor, expected in zip(NAMES, given, TileLists.from_mask(mask).tensors(), strict=True):
+    for name, tensor, expected in zip(NAMES, given, BlockIndex.from_mask(mask).tensors(), strict=True):
         if not torch.equal(tensor, expected):
             raise InputError(f"{op}: the block index's {name} are not this mask's: make a BlockIndex of it")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..dispatch import Op
 from ..errors import InputError
-from ..numerics import unpack_nibbles
+from ..numerics import check_pairs
 from ..reference import semi_structured_int8_linear as reference
 from .int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
 
@@ -59,12 +59,7 @@ def _validate_weight(op: str, inputs: int, stored: tuple[Tensor, ...], weight_sc
 
 
 def _validate_values(op: str, columns: int, values: Tensor, indices: Tensor) -> None:
-    nibbles = unpack_nibbles(indices)[:, : columns // 4]
-    if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
-        raise InputError(
-            f"{op}: a semi_structured weight is inconsistent: in {wrong} of its fours of columns the second value does "
-            "not stand after the first"
-        )
+    check_pairs(indices, columns, f"{op}: a semi_structured weight is inconsistent")
 
 
 define_product(OP, BACKWARD, _validate_weight, reference.semi_structured_int8_linear_tangent)

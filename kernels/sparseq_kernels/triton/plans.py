@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..tiles import TILE
+from ..block_index import BLOCK as TILE
 from . import tuned
 from .device import INTERPRETER, Device
 from .runtime import cdiv

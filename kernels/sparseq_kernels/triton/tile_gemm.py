@@ -1,4 +1,4 @@
-"""The products of a weight whose mask leaves tiles of it empty: lists say which tiles are not (`tiles.TileLists`), and
+"""The products of a weight whose mask leaves tiles of it empty: lists say which tiles are not (`tiles.BlockIndex`), and
 nothing of the others is loaded, multiplied or looked at.
 
 The weight is masked, and where it is wanted quantized, before: a product that masks its operand as it loads it waits

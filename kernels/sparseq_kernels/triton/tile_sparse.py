@@ -1,10 +1,10 @@
-"""Launches the kernels of `tile_gemm`. `tiles`: what `TileLists.tensors()` returns, of the mask in question."""
+"""Launches the kernels of `tile_gemm`. `tiles`: what `BlockIndex.tensors()` returns, of the mask in question."""
 
 import torch
 from torch import Tensor
 
+from ..block_index import BLOCK as TILE
 from ..numerics import qmax
-from ..tiles import TILE
 from .device import INTERPRETER, Device, current
 from .launch import launch, on
 from .plans import forced, tile_gradient_plan, tile_plan
