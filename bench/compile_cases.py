@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.absent_gpu import ARCHITECTURES
 from sparseq.models import BERT_VOCABULARY, SIZES
-from sparseq_kernels.tiles import layout
+from sparseq_kernels.block_index import layout
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
 from sparseq_kernels.triton.plans import SKINNY_ROWS
@@ -173,7 +173,7 @@ def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
 
 
 def tile_lists(N: int, K: int) -> list[Tensor]:
-    """As `TileLists.tensors()` of a mask [N, K]."""
+    """As `BlockIndex.tensors()` of a mask [N, K]."""
     return [new(*shape, dtype=dtype) for shape, dtype in layout(N, K).values()]
 
 
