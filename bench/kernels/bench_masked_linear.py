@@ -10,7 +10,7 @@ from bench.kernels.conftest import Compare
 from bench.kernels.training import Operands
 from bench.roofline import Work, joined, work
 from bench.target import Target
-from sparseq.nn.masking import MOST_TILES
+from sparseq.nn.masking import MOST_BLOCKS
 from sparseq_kernels import Pattern, call
 from sparseq_kernels.block_index import BlockIndex
 
@@ -36,8 +36,8 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, 
     mask = make_mask(target, outputs, inputs, pattern, sparsity)
     factor = mask.to(dtype)
     # As a layer has them: made once a mask, so no part of the step.
-    lists = BlockIndex.from_mask(mask)
-    tiles = lists.tensors() if lists.density <= MOST_TILES else None
+    index = BlockIndex.from_mask(mask)
+    tiles = index.tensors() if index.density <= MOST_BLOCKS else None
 
     def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return call("masked_linear", x, weight, mask, bias, False, tiles)

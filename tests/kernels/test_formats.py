@@ -115,3 +115,41 @@ def test_the_smallest_of_two_of_four_is_its_own_format():
     values = torch.randint(-127, 128, (8, 64), dtype=torch.int8)
     assert smallest(values, two_of_four(8, 64), (1, 1), 8).name == "semi_structured"
     assert smallest(values.to(torch.int16), two_of_four(8, 64), (1, 1), 16).name == "bitmask"
+
+
+def weights_with_an_op():
+    """Weights of every format that an int8 op multiplies by, with rows of whole bytes of a bitmap and without."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-127, 128, (32, 64), dtype=torch.int8, generator=generator)
+    scattered = torch.rand(32, 64, generator=generator) > 0.6
+    blocks = torch.tensor([[True, False], [False, False]]).repeat_interleave(16, 0).repeat_interleave(32, 1)
+    for mask in (scattered, scattered[:, :61], scattered & False):
+        yield BitmaskWeight.from_dense(values[:, : mask.shape[1]] * mask, 8, mask)
+    for mask in (blocks, blocks & False):
+        yield BlockSparseWeight.from_dense(values * mask, 8, mask, (16, 32))
+    for columns in (64, 60):
+        mask = two_of_four(32, columns)
+        yield SemiStructuredWeight.from_dense(values[:, :columns] * mask, 8, mask)
+
+
+@pytest.mark.parametrize("weight", list(weights_with_an_op()), ids=lambda w: f"{w.name}-{w.shape[1]}-{w.kept()}")
+def test_operands_are_what_the_op_expects_and_stand_for_the_weight(weight):
+    found = weight.operands()
+    tensors = tuple(operand.tensor for operand in found.tensors)
+    rows, columns = weight.shape
+    # The op validates them. With an identity of int8 for x it gives the weight's columns.
+    y = found.op(torch.eye(columns, dtype=torch.int8), *tensors, torch.ones(rows), None, torch.ones(1))
+    assert torch.equal(y.t(), weight.to_dense().float())
+    for operand in found.tensors:
+        if operand.stored is not None:  # A view of it, so that a layer holds the memory once.
+            assert operand.tensor.data_ptr() == weight.tensors()[operand.stored].data_ptr()
+    assert found.tensors[0].stored == "values"
+
+
+def test_what_must_be_expanded_has_no_operands():
+    values, mask = torch.ones(32, 64, dtype=torch.int8), torch.ones(32, 64, dtype=torch.bool)
+    assert DenseWeight.from_dense(values, 8).operands() is None
+    assert BlockSparseWeight.from_dense(values, 8, mask, (4, 4)).operands() is None
+    for bits, dtype in ((4, torch.int8), (16, torch.int16), (32, torch.float32)):
+        assert BitmaskWeight.from_dense(values.to(dtype), bits, mask).operands() is None
+        assert BlockSparseWeight.from_dense(values.to(dtype), bits, mask, (16, 32)).operands() is None

@@ -75,15 +75,28 @@ def test_compiled_without_a_break():
     assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x.detach()), packed(x.detach()))
 
 
+def op_of(packed, x):
+    """The op that a packed layer multiplies by."""
+    with Listed() as seen:
+        packed(x)
+    [name] = seen.names
+    return name.removeprefix("sparseq::")
+
+
+def is_held_dense(packed):
+    """Whether a packed layer of a sparse format holds the expanded copy."""
+    return any(buffer.shape == (packed.out_features, packed.in_features) for buffer in packed.buffers())
+
+
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "16x32", "4x4"])
 def test_a_pruned_layer_packs_compiles_and_exports(pattern):
     layer, x = QuantSparseLinear(64, 32, pattern=pattern).to(DEVICE), randn(2, 5, 64)
     layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight.detach()], 0.5, pattern)[0])
     packed, right = sparseq.pack(nn.Sequential(layer.eval()))[0], layer(x).detach()
-    assert packed.format != "dense" and packed._op is None and same(packed(x), right)
+    assert packed.format != "dense" and op_of(packed, x) == "int8_linear" and same(packed(x), right)
     use_sparse_kernels(packed)
     # Blocks of 4x4 are too small for the matrix units, and are expanded.
-    assert (packed._op is None) == (pattern == "4x4") == (packed._expanded is not None)
+    assert (op_of(packed, x) == "int8_linear") == (pattern == "4x4") == is_held_dense(packed)
     assert same(packed(x), right)
     torch._dynamo.reset()
     assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x), right)
@@ -216,14 +229,13 @@ def test_large_blocks_are_multiplied_as_stored_where_that_is_faster(monkeypatch)
     mask[64:, 128:192] = True
     layer.set_mask(mask)
     packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
-    assert packed._op == "block_sparse_int8_linear" and packed._expanded is not None
+    assert is_held_dense(packed)
     for rows in (7, 8):
         x = randn(rows, 256)
-        with Listed() as seen:
-            y = packed(x)
-        assert same(y, layer(x).detach())
-        assert seen.names == [f"sparseq::{'int8_linear' if rows < 8 else packed._op}"]
-    assert use_sparse_kernels(packed, False)._op is None
+        assert same(packed(x), layer(x).detach())
+        assert op_of(packed, x) == ("int8_linear" if rows < 8 else "block_sparse_int8_linear")
+    assert op_of(use_sparse_kernels(packed, False), x) == "int8_linear" and is_held_dense(packed)
+    assert op_of(use_sparse_kernels(packed, True), x) == "block_sparse_int8_linear" and not is_held_dense(packed)
 
 
 def test_exported():

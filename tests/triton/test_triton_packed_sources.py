@@ -25,7 +25,7 @@ def stored_layer(pattern, seed):
     layer = QuantSparseLinear(64, 32, pattern=pattern).to(DEVICE)
     layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight.detach()], 0.5, pattern)[0])
     packed = use_sparse_kernels(sparseq.pack(layer))
-    assert packed._op is not None and packed._expanded is None
+    assert all(buffer.shape != layer.weight.shape for buffer in packed.buffers())  # It holds no expanded copy.
     return packed
 
 
