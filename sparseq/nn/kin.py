@@ -8,29 +8,30 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TypeVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-if TYPE_CHECKING:
-    from .masking import MaskedWeight
+# A layer with a `weight` and a `lineage`; all that are registered are of one class, `masking.MaskedWeight`.
+Layer = TypeVar("Layer", bound=nn.Module)
 
 _LOCK = threading.RLock()
-_LAYERS: "weakref.WeakSet[MaskedWeight]" = weakref.WeakSet()
+_LAYERS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 # Mask as it was -> (the mask that it became on another device, its version, the version of the old one).
 _MOVED = WeakTensorKeyDictionary()
 
 
-def register(layer: "MaskedWeight") -> None:
+def register(layer: nn.Module) -> None:
     """Makes the layer known to its kin."""
     with _LOCK:
         _LAYERS.add(layer)
 
 
-def _alive() -> "list[MaskedWeight]":
+def _alive(like: Layer) -> list[Layer]:
+    """The registered layers, which are of the class of `like`."""
     with _LOCK:
-        return list(_LAYERS)
+        return cast(list[Layer], list(_LAYERS))
 
 
 def new_lineage() -> int:
@@ -38,16 +39,16 @@ def new_lineage() -> int:
     return int.from_bytes(os.urandom(8), "little")
 
 
-def tied(layer: "MaskedWeight") -> "list[MaskedWeight]":
+def tied(layer: Layer) -> list[Layer]:
     """The layers that share this one's weight, itself first."""
     weight = layer._parameters.get("weight")
-    others = [] if weight is None else [k for k in _alive() if k._parameters.get("weight") is weight]
+    others = [] if weight is None else [k for k in _alive(layer) if k._parameters.get("weight") is weight]
     return [layer, *(other for other in others if other is not layer)]
 
 
-def copies(layer: "MaskedWeight") -> "Iterator[MaskedWeight]":
+def copies(layer: Layer) -> Iterator[Layer]:
     """Deep copies of the layer, and what it is a copy of."""
-    return (k for k in _alive() if k is not layer and k.lineage == layer.lineage)
+    return (k for k in _alive(layer) if k is not layer and k.lineage == layer.lineage)
 
 
 def moved(before: Tensor, after: Tensor) -> Tensor:
