@@ -24,14 +24,13 @@ LAYERS = [
     {"sparseq.errors"},
     {"sparseq.failures", "sparseq.locks", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
-    {"sparseq.paired", "sparseq.pinned", "sparseq.prune", "sparseq.timing"},
-    {"sparseq.assets", "sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
+    {"sparseq.downloads", "sparseq.paired", "sparseq.prune", "sparseq.timing"},
+    {"sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
     {"sparseq.models", "sparseq.size", "sparseq.pretrained"},
     {"sparseq.registration"},
     {"sparseq"},
     {"sparseq.train"},
-    {"sparseq.report"},
-    {"sparseq.demo", "sparseq.cli"},
+    {"sparseq.assets", "sparseq.cli", "sparseq.demo"},
     {"sparseq.__main__"},
 ]
 # Circles that are known and to be mended. One that is no more must leave this list.

@@ -8,8 +8,8 @@ from torch import nn
 from sparseq_kernels import InputError, Pattern
 
 from .attached import check_attached
-from .check import check_finite
 from .embedding import QuantEmbedding
+from .finite import check_finite
 from .layers import named_layers
 from .left_out import (
     check_no_adapters,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError
 
 from .attached import check_attached, copy_attached
-from .check import check_finite
 from .embedding import QuantEmbedding
+from .finite import check_finite
 from .linear import QuantSparseLinear
 from .pack_weight import Stored, pack_weight
 from .packed_embedding import PackedEmbedding

@@ -1,16 +1,19 @@
-"""The process group that a launcher such as torchrun announces: checked, then joined."""
+"""The processes of a run: joining the group that torchrun announces, and sharing results and errors."""
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from sparseq.errors import InputError
+from sparseq.errors import RAISED_ELSEWHERE, InputError, MachineError
 from sparseq.reading import brief
+
+T = TypeVar("T")
 
 MEETING = timedelta(minutes=10)
 """How long the processes wait for each other to come."""
@@ -76,3 +79,71 @@ def _number(name: str, low: int, high: int | None = None) -> int:
     if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
         raise InputError(f"{name} is {text!r}, and must be a whole number {within}: {_WAY_OUT}")
     return int(text)
+
+
+def rank() -> int:
+    """This process's number; 0 writes files and talks."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Waits for the other processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def in_first(function: Callable[[], T]) -> T:
+    """What `function` returns in the first process, in every process. Where it raises there, every process does: the
+    others InputError or MachineError, with a note that the first one tells it."""
+    if world_size() == 1:
+        return function()
+    value, error = _attempt(function) if rank() == 0 else (None, None)
+    outcome: list[Any] = [(value, _shareable(error)) if rank() == 0 else None]
+    dist.broadcast_object_list(outcome, src=0)
+    value, shared = outcome[0]
+    _raise_first([shared], error)
+    return cast(T, value)
+
+
+def in_all(function: Callable[[], T]) -> T:
+    """What `function` returns in each process. Where it raises in some, every process raises what the first of them
+    did, as `in_first` does: none waits for one that has given up."""
+    if world_size() == 1:
+        return function()
+    value, error = _attempt(function)
+    errors: list[InputError | MachineError | None] = [None] * world_size()
+    dist.all_gather_object(errors, _shareable(error))
+    _raise_first(errors, error)
+    return cast(T, value)
+
+
+def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return function(), None
+    except Exception as error:
+        return None, error
+
+
+def _shareable(error: Exception | None) -> InputError | MachineError | None:
+    """An error as other processes raise it; of a kind that they have, too."""
+    if error is None or isinstance(error, InputError | MachineError):
+        return error
+    return MachineError(f"process {rank()} failed ({type(error).__name__}: {brief(error)})")
+
+
+def _raise_first(errors: Sequence[InputError | MachineError | None], own: Exception | None) -> None:
+    """Raises the first of the processes' `errors`, if any: in its own process as it came, elsewhere with a note, by
+    which it is told once."""
+    process = next((number for number, error in enumerate(errors) if error is not None), None)
+    if process is None:
+        return
+    if process == rank() and own is not None:
+        raise own
+    error = errors[process]
+    assert error is not None
+    error.add_note(RAISED_ELSEWHERE)
+    raise error

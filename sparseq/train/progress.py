@@ -1,6 +1,8 @@
 """What a run shows: a progress bar for each phase on a terminal, a line now and then elsewhere."""
 
+import logging
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -107,3 +109,18 @@ class Reporter:
             self.say(f"{name} ...")
             yield phase
         phase.finish()
+
+
+def quiet_libraries() -> None:
+    """Leaves errors as transformers', datasets' and torch's only messages: the run reports its own progress."""
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    for name in ("accelerate", "torch.distributed", "torch.nn.parallel.distributed", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|accelerate|torch|datasets)\b")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(transformers|accelerate|torch)\b")

@@ -1,4 +1,4 @@
-"""Results of several models side by side: one table, one figure."""
+"""Results of several models side by side: a table, bars, a figure, and a verdict in words."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,8 +9,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sparseq.paired import PairedAnswers
+
 COLOURS = ("#8c8c8c", "#4c72b0", "#dd8452", "#55a868", "#8172b3")
 BAR_WIDTH = 40
+ALLOWED_LOSS = 0.01
+# A difference within so many standard errors is one that chance makes.
+NOISE = 2
 
 
 @dataclass(frozen=True)
@@ -123,3 +128,20 @@ def save_figure(rows: Sequence[ModelRow], path: str | Path, title: str) -> None:
 
 def _against(value: float, ratio: float, word: str, reference: bool) -> str:
     return f"{value:.3g}" if reference else f"{value:.3g}\n{ratio:.1f}x {word}"
+
+
+def verdict(rows: Sequence[ModelRow], paired: PairedAnswers) -> str:
+    """Two sentences: whether the compressed student kept the plain one's accuracy, and how sure that is."""
+    teacher, _, compressed = rows
+    points, error = 100 * paired.lost, 100 * paired.standard_error
+    kept = "loses nothing to" if points <= 0 else f"loses {points:.1f} points to"
+    judgement, allowed = "", 100 * ALLOWED_LOSS
+    if points > allowed + NOISE * error:
+        judgement = f", MORE than the {allowed:.0f} point allowed and than chance makes,"
+    elif points > allowed:
+        judgement = f", more than the {allowed:.0f} point allowed but no more than chance makes,"
+    return (
+        f"The compressed student {kept} the plain one{judgement} and takes "
+        f"{teacher.stored_bytes / compressed.stored_bytes:.1f} times less storage than the teacher. "
+        f"Their difference has a standard error of {error:.1f} points on these {paired.rows:,} rows."
+    )

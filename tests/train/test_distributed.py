@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sparseq.errors import RAISED_ELSEWHERE, InputError, MachineError
-from sparseq.train import machine
+from sparseq.train import distributed
 
 
 class TwoProcesses:
@@ -13,10 +13,10 @@ class TwoProcesses:
 
     def __init__(self, patch: pytest.MonkeyPatch, rank: int, other: Any) -> None:
         self.rank, self.other, self.sent = rank, other, None
-        patch.setattr(machine, "rank", lambda: rank)
-        patch.setattr(machine, "world_size", lambda: 2)
-        patch.setattr(machine.dist, "broadcast_object_list", self.broadcast)
-        patch.setattr(machine.dist, "all_gather_object", self.gather)
+        patch.setattr(distributed, "rank", lambda: rank)
+        patch.setattr(distributed, "world_size", lambda: 2)
+        patch.setattr(distributed.dist, "broadcast_object_list", self.broadcast)
+        patch.setattr(distributed.dist, "all_gather_object", self.gather)
 
     def broadcast(self, values: list[Any], src: int) -> None:
         assert src == 0
@@ -37,17 +37,17 @@ def failing(error: BaseException) -> Any:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_what_all_return(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     TwoProcesses(monkeypatch, rank, None)
-    assert machine.in_all(lambda: rank + 5) == rank + 5
+    assert distributed.in_all(lambda: rank + 5) == rank + 5
 
 
 def test_what_the_first_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     TwoProcesses(monkeypatch, 1, (7, None))
-    assert machine.in_first(lambda: 5) == 7
+    assert distributed.in_first(lambda: 5) == 7
     first = TwoProcesses(monkeypatch, 0, None)
-    assert machine.in_first(lambda: 5) == 5 and first.sent == (5, None)
+    assert distributed.in_first(lambda: 5) == 5 and first.sent == (5, None)
 
 
-@pytest.mark.parametrize("shared", [machine.in_first, machine.in_all])
+@pytest.mark.parametrize("shared", [distributed.in_first, distributed.in_all])
 @pytest.mark.parametrize("error", [InputError("no file"), MachineError("disk full"), KeyError("a bug"), MemoryError()])
 def test_none_waits_for_the_first_where_it_fails(
     shared: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -56,9 +56,9 @@ def test_none_waits_for_the_first_where_it_fails(
     with pytest.raises(type(error)) as caught:
         shared(lambda: failing(error))
     assert caught.value is error  # as it came, with its traceback
-    sent = first.sent[1] if shared is machine.in_first else first.sent
+    sent = first.sent[1] if shared is distributed.in_first else first.sent
     assert isinstance(sent, InputError | MachineError)
-    TwoProcesses(monkeypatch, 1, (None, sent) if shared is machine.in_first else sent)
+    TwoProcesses(monkeypatch, 1, (None, sent) if shared is distributed.in_first else sent)
     with pytest.raises((InputError, MachineError)) as elsewhere:
         shared(lambda: 5)
     assert elsewhere.value is sent and RAISED_ELSEWHERE in sent.__notes__
@@ -69,9 +69,9 @@ def test_none_waits_for_the_first_where_it_fails(
 def test_of_two_that_fail_the_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     TwoProcesses(monkeypatch, 1, InputError("of the first"))
     with pytest.raises(InputError, match="of the first") as caught:
-        machine.in_all(lambda: failing(InputError("of the second")))
+        distributed.in_all(lambda: failing(InputError("of the second")))
     assert caught.value.__notes__ == [RAISED_ELSEWHERE]
     TwoProcesses(monkeypatch, 0, InputError("of the second"))
     with pytest.raises(InputError, match="of the first") as caught:
-        machine.in_all(lambda: failing(InputError("of the first")))
+        distributed.in_all(lambda: failing(InputError("of the first")))
     assert not hasattr(caught.value, "__notes__")

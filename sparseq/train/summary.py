@@ -5,8 +5,8 @@ import shlex
 from rich.table import Table
 
 from . import advice
-from .console import SafeConsole
 from .plan import DryRun
+from .progress import SafeConsole
 from .recipe import Recipe
 from .result import RunResult
 from .settings import flag
