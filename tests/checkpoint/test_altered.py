@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from altered import FORMATS
 
-PROGRAM = Path(__file__).parent / "altered.py"
+PROGRAM = Path(__file__).parents[1] / "altered.py"
 # Of the alterations, in the default run: a prime, so that all kinds of nodes and alterations have their turn.
 EVERY = 401
 # In CI: another, so that it meets others.

@@ -11,7 +11,7 @@ from sparseq import load, save, size_report
 from sparseq.checkpoint import layer_names, verify
 from sparseq.checkpoint.names import READABLE
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 FOLDERS = sorted(path.parent for path in DATA.glob("format_*/*/config.json"))
 IDS = torch.tensor([[2, 7, 9, 3, 0], [2, 11, 3, 0, 0]])
 
