@@ -1,9 +1,9 @@
-"""Pinned releases on PyPI, fetched by pip, checked, and kept unpacked in a cache folder.
+"""Releases on PyPI with pinned hashes: downloaded by pip, checked, and kept unpacked in a cache folder.
 
-What is fetched is checked before it is opened, and what lies in the cache is checked each time it is asked for; both
-against a sha256 in the program, so neither a download nor a later change goes unnoticed.
+A download is checked against a sha256 in the program before it is opened. The unpacked files are checked each time they
+are asked for. Neither a changed download nor a later change in the cache goes unnoticed.
 
-The cache is the folder named by the environment variable SPARSEQ_CACHE, else `~/.cache/sparseq`.
+The cache folder is the environment variable SPARSEQ_CACHE, or else `~/.cache/sparseq`.
 """
 
 import hashlib
@@ -54,32 +54,32 @@ class Download:
 
 
 def download_dir(download: Download) -> Path:
-    """Where `download` lies, or will lie, in the cache."""
+    """The folder of `download` in the cache, whether or not it exists."""
     return cache_dir() / f"{download.project}-{download.version}"
 
 
 def fetch(download: Download) -> Path:
-    """Give the folder with the unpacked `download`, fetching it first where the cache lacks it or holds it altered.
+    """Returns the folder with the unpacked `download`, downloading it first if the cache has no intact copy.
 
-    Messages go to standard error, one when a download starts (with its size) and one when it is done. The folder
-    appears whole or not at all, also when several processes fetch at the same time.
+    Messages go to standard error: one when a download starts (with its size) and one when it is done. The folder
+    appears complete or not at all, even if several processes fetch at the same time.
 
     Raises:
-        InputError: pip is missing or could not fetch the release, the file is not the pinned one, or the cache
-            folder cannot be written.
+        InputError: pip is missing or could not download the release, the file does not have the pinned sha256, or the
+            cache folder cannot be written.
     """
     target = download_dir(download)
     if target.is_dir():
         if tree_sha256(target) == download.tree_sha256:
             return target
-        _say(f"{download.title} in {target} is not what was put there: fetching it again")
+        _say(f"{download.title} in {target} was changed after it was unpacked: downloading it again")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as temp:
             tree = Path(temp) / "tree"
             _unpack(download, _download(download, Path(temp) / "download"), tree)
             if tree_sha256(tree) != download.tree_sha256:
-                raise InputError(f"{download.archive} is the pinned file but its kept files are not the pinned ones")
+                raise InputError(f"{download.archive} has the pinned sha256, but its unpacked files do not")
             _put(tree, target, Path(temp) / "old", download)
     except (tarfile.TarError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot unpack {download.title} from {download.archive}: {error}") from error
@@ -92,7 +92,7 @@ def fetch(download: Download) -> Path:
 
 
 def tree_sha256(folder: Path) -> str:
-    """sha256 over the sorted lines `sha256  path` of all files below `folder`: changes with any name or content."""
+    """sha256 over the sorted lines `sha256  path` of all files below `folder`; it depends on all names and contents."""
     listing = hashlib.sha256()
     for path in sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.relative_to(folder).as_posix()):
         listing.update(f"{_file_sha256(path)}  {path.relative_to(folder).as_posix()}\n".encode())
@@ -143,11 +143,11 @@ def _download(download: Download, folder: Path) -> Path:
 
 
 def _source_options(download: Download) -> list[str]:
-    """Options of pip that choose wheel or source distribution.
+    """The options that make pip download a wheel or a source distribution.
 
-    For a source distribution pip asks its setup.py for the metadata (after the hash check). With a fresh enough
-    setuptools that runs right here in about a second; otherwise pip makes its isolated environment for it, which
-    costs a download of setuptools. `--no-binary :all:` would have that setuptools itself built from source.
+    For a source distribution pip runs its setup.py to get the metadata, after the hash check. With a recent setuptools
+    that takes about a second in this environment. Otherwise pip creates an isolated environment for it and downloads
+    setuptools. `--no-binary :all:` would also build that setuptools from source.
     """
     if download.archive.endswith(".whl"):
         return ["--only-binary", download.project]
@@ -167,7 +167,7 @@ def _reason(stderr: str) -> str:
 
 
 def _unpack(download: Download, archive: Path, tree: Path) -> None:
-    """Unpack the kept files of the checked archive below `tree`; nothing can land outside it."""
+    """Unpacks the kept files of the checked archive into `tree`; no file is written outside it."""
     tree.mkdir()
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
@@ -185,7 +185,7 @@ def _put(tree: Path, target: Path, old: Path, download: Download) -> None:
     try:
         os.rename(tree, target)
     except OSError:
-        # Another process was quicker: its folder serves as well, if it is right.
+        # Another process was faster: its folder is used if it is intact.
         if not target.is_dir() or tree_sha256(target) != download.tree_sha256:
             raise
 

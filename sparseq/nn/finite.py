@@ -1,4 +1,4 @@
-"""Numbers that are none: NaN and Inf, and the layer that they come from."""
+"""Checks for NaN and Inf, which name the layer that they come from."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,9 +13,9 @@ from .layers import named_layers
 
 
 def checked_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of what must be finite: every parameter, and the buffers of sparseq's own layers.
+    """(name, tensor) of everything that must be finite: every parameter, and the buffers of sparseq's own layers.
 
-    Another module's buffers are its own affair: a causal mask is -Inf by intention.
+    Buffers of other modules are not checked: a causal mask has -Inf by intention.
     """
     yield from model.named_parameters()
     for name, layer in named_layers(model):
@@ -23,7 +23,7 @@ def checked_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor Inf; True for what holds no floating-point values (yet)."""
+    """Whether a tensor has neither NaN nor Inf; True if it has no floating-point values (yet)."""
     if nn.parameter.is_lazy(tensor) or not has_values(tensor) or not tensor.is_floating_point():
         return True
     # torch has no isfinite for the 8-bit floats.
@@ -31,14 +31,14 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raises InputError, naming the tensor, if a parameter or a buffer of a sparseq layer holds NaN or Inf."""
+    """Raises InputError, naming the tensor, if a parameter or a buffer of a sparseq layer has NaN or Inf."""
     for name, tensor in checked_tensors(model):
         if not is_finite(tensor):
             raise InputError(f"{name!r} holds {_what(tensor)}: the weights must be finite numbers")
 
 
 def find_nonfinite(model: nn.Module, batch: Mapping[str, Any]) -> str | None:
-    """The name of the first layer, in the order of execution, whose output is not finite when model(**batch) runs."""
+    """The name of the first layer, in execution order, whose output is not finite when model(**batch) runs."""
     found: list[str] = []
 
     def watch(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Layers that belong together: those that share a weight, and the deep copies of one layer.
+"""Related layers: those that share a weight, and the deep copies of a layer.
 
-Neither knows of the other by itself: a tie is one Parameter in two modules, an average of a model's weights is a copy
-made before training. They are found among all layers that are alive, which are held weakly.
+The layers do not refer to each other: a tie is one Parameter in two modules, and an average of a model's weights is a
+copy made before training. They are found among all live layers, which are referenced weakly.
 """
 
 import os
@@ -18,41 +18,41 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 _LOCK = threading.RLock()
 _LAYERS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-# Mask as it was -> (the mask that it became on another device, its version, the version of the old one).
+# Mask -> (the same mask on another device, the version of that, the version of the original).
 _MOVED = WeakTensorKeyDictionary()
 
 
 def register(layer: nn.Module) -> None:
-    """Makes the layer known to its kin."""
+    """Adds the layer to those that are searched for related layers."""
     with _LOCK:
         _LAYERS.add(layer)
 
 
 def _alive(like: Layer) -> list[Layer]:
-    """The registered layers, which are of the class of `like`."""
+    """The registered layers; all are of the class of `like`."""
     with _LOCK:
         return cast(list[Layer], list(_LAYERS))
 
 
 def new_lineage() -> int:
-    """What a layer and its deep copies have in common, and no other layer, of this process or another."""
+    """A random number that a layer shares with its deep copies, and with no other layer of this or another process."""
     return int.from_bytes(os.urandom(8), "little")
 
 
 def tied(layer: Layer) -> list[Layer]:
-    """The layers that share this one's weight, itself first."""
+    """The layers that share the weight of this one, itself first."""
     weight = layer._parameters.get("weight")
     others = [] if weight is None else [k for k in _alive(layer) if k._parameters.get("weight") is weight]
     return [layer, *(other for other in others if other is not layer)]
 
 
 def copies(layer: Layer) -> Iterator[Layer]:
-    """Deep copies of the layer, and what it is a copy of."""
+    """The deep copies of the layer, and the layer that it is a copy of."""
     return (k for k in _alive(layer) if k is not layer and k.lineage == layer.lineage)
 
 
 def moved(before: Tensor, after: Tensor) -> Tensor:
-    """`after`, to which a mask was just copied; or the copy that a tied layer has made of the same mask already."""
+    """`after`, the result of moving a mask, or the equal result that a tied layer got for the same mask before."""
     known = _MOVED.get(before)
     if known is not None:
         copy, version, old_version = known
@@ -64,11 +64,11 @@ def moved(before: Tensor, after: Tensor) -> Tensor:
 
 
 def first_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Each name -> the first name that its weight has among them: the same one for tied weights."""
+    """Maps each name to the first name of the same weight, so that tied weights have the same one."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(weight), name) for name, weight in weights.items()}
 
 
 def version_of(tensor: Tensor) -> int | None:
-    """How often the tensor was changed in place; None for those of `torch.inference_mode`, which do not count."""
+    """The version counter of the tensor; None for inference tensors, which have none."""
     return None if tensor.is_inference() else tensor._version
