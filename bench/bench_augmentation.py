@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.common import arguments, finish
-from sparseq.assets import wordnet_dir
-from sparseq.augment import SynonymAugmenter, augment_dataset
+from sparseq.augment import SynonymAugmenter, augment_dataset, wordnet_dir
 from sparseq.augment.finding import load_wordnet
 from sparseq.tasks import load_data
 

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.common import ROOT, arguments, finish
-from sparseq.demo import run
-from sparseq.train.console import Reporter
+from sparseq.demo.run import run
+from sparseq.train.progress import Reporter
 
 FIGURE = ROOT / "docs" / "images" / "demo.png"
 

@@ -14,7 +14,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from bench.common import arguments, write_result
-from sparseq.demo import ALLOWED_LOSS, NOISE, SIZES, recipes
+from sparseq.demo.comparison import ALLOWED_LOSS, NOISE
+from sparseq.demo.recipes import SIZES, recipes
 from sparseq.paired import PairedAnswers
 from sparseq.train import compress
 from sparseq.train.scoring import right_answers

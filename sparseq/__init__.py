@@ -27,7 +27,7 @@ __all__ = [
     "use_backend",
 ]
 
-# Imported when first used, for they need torch, which takes a second: `sparseq --help` does without.
+# Imported on first use, because they import torch, which takes a second; `sparseq --help` does not need it.
 _HOMES = {
     "sparseq_kernels": ("InputError", "backend", "set_backend", "use_backend"),
     "sparseq.checkpoint": ("load", "save"),

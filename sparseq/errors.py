@@ -9,8 +9,8 @@ RAISED_ELSEWHERE = "raised in another process, which tells it"
 
 
 class MachineError(RuntimeError):
-    """The machine failed, and nothing that was given is wrong: a full disk, too little memory.
+    """The machine failed although the input is valid, for example because the disk is full or memory ran out.
 
-    The message is one sentence: what failed, where, and the way out. The command line prints it without a traceback and
+    The message is one sentence: what failed, where, and what to do. The command line prints it without a traceback and
     exits with code 1.
     """

@@ -1,4 +1,4 @@
-"""The machine's own failures, which each library tells in its own way, as one sentence: `MachineError`."""
+"""Failures of the machine, which each library reports in its own way, turned into one exception: `MachineError`."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ __all__ = ["is_full", "is_out_of_memory", "memory_kept", "writing"]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-# safetensors and tokenizers, which are written in Rust, raise errors of their own with the system's number in the text
+# safetensors and tokenizers, written in Rust, raise their own errors with the system's error number in the text
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # torch.save: https://github.com/pytorch/pytorch/blob/main/caffe2/serialize/inline_container.cc
 _TORCH_SAVE = ("inline_container", "PytorchStreamWriter")
@@ -32,10 +32,10 @@ _OUT_OF_MEMORY = (
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], way_out: str | None = None) -> Iterator[None]:
-    """Raises MachineError, naming the file and the way out, where what is written to `path` in the block cannot be.
+    """Raises MachineError, naming the file and what to do, if writing to `path` fails inside the block.
 
-    path: the file, or the folder with all that is written in the block. way_out: in place of "and give the same command
-    again". Other errors pass through.
+    path: the file, or the folder that all files of the block are in. way_out: replaces "and give the same command
+    again" in the message. Other errors pass through.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def writing(path: str | os.PathLike[str], way_out: str | None = None) -> Iterato
 
 @contextlib.contextmanager
 def memory_kept(way_out: str) -> Iterator[None]:
-    """Raises MachineError, with `way_out`, where memory runs out in the block."""
+    """Raises MachineError, ending in `way_out`, if memory runs out inside the block."""
     try:
         yield
     except (InputError, MachineError):
@@ -62,12 +62,12 @@ def memory_kept(way_out: str) -> Iterator[None]:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether there is no room for what was to be written: the disk, the quota, or a limit on the size of files."""
+    """Whether there was no room for the data: a full disk, a quota, or a limit on the size of files."""
     return error.errno in _FULL
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of any library says that memory ran out, of the machine or of the GPU."""
+    """Whether an exception of any library means that the machine or the GPU is out of memory."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     number = _OS_ERROR.search(str(error)[:1000])
@@ -77,7 +77,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _errno(error: Exception) -> int | None:
-    """The system's number of what went wrong, None where the error is not the system's."""
+    """The operating system's error number; None if the error is not the operating system's."""
     if isinstance(error, OSError):
         return error.errno or errno.EIO
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_OPEN):
@@ -108,6 +108,6 @@ def _way_out(number: int | None) -> str:
 
 
 def _asked_for(error: Exception) -> str:
-    """How much memory was asked for, in parentheses, where the message says so."""
+    """The amount of memory that was requested, in parentheses, if the message gives it."""
     found = re.search(r"ried to allocate ([\d.]+ \w+)", str(error)[:1000])
     return f" ({found[1]} were asked for)" if found else ""

@@ -1,4 +1,4 @@
-"""Locks of files and folders between processes. The operating system holds one for a process, and ends with it."""
+"""Locks of files and folders between processes; the operating system releases a lock when its process ends."""
 
 import errno
 
@@ -9,9 +9,10 @@ except ImportError:  # Windows
 
 
 def lock(descriptor: int) -> None:
-    """Takes the lock of an open file or folder, until it is closed; does not wait.
+    """Takes the lock of an open file or folder without waiting, and holds it until the file is closed.
 
-    BlockingIOError: another process has it. Another OSError: the file system, or the operating system, has none.
+    Raises BlockingIOError if another process holds it, and another OSError if the file system or the operating system
+    has no locks.
     """
     if fcntl is None:
         raise OSError(errno.ENOTSUP, "this system has no such locks")

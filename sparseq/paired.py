@@ -1,4 +1,4 @@
-"""Two models' answers to the same rows, and what the difference of their accuracies is worth."""
+"""A comparison of two models on the same rows: the difference of their accuracies and its standard error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,12 @@ from sparseq.errors import InputError
 
 @dataclass(frozen=True)
 class PairedAnswers:
-    """rows: scored by both models. only_first, only_second: rows that one of them alone has right.
+    """Counts of correct answers of two models on the same rows.
 
-    Rows that both have right, or both wrong, tell nothing about the difference (McNemar 1947): it varies less than two
-    accuracies on rows of their own would.
+    rows: scored by both models. only_first, only_second: rows that only that model answers correctly.
+
+    Rows that both answer correctly, or both incorrectly, say nothing about the difference (McNemar 1947). The
+    difference on the same rows varies less than that of two accuracies measured on different rows.
     """
 
     rows: int
@@ -20,7 +22,10 @@ class PairedAnswers:
 
     @classmethod
     def of(cls, first: Sequence[bool], second: Sequence[bool]) -> "PairedAnswers":
-        """From whether each row is answered rightly, by either model. Raises InputError for other numbers of rows."""
+        """The counts, from whether each row is answered correctly by the first and by the second model.
+
+        Raises InputError if the numbers of rows differ.
+        """
         if len(first) != len(second) or not first:
             raise InputError(f"paired answers need the same rows of both models, not {len(first)} and {len(second)}")
         pairs = list(zip(first, second, strict=True))
@@ -28,10 +33,11 @@ class PairedAnswers:
 
     @property
     def lost(self) -> float:
-        """The first model's accuracy less the second's, as a fraction."""
+        """The first model's accuracy minus the second's, as a fraction."""
         return (self.only_first - self.only_second) / self.rows
 
     @property
     def standard_error(self) -> float:
-        """Of `lost`, over the choice of rows; the training's own chance (its seed) is not in it."""
+        """The standard error of `lost` over the choice of rows; it does not include the variation between training
+        seeds."""
         return float((self.only_first + self.only_second - self.rows * self.lost**2) ** 0.5 / self.rows)

@@ -1,7 +1,7 @@
-"""Paths that users give: looking at one ends in a value or in a sentence, whatever it names.
+"""Paths given by users: looking at one gives a value or an InputError, whatever it names.
 
-`Path.is_dir` and its like raise where a name is too long or a folder may not be entered; those of `os.path`, which say
-no, are used in their place.
+`Path.is_dir` and similar methods raise where a name is too long or a folder may not be entered. This module uses the
+functions of `os.path` instead, which return False.
 """
 
 import os
@@ -13,7 +13,7 @@ __all__ = ["absolute", "check_new_folder", "expanded", "names_in"]
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with a leading ~ or ~user replaced. InputError: there is no such user, or no home."""
+    """The path with a leading ~ or ~user expanded. Raises InputError if there is no such user or no home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -21,13 +21,19 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, `expanded`, with links followed as far as there are any. InputError as `expanded`."""
+    """The absolute path, expanded, with symbolic links resolved as far as they exist.
+
+    Raises InputError like `expanded`.
+    """
     return Path(os.path.realpath(expanded(path)))
 
 
 def check_new_folder(folder: Path, option: str) -> Path:
-    """A folder that is there or can be made. InputError, naming the `option` that gives it: it is a file or inside one,
-    what it is to be made in may not be written to, or no file system takes its name."""
+    """Checks that a folder exists or can be created.
+
+    Raises InputError, naming the `option` that gives the folder, if the path is a file or inside a file, if the parent
+    folder is not writable, or if the file system does not accept the name.
+    """
     place = folder
     while True:
         try:
@@ -45,7 +51,7 @@ def check_new_folder(folder: Path, option: str) -> Path:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted. InputError: they may not be read."""
+    """The names in a folder, sorted. Raises InputError if the folder is not readable."""
     try:
         return sorted(os.listdir(folder))
     except OSError as error:

@@ -1,10 +1,10 @@
-"""`from_pretrained` of transformers on folders that `sparseq.save` wrote: a quantizer, as transformers calls it.
+"""The quantizer with which `from_pretrained` of transformers loads folders written by `sparseq.save`.
 
 `config.json` of a model with sparseq layers names it ("quantization_config": {"quant_method": "sparseq"}), and
-`sparseq.registration` makes it known when transformers is imported. transformers builds the plain model, on the meta
-device; the quantizer checks the folder as `sparseq.load` does, exchanges the layers, and puts the tensors in when
-transformers has placed everything on its device. What the class has and the file has not (a new head on the encoder of
-another model) transformers initializes and reports, as for any folder.
+`sparseq.registration` registers it when transformers is imported. transformers builds the plain model on the meta
+device. The quantizer then checks the folder as `sparseq.load` does, replaces the layers, and sets the tensors once
+transformers has placed the modules on their devices. Parameters that the class has and the file does not (a new head on
+another model's encoder) are initialized and reported by transformers, as for any folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = ["SparseqConfig", "SparseqQuantizer", "register"]
 
 
 class SparseqConfig(QuantizationConfigMixin):
-    """What config.json says of the quantization: that it is sparseq's. Everything else is in the weights' header."""
+    """The entry of config.json that names sparseq as the quantization method; all settings are in the header of the
+    weights."""
 
     def __init__(self, quant_method: str = METHOD, **unknown: Any) -> None:
         if unknown:
@@ -39,12 +40,15 @@ class SparseqConfig(QuantizationConfigMixin):
 
 
 class SparseqQuantizer(HfQuantizer):
-    """Loads a model with sparseq layers, equal to the bit to what `sparseq.load` gives.
+    """Loads a model with sparseq layers; the result equals that of `sparseq.load` bit for bit.
 
-    dtype: another one than the file's is cast to after loading, as `model.to(dtype)` does. device_map: whole modules on
-    devices; offloading to the CPU or the disk is refused. A model with training layers comes out as `sparseq.convert`
-    makes it and is trained and saved as any; one with packed layers is saved by `sparseq.save` only.
-    InputError: a folder that is altered, damaged or not `save`'s; a class whose layers do not fit the file's.
+    dtype: if it differs from the file's, the model is cast after loading, as `model.to(dtype)` does. device_map: places
+    whole modules on devices; offloading to the CPU or to disk is refused. A model with training layers is like the
+    result of `sparseq.convert`: it can be trained and saved in the usual ways. A model with packed layers can only be
+    saved by `sparseq.save`.
+
+    Raises InputError for a folder that was changed, is damaged or was not written by `sparseq.save`, and for a class
+    whose layers do not match the file's.
     """
 
     requires_calibration = True  # the model must have been converted and packed before
@@ -65,8 +69,8 @@ class SparseqQuantizer(HfQuantizer):
             raise InputError(_NO_OFFLOAD)
 
     def param_needs_quantization(self, model: nn.Module, param_name: str, **kwargs: Any) -> bool:
-        # Asked where a tensor's shape is not the parameter's. `_process_model_after_weight_loading` puts in its place
-        # the tensor without its third axis.
+        # Called if a tensor's shape differs from the parameter's. `_process_model_after_weight_loading` replaces the
+        # tensor by one without the third axis.
         return self._folder is not None and self._folder.is_guarded(param_name)
 
     def _process_model_before_weight_loading(
@@ -79,7 +83,8 @@ class SparseqQuantizer(HfQuantizer):
         self._dtype = model.config.dtype  # what was asked for, or what config.json says
         self._packed = any(isinstance(layer, Packed) for _, layer in named_layers(model))
         self._trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-        # transformers ties parameters by name, and a packed layer's weight is none. What the file ties is tied below.
+        # transformers ties parameters by name, and a packed layer's weight is not a parameter. The file's ties are
+        # restored below.
         parameters = dict(model.named_parameters(remove_duplicate=False))
         model.all_tied_weights_keys = {
             name: source
@@ -121,7 +126,7 @@ class SparseqQuantizer(HfQuantizer):
 
 
 def register() -> None:
-    """Makes the quantizer known to transformers; does nothing where it is already."""
+    """Registers the quantizer with transformers; does nothing if it is registered already."""
     if METHOD not in AUTO_QUANTIZER_MAPPING:
         register_quantization_config(METHOD)(SparseqConfig)
         register_quantizer(METHOD)(SparseqQuantizer)
@@ -134,8 +139,11 @@ _NO_OFFLOAD = (
 
 
 def _names_in(model: Any) -> Any:
-    """The function that turns a name in the file into the model's: with or without the encoder's own name in front, as
-    transformers does for a head's model loaded from an encoder's folder and the other way round."""
+    """The function that maps a name in the file to the model's name, by adding or removing the prefix of the base
+    model.
+
+    transformers does the same when it loads a model with a head from an encoder's folder, and the reverse.
+    """
     prefix = model.base_model_prefix
     inside = bool(prefix) and hasattr(model, prefix)
 

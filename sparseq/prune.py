@@ -1,4 +1,4 @@
-"""Magnitude pruning: which weights go, and when."""
+"""Magnitude pruning: the schedule of the sparsity, and the selection of the weights to remove."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ SHAPES = ("linear", "cubic")
 class SparsitySchedule:
     """The sparsity at each step: 0 for `warmup_steps`, then rising to `final` at `end_step`.
 
-    shape: "linear", as Movva et al. 2022, or "cubic", final x (1 - (1 - t)^3), fast first (Zhu and Gupta 2017).
+    shape: "linear" (Movva et al. 2022), or "cubic", final x (1 - (1 - t)^3), which rises fast at first (Zhu and Gupta
+    2017).
     """
 
     final: float
@@ -44,7 +45,7 @@ class SparsitySchedule:
             )
 
     def at(self, step: int) -> float:
-        """The sparsity asked for after `step` optimizer steps."""
+        """The target sparsity after `step` optimizer steps."""
         if step >= self.end_step:
             return self.final
         if step <= self.warmup_steps:
@@ -54,11 +55,11 @@ class SparsitySchedule:
 
 
 class MagnitudePruner:
-    """Re-selects the masks of `layers` as the schedule rises.
+    """Selects the masks of `layers` again and again as the sparsity of the schedule rises.
 
-    `step(n)` after the n-th optimizer step: masks are selected anew every `every` steps while the sparsity rises, and
-    at the schedule's end; in between, masked weights are held at zero. With `regrow` they keep their values and the
-    dense gradient instead, and may come back at a later selection.
+    Call `step(n)` after the n-th optimizer step. It selects new masks every `every` steps while the sparsity rises, and
+    at the end of the schedule. In between it keeps masked weights at zero. With `regrow` masked weights keep their
+    values and receive the dense gradient, so that a later selection can restore them.
 
     scope, max_layer_sparsity: as in `select_masks`.
     """
@@ -91,7 +92,7 @@ class MagnitudePruner:
                 shared.regrow = regrow
 
     def step(self, step: int) -> float:
-        """Brings the masks to where they belong after `step` optimizer steps; returns the sparsity asked for there."""
+        """Updates the masks after `step` optimizer steps; returns the target sparsity at that step."""
         sparsity, end = self.schedule.at(step), self.schedule.end_step
         due = step == end or (self.schedule.warmup_steps < step < end and step % self.every == 0)
         if due or (step > end and any(layer.mask is None for layer in self.layers.values())):
@@ -105,22 +106,22 @@ class MagnitudePruner:
         return sparsity
 
     def reached(self) -> float:
-        """The share of the layers' weights that is masked now."""
+        """The fraction of the layers' weights that is masked now."""
         return total_sparsity(self.layers)
 
     def sparsities(self) -> dict[str, float]:
-        """The share of each layer's weights that is masked now."""
+        """The fraction of each layer's weights that is masked now."""
         return layer_sparsities(self.layers)
 
 
 def layer_sparsities(layers: Mapping[str, MaskedWeight]) -> dict[str, float]:
-    """The share of each layer's weights that its mask removes, by name."""
+    """The fraction of each layer's weights that its mask removes, by name."""
     counts = {name: layer.weight_counts() for name, layer in layers.items()}
     return {name: 1 - count.kept / count.total if count.total else 0.0 for name, count in counts.items()}
 
 
 def total_sparsity(layers: Mapping[str, MaskedWeight]) -> float:
-    """The share of all the layers' weights that masks remove; 0 where there are none."""
+    """The fraction of all the layers' weights that masks remove; 0 if there are no masks."""
     counts = [layer.weight_counts() for layer in layers.values()]
     total = sum(count.total for count in counts)
     return 1 - sum(count.kept for count in counts) / total if total else 0.0

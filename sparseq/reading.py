@@ -1,7 +1,8 @@
-"""Reading what users give: whole regular files of bounded size, strict UTF-8, and JSON of bounded depth.
+"""Reading files given by users: regular files of bounded size, strict UTF-8, and JSON of bounded depth.
 
-A path may name anything: a named pipe or a device, which blocks a reader for ever, or a file larger than memory. What
-is quoted in a message is bounded too: a few bytes of YAML aliases can describe more text than fits into memory.
+A path can name anything: a named pipe or a device, which can block a reader forever, or a file larger than memory.
+Quotations in messages are bounded too, because a few bytes of YAML aliases can describe more text than fits into
+memory.
 """
 
 import contextlib
@@ -45,11 +46,11 @@ _KINDS = (
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[BinaryIO]:
-    """A regular file, open for reading, unbuffered.
+    """Opens a regular file for reading, unbuffered.
 
-    It is asked what it is before it is opened, because a device may act on that, and opened without waiting for a
-    writer, should a named pipe have taken its place. InputError: no such file, anything but a regular file, or it
-    cannot be read.
+    The file type is checked before the file is opened, because opening a device can have effects. The file is opened
+    without waiting for a writer, in case a named pipe has replaced it. Raises InputError if there is no such file, if
+    it is not a regular file, or if it cannot be read.
     """
     try:
         _check_regular(path, os.stat(path).st_mode)
@@ -66,11 +67,11 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str | Path, limit: int = LARGE) -> bytes:
-    """A regular file's content. InputError: more than `limit` bytes, or see `opened`."""
+    """A regular file's content. Raises InputError if it has more than `limit` bytes, and like `opened`."""
     with opened(path) as file:
         if os.fstat(file.fileno()).st_size > limit:
             raise _too_large(path, limit)
-        content = bytearray()  # the file may have grown since, or be one of /proc, whose size reads 0
+        content = bytearray()  # the file may have grown, and files in /proc have size 0
         try:
             while chunk := file.read(min(limit + 1 - len(content), _CHUNK)):
                 content += chunk
@@ -84,18 +85,22 @@ def read_bytes(path: str | Path, limit: int = LARGE) -> bytes:
 
 
 def read_text(path: str | Path, limit: int = LARGE) -> str:
-    """A regular file's text, line ends as they are, without a byte-order mark. InputError as `read_bytes`, or where it
-    is no UTF-8 text."""
+    """A regular file's text, with its line ends and without a byte-order mark.
+
+    Raises InputError like `read_bytes`, and if the file is not UTF-8 text.
+    """
     return decode(read_bytes(path, limit), path)
 
 
 def decode(content: bytes, where: object, encoding: str = "utf-8") -> str:
-    """Text of bytes, without a byte-order mark. InputError, naming `where` and the line, counted from 1: a byte that is
-    not of that encoding."""
+    """Decodes bytes to text without a byte-order mark.
+
+    Raises InputError, naming `where` and the line (counted from 1), for a byte that is invalid in the encoding.
+    """
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        # What precedes the bad byte is sound, so its lines can be counted.
+        # The text before the invalid byte is valid, so its lines can be counted.
         line = len(line_ends(error.object[: error.start].decode(encoding, "ignore"))) + 1
         name = encoding.upper()
         raise InputError(
@@ -106,18 +111,18 @@ def decode(content: bytes, where: object, encoding: str = "utf-8") -> str:
 
 
 def line_ends(text: str) -> list[int]:
-    """Where each line's end begins in the text; ends are LF, CR LF, and CR, which old Macs wrote."""
+    """The positions at which line ends begin in the text; a line ends in LF, CR LF, or CR (old Mac files)."""
     return [found.start() for found in _LINE_END.finditer(text)]
 
 
 def lines_of(text: str) -> list[str]:
-    """The text's lines without their ends, which are LF, CR LF or CR; one that ends the text begins no other line."""
+    """The text's lines without their ends (LF, CR LF or CR); an end at the very end of the text starts no new line."""
     lines = _LINE_END.split(text)
     return lines[:-1] if not lines[-1] else lines
 
 
 def read_json(path: str | Path, limit: int = SMALL) -> Any:
-    """The JSON value that a file holds. InputError as `read_text`, or as `parse_json`."""
+    """The JSON value in a file. Raises InputError like `read_text`, and like `parse_json`."""
     text = read_text(path, limit)
     try:
         return parse_json(text)
@@ -126,11 +131,12 @@ def read_json(path: str | Path, limit: int = SMALL) -> Any:
 
 
 def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
-    """The value of a JSON text, bytes in UTF-8.
+    """Parses a JSON text; bytes must be UTF-8.
 
-    strict: NaN, infinity and integers of more than `DIGITS` digits are refused too. Metrics and rows of data may hold
-    them; a description of a model that does was altered. ValueError: not JSON, nested too deeply, a name twice in one
-    object, or half of a surrogate pair, which no encoding can write.
+    strict: also refuse NaN, infinity and integers of more than `DIGITS` digits. Metrics and rows of data may contain
+    them; a description of a model never does unless it was changed. Raises ValueError for text that is not JSON, is
+    nested too deeply, has a name twice in one object, or contains half of a surrogate pair, which no encoding can
+    represent.
     """
     numbers: dict[str, Any] = {"parse_int": _whole, "parse_float": _real, "parse_constant": _refused} if strict else {}
     try:
@@ -149,7 +155,7 @@ def parse_json(text: str | bytes, *, strict: bool = False) -> Any:
 def json_array(text: str) -> Iterator[tuple[int, Any]]:
     """The elements of a JSON text that is an array, each with the line that it begins in, counted from 1.
 
-    ValueError as `parse_json`; `lineno` of a JSONDecodeError counts from the text's begin.
+    Raises ValueError like `parse_json`; `lineno` of a JSONDecodeError counts from the beginning of the text.
     """
     decoder = json.JSONDecoder(object_pairs_hook=_once)
     position, line, counted = _skip_space(text, 0) + 1, 1, 0
@@ -193,7 +199,7 @@ def _skip_space(text: str, position: int) -> int:
 
 
 def strict_json(text: str | bytes, where: str) -> Any:
-    """The value of a JSON text that describes a model. InputError, naming `where`: see `parse_json`."""
+    """Parses a JSON text that describes a model. Raises InputError, naming `where`; see `parse_json`."""
     try:
         return parse_json(text, strict=True)
     except ValueError as error:
@@ -204,8 +210,11 @@ T = TypeVar("T")
 
 
 def build(kind: type[T], values: Any) -> T:
-    """The dataclass `kind` of a JSON object's values, lists as tuples. ValueError, naming the field: no object, a field
-    without a value, an unknown one, or a value that is not of the field's annotated type."""
+    """Builds the dataclass `kind` from a JSON object's values; lists become tuples.
+
+    Raises ValueError, naming the field, if the value is not an object, if a field has no value, if a field is unknown,
+    or if a value does not have the field's annotated type.
+    """
     if not isinstance(values, dict):
         raise ValueError(f"an object is needed, not {quoted(values)}")
     fields: tuple[Any, ...] = dataclasses.fields(kind)  # type: ignore[arg-type]

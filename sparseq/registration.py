@@ -1,4 +1,4 @@
-"""Makes sparseq known to transformers, whichever of the two is imported first, without importing the other."""
+"""Registers sparseq with transformers, whichever of the two is imported first, without importing the other."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ REGISTRY = "transformers.quantizers.auto"
 
 
 def register_with_transformers() -> None:
-    """Registers the quantizer of `sparseq.pretrained` now, if transformers has its registry, and otherwise as soon as
-    it is imported."""
+    """Registers the quantizer of `sparseq.pretrained` with transformers.
+
+    This happens now if transformers has imported its registry, otherwise as soon as it does.
+    """
     after_import(REGISTRY, _register)
 
 
 def _register(registry: ModuleType) -> None:
-    # What goes wrong here must not keep transformers from being imported: without the quantizer it refuses the folders.
+    # An error here must not stop the import of transformers, which refuses the folders if there is no quantizer.
     try:
         importlib.import_module("sparseq.pretrained").register()
     except (ImportError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""How big a model is: parameters, nonzeros, bytes as the paper counts them, and bytes as `sparseq.save` stores them."""
+"""A model's size: parameters, nonzeros, bytes as the paper counts them, and bytes as `sparseq.save` stores them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ LONGEST_NAME = 100
 
 
 def paper_bytes(parameters: int, prunable: int = 0, sparsity: float = 0.0, bits: int = FLOAT_BITS) -> int:
-    """Size as the paper counts it (Movva et al. 2022): 4 bytes a kept parameter, times bits/32; masks, scales are free.
+    """The size as the paper counts it (Movva et al. 2022): 4 bytes per kept parameter, times bits/32.
 
-    Of `prunable` among the `parameters`, the fraction `sparsity` is removed (rounded to whole weights). The paper has
-    40 % and 60 % of the encoder's linear weights, and 8 bits for every parameter under QAT.
+    Masks and scales are free. Of the `prunable` weights among the `parameters`, the fraction `sparsity` is removed
+    (rounded to whole weights). The paper removes 40 % and 60 % of the encoder's linear weights, and counts 8 bits for
+    every parameter under QAT.
     """
     kept = parameters - round(prunable * sparsity)
     return -(-kept * 4 * bits // FLOAT_BITS)
@@ -35,7 +36,7 @@ def paper_bytes(parameters: int, prunable: int = 0, sparsity: float = 0.0, bits:
 
 @dataclass(frozen=True)
 class LayerSize:
-    """One module's own state. `bits` is the width that its weights count with in `paper_bytes`."""
+    """The size of one module's own tensors. `bits` is the width of its weights in `paper_bytes`."""
 
     name: str
     kind: str
@@ -69,7 +70,7 @@ class SizeReport:
         return sum(layer.stored_bytes for layer in self.layers)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: the four totals and "layers", a list of dicts."""
+        """As JSON: the four totals and "layers", a list of dicts."""
         return {
             "parameters": self.parameters,
             "nonzero": self.nonzero,
@@ -90,14 +91,17 @@ class SizeReport:
 
 
 def size_report(model: nn.Module) -> SizeReport:
-    """Counts a plain, training or packed model; tied tensors count once, where they come first.
+    """Counts the sizes of a plain, training or packed model.
 
-    parameters: weights and biases, whatever form they are kept in; a quantizer's scales and masks are not parameters.
-    nonzero: parameters that no mask removed (a kept weight that happens to be zero counts).
-    paper_bytes: in a quantized model every parameter counts `bits`/8 bytes, biases and LayerNorm too (at the width that
-    most quantized weights have), except the matrices of layers left unquantized: 4 bytes, as everything in an
-    unquantized model, whatever its dtype. stored_bytes: `model.safetensors` as `save` writes it, header included. A
-    model on the meta device will do where it has no masks.
+    Tied tensors count once, in the first module that has them. A model on the meta device is accepted if it has no
+    masks. The report has:
+
+    - parameters: weights and biases, in whatever form they are stored; a quantizer's scales and masks do not count.
+    - nonzero: parameters that no mask removes; a kept weight that happens to be zero counts.
+    - paper_bytes: in a quantized model every parameter counts `bits`/8 bytes. Biases and LayerNorm count with the width
+      that most quantized weights have. The matrices of layers left unquantized count 4 bytes, and so does everything in
+      an unquantized model, whatever its dtype.
+    - stored_bytes: the size of `model.safetensors` as `save` writes it, including the header.
     """
     held = checkpoint.contents(model)
     vector_bits = _vector_bits(model)
@@ -121,7 +125,7 @@ def size_report(model: nn.Module) -> SizeReport:
 
 def _sparseq_layer(name: str, module: Any, fresh: Mapping[str, Tensor], vector_bits: int, stored: int) -> LayerSize:
     counts = module.weight_counts()
-    # A weight tied to an earlier layer's counts there.
+    # A weight tied to that of an earlier layer counts there.
     weight = "values" if isinstance(module, Packed) else "weight"
     own = any(key.rpartition(".")[2] == weight for key in fresh)
     total, kept = (counts.total, counts.kept) if own else (0, 0)
@@ -140,7 +144,7 @@ def _plain_layer(name: str, module: nn.Module, fresh: Mapping[str, Tensor], vect
 
 
 def _vector_bits(model: nn.Module) -> int:
-    """The width that most quantized weights have; 32 where none is quantized."""
+    """The width that most quantized weights have; 32 if none is quantized."""
     weights: Counter[int] = Counter()
     seen: set[int] = set()
     for _, layer in named_layers(model):
@@ -154,7 +158,7 @@ def _vector_bits(model: nn.Module) -> int:
 
 
 def _fold(layers: Sequence[LayerSize]) -> list[tuple[LayerSize, int]]:
-    """Layers alike but for the number of their block become one row: the sums, and how many they are."""
+    """Merges layers that differ only in the number of their block into one row: their sums and their count."""
     groups: dict[tuple[str, str, int], list[LayerSize]] = {}
     for layer in layers:
         name = re.sub(r"(?<![^.])\d+(?=\.)", "*", layer.name)
@@ -166,7 +170,7 @@ def _fold(layers: Sequence[LayerSize]) -> list[tuple[LayerSize, int]]:
 
 
 def _rest(rows: Sequence[tuple[LayerSize, int]]) -> tuple[LayerSize, int]:
-    """One row for those that the table has no room for."""
+    """One row for the layers that do not fit into the table."""
     return _sum("(others)", "", 0, [layer for layer, _ in rows]), sum(times for _, times in rows)
 
 
@@ -200,7 +204,7 @@ def _cells(layer: LayerSize, times: str) -> tuple[str, ...]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain text: two left-aligned columns, then right-aligned ones; a rule under the head and above the last row."""
+    """Plain text: two left-aligned columns, then right-aligned ones; rules under the heading and above the last row."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     rule = "  ".join("-" * width for width in widths)
 

@@ -1,7 +1,7 @@
-"""What the programs print: one place, through which text from files and users reaches a terminal without acting on it.
+"""All output of the programs, with text from files and users escaped so that it cannot control the terminal.
 
-A terminal obeys control characters wherever they come from: a label can move the cursor, recolour or retitle the
-window, or answer as if typed; a direction override shows text in another order than it has.
+A terminal obeys control characters wherever they come from: a label could move the cursor, change colours or the window
+title, or answer as if typed. A direction override shows text in another order than it has.
 """
 
 import argparse
@@ -20,8 +20,8 @@ LONGEST_MESSAGE = 2000
 
 # Categories: controls, halves of surrogate pairs, separators of lines and of paragraphs.
 _ACTING = ("Cc", "Cs", "Zl", "Zp")
-# Of the invisible format characters (Cf) those that reorder text, hide in it, or tag it. The joiners of emoji and of
-# Persian and Indic script stay.
+# The invisible format characters (Cf) that reorder, hide in or tag text. The joiners of emoji and of Persian and
+# Indic scripts are kept.
 _HIDDEN = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\u206a\u206b"
     "\u206c\u206d\u206e\u206f\ufeff\ufff9\ufffa\ufffb"
@@ -30,9 +30,9 @@ _TAGS = range(0xE0000, 0xE0080)
 
 
 def shown(text: object, *, lines: bool = False, limit: int | None = None) -> str:
-    """`str(text)` with everything that acts on a terminal written as an escape, such as \\x1b or \\u202e.
+    """`str(text)` with all characters that control a terminal replaced by escapes, such as \\x1b or \\u202e.
 
-    lines: line feeds stay. limit: characters at most; what is longer ends in "...".
+    lines: keep line feeds. limit: the maximum number of characters; longer text ends in "...".
     """
     text = str(text)
     if limit is not None and len(text) > limit:
@@ -51,21 +51,24 @@ def counted(number: float, unit: str) -> str:
 
 
 def say(*values: object, error: bool = False, separator: str = " ") -> None:
-    """Prints one line, each value as `shown`, to stdout, or to stderr for an `error` or a note."""
+    """Prints one line, each value as `shown`, to stdout, or to stderr if it is an `error` or a note."""
     stream = sys.stderr if error else sys.stdout
     if stream is not None:
         write(separator.join(shown(value) for value in values) + "\n", stream)
 
 
 def say_json(value: Any) -> None:
-    """Prints a value as one line of JSON to stdout, in ASCII: what acts on a terminal is escaped as JSON escapes it."""
+    """Prints a value as one line of JSON to stdout, in ASCII; JSON escapes all control characters."""
     write(json.dumps(value, allow_nan=False).replace("\x7f", "\\u007f") + "\n")
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
-    """Writes text that holds only what `shown` lets through, tabs and line feeds; characters that the stream's encoding
-    lacks as escapes. The stream is stdout where none is given; one that the process was started without takes nothing,
-    as with print(). MachineError: the stream takes no more, as on a full disk."""
+    """Writes text that is safe already: only characters that `shown` keeps, tabs and line feeds.
+
+    Characters that the stream's encoding lacks are escaped. The default stream is stdout; as with print(), nothing is
+    written if the process was started without that stream. Raises MachineError if the stream does not accept more, for
+    example on a full disk.
+    """
     stream = stream or sys.stdout
     if stream is None:
         return
@@ -81,7 +84,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, but what is wrong with the arguments is an InputError like any other."""
+    """argparse's parser, but wrong arguments raise InputError like any other bad input."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message[0].lower()}{message[1:]} (see {self.prog} --help)")
@@ -89,7 +92,7 @@ class Parser(argparse.ArgumentParser):
 
 def say_error(error: object) -> None:
     """Prints an error's message to stderr as one line of at most `LONGEST_MESSAGE` characters."""
-    with contextlib.suppress(OSError, MachineError):  # there is no other place to say that stderr takes nothing
+    with contextlib.suppress(OSError, MachineError):  # there is no other stream to report this on
         say(f"sparseq: error: {shown(' '.join(str(error).split()), limit=LONGEST_MESSAGE)}", error=True)
 
 

@@ -1,7 +1,8 @@
-"""Times taken so that their ratios mean something: alternately, in one process.
+"""Timings whose ratios are meaningful: candidates alternate in one process.
 
-On a shared or throttled machine the same code takes several times as long a minute later, so times taken one after the
-other do not compare. `alternate` runs every candidate once a round, in turning order, and compares them within rounds.
+On a shared or throttled machine the same code can take several times as long a minute later, so times measured one
+after the other cannot be compared. `alternate` runs every candidate once per round, in rotating order, and compares
+them within rounds.
 """
 
 import gc
@@ -18,13 +19,13 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 
 CONFIDENCE = 0.95
-# A sample shorter than this is mostly the clock's and the interpreter's own noise.
+# A shorter sample is mostly noise of the clock and the interpreter.
 SHORTEST_SAMPLE = 2e-3
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A median with an interval that holds the true one with probability `confidence`, whatever the distribution."""
+    """A median with an interval that contains the true median with probability `confidence`, for any distribution."""
 
     median: float
     low: float
@@ -35,7 +36,8 @@ class Interval:
     def of(cls, samples: Sequence[float]) -> "Interval":
         """From order statistics: the narrowest pair, symmetric by rank, that reaches CONFIDENCE.
 
-        With fewer than 6 samples none does: then from the least to the greatest, with the confidence that this has.
+        With fewer than 6 samples no pair does; then the interval is from the least to the greatest, with the confidence
+        that this has.
         """
         ordered, n = sorted(samples), len(samples)
         if not n:
@@ -53,16 +55,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Samples of several candidates, in seconds a unit of work; the i-th of each were taken side by side."""
+    """Samples of several candidates, in seconds per unit of work; the i-th samples of all were taken side by side."""
 
     samples: Mapping[str, tuple[float, ...]]
 
     def time(self, name: str) -> Interval:
-        """Seconds a unit of work."""
+        """Seconds per unit of work."""
         return Interval.of(self.samples[name])
 
     def ratio(self, name: str, baseline: str) -> Interval:
-        """time(name) / time(baseline), the median of the rounds' own ratios: below 1, `name` is the faster."""
+        """time(name) / time(baseline), the median of the rounds' ratios; below 1, `name` is faster."""
         pairs = zip(self.samples[name], self.samples[baseline], strict=True)
         return Interval.of([ours / theirs for ours, theirs in pairs])
 
@@ -85,11 +87,11 @@ def alternate(
     shortest: float = SHORTEST_SAMPLE,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
-    """Times each candidate once a round, the order turning by one each round; after `warmup` rounds that do not count.
+    """Times each candidate once per round; the order rotates by one each round. The first `warmup` rounds do not count.
 
-    units: what one call does (sentences, say), so that times are of one unit. A call that takes less than `shortest`
-    seconds is repeated within its sample, and the sample is the mean. clock: what tells seconds; of candidates that run
-    on this thread alone `time.thread_time` leaves out what other processes take.
+    units: how many units of work (for example sentences) one call does; times are per unit. A call that takes less than
+    `shortest` seconds is repeated within its sample, and the sample is the mean. clock: returns seconds; for candidates
+    that run on this thread alone `time.thread_time` excludes the time of other processes.
     """
     if rounds < 1 or not candidates:
         raise InputError(f"timing needs a candidate and a round, not {len(candidates)} and {rounds}")
@@ -98,7 +100,7 @@ def alternate(
     for _ in range(warmup):
         for name in names:
             seconds = _run(candidates[name], repeats[name], clock)
-            # The last warm-up decides: the first call may build or load something.
+            # Measured in the last warm-up, because the first call may build or load something.
             repeats[name] = max(1, round(shortest / max(seconds, 1e-9)))
     samples: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
@@ -115,7 +117,7 @@ def alternate(
 
 
 def _run(candidate: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:
-    """Mean seconds of a call."""
+    """Mean seconds per call."""
     start = clock()
     for _ in range(repeats):
         candidate()
@@ -125,8 +127,11 @@ def _run(candidate: Callable[[], object], repeats: int, clock: Callable[[], floa
 def time_batches(
     models: Mapping[str, nn.Module], batches: Iterable[Mapping[str, Tensor]], rounds: int, *, warmup: int = 1
 ) -> Comparison:
-    """Seconds a sentence of each model over the same `batches` (keyword arguments of forward, `input_ids` [B, T] among
-    them), alternately. A sample is one pass over all batches. Models are timed in eval mode and left as they were."""
+    """Seconds per sentence of each model over the same `batches`, alternately.
+
+    batches: keyword arguments of forward, with `input_ids` [B, T] among them. A sample is one pass over all batches.
+    Models are timed in eval mode, and their modes are restored.
+    """
     held = list(batches)
     if not held:
         raise InputError("there are no sentences to time models on: give at least one")
@@ -159,9 +164,10 @@ def time_sentences(
     rounds: int = 11,
     warmup: int = 1,
 ) -> dict[int, Comparison]:
-    """Seconds a sentence of each model by batch size; tokenizing is done before and not counted.
+    """Seconds per sentence of each model, by batch size; tokenizing is done before and does not count.
 
-    Every sample passes over all `sentences`, in batches padded to their own longest. All models share the tokenizer.
+    Every sample passes over all `sentences`, in batches padded to their longest sentence. All models share the
+    tokenizer.
     """
     found = {}
     for size in batch_sizes:

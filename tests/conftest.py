@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import summation
@@ -149,3 +150,20 @@ def tiny_regression_csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         ]
         paths.append(write_rows(folder / f"{name}.csv", rows))
     return paths[0], paths[1]
+
+
+@pytest.fixture
+def run_flags(
+    tiny_model_dir: Path, tiny_teacher_dir: Path, tiny_csv: tuple[Path, Path], tmp_path: Path
+) -> dict[str, Any]:
+    """Flags of a run that would work."""
+    return {
+        "--model": tiny_model_dir,
+        "--teacher": tiny_teacher_dir,
+        "--train-file": tiny_csv[0],
+        "--validation-file": tiny_csv[1],
+        "--max-length": 32,
+        "--batch-size": 8,
+        "--epochs": 1,
+        "--out": tmp_path / "out",
+    }

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -17,17 +18,19 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from sparseq import demo, pinned, size_report
+from sparseq import size_report
 from sparseq.checkpoint import save
 from sparseq.cli import main
-from sparseq.errors import MachineError
+from sparseq.demo.__main__ import main as demo_command
+from sparseq.demo.comparison import ModelRow, bars, comparison_table
+from sparseq.downloads import Download, download_dir, fetch
+from sparseq.errors import InputError, MachineError
 from sparseq.nn import convert, pack
-from sparseq.report import ModelRow, bars, comparison_table
 from sparseq.terminal import LONGEST_MESSAGE, say, say_error, shown, write
 from sparseq.train import Recipe, RunResult
-from sparseq.train.console import Reporter, SafeConsole
 from sparseq.train.folder import RECIPE
-from sparseq.train.report import show_result
+from sparseq.train.progress import Reporter, SafeConsole
+from sparseq.train.summary import show_result
 from tests.conftest import sentences, write_rows
 
 ROOT = Path(__file__).parent.parent
@@ -211,14 +214,22 @@ def test_altered_files_in_messages(hostile_run: Path, capsys: pytest.CaptureFixt
     assert_harmless(capsys.readouterr().err)
 
 
-def test_the_demo_and_the_fetching_of_assets(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert demo.main([f"--{HOSTILE}"]) == 2
-    assert demo.main(["--size", HOSTILE]) == 2
+def test_the_demo_and_the_fetching_of_downloads(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert demo_command([f"--{HOSTILE}"]) == 2
+    assert demo_command(["--size", HOSTILE]) == 2
     (tmp_path / "file").touch()
-    assert demo.main(["--size", "ci", "--out", str(tmp_path / "file" / "x")]) == 2
-    pinned._say(HOSTILE)
+    assert demo_command(["--size", "ci", "--out", str(tmp_path / "file" / "x")]) == 2
+    monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", HOSTILE))
+    wanted = Download(HOSTILE, "toy", "1.0", "toy-1.0.tar.gz", 1, "0" * 64, ("toy-1.0/",), "0" * 64)
+    download_dir(wanted).mkdir()  # its content is not the wanted one
+    with pytest.raises(InputError, match="pip could not fetch") as caught:
+        fetch(wanted)
+    say_error(caught.value)
     said = capsys.readouterr()
-    assert said.err.count("\n") == 4
+    assert said.err.count("\n") == 6
     assert_harmless(said.out + said.err)
 
 
@@ -233,7 +244,7 @@ PRINTING = {"print", "Console", "ArgumentParser", "input"}
 @pytest.mark.parametrize("path", sorted(ROOT.glob("sparseq/**/*.py")), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_prints_past_the_terminal_module(path: Path) -> None:
     """Whatever prints goes through sparseq.terminal or the console, so that it is escaped."""
-    if path.name in ("terminal.py", "console.py"):
+    if path.name in ("terminal.py", "progress.py"):
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):

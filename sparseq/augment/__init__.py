@@ -1,7 +1,7 @@
 """Data augmentation by WordNet synonyms, usable with or without distillation."""
 
 from sparseq.augment.dataset import AugmentationStats, Augmented, augment_dataset
-from sparseq.augment.finding import find_wordnet, load_wordnet
+from sparseq.augment.finding import find_wordnet, load_wordnet, wordnet_dir
 from sparseq.augment.synonyms import SynonymAugmenter
 from sparseq.augment.wordnet import WordNet
 
@@ -13,4 +13,5 @@ __all__ = [
     "augment_dataset",
     "find_wordnet",
     "load_wordnet",
+    "wordnet_dir",
 ]

@@ -35,7 +35,7 @@ _LABEL_DISTANCE = 0.3
 # The label shares of all texts count as much as this many uses of the word.
 _PRIOR_USES = 5
 # Of texts with more characters than this only a sample of rows is counted.
-_MOST_CHARACTERS = 8_000_000
+MOST_CHARACTERS = 8_000_000
 _MOST_LABELS = 100
 
 
@@ -57,6 +57,10 @@ class WordUsage:
         labels: the class of each text, from 0; None where there are none or they are no classes.
         more: gives more texts that show which words stand in the same places; called once at most, where `enough`.
         texts_per_row: how many neighbouring texts make a row, as 2 for pairs; a row is counted whole or not at all.
+
+    Attributes:
+        corpus: the texts that are counted.
+        words: how many words they have.
     """
 
     def __init__(
@@ -68,12 +72,12 @@ class WordUsage:
         texts_per_row: int = 1,
     ) -> None:
         counted = _sample(texts, texts_per_row)
-        self._corpus = Corpus([texts[i] for i in counted])
+        self.corpus = Corpus([texts[i] for i in counted])
         self._ignored = ignored
         self._labels = None if labels is None else np.asarray([labels[i] for i in counted])
         self._more = more
-        spoken = [any(map(str.isalnum, name)) for name in self._corpus.names]
-        self.words = int(self._corpus.counts[spoken].sum())
+        spoken = [any(map(str.isalnum, name)) for name in self.corpus.names]
+        self.words = int(self.corpus.counts[spoken].sum())
 
     @property
     def enough(self) -> bool:
@@ -82,7 +86,7 @@ class WordUsage:
 
     def comparable(self, word: str) -> bool:
         """Whether enough is known of a word to compare it with others."""
-        return self._contexts.known(self._corpus.numbers.get(word, BOUNDARY))
+        return self._contexts.known(self.corpus.numbers.get(word, BOUNDARY))
 
     def options(self, word: str, pos: Pos, synonyms: Iterable[Synonym]) -> tuple[Option, ...]:
         """Those synonyms that the texts use as they do `word`, with the labels that it has."""
@@ -90,7 +94,7 @@ class WordUsage:
         known = [synonym for synonym in known if self._label_distance(synonym.form, word) <= _LABEL_DISTANCE]
         if not known or not self.comparable(word):
             return ()
-        numbers = self._corpus.numbers
+        numbers = self.corpus.numbers
         likeness = self._contexts.likeness(numbers[word], [numbers[synonym.form] for synonym in known])
         found = []
         for synonym, alike in zip(known, likeness, strict=True):
@@ -106,14 +110,14 @@ class WordUsage:
 
     def _common(self, word: str, replaced: str) -> bool:
         """Whether the texts use `word`, at least five times in a million words and 3 % as often as `replaced`."""
-        uses = self._corpus.count(word)
-        return uses >= max(1.0, _SHARE_OF_WORDS * self.words, _SHARE_OF_WORD * self._corpus.count(replaced))
+        uses = self.corpus.count(word)
+        return uses >= max(1.0, _SHARE_OF_WORDS * self.words, _SHARE_OF_WORD * self.corpus.count(replaced))
 
     def _label_distance(self, one: str, other: str) -> float:
         """Between the shares of the labels of two words' texts: from 0 to 1, half the sum of the differences."""
         if self._shares is None:
             return 0.0
-        one_shares, other_shares = (self._shares[self._corpus.numbers.get(word, 0)] for word in (one, other))
+        one_shares, other_shares = (self._shares[self.corpus.numbers.get(word, 0)] for word in (one, other))
         return round(float(np.abs(one_shares - other_shares).sum() / 2), DIGITS)
 
     @cached_property
@@ -125,26 +129,26 @@ class WordUsage:
             return None  # some texts have none
         if self._labels.max() >= _MOST_LABELS:
             return None
-        labels, ids = int(self._labels.max()) + 1, self._corpus.ids
+        labels, ids = int(self._labels.max()) + 1, self.corpus.ids
         words = ids > 0
-        cells = ids[words].astype(np.int64) * labels + self._labels[self._corpus.text[words]]
-        counts = np.bincount(cells, minlength=len(self._corpus.names) * labels).reshape(-1, labels)
+        cells = ids[words].astype(np.int64) * labels + self._labels[self.corpus.text[words]]
+        counts = np.bincount(cells, minlength=len(self.corpus.names) * labels).reshape(-1, labels)
         prior = counts.sum(0) / max(1, counts.sum())
         shares: NDArray[np.float64] = (counts + _PRIOR_USES * prior) / (counts.sum(1, keepdims=True) + _PRIOR_USES)
         return shares
 
     @cached_property
     def _contexts(self) -> Contexts:
-        others = self._corpus.read(() if self._more is None else self._more())
-        return Contexts(self._corpus.ids, others, self._content)
+        others = self.corpus.read(() if self._more is None else self._more())
+        return Contexts(self.corpus.ids, others, self._content)
 
     @cached_property
     def _phrases(self) -> frozenset[tuple[str, str]]:
-        return phrases(self._corpus, self._content)
+        return phrases(self.corpus, self._content)
 
     @cached_property
     def _content(self) -> NDArray[np.bool_]:
-        return np.array([name.isalpha() and name not in self._ignored for name in self._corpus.names])
+        return np.array([name.isalpha() and name not in self._ignored for name in self.corpus.names])
 
 
 def _sample(texts: Sequence[str], texts_per_row: int) -> Sequence[int]:
@@ -154,8 +158,8 @@ def _sample(texts: Sequence[str], texts_per_row: int) -> Sequence[int]:
     the labels of a dataset whose classes take turns.
     """
     characters = sum(map(len, texts))
-    if characters <= _MOST_CHARACTERS:
+    if characters <= MOST_CHARACTERS:
         return range(len(texts))
     rows = range(0, len(texts), texts_per_row)
-    drawn = random.Random(0).sample(rows, max(1, len(rows) * _MOST_CHARACTERS // characters))
+    drawn = random.Random(0).sample(rows, max(1, len(rows) * MOST_CHARACTERS // characters))
     return [i for row in sorted(drawn) for i in range(row, row + texts_per_row)]

@@ -62,16 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in Recipe.settings()}
     recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
-    from sparseq.train import compress, machine
-    from sparseq.train.console import Reporter
+    from sparseq.train import compress, distributed
     from sparseq.train.folder import RunFolder
     from sparseq.train.plan import dry_run
-    from sparseq.train.report import show_dry_run, show_result
+    from sparseq.train.progress import Reporter
+    from sparseq.train.summary import show_dry_run, show_result
 
     reporter = Reporter(silent=True) if arguments.quiet else None
     if arguments.dry_run:
         found = dry_run(recipe, reporter=reporter)
-        if machine.rank() > 0:
+        if distributed.rank() > 0:
             return 0
         if arguments.json:
             say_json(found.as_dict())
@@ -81,12 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         result = compress(recipe, reporter=reporter)
     except KeyboardInterrupt:
-        if machine.rank() == 0:
+        if distributed.rank() == 0:
             last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
             step = last[1].step if last else 0
             say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
         return INTERRUPTED
-    if machine.rank() > 0:
+    if distributed.rank() > 0:
         return 0
     if arguments.json:
         say_json({**result.as_dict(), "out": result.out, "finished_before": result.finished_before})

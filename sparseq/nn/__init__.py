@@ -1,9 +1,9 @@
 """Layers: drop-in replacements that train quantized and pruned, their packed forms, and the swap between them."""
 
 from .calibration import calibrate, share_static_scales
-from .check import check_finite, checked_tensors, find_nonfinite, is_finite
 from .convert import convert
 from .embedding import QuantEmbedding
+from .finite import check_finite, checked_tensors, find_nonfinite, is_finite
 from .groups import parameter_groups
 from .layers import LAYERS, named_layers
 from .linear import RENAMED_STATE, QuantSparseLinear

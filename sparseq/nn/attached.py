@@ -1,4 +1,4 @@
-"""What hangs on a plain layer besides its weights: carried over to the layer that takes its place, or refused."""
+"""Attributes, hooks and masks that users put on a plain layer: moved to the layer that replaces it, or refused."""
 
 import types
 import weakref
@@ -43,10 +43,12 @@ _REMEDIES = {
 def check_attached(
     layer: nn.Module, name: str = "", *, takes_mask: bool = True, otherwise: str = "leave the layer out with exclude="
 ) -> None:
-    """Raises InputError, with the remedy, for what another layer in this one's place would lose: a weight computed from
-    other parameters, further parameters, buffers or modules, a replaced method, accelerate's hooks. Hooks and further
-    attributes are no hindrance, they are carried over (`carry`); with `takes_mask` nor is a `torch.nn.utils.prune` mask
-    of the weight. otherwise: what else can be done with a layer that has a name."""
+    """Raises InputError, saying what to do, if replacing the layer would lose something.
+
+    Refused are: a weight computed from other parameters; additional parameters, buffers or modules; a replaced method;
+    hooks of accelerate. Hooks and other attributes are accepted, because `carry` moves them; with `takes_mask`, so is a
+    mask of `torch.nn.utils.prune` on the weight. otherwise: an alternative for a layer that has a name.
+    """
     where = f"layer {name!r}" if name else "the layer"
     way_out = f"or {otherwise}" if name else "and then try again"
     own = vars(layer)
@@ -94,7 +96,10 @@ def check_attached(
 
 
 def check_replaceable(layer: nn.Module, kind: type[nn.Module], name: str = "") -> None:
-    """`check_attached`, and that the layer is of exactly this plain kind: a subclass computes something else."""
+    """Like `check_attached`, and also requires that the layer is exactly of this plain class.
+
+    A subclass may compute something else.
+    """
     check_attached(layer, name)
     if type(layer) is not kind:
         remedy = "call to_linear() or to_embedding() first" if isinstance(layer, MaskedWeight) else "swap it by hand"
@@ -105,9 +110,9 @@ def check_replaceable(layer: nn.Module, kind: type[nn.Module], name: str = "") -
 
 
 def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
-    """Gives `new` what hangs on `old`: hooks of every kind and further attributes, methods bound to `new`.
+    """Moves what users put on `old` to `new`: hooks of every kind and other attributes, with methods bound to `new`.
 
-    The hooks' handles then remove them from `new`; with `copy` they stay with `old`, and `new` has hooks of its own.
+    The handles of the hooks then remove them from `new`. With `copy`, the hooks stay on `old`, and `new` gets its own.
     """
     pruning = list(_pruning(old))
     for key in HOOKS & vars(old).keys():
@@ -116,7 +121,7 @@ def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
             value = OrderedDict((number, hook) for number, hook in value.items() if hook not in pruning)
         vars(new)[key] = value
     for key, hook in list(vars(new)["_load_state_dict_pre_hooks"].items()):
-        if getattr(hook, "with_module", False):  # torch holds the module that such a hook is called with
+        if getattr(hook, "with_module", False):  # torch stores the module that it passes to such a hook
             bound = type(hook)(hook.hook, new) if copy else hook
             bound.module = weakref.ref(new)
             vars(new)["_load_state_dict_pre_hooks"][key] = bound
@@ -126,7 +131,10 @@ def carry(old: nn.Module, new: nn.Module, *, copy: bool = False) -> None:
 
 
 def carry_to_packed(old: nn.Module, new: nn.Module) -> None:
-    """`carry` of copies to a layer of another kind. Raises InputError for an attribute by a name that it uses."""
+    """Like `carry` with copies, to a layer of another class.
+
+    Raises InputError for an attribute whose name the new layer uses.
+    """
     taken = [key for key in _extra(old) if key in vars(new) or hasattr(type(new), key)]
     if taken:
         raise InputError(f"it has an attribute {taken[0]!r}, a name that a {type(new).__name__} uses: rename it first")
@@ -134,22 +142,24 @@ def carry_to_packed(old: nn.Module, new: nn.Module) -> None:
 
 
 def copy_attached(old: nn.Module, new: nn.Module, memo: dict[int, Any]) -> None:
-    """Has what `new` got from `old` copied too, with the `memo` of their models' deep copy: a hook that is a method of
-    the one model becomes the other's."""
+    """Copies what `new` got from `old`, with the `memo` of the deep copy of their models.
+
+    A hook that is a method of one model becomes the method of the other.
+    """
     memo[id(new)] = new
     for key in (*HOOKS, *_extra(old)):
         vars(new)[key] = deepcopy(vars(new)[key], memo)
 
 
 def weight_and_mask(layer: nn.Module) -> tuple[nn.Parameter, Tensor | None]:
-    """The layer's weight, and the mask that torch.nn.utils.prune holds for it."""
+    """The layer's weight, and the mask that torch.nn.utils.prune keeps for it."""
     if not any(True for _ in _pruning(layer)):
         return layer.weight, None  # type: ignore[return-value]
     return layer.weight_orig, layer.weight_mask.bool()  # type: ignore[return-value, operator]
 
 
 def _extra(layer: nn.Module) -> dict[str, Any]:
-    """Attributes that were put on the layer beside its class's."""
+    """Attributes set on the layer that its class does not have."""
     plain = nn.Linear if isinstance(layer, nn.Linear) else nn.Embedding
     known = vars(plain(1, 1, device="meta"))
     # torch.nn.utils.prune keeps the masked weight as an attribute.
@@ -159,7 +169,7 @@ def _extra(layer: nn.Module) -> dict[str, Any]:
 
 
 def _is_own_method(layer: nn.Module, key: str, value: Any) -> bool:
-    """Whether an attribute is the class's method again, as accelerate leaves it when it removes its hook."""
+    """Whether an attribute is the class's own method, as accelerate leaves it after removing its hook."""
     bound = isinstance(value, types.MethodType) and value.__self__ is layer
     return bound and value.__func__ is getattr(type(layer), key, None)
 

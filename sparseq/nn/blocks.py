@@ -9,13 +9,14 @@ CONTAINERS = (nn.ModuleList, nn.Sequential, nn.ModuleDict)
 
 
 def repeated_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """The blocks that make up an encoder or a decoder, by name: members of a list (`nn.ModuleList`, `nn.Sequential`,
-    `nn.ModuleDict`) that are of one class and hold matrices, two or more of them. One alone counts where the model's
-    `config` says that it has one block (`num_hidden_layers`), or one that its layers share (ALBERT's
-    `num_hidden_groups`).
+    """The blocks that make up an encoder or a decoder, by name.
 
-    Members that are models themselves (an ensemble, a pair of encoders) are no blocks: theirs are found inside. Blocks
-    within blocks (experts) are not listed again.
+    These are members of a list (`nn.ModuleList`, `nn.Sequential`, `nn.ModuleDict`) that are of one class and contain
+    matrices, two or more of them. A single one counts if the model's `config` says that there is one block
+    (`num_hidden_layers`), or one that all layers share (ALBERT's `num_hidden_groups`).
+
+    Members that are models themselves (an ensemble, a pair of encoders) are not blocks: the function looks for blocks
+    inside them. Blocks within blocks (experts) are not listed separately.
     """
     return dict(_blocks(model, "", None))
 
@@ -25,7 +26,7 @@ def _blocks(module: nn.Module, name: str, config: Any) -> Iterator[tuple[str, nn
     found: dict[str, nn.Module] = {}
     if isinstance(module, CONTAINERS):
         groups: dict[Any, dict[str, nn.Module]] = {}
-        for child, item in module._modules.items():  # one block that is there several times counts so
+        for child, item in module._modules.items():  # a block that occurs several times counts several times
             if item is not None and _may_repeat(item):
                 groups.setdefault(_kind(item), {})[child] = item
         for group in groups.values():
@@ -50,13 +51,13 @@ def _may_repeat(member: nn.Module) -> bool:
 
 
 def _kind(member: nn.Module) -> Any:
-    """Equal for members that are repetitions of one another. Lists of layers are of one kind if their layers are."""
+    """A key that is equal for repetitions of the same block; lists of layers are equal if their layers are."""
     if isinstance(member, CONTAINERS):
         return type(member), tuple(_kind(child) for child in member.children())
     return type(member)
 
 
 def _depths(config: Any) -> set[Any]:
-    """The numbers of blocks that a transformers configuration gives, by the names that it gives them."""
+    """The numbers of blocks in a transformers configuration, by the names of the entries."""
     names = ("num_hidden_layers", "num_hidden_groups", "num_layers", "num_decoder_layers", "encoder_layers", "n_layer")
     return {getattr(config, name, None) for name in (*names, "decoder_layers", "n_layers")}

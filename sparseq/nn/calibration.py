@@ -1,4 +1,4 @@
-"""The scales of static activations, from batches and over processes."""
+"""Scales of static activations: found from batches, and shared between processes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -22,26 +22,29 @@ def calibrate(
     percentile: float = PERCENTILE,
     share: bool = True,
 ) -> nn.Module:
-    """Sets the scales of static activations from the values that `batches` (keyword arguments of the model's forward)
-    bring to each layer; returns the model. Scales that were set before are forgotten.
+    """Sets the scales of static activations from batches, and returns the model.
 
-    method: what a layer's range ends at, and what it follows when the model is trained on:
+    batches: keyword arguments of the model's forward. Each layer's scale is set from the values that reach it; scales
+    set earlier are discarded.
 
-    - "max": the largest magnitude of all; training raises it further. One outlier widens it for good.
-    - "average": the mean over batches of each one's largest magnitude; training moves it by a hundredth of the way to
-      each batch's (Q8BERT, Zafrir et al. 2019).
-    - "percentile": what `percentile` percent of the magnitudes above 0 do not exceed (Wu et al. 2020); training leaves
-      it.
-    - "mse": where the expected squared error of quantization is least, so that an outlier which weighs more than the
-      rest widens it; training leaves it.
+    method: how a layer's range is found, and how it changes when the model is trained further:
 
-    Magnitudes beyond the range are clipped. Learned scales (`scale="lsq"`) begin there and are trained.
+    - "max": the largest magnitude of all batches; training can raise it. A single outlier widens it permanently.
+    - "average": the mean over batches of each batch's largest magnitude; in training, a moving average that goes a
+      hundredth of the way to each batch's largest magnitude (Q8BERT, Zafrir et al. 2019).
+    - "percentile": the magnitude that `percentile` percent of the magnitudes above 0 do not exceed (Wu et al. 2020);
+      training does not change it.
+    - "mse": the range with the least expected squared error of quantization, so that an outlier widens it only if it
+      outweighs the rest; training does not change it.
 
-    share: where a process group is initialized, the processes take the largest scales that any of them found; each
-    has to call this function then. False keeps to this process's batches.
+    Magnitudes beyond the range are clipped. Learned scales (`scale="lsq"`) start from this range and are trained.
 
-    Raises InputError, naming the layer and the batch, for activations that are NaN or Inf, and where there are no
-    batches; the scales are as they were before then. And for learned scales that FSDP shards: calibrate, then wrap.
+    share: if a process group is initialized, every process uses the largest scale that any of them found; all of them
+    must call this function. False uses the batches of this process alone.
+
+    Raises InputError, naming the layer and the batch, for NaN or Inf in activations, and if there are no batches; the
+    scales then keep their earlier values. Also raises InputError for learned scales sharded by FSDP: calibrate before
+    wrapping.
     """
     choice("method", method, METHODS)
     if not 0 < percentile <= 100:
@@ -61,7 +64,7 @@ def calibrate(
             assert isinstance(layer, QuantSparseLinear)
             x = args[0] if args else kwargs["input"]
             if layer._measurable(x):
-                finite = layer._follow(x, "max")  # what the layers behind it see is quantized so far
+                finite = layer._follow(x, "max")  # the input of later layers is quantized with the scale found so far
                 seen[name] = finite & seen[name] if name in seen else finite
                 reached.add(name)
                 if name in ranges:
@@ -80,7 +83,7 @@ def calibrate(
                 seen.clear()
                 try:
                     model(**batch)
-                finally:  # before what a layer says that has found no scale in a bad batch
+                finally:  # checked first: a layer that finds no scale in a bad batch has a less helpful message
                     _check_batch(seen, number)
         if number < 0:
             raise InputError("there are no batches to calibrate with: give one at least (an iterator is used up once)")
@@ -103,23 +106,24 @@ def calibrate(
 
 
 def _check_batch(seen: Mapping[str, Tensor], number: int) -> None:
-    """Raises InputError for the first layer, in the order of execution, to which the batch brought NaN or Inf."""
+    """Raises InputError for the first layer, in execution order, whose input has NaN or Inf in this batch."""
     if seen and not torch.stack([finite.reshape(()).cpu() for finite in seen.values()]).all():
         name = next(name for name, finite in seen.items() if not finite)
         raise InputError(
-            f"calibration batch {number} (the first is 0) brings NaN or Inf to the input of layer {name!r}, which "
+            f"calibration batch {number} (the first is 0) has NaN or Inf in the input of layer {name!r}, which "
             "gives no scale: leave that batch out, or mend what comes before the layer"
         )
 
 
 @torch.no_grad()
 def share_static_scales(model: nn.Module, group: Any = None) -> nn.Module:
-    """Gives the static activation scales of all processes of `group` (None: all there are) the largest value that any
-    of them has; returns the model. Does nothing where no process group is initialized.
+    """Sets each static activation scale to the largest value that any process of `group` has; returns the model.
+
+    group: None means all processes. Does nothing if no process group is initialized.
 
     Static scales follow the rows that a process sees, and DistributedDataParallel does not average them. Call this
-    before training and after each optimizer step, in every process: it is one all_reduce of a value for each layer, and
-    waits for the others. `calibrate` and the trainer call it by themselves.
+    function in every process before training and after each optimizer step. It is one all_reduce of one value per
+    layer, and waits for the other processes. `calibrate` and the trainer call it themselves.
     """
     layers = list(_static_layers(model).values())
     if not layers or not (dist.is_available() and dist.is_initialized()):
@@ -127,7 +131,7 @@ def share_static_scales(model: nn.Module, group: Any = None) -> nn.Module:
     for layer in layers:
         layer._shared = True
     place = next((s.device for layer in layers if (s := layer.input_scale) is not None), torch.device("cpu"))
-    # A shard that is empty in one process is not in another: every process sends a value for each layer all the same.
+    # A shard can be empty in one process and not in another, so every process sends a value for every layer.
     largest = torch.full((len(layers),), float("-inf"), dtype=torch.float32, device=place)
     held = [(i, s) for i, layer in enumerate(layers) if (s := layer.input_scale) is not None and s.numel() == 1]
     for i, scale in held:

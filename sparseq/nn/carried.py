@@ -1,4 +1,4 @@
-"""How the tensors of a packed layer are moved and cast: integers and scales keep their dtype, and ties hold."""
+"""Moving and casting the tensors of a packed layer: integers and scales keep their dtype, and ties are kept."""
 
 from collections.abc import Callable, MutableMapping
 from typing import NamedTuple
@@ -13,20 +13,20 @@ _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class _Carried(NamedTuple):
-    """What a tensor became, weakly, and the versions of both then."""
+    """The tensor that another one was turned into (weakly referenced), and the versions of both at that time."""
 
     result: "ref[Tensor]"
     versions: tuple[int, int]
 
 
-# `nn.Module._apply` changes the buffers of one module at a time, and would make two of one that two modules share.
+# `nn.Module._apply` changes the buffers of one module at a time, which would duplicate a buffer that two modules share.
 _carried: MutableMapping[Tensor, _Carried] = WeakTensorKeyDictionary()
 
 
 def carry(tensor: Tensor, change: Change, keep_dtype: bool) -> Tensor:
-    """change(tensor), as of `nn.Module._apply`; the same tensor for each layer that shares the one that is given.
+    """Returns change(tensor), as for `nn.Module._apply`; layers that share a tensor get the same result.
 
-    keep_dtype: changes all but the dtype.
+    keep_dtype: apply everything but the change of dtype.
     """
     if isinstance(tensor, nn.Parameter):
         # Tied to another module's, which is changed in place there, too.
@@ -51,12 +51,12 @@ def carry(tensor: Tensor, change: Change, keep_dtype: bool) -> Tensor:
 def _changed(tensor: Tensor, change: Change, keep_dtype: bool) -> Tensor:
     if not keep_dtype:
         return change(tensor)
-    # What a cast leaves alone is integers: so as such.
+    # Casts leave integers alone, so the values are passed as integers.
     integers = tensor.view(_AS_INTEGERS[tensor.element_size()]) if tensor.is_floating_point() else tensor
     changed = change(integers)
     if changed is integers:
         return tensor
-    if changed.dtype != integers.dtype:  # `nn.Module.type` casts integers, too.
+    if changed.dtype != integers.dtype:  # `nn.Module.type` casts integers too.
         changed = integers.to(changed.device)
     return changed.view(tensor.dtype) if tensor.is_floating_point() else changed
 
@@ -66,7 +66,10 @@ def _version(tensor: Tensor) -> int:
 
 
 def normal(tensor: Tensor) -> Tensor:
-    """The tensor, or where it is one of inference mode, which counts no changes and has no part in autograd, a copy."""
+    """The tensor, or a copy if it is an inference tensor.
+
+    Inference tensors have no version counter and take no part in autograd.
+    """
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(False):

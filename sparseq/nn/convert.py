@@ -1,4 +1,4 @@
-"""From a plain model to a quantized and pruned one."""
+"""Conversion of a plain model to a quantized and pruned one."""
 
 import warnings
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ from torch import nn
 from sparseq_kernels import InputError, Pattern
 
 from .attached import check_attached
-from .check import check_finite
 from .embedding import QuantEmbedding
+from .finite import check_finite
 from .layers import named_layers
 from .left_out import (
     check_no_adapters,
@@ -42,21 +42,24 @@ def convert(
     on_mismatch: str = "error",
     max_layer_sparsity: float = MAX_LAYER_SPARSITY,
 ) -> nn.Module:
-    """Swaps a model's linear layers and embeddings for their quantized forms, in place, and returns the model.
+    """Replaces a model's linear layers and embeddings by their quantized forms, in place, and returns the model.
 
-    include, exclude: module types (`nn.Linear`) or name patterns (`"encoder.*"`, as in fnmatch); a layer is swapped if
-    its type and its name are included and neither is excluded. bits, activation, scale: see `QuantSparseLinear`;
-    bits=None swaps without quantizing, for pruning alone. With a `sparsity` in (0, 1) it also prunes by magnitude, at
-    once, the layers that `prunable` names: over all of them together (`scope="global"`, or "lamp", by layer-adaptive
-    scores) or each alone ("layer"); "auto" is "lamp" for blocks and "global" otherwise. `max_layer_sparsity` bounds
-    what one layer loses (see `sparseq.prune.select_masks`). A layer that the pattern does not divide is an error, or
-    with on_mismatch="skip" stays dense.
+    include, exclude: module types (`nn.Linear`) or name patterns (`"encoder.*"`, as in fnmatch). A layer is replaced if
+    its type and its name are included and neither is excluded.
 
-    What hangs on a layer goes with it: hooks of every kind (their handles hold), attributes, requires_grad, ties, and a
-    mask of `torch.nn.utils.prune`. What would be lost is refused, with the remedy, before anything is swapped: weights
-    that are computed (weight norm, parametrizations), parameters and methods put on a layer, accelerate's hooks, peft's
-    adapters. A warning names the kinds of layers that have no quantized form and are left as they are. With
-    scale="lsq" there are new parameters: make the optimizer afterwards.
+    bits, activation, scale: see `QuantSparseLinear`; bits=None replaces without quantizing, for pruning alone.
+
+    sparsity: with a value in (0, 1) the layers of `prunable` are also pruned by magnitude, at once. scope: "global"
+    ranks the weights of all layers together, "lamp" ranks them by layer-adaptive scores, "layer" prunes each layer
+    alone; "auto" is "lamp" for patterns of blocks and "global" otherwise. `max_layer_sparsity` limits the sparsity of a
+    single layer (see `sparseq.prune.select_masks`). A layer that the pattern does not divide is an error, or stays
+    dense with on_mismatch="skip".
+
+    Hooks of every kind (their handles stay valid), attributes, requires_grad, ties, and a mask of
+    `torch.nn.utils.prune` are carried over to the new layers. Everything that would be lost is refused before any layer
+    is replaced, with a message that says what to do: computed weights (weight norm, parametrizations), parameters and
+    methods set on a layer, hooks of accelerate, adapters of peft. A warning names the kinds of layers that have no
+    quantized form and are left unchanged. scale="lsq" adds parameters, so create the optimizer afterwards.
 
     Raises InputError for settings out of range, for names that match no layer, and for NaN or Inf in the weights.
     """
@@ -105,7 +108,7 @@ def convert(
 
 
 def _pick(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> dict[str, nn.Module]:
-    """The layers to swap, under every name that they have."""
+    """The layers to replace, under all their names."""
     fused = inside_fused_attention(model)
     return {
         name: module
@@ -115,8 +118,10 @@ def _pick(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Select
 
 
 def _check_pattern(picked: dict[str, nn.Module], names: list[str], pattern: Pattern, on_mismatch: str) -> list[str]:
-    """The names whose layers the pattern divides. Raises InputError where it does not and that is an error, and where
-    it divides none."""
+    """The names of the layers that the pattern divides.
+
+    Raises InputError if it does not divide one and that is an error, and if it divides none.
+    """
     shapes = {name: tuple(picked[name].weight.shape) for name in names}  # type: ignore[arg-type]
     if on_mismatch == "error":
         for name, shape in shapes.items():
@@ -139,7 +144,7 @@ def _swap(
     for name, old in picked.items():
         if id(old) not in made:
             new = made[id(old)] = _quantized(old, settings, pattern)
-            if isinstance(new, QuantSparseLinear):  # A weight that is shared has one scale.
+            if isinstance(new, QuantSparseLinear):  # A shared weight has one scale.
                 new.step_size = first.setdefault(id(new.weight), new).step_size
         if name:
             _replace(model, name, made[id(old)])
@@ -147,8 +152,8 @@ def _swap(
 
 
 def _swappable(module: nn.Module) -> bool:
-    # Exactly these types: a subclass computes something else, and swapping it would lose that. What torch has made a
-    # subclass for a parametrization, or for lack of a shape, is meant nevertheless, and refused.
+    # Exactly these types: a subclass may compute something else, which would be lost. Subclasses that torch makes for a
+    # parametrization or a lazy module are included here, and refused later.
     if isinstance(module, nn.Linear | nn.Embedding) and not isinstance(module, MaskedWeight):
         lazy = isinstance(module, nn.LazyLinear)
         return lazy or type(module) in (nn.Linear, nn.Embedding) or hasattr(module, "parametrizations")

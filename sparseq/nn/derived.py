@@ -1,4 +1,4 @@
-"""What a layer made of its tensors for its own arithmetic, and whether they still are what it was made of."""
+"""Tensors that a layer derived from its own tensors, and the check whether these have changed since."""
 
 from collections.abc import Sequence
 from operator import attrgetter, is_
@@ -12,8 +12,10 @@ _version = attrgetter("_version")
 
 
 class Derived(NamedTuple):
-    """The state of `sources` when something was made of them. They are kept alive, and so is their memory: neither an
-    object nor an address can be another's while this is here."""
+    """The state of `sources` at the time when something was derived from them.
+
+    The tensors and their memory are kept alive, so that no other object can get the same identity or address.
+    """
 
     sources: tuple[Tensor, ...]
     memory: tuple[Tensor, ...]
@@ -23,16 +25,19 @@ class Derived(NamedTuple):
 
     @classmethod
     def of(cls, sources: tuple[Tensor, ...]) -> "Derived":
-        # A tensor of inference mode counts no changes, and a faked one has no memory.
+        # Inference tensors have no version counter, and fake tensors have no memory.
         if not all(type(source) in PLAIN and not source.is_inference() for source in sources):
             return cls(sources, (), (), (), watched=False)
         addresses, versions = tuple(map(Tensor.data_ptr, sources)), tuple(map(_version, sources))
         return cls(sources, tuple(source.detach() for source in sources), addresses, versions, watched=True)
 
     def holds(self, sources: Sequence[Tensor]) -> bool:
-        """Whether these are the same tensors, with the same memory, and unchanged as far as torch counts changes: one
-        that is written to by way of `.data`, or of memory shared with another library, is not seen to change."""
-        if is_compiling():  # Of a traced tensor neither is known; the trace is for these objects.
+        """Whether these are the same tensors, with the same memory, unchanged according to their version counters.
+
+        A write through `.data`, or to memory shared with another library, does not change the version counter and is
+        not seen.
+        """
+        if is_compiling():  # Neither is known while tracing; a trace is valid for these objects.
             return all(map(is_, self.sources, sources))
         return (
             self.watched

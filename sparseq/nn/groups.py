@@ -1,4 +1,4 @@
-"""A model's parameters in groups for an optimizer: decayed, not decayed, and learned quantization scales."""
+"""Groups of a model's parameters for an optimizer: with weight decay, without, and learned quantization scales."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,8 +9,8 @@ from sparseq_kernels import InputError
 
 from .linear import QuantSparseLinear
 
-# Of the weights' learning rate. Adam's step does not depend on the size of a gradient: LSQ's factor for the gradient of
-# a scale is lost, and at the weights' rate a scale of 1e-3 moves by as much as a weight of 1e-1.
+# A factor of the weights' learning rate. Adam's step does not depend on the size of the gradient, so LSQ's gradient
+# scaling has no effect, and at the weights' rate a scale of 1e-3 would move by as much as a weight of 1e-1.
 SCALE_LR = 0.01
 
 
@@ -29,16 +29,16 @@ def parameter_groups(
     scale_lr: float = SCALE_LR,
     decayed: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """The parameters that need gradients, in groups for any torch optimizer; groups without parameters are left out.
+    """Groups of the parameters that require gradients, for any torch optimizer; empty groups are left out.
 
-    Weights are decayed, vectors (biases, norms) are not; learned quantization scales (`scale="lsq"`) are not decayed
-    either, and have the rate `scale_lr * lr`: an optimizer of Adam's kind moves each parameter by about its rate,
-    whatever its size, and scales are a hundred times smaller than weights.
+    Weights are decayed; vectors (biases, norms) are not. Learned quantization scales (`scale="lsq"`) are not decayed
+    either, and have the learning rate `scale_lr * lr`: Adam moves each parameter by about its learning rate, whatever
+    the parameter's size, and scales are about a hundred times smaller than weights.
 
         optimizer = torch.optim.AdamW(sparseq.parameter_groups(model, lr=1e-4, weight_decay=0.01))
 
-    decayed: names of the parameters to decay; None takes those of two dimensions or more. Raises InputError for rates
-    and decays below 0.
+    decayed: the names of the parameters to decay; None decays those with two dimensions or more. Raises InputError for
+    learning rates and decays below 0.
     """
     for name, value in (("lr", lr), ("weight_decay", weight_decay), ("scale_lr", scale_lr)):
         if not value >= 0:

@@ -1,4 +1,4 @@
-"""What layers are called with: tensors on the layer's device, and torch.fx's proxies for them."""
+"""Checks of the inputs of layers: tensors on the right device, and proxies of torch.fx."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ from sparseq_kernels.errors import InputTypeError
 
 
 def recorded(layer: nn.Module, input: Any) -> Any:
-    """The call of the layer as torch.fx records it, one node as of `nn.Linear`, where `input` is torch.fx's proxy.
+    """Records the call of the layer in torch.fx, as one node like that of `nn.Linear`, if `input` is a proxy.
 
-    InputTypeError: for all else, which is no tensor. InputError: for a layer whose call cannot be one node.
+    Raises InputTypeError for any other input that is not a tensor, and InputError for a layer whose call cannot be one
+    node.
     """
     if not isinstance(input, fx.Proxy):
         raise InputTypeError(f"a {type(layer).__name__}'s input must be a tensor, not a {type(input).__name__}")
@@ -33,8 +34,10 @@ def check_floating(input: Tensor) -> None:
 
 
 def check_device(layer: nn.Module, input: Tensor, rows: Tensor) -> None:
-    """Raises InputError for indices on another device than the rows that they look up: on the meta device torch's
-    look-up returns uninitialized numbers for them."""
+    """Raises InputError for indices on another device than the table that they index.
+
+    On the meta device torch's look-up returns uninitialized numbers for such indices.
+    """
     if input.device != rows.device:
         raise InputError(
             f"a {type(layer).__name__} got indices on {input.device} and holds its rows on {rows.device}: move them "

@@ -1,4 +1,4 @@
-"""sparseq's own layers: their classes by name, and those of a model."""
+"""sparseq's own layer classes by name, and the layers of a model that are instances of them."""
 
 from collections.abc import Iterator
 

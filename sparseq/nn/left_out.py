@@ -1,4 +1,4 @@
-"""What `convert` does not swap, and whether it may swap at all: kinds without a quantized form, wrappers, adapters."""
+"""Checks before `convert` swaps layers: kinds without a quantized form, wrappers, offloading and adapters."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,12 +13,12 @@ from .masking import MaskedWeight
 from .packed import Packed
 from .selectors import Selector, chosen
 
-# Modules that read their layers' weights without calling the layers.
+# Modules that use their layers' weights without calling the layers.
 FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
 
 
 def inside_fused_attention(model: nn.Module) -> set[str]:
-    """Layers whose weights `nn.MultiheadAttention` and the fused encoder layer read without calling them."""
+    """Layers whose weights `nn.MultiheadAttention` and the fused encoder layer read without calling the layers."""
     return {
         f"{name}.{child}" if name else child
         for name, module in model.named_modules()
@@ -29,8 +29,11 @@ def inside_fused_attention(model: nn.Module) -> set[str]:
 
 
 def left_out(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> str:
-    """The modules with a weight matrix that have no quantized form here, by kind ("8 Conv1D and 1 Conv2d, ..."); ""
-    where there are none. Modules that the names among include and exclude leave out are not meant."""
+    """The modules with a weight matrix that have no quantized form, by kind ("8 Conv1D and 1 Conv2d, ..."); "" if there
+    are none.
+
+    Modules that the name patterns of include and exclude leave out are not listed.
+    """
     names = tuple(s for s in include if isinstance(s, str))
     fused = inside_fused_attention(model)
     kinds: Counter[str] = Counter()
@@ -54,7 +57,7 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def check_unwrapped(model: nn.Module) -> None:
-    """Raises InputError for a model that is wrapped for several processes: the wrapper has counted its parameters."""
+    """Raises InputError for a model wrapped for several processes: the wrapper would not see new parameters."""
     for name, module in model.named_modules():
         kind = type(module).__name__
         if isinstance(module, DistributedDataParallel) or kind in ("FullyShardedDataParallel", "DeepSpeedEngine"):
@@ -65,7 +68,7 @@ def check_unwrapped(model: nn.Module) -> None:
 
 
 def check_no_offload(model: nn.Module) -> None:
-    """Raises InputError for a module whose weights accelerate keeps elsewhere and brings only for its forward."""
+    """Raises InputError for a module whose weights accelerate keeps elsewhere and loads only for its forward."""
     for name, module in model.named_modules():
         if "_hf_hook" in vars(module) and any(p.is_meta for p in module.parameters()):
             raise InputError(
@@ -75,8 +78,10 @@ def check_no_offload(model: nn.Module) -> None:
 
 
 def check_not_held_elsewhere(model: nn.Module, picked: Mapping[str, nn.Module]) -> None:
-    """Raises InputError if a module keeps a layer to be swapped, or a method of it, in a plain attribute or in a list,
-    tuple or dict, where torch does not see it: the old layer would go on being used there."""
+    """Raises InputError if a module keeps a layer to be swapped, or a method of it, where torch does not see it.
+
+    That is a plain attribute, a list, tuple or dict: the old layer would still be used there.
+    """
     names = {id(layer): name for name, layer in picked.items()}
     for owner, module in model.named_modules():
         for key, value in vars(module).items():
@@ -95,8 +100,10 @@ def check_not_held_elsewhere(model: nn.Module, picked: Mapping[str, nn.Module]) 
 
 
 def check_no_adapters(model: nn.Module, picked: Iterable[str]) -> None:
-    """Raises InputError if a layer to be swapped belongs to an adapter of peft: adapters stay in floating point, to be
-    merged."""
+    """Raises InputError if a layer to be swapped belongs to an adapter of peft.
+
+    Adapters stay in floating point, to be merged later.
+    """
     adapters: dict[str, str] = {}
     for name in picked:
         parts = name.split(".")

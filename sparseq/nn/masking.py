@@ -1,4 +1,4 @@
-"""What a weight that can be masked has in common, whether of a linear layer or of an embedding."""
+"""The base class of layers whose weight can be masked: linear layers and embeddings."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ MOST_BLOCKS = 0.25
 
 
 class WeightCounts(NamedTuple):
-    """Of a weight matrix alone: all its weights, those that no mask removes, the bits of each (32: float)."""
+    """Counts of one weight matrix: all weights, those that no mask removes, and the bits of each (32: float)."""
 
     total: int
     kept: int
@@ -34,11 +34,11 @@ class WeightCounts(NamedTuple):
 
 
 class MaskedWeight(nn.Module):
-    """A module with a `weight`, quantization settings, and a mask that is part of its state only when it has one.
+    """A module with a `weight`, quantization settings, and a mask that is part of its state only if it has one.
 
-    Layers that share a weight (tied ones) share its mask, one tensor, too. The first mask of a layer gives its deep
-    copies one that keeps everything, so that averages of the model (`torch.optim.swa_utils.AveragedModel`) made before
-    pruning have the buffers that they copy masks into.
+    Layers that share a weight (tied layers) share its mask too, as one tensor. When a layer gets its first mask, its
+    deep copies get one that keeps everything, so that averages of the model made before pruning
+    (`torch.optim.swa_utils.AveragedModel`) have the buffers that masks are copied into.
     """
 
     weight: Tensor
@@ -68,7 +68,7 @@ class MaskedWeight(nn.Module):
             self._take_tied_mask()
 
     def _take_tied_mask(self) -> None:
-        """The mask of a weight that another layer masks already, and that this one shares from now on."""
+        """Takes the mask of another layer that shares the weight, if it has one."""
         if "mask" in self._buffers and self.mask is None:
             for layer in kin.tied(self):
                 if layer.mask is not None and layer.mask.shape == self.weight.shape:
@@ -83,11 +83,12 @@ class MaskedWeight(nn.Module):
         return self.settings_.bits
 
     def set_mask(self, mask: Tensor | None) -> None:
-        """Keeps the weights where `mask` (bool, of the weight's shape) is True; None keeps them all.
+        """Keeps the weights where `mask` is True (bool, of the weight's shape); None keeps all.
 
-        Layers that share this one's weight get the mask too. Masked weights are set to zero, unless the layer's
-        `regrow` is on: then they keep their values and receive the dense gradient, so that a later selection can bring
-        them back.
+        Layers that share the weight get the same mask. Masked weights are set to zero, unless the layer's `regrow` is
+        on: then they keep their values and receive the dense gradient, so that a later selection can restore them.
+
+        Raises InputTypeError if the mask is not a tensor, and InputError for another dtype or shape.
         """
         if mask is not None:
             if not isinstance(mask, Tensor):
@@ -112,7 +113,7 @@ class MaskedWeight(nn.Module):
 
     @torch.no_grad()
     def apply_mask(self) -> None:
-        """Sets masked weights to zero again: an optimizer's momentum moves them even where their gradient is zero."""
+        """Sets masked weights to zero again; an optimizer's momentum moves them even if their gradient is zero."""
         if self.mask is not None and not self.regrow:
             self.weight.masked_fill_(~self.mask, 0)
 
@@ -150,7 +151,7 @@ class MaskedWeight(nn.Module):
         weight = state_dict.get(prefix + "weight")
         if isinstance(weight, Tensor) and weight.shape == (*self.weight.shape, 1):
             state_dict[prefix + "weight"] = weight.squeeze(-1)  # as `sparseq.save` stores it
-        # The state of a plain layer has no mask, that of a pruned one has: follow what comes.
+        # Only the state of a pruned layer has a mask: add or remove the mask accordingly.
         mask = state_dict.get(prefix + "mask")
         if mask is not None and mask.dtype != torch.bool:
             raise InputError(f"{prefix}mask in the state dict is {mask.dtype}, and a mask is bool")
@@ -171,8 +172,10 @@ class MaskedWeight(nn.Module):
         return self
 
     def _fit_rows(self) -> None:
-        """Follows a weight that was given more rows or fewer, as `resize_token_embeddings` gives them: masks keep
-        every new row. Layers that share the weight follow too."""
+        """Resizes the masks of this layer and tied layers after the weight got more or fewer rows.
+
+        `resize_token_embeddings` does that; masks keep all new rows.
+        """
         for layer in kin.tied(self):
             layer._fit_own_rows()
 
@@ -199,10 +202,10 @@ class MaskedWeight(nn.Module):
     def mask_block_index(self) -> list[Tensor] | None:
         """The mask's `BlockIndex.tensors()`, which ops take as `block_index`; None where skipping its empty blocks is
         not faster: where there are few of them, and on a CPU."""
-        # Another mask may stand in its place for a while, as torch.func.functional_call puts it there.
+        # Another mask may be in its place temporarily, as with torch.func.functional_call.
         if self._indexed is not self.mask or self.mask is None:
             return None
-        # Or it was overwritten in place, as averaged models and DistributedDataParallel do.
+        # Or it was overwritten in place, as by averaged models and DistributedDataParallel.
         if not is_compiling() and self._indexed_version != kin.version_of(self.mask):
             self._index_blocks()
         return self._block_index

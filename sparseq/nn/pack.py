@@ -12,8 +12,8 @@ from sparseq_kernels.numerics import positive, quantize
 from sparseq_kernels.torch_internals import has_values
 
 from .attached import carry_to_packed, check_attached, copy_attached
-from .check import check_finite
 from .embedding import QuantEmbedding
+from .finite import check_finite
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .packed_embedding import PackedEmbedding

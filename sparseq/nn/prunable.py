@@ -17,12 +17,15 @@ def prunable(
     include: Iterable[Selector] | Selector = (),
     exclude: Iterable[Selector] | Selector = (),
 ) -> dict[str, MaskedWeight]:
-    """The layers that magnitude pruning acts on, by name, each weight once: the linear layers inside repeated blocks
-    (see `repeated_blocks`), which are an encoder's (`encoder.layer.3.output.dense`) and not its pooler or head; all
-    linear layers where a model has no such blocks, or where `include` names others.
+    """The layers that magnitude pruning acts on, by name; each weight occurs once.
 
-    Embeddings, and linear layers that share an embedding's weight, are among them only with `embeddings`: pruning them
-    harms accuracy significantly (Movva et al. 2022)."""
+    These are the linear layers inside repeated blocks (see `repeated_blocks`): those of an encoder
+    (`encoder.layer.3.output.dense`), not its pooler or head. If a model has no such blocks, or if `include` names other
+    layers, all linear layers count.
+
+    Embeddings, and linear layers that share an embedding's weight, are included only with `embeddings`: pruning them
+    harms accuracy significantly (Movva et al. 2022).
+    """
     include, exclude = selectors("include", include), selectors("exclude", exclude)
     layers = {
         name: module
@@ -34,8 +37,10 @@ def prunable(
 
 
 def prunable_names(model: nn.Module, layers: Mapping[str, nn.Module], embeddings: bool, named: bool) -> list[str]:
-    """Of the model's `layers`, linear ones and embeddings, the names of those that pruning acts on; `named`: whether
-    they were chosen by name, which makes up for being in no block."""
+    """The names of those of the model's `layers` (linear layers and embeddings) that pruning acts on.
+
+    named: whether the layers were chosen by name; then they need not be inside a block.
+    """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     linear = [n for n, m in layers.items() if isinstance(m, nn.Linear) and id(m.weight) not in tables]
     blocks = repeated_blocks(model)
@@ -48,7 +53,7 @@ def prunable_names(model: nn.Module, layers: Mapping[str, nn.Module], embeddings
 
 
 def why_none(model: nn.Module, layers: Mapping[str, nn.Module]) -> str:
-    """Why pruning has nothing to act on among the layers, and what to do about it."""
+    """Why pruning has no layer to act on, and what to do about it."""
     tables = {id(m.weight): n for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
     tied = next((n for n, m in layers.items() if isinstance(m, nn.Linear) and id(m.weight) in tables), None)
     shared = ""

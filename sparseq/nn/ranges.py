@@ -1,4 +1,4 @@
-"""The range of a layer's inputs, found from batches of them."""
+"""Methods that find the range of a layer's inputs from batches."""
 
 from typing import Protocol
 
@@ -16,7 +16,7 @@ _BINS = 2**31 >> _SHIFT
 
 
 class Range(Protocol):
-    """Learns from one input after another; `largest`, 0-dim, is the end of the range then, for so many bits."""
+    """Observes inputs; `largest` is then the end of the range as a 0-dim tensor, for the given bits."""
 
     def observe(self, x: Tensor) -> None: ...
 
@@ -24,7 +24,7 @@ class Range(Protocol):
 
 
 class Average:
-    """The mean over the inputs of each one's largest magnitude."""
+    """The mean over the inputs of each input's largest magnitude."""
 
     def __init__(self) -> None:
         self.total, self.count = torch.zeros((), dtype=torch.float64), 0
@@ -38,7 +38,7 @@ class Average:
 
 
 class Histogram:
-    """How many magnitudes fall into each bin, over all inputs; zeros, which every range holds, do not count."""
+    """Counts of magnitudes by bin, over all inputs; zeros do not count, because every range contains them."""
 
     def __init__(self) -> None:
         self.counts = torch.zeros(_BINS, dtype=torch.int64)
@@ -52,16 +52,17 @@ class Histogram:
         self.top = torch.maximum(self.top.to(x.device), magnitudes.amax().double())
 
     def found(self) -> tuple[Tensor, Tensor]:
-        """(the end of each bin, at most the largest magnitude seen, fp64 [bins]; the counts, int64 [bins]).
+        """(the ends of the bins, at most the largest magnitude seen, fp64 [bins]; the counts, int64 [bins]).
 
-        On the host, where sums do not depend on how a GPU orders them."""
+        On the CPU, where sums do not depend on the order of a GPU's threads.
+        """
         starts = torch.arange(1, _BINS + 1, dtype=torch.int64).clamp_max(0x7F800000 >> _SHIFT) << _SHIFT
         ends = starts.to(torch.int32).view(torch.float32).double()
         return torch.minimum(ends, self.top.cpu()), self.counts.cpu()
 
 
 class Percentile(Histogram):
-    """The least bin's end that so many percent of the magnitudes do not exceed."""
+    """The least end of a bin that the given percentage of the magnitudes does not exceed."""
 
     def __init__(self, percentile: float) -> None:
         super().__init__()
@@ -75,10 +76,10 @@ class Percentile(Histogram):
 
 
 class SquaredError(Histogram):
-    """The bin's end at which quantization has the least expected squared error.
+    """The end of a bin at which quantization has the least expected squared error.
 
-    Within the range a magnitude that rounds to 0 loses itself, another a twelfth of a squared step in the mean; beyond
-    the range it loses what it exceeds it by.
+    Within the range, the error of a magnitude that rounds to 0 is the magnitude itself; for others the mean squared
+    error is a twelfth of the squared step. Beyond the range the error is the excess.
     """
 
     def largest(self, bits: int) -> Tensor:
@@ -95,7 +96,7 @@ class SquaredError(Histogram):
 
 
 def make_range(method: str, percentile: float) -> Range | None:
-    """The range that `method` names; None for "max", which the layer itself follows."""
+    """The range for `method`; None for "max", which the layer finds itself."""
     if method == "average":
         return Average()
     if method == "percentile":

@@ -1,4 +1,4 @@
-"""How many units each of several weights loses, where they are ranked together."""
+"""How many units each of several weights loses if they are ranked together."""
 
 import math
 from collections.abc import Sequence
@@ -11,23 +11,24 @@ from sparseq_kernels.numerics import unit_scores
 
 
 def unit_count(weight: Tensor, pattern: Pattern) -> int:
-    """The units of the pattern in a weight: weights, blocks, or groups of M."""
+    """The number of units of the pattern in a weight: weights, blocks, or groups of M."""
     rows, columns = pattern.block
     return weight.numel() // (rows * columns)
 
 
 def most_dropped(units: int, sparsity: float, max_layer_sparsity: float) -> int:
-    """How many of a layer's units may go: that share of them, or the sparsity if that is more; never the last."""
+    """How many of a layer's units may be removed: that share, or the sparsity if it is greater; never the last one."""
     share = max(max_layer_sparsity, sparsity)
     return max(0, min(math.floor(share * units + 1e-9), units - 1))
 
 
 def lamp_scores(magnitudes: Tensor) -> Tensor:
-    """fp64 [n]: the layer-adaptive scores of one layer's magnitudes, which are fp64 [n] from the lowest to the highest.
+    """The layer-adaptive scores of a layer's magnitudes, fp64 [n]; the magnitudes are fp64 [n] in ascending order.
 
-    A unit's score is its squared magnitude over the sum of the squares of all units of the layer that are not before
-    it in that order (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR, equation 4): the
-    largest has score 1. It is 0 where all of them are 0, and 1 where it is not a number, beside NaN or infinity.
+    The score of a unit is its squared magnitude divided by the sum of the squares of all units of the layer that do not
+    precede it in that order (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR, equation
+    4). The largest unit has score 1. The score is 0 if all those units are 0, and 1 if it is not a number, next to NaN
+    or infinity.
     """
     squares = magnitudes.square()
     rest = squares.flip(0).cumsum(0).flip(0)
@@ -37,12 +38,13 @@ def lamp_scores(magnitudes: Tensor) -> Tensor:
 def dropped_units(
     weights: Sequence[Tensor], sparsity: float, pattern: Pattern, scope: str, max_layer_sparsity: float
 ) -> list[int]:
-    """How many units of each weight are among the round(sparsity x units) lowest of all, by magnitude ("global") or by
-    their layer-adaptive scores ("lamp"); the earlier weight loses first among equals.
+    """How many units of each weight are among the round(sparsity x units) lowest of all.
 
-    A layer's largest units, those beyond `most_dropped`, go after those of all layers, and the last of each after them.
+    Units are ranked by magnitude ("global") or by their layer-adaptive scores ("lamp"); among equals, those of the
+    earlier weight are removed first. The largest units of a layer, those beyond `most_dropped`, are removed after those
+    of all layers, and the last unit of each layer after them.
     """
-    # The cumulated sum depends on its order, which a GPU does not keep: the host finds the same in every process.
+    # A cumulative sum depends on its order, which a GPU does not fix: on the CPU every process gets the same result.
     keys = [unit_scores(w, pattern).nan_to_num(nan=math.inf).sort().values.cpu().double() for w in weights]
     if scope == "lamp":
         keys = [lamp_scores(key) for key in keys]
@@ -63,7 +65,7 @@ def dropped_units(
 
 
 def _lowest(keys: Sequence[Tensor], count: int) -> list[int]:
-    """How many of each list's keys, which ascend, are among the `count` lowest of all lists."""
+    """How many of each list's keys, which are in ascending order, are among the `count` lowest of all lists."""
     if count == 0:
         return [0] * len(keys)
     limit = torch.cat(list(keys)).kthvalue(count).values

@@ -1,4 +1,4 @@
-"""What follows from the weights, made to follow them again after they were changed from outside."""
+"""Updates of scales and masked weights after the weights were changed from outside."""
 
 from torch import nn
 
@@ -8,13 +8,13 @@ from .masking import MaskedWeight
 
 
 def refresh(model: nn.Module) -> nn.Module:
-    """Sets learned weight scales from the weights as they are now and masked weights to zero; returns the model.
+    """Sets learned weight scales from the current weights, and masked weights to zero; returns the model.
 
-    To be called after weights were written by something else than training: an adapter merged into them
-    (`merge_and_unload`), weights averaged or loaded without their scales. A learned scale that is too small for its new
-    weights clips them. A mask removes what a merge adds to masked weights, in every forward: merge into layers without
-    masks (`layer.set_mask(None)` before the merge) and prune again, if the adapter is to be kept whole. Static
-    activation scales follow the inputs and not the weights: call `calibrate` where those changed.
+    Call it after something other than training wrote the weights: an adapter was merged (`merge_and_unload`), or
+    weights were averaged or loaded without their scales. A learned scale that is too small for its new weights would
+    clip them. A mask removes what a merge adds to masked weights, in every forward. To keep the whole adapter, merge
+    into layers without masks (`layer.set_mask(None)` before the merge) and prune again. Static activation scales follow
+    the inputs and not the weights: call `calibrate` if the inputs changed.
     """
     for _, layer in named_layers(model):
         if isinstance(layer, MaskedWeight):

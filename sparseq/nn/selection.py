@@ -1,4 +1,4 @@
-"""Which weights a mask keeps, over one layer or many."""
+"""Selection of the weights that a mask keeps, over one layer or many."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,12 +14,12 @@ from .ranking import dropped_units, most_dropped, unit_count
 
 SCOPES = ("auto", "global", "layer", "lamp")
 ON_MISMATCH = ("error", "skip")
-# Of every layer at least a hundredth is kept, if nothing else is asked for.
+# By default every layer keeps at least a hundredth of its units.
 MAX_LAYER_SPARSITY = 0.99
 
 
 def scope_for(scope: str, pattern: str | Pattern) -> str:
-    """The scope that `scope` stands for: "auto" is the pattern's `default_scope`."""
+    """The scope that `scope` stands for: "auto" is the `default_scope` of the pattern."""
     choice("scope", scope, SCOPES)
     return Pattern.parse(pattern).default_scope if scope == "auto" else scope
 
@@ -31,17 +31,19 @@ def select_masks(
     scope: str = "auto",
     max_layer_sparsity: float = MAX_LAYER_SPARSITY,
 ) -> dict[str, Tensor]:
-    """bool masks that remove the units of the pattern that matter least: exactly round(sparsity x units) of them, over
-    all the weights together or in each. Units are weights, or blocks scored by their mean magnitude; the lower index
-    goes first among equals. A weight that has several names counts once.
+    """bool masks that remove the least important units of the pattern: exactly round(sparsity x units) of them.
 
-    scope: "global" ranks the units of all weights by magnitude; "lamp" by magnitude in relation to the rest of their
-    layer (see `ranking.lamp_scores`); "layer" removes the same share of each weight; "auto" is `scope_for`'s choice.
-    N:M at its own sparsity removes the same of every weight in every scope.
+    The number is reached over all weights together or in each weight, depending on the scope. Units are weights, or
+    blocks scored by their mean magnitude; among equals the lower index is removed first. A weight with several names
+    counts once.
 
-    max_layer_sparsity: the share of one weight's units that "global" and "lamp" remove at most, in [0, 1]; `sparsity`
-    itself where that is more. Whatever the share, a weight keeps one unit at least: in "layer" always, in the others
-    unless the count cannot be reached otherwise.
+    scope: "global" ranks the units of all weights by magnitude; "lamp" by magnitude relative to the rest of their layer
+    (see `ranking.lamp_scores`); "layer" removes the same share of each weight; "auto" is the choice of `scope_for`. N:M
+    at its own sparsity removes the same share of every weight in every scope.
+
+    max_layer_sparsity: the largest share of one weight's units that "global" and "lamp" remove, in [0, 1]; `sparsity`
+    itself if that is greater. A weight keeps at least one unit: always with "layer", and with the others unless the
+    total cannot be reached otherwise.
 
     Raises InputError for a pattern that does not divide a weight (naming it) or cannot reach the sparsity.
     """
@@ -62,7 +64,7 @@ def select_masks(
 def _select(
     weights: Sequence[Tensor], sparsity: float, pattern: Pattern, scope: str, max_layer_sparsity: float
 ) -> list[Tensor]:
-    if not all(has_values(weight) for weight in weights):  # nor will the masks have any
+    if not all(has_values(weight) for weight in weights):  # and the masks will have none either
         return list(torch.ops.sparseq.magnitude_mask(list(weights), sparsity, str(pattern)))
     units = [unit_count(weight, pattern) for weight in weights]
     if scope == "layer":
@@ -98,7 +100,7 @@ def _without(weight: Tensor, count: int, units: int, pattern: Pattern) -> Tensor
 
 
 def dividing(layers: Mapping[str, MaskedWeight], pattern: Pattern, on_mismatch: str) -> dict[str, MaskedWeight]:
-    """The layers that the pattern divides; one that it does not raises InputError, unless on_mismatch is "skip"."""
+    """The layers that the pattern divides. Raises InputError for others, unless on_mismatch is "skip"."""
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
     if on_mismatch == "skip":
         return {name: layer for name, layer in layers.items() if pattern.divides(layer.weight.shape)}

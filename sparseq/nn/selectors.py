@@ -11,7 +11,7 @@ Selector = type[nn.Module] | str
 
 
 def selectors(name: str, given: Iterable[Selector] | Selector) -> tuple[Selector, ...]:
-    """The argument `name` as a tuple; one type or pattern alone is meant as such. InputError for anything else."""
+    """The argument `name` as a tuple; a single type or pattern is allowed. Raises InputError for anything else."""
     alone = isinstance(given, str | type)
     found: tuple[Selector, ...] = (given,) if alone else tuple(given)  # type: ignore[assignment, arg-type]
     for one in found:
@@ -21,7 +21,7 @@ def selectors(name: str, given: Iterable[Selector] | Selector) -> tuple[Selector
 
 
 def chosen(name: str, module: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> bool:
-    """Types and names are two filters: without an included type every type passes, and so for names."""
+    """Filters by types and by names: if no type is included, every type passes, and the same holds for names."""
     if any(matches(name, module, selector) for selector in exclude):
         return False
     types = [s for s in include if not isinstance(s, str)]

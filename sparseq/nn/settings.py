@@ -1,4 +1,4 @@
-"""What a quantized layer is told: bits, how activations are scaled, where scales come from."""
+"""Settings of a quantized layer: bits, how activations are scaled, where scales come from."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from sparseq_kernels.dtypes import FLOAT_DTYPES
 BITS = (4, 8, 16, None)
 ACTIVATIONS = ("dynamic", "static")
 SCALES = ("max", "lsq")
-# Of the weights: what arithmetic is defined for.
+# The dtypes of weights that the arithmetic is defined for.
 DTYPES = tuple(FLOAT_DTYPES.values())
 
 
@@ -23,9 +23,11 @@ def check_dtype(dtype: torch.dtype, where: str) -> None:
 
 @dataclass(frozen=True)
 class QuantSettings:
-    """bits: of the weights; None leaves them in floating point. Activations have 8 bits beside 4- and 8-bit weights,
-    and 16 beside 16-bit ones. activation: `dynamic`, a scale per row found as it comes, or `static`, one per tensor.
-    scale: from the `max`imum, or learned (`lsq`, Esser et al. 2020): the weights' and the static activations'.
+    """Settings of a quantized layer.
+
+    bits: of the weights; None leaves them in floating point. Activations have 8 bits with 4- and 8-bit weights, and 16
+    bits with 16-bit weights. activation: `dynamic`, one scale per row found at run time, or `static`, one scale per
+    tensor. scale: of the weights and of static activations: from the `max`imum, or learned (`lsq`, Esser et al. 2020).
     """
 
     bits: int | None = 8

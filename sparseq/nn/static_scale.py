@@ -1,4 +1,4 @@
-"""The scale of static activations: where it comes from, and whether there is one yet."""
+"""The scale of static activations: how it is found, and whether it is set."""
 
 import warnings
 from typing import Any
@@ -15,16 +15,16 @@ from sparseq_kernels.torch_internals import has_values
 from . import kin
 from .settings import DTYPES, QuantSettings
 
-# The share of the way to a batch's largest magnitude that a moving average goes; torch's observers' default too.
+# How far the moving average moves towards a batch's largest magnitude; the default of torch's observers too.
 AVERAGE_STEP = 0.01
 
 
 class StaticScale(nn.Module):
-    """A layer's `input_scale`, [1] in fp32 (fp64 beside an fp64 weight), 0 until it is known; None where activations
-    are dynamic. A buffer that follows the activations seen in training (see `range_follows`), or a Parameter if it is
-    learned.
+    """A layer with an `input_scale`: [1], fp32 (fp64 with an fp64 weight), 0 until it is set; None for dynamic
+    activations.
 
-    Whether there is a scale is read from the tensor: however a value came there, the layer has one.
+    It is a buffer that follows the activations seen in training (see `range_follows`), or a Parameter if it is learned.
+    Whether it is set is read from the tensor, so a value set in any way counts.
     """
 
     weight: Tensor
@@ -52,8 +52,10 @@ class StaticScale(nn.Module):
 
     @property
     def calibrated(self) -> bool:
-        """Whether activations can be quantized: they are dynamic, or their scale was set. Waits for the device. True
-        of a scale without a value, as on the meta device."""
+        """Whether activations can be quantized: they are dynamic, or their scale is set.
+
+        Waits for the device. True for a scale without a value, as on the meta device.
+        """
         scale = self.input_scale
         return scale is None or not has_values(scale) or bool(scale.detach().ne(0).all())
 
@@ -65,8 +67,11 @@ class StaticScale(nn.Module):
         self._reading = None
 
     def _static_scale(self, x: Tensor) -> Tensor | None:
-        """The scale to quantize `x` with, positive; None where activations are dynamic. In training it first learns
-        from `x` what it has to. InputError where there is none to be had."""
+        """The scale to quantize `x` with, positive; None for dynamic activations. In training it is first updated from
+        `x`.
+
+        Raises InputError if there is no scale and none can be found.
+        """
         scale = self.input_scale
         if scale is None:
             return None
@@ -76,7 +81,7 @@ class StaticScale(nn.Module):
             if not known:
                 return self._observe(x)
         if not looked_at:
-            # What a graph is traced with cannot be read; at run time no scale gives NaN, never a wrong number.
+            # Values cannot be read while tracing; at run time a missing scale gives NaN, never a wrong number.
             return torch.where(scale.detach() != 0, positive(scale), float("nan"))
         if not self._found(scale):
             raise InputError(
@@ -86,14 +91,14 @@ class StaticScale(nn.Module):
         return positive(scale)
 
     def _measurable(self, x: Any) -> bool:
-        """Whether x is an input that the layer takes; what it does not take must not change its scale either."""
+        """Whether the layer accepts x; an input that it does not accept must not change its scale either."""
         there = isinstance(x, Tensor) and x.dtype in DTYPES and x.layout is torch.strided
         return there and x.device == self.weight.device and x.numel() > 0 and x.shape[-1:] == self.weight.shape[1:]
 
     def _found(self, scale: Tensor) -> bool:
-        """Whether the scale is set, read again only if another tensor is in its place or it was overwritten."""
+        """Whether the scale is set; read again only if the tensor was replaced or overwritten."""
         if self._reading is not None and self._reading[0] is scale:
-            # An optimizer writes a learned scale in each step: there the first reading holds until training ends.
+            # An optimizer writes a learned scale in each step: the first reading is valid until training ends.
             learning = self.training and scale.requires_grad and scale.is_cuda
             if learning or self._reading[1] == kin.version_of(scale):
                 return True
@@ -102,7 +107,7 @@ class StaticScale(nn.Module):
         return found
 
     def _check_unsharded(self) -> None:
-        """Raises InputError for a learned scale that FSDP shards: what is written to it is lost after the forward."""
+        """Raises InputError for a learned scale sharded by FSDP, which discards writes after the forward."""
         if self._learned and getattr(self, "_is_fsdp_managed_module", False):
             raise InputError(
                 "a learned static scale cannot be set once FSDP shards it: call sparseq.calibrate(model, batches) "
@@ -111,9 +116,11 @@ class StaticScale(nn.Module):
 
     @torch.no_grad()
     def _follow(self, x: Tensor, how: str) -> Tensor:
-        """Brings the scale to where x's largest magnitude takes it: up to what that needs ("max"), a step towards it
-        ("average"), or nowhere if there is a scale (anything else). Returns whether that magnitude is finite, as a bool
-        tensor. NaN and Inf leave the scale as it is."""
+        """Updates the scale from the largest magnitude of x, and returns whether that is finite, as a bool tensor.
+
+        "max" raises the scale to what the magnitude needs; "average" moves it a step towards that; anything else
+        changes it only if it is not set. NaN and Inf do not change it.
+        """
         self._check_unsharded()
         scale = self.input_scale
         assert scale is not None
@@ -130,23 +137,23 @@ class StaticScale(nn.Module):
 
     @torch.no_grad()
     def _set_range(self, largest: Tensor) -> None:
-        """Sets the scale with which the range ends at `largest`."""
+        """Sets the scale for which the range ends at `largest`."""
         assert self.input_scale is not None
         scale = largest.to(self.input_scale) / qmax(self.settings_.input_bits)
         self.input_scale.copy_(scale.clamp_min(ZERO_BELOW))
 
     def _observe(self, x: Tensor) -> Tensor:
-        """The scale for a training step's x, after it has learned from it."""
+        """Updates the scale from the input of a training step, and returns it."""
         if not self._shared and not is_compiling():
             _warn_of_other_processes()
         finite = self._follow(x, "" if self._learned else self.range_follows)
         assert self.input_scale is not None
-        # Without an error, which would wait for the device: the loss of a bad batch is NaN, and the scale survives it.
+        # No error here, as it would wait for the device: the loss of a bad batch is NaN, and the scale is unchanged.
         return torch.where(finite, positive(self.input_scale), float("nan"))
 
 
 def readable(scale: Tensor) -> bool:
-    """Whether the scale holds a number that can be looked at: not while a graph is traced, nor one of torch.func's."""
+    """Whether the value of the scale can be read: not while a graph is traced, and not for tensors of torch.func."""
     if is_compiling() or type(scale) not in (Tensor, nn.Parameter) or scale.is_meta:
         return False
     return not torch._C._functorch.is_functorch_wrapped_tensor(scale)

@@ -1,7 +1,7 @@
-"""A model out of what training puts around it: torch.compile, data parallelism, averages of weights.
+"""A model without the wrappers used in training: torch.compile, data parallelism, averages of weights.
 
-Such a wrapper holds a module and adds its name for it to every name below (`_orig_mod.encoder.weight`). Wrappers may
-stand around the whole model or around parts of it, and in one another.
+Such a wrapper holds a module, and its attribute name is part of every name below (`_orig_mod.encoder.weight`). Wrappers
+can be around the whole model or around parts of it, and nested.
 """
 
 import sys
@@ -17,9 +17,9 @@ __all__ = ["plain_modules", "plain_state", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside all wrappers around it; the model itself if there is none.
+    """The model inside all wrappers around it, or the model itself if there are none.
 
-    InputError: an FSDP wrapper, whose parameters are shards.
+    Raises InputError for an FSDP wrapper, whose parameters are shards.
     """
     while (child := _child(model)) is not None:
         model = getattr(model, child)
@@ -27,9 +27,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) as `named_modules(remove_duplicate=False)`, without wrappers and without their part of the names.
+    """(name, module) like `named_modules(remove_duplicate=False)`, without wrappers and without their part of the
+    names.
 
-    InputError: an FSDP wrapper.
+    Raises InputError for an FSDP wrapper.
     """
     for path, module in model.named_modules(remove_duplicate=False):
         if _child(module) is None:
@@ -37,15 +38,15 @@ def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def plain_state(model: nn.Module) -> dict[str, Any]:
-    """`state_dict(keep_vars=True)` under the names of `plain_modules`; what a wrapper itself holds is left out.
+    """`state_dict(keep_vars=True)` under the names of `plain_modules`, without the tensors of the wrappers themselves.
 
-    InputError: an FSDP wrapper, or a tensor of FSDP, of which this process holds a shard.
+    Raises InputError for an FSDP wrapper, or for a tensor of FSDP of which this process has only a shard.
     """
     names = {path: _plain(path, model) for path, _ in model.named_modules(remove_duplicate=False)}
     own = {path for path, module in model.named_modules(remove_duplicate=False) if _child(module) is not None}
     state = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        # A tensor stands in the module of the longest path that begins its name: a module may join keys of its own.
+        # A tensor belongs to the module with the longest path that is a prefix of its name: modules may add own keys.
         path = name
         while path not in names:
             path = path.rpartition(".")[0]
@@ -65,10 +66,10 @@ _GATHER = (
 
 
 def _child(module: nn.Module) -> str | None:
-    """The name under which a wrapper holds what it wraps; None for a module that is no wrapper."""
+    """The attribute name under which a wrapper holds its module; None if the module is not a wrapper."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
         return "module"
-    # Asked only where it has been imported, as it has where a module is of its class: importing it takes seconds.
+    # Checked only if it was imported, which it was if a module is of its class: importing it takes seconds.
     if (compiler := sys.modules.get("torch._dynamo.eval_frame")) and isinstance(module, compiler.OptimizedModule):
         return "_orig_mod"
     fsdp = sys.modules.get("torch.distributed.fsdp")
@@ -78,7 +79,7 @@ def _child(module: nn.Module) -> str | None:
 
 
 def _plain(path: str, model: nn.Module) -> str:
-    """The path without the names by which wrappers hold their modules."""
+    """The path without the names of the wrappers."""
     parts = []
     module = model
     for part in path.split(".") if path else ():

@@ -9,9 +9,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sparseq.nn import MaskedWeight, QuantSparseLinear, calibrate, named_layers, share_static_scales
 from sparseq.prune import MagnitudePruner
 
-from . import machine
-from .console import Phase
 from .data import SimilarLengths
+from .precision import arithmetic
+from .progress import Phase
 
 
 class QuantizationStart(TrainerCallback):
@@ -64,7 +64,7 @@ class QuantizationStart(TrainerCallback):
                 layer.reset_weight_scale()
         if any(layer.settings_.activation == "static" for layer in self.layers):
             training, place = self.model.training, next(self.model.parameters()).device
-            with machine.arithmetic(place):  # as it is evaluated
+            with arithmetic(place):  # as it is evaluated
                 calibrate(self.model.eval(), self.batches(), method=self.calibration)
             self.model.train(training)
 

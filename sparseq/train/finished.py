@@ -7,10 +7,10 @@ from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.tasks import Task
 
-from .console import Reporter
 from .fingerprint import Fingerprint, compare, of_data, of_model
 from .folder import RunFolder
 from .prepare import load_student, load_teacher, read_data, wordnet_fingerprint
+from .progress import Reporter
 from .recipe import Recipe
 from .result import RunResult
 from .scoring import saved_tokenizer

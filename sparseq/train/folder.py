@@ -43,7 +43,7 @@ class Marker:
     step, max_steps: optimizer steps done, and the run's number of them.
     seconds: wall time of the run so far, over all its processes' lives.
     world_size: processes that trained. threads: of each of them, see `torch.get_num_threads`.
-    conditions: see `machine.conditions`; empty in what older versions wrote.
+    conditions: see `conditions.current`; empty in what older versions wrote.
     """
 
     step: int

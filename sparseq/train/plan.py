@@ -19,12 +19,12 @@ from sparseq.tasks import score
 from sparseq.terminal import counted
 from sparseq_kernels.patterns import Pattern
 
-from . import advice, machine
-from .console import Reporter
+from . import advice, distributed, hardware
 from .data import describe_cut
+from .distributed import start_processes
 from .folder import RunFolder
 from .prepare import Prepared, prepare, pruner
-from .processes import start_processes
+from .progress import Reporter, quiet_libraries
 from .recipe import Recipe
 from .rows import Rows, tokenised_rows
 from .teacher import teacher_metrics
@@ -85,14 +85,14 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
     start_processes()
-    reporter = reporter or Reporter(silent=machine.rank() > 0)
-    machine.quiet_libraries()
+    reporter = reporter or Reporter(silent=distributed.rank() > 0)
+    quiet_libraries()
     folder = RunFolder(recipe.out)
-    finished = machine.in_first(lambda: folder.check(recipe))
+    finished = distributed.in_first(lambda: folder.check(recipe))
     if not finished:
-        machine.in_first(lambda: check_new_folder(folder.path, "--out"))
+        distributed.in_first(lambda: check_new_folder(folder.path, "--out"))
     with reporter.phase("loading models and data"):
-        _, prepared = machine.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
+        _, prepared = distributed.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
     made, _ = plan(recipe, prepared, reporter, keep=False)
     if finished:
         reporter.say(f"{folder.path}: finished before; without --dry-run it would not be run again")
@@ -196,7 +196,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
             [f"{counted(len(made.quantized), 'layer')} to {recipe.bits} bits{start}: linear layers and embeddings"]
             + ([f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []),
         )
-    place = machine.device().type.upper()
+    place = hardware.device().type.upper()
     if place == "CPU":
         place += f" ({counted(torch.get_num_threads(), 'thread')})"
     passes = f"{counted(recipe.epochs, 'epoch')} of {made.rows['train']:,} rows"

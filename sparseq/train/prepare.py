@@ -16,8 +16,8 @@ from sparseq.prune import MagnitudePruner, SparsitySchedule, dividing
 from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
 from sparseq_kernels.patterns import Pattern
 
-from . import machine
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
+from .precision import pick_precision
 from .recipe import Recipe
 from .trial import check_packs, check_reads, check_rebuilds
 
@@ -59,7 +59,7 @@ def prepare(recipe: Recipe) -> Prepared:
     """Loads data and models and converts the student. Raises InputError for all that cannot run; writes nothing."""
     if recipe.task is not None and recipe.task.lower() != CUSTOM:
         get_task(recipe.task)
-    precision = machine.pick_precision(recipe.precision)
+    precision = pick_precision(recipe.precision)
     fingerprint = wordnet_fingerprint(recipe)
     data = read_data(recipe)
     task = data.task

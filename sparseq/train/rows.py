@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from datasets import Dataset
 
 from .collate import with_teachers_inputs
-from .console import Reporter
 from .data import count_cut, tokenise
 from .prepare import Prepared
+from .progress import Reporter
 from .recipe import Recipe
 from .teacher import teacher_logits
 from .trainer import ALPHA

@@ -22,14 +22,14 @@ from sparseq.prune import layer_sparsities, total_sparsity
 from sparseq.size import size_report
 from sparseq.tasks import score
 
-from . import advice, interrupt, machine
-from .console import Reporter
+from . import advice, distributed, hardware, interrupt
+from .distributed import start_processes
 from .fingerprint import of_copies
 from .finished import finished_before
 from .folder import RunFolder
 from .plan import plan
 from .prepare import Prepared, prepare
-from .processes import start_processes
+from .progress import Reporter, quiet_libraries
 from .recipe import Recipe
 from .result import RunResult
 from .rows import Rows, training_rows
@@ -60,28 +60,28 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
     start_processes()
-    reporter = reporter or Reporter(silent=machine.rank() > 0)
-    machine.quiet_libraries()
+    reporter = reporter or Reporter(silent=distributed.rank() > 0)
+    quiet_libraries()
     folder = RunFolder(recipe.out)
-    if machine.in_first(lambda: folder.check(recipe)):
-        return machine.in_first(lambda: finished_before(recipe, folder, reporter))
+    if distributed.in_first(lambda: folder.check(recipe)):
+        return distributed.in_first(lambda: finished_before(recipe, folder, reporter))
     with ExitStack() as held, memory_kept(LESS_MEMORY):
-        machine.in_first(lambda: held.enter_context(folder.locked(reporter.say)))
-        if machine.in_first(lambda: folder.check(recipe)):  # by a run that ended just before this one had the lock
-            return machine.in_first(lambda: finished_before(recipe, folder, reporter))
+        distributed.in_first(lambda: held.enter_context(folder.locked(reporter.say)))
+        if distributed.in_first(lambda: folder.check(recipe)):  # by a run that ended just before this one had the lock
+            return distributed.in_first(lambda: finished_before(recipe, folder, reporter))
         with reporter.phase("loading models and data"):
-            arguments, prepared = machine.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
+            arguments, prepared = distributed.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
         _, tokenised = plan(recipe, prepared, reporter)
         if recipe.augment_copies:
             prepared.fingerprint |= of_copies(tokenised.texts)
-        for damage in machine.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
+        for damage in distributed.in_first(lambda: folder.begin(recipe, prepared.fingerprint)):
             reporter.say(damage)
         try:
             rows = training_rows(recipe, prepared, tokenised, reporter)
             trainer = train(recipe, prepared, folder, arguments, rows, began, reporter)
-            machine.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
+            distributed.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
         except InputError:
-            if machine.rank() == 0:
+            if distributed.rank() == 0:
                 folder.abandon()
             raise
     return RunResult.from_folder(folder.path)
@@ -110,7 +110,7 @@ def _finish(
         sizes = size_report(model)
         phase.update(note=f"{sizes.stored_bytes / 1e6:.2f} MB")
     metrics = evaluate_model(
-        model.to(machine.device()), task, rows.splits, tokenizer, name="evaluating the saved model", **options
+        model.to(hardware.device()), task, rows.splits, tokenizer, name="evaluating the saved model", **options
     )
     result = RunResult(
         task=task.name,
@@ -134,7 +134,7 @@ def _finish(
         task_definition=task.as_dict(),
         teacher_score=prepared.teacher_score,
         threads=torch.get_num_threads(),
-        processor=machine.processor(),
+        processor=hardware.processor(),
         fingerprint=prepared.fingerprint,
         lr=trainer.args.learning_rate,
         layers_past_95=nearly_removed,

@@ -18,11 +18,12 @@ from sparseq.models import load_tokenizer
 from sparseq.nn import find_nonfinite
 from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
 
-from . import machine
+from . import hardware
 from .collate import input_columns
-from .console import Phase, Reporter
 from .data import by_length, count_cut, describe_cut, tokenise
 from .folder import RECIPE, RunFolder
+from .precision import EVALUATION_PRECISION, arithmetic
+from .progress import Phase, Reporter, quiet_libraries
 from .recipe import Recipe
 
 
@@ -32,7 +33,7 @@ def predict_logits(
     tokenizer: Any,
     *,
     batch_size: int,
-    precision: str = machine.EVALUATION_PRECISION,
+    precision: str = EVALUATION_PRECISION,
     phase: Phase | None = None,
 ) -> Tensor:
     """Logits [rows, labels] of tokenised rows in fp32 on the CPU, in the rows' order; the model is left in eval mode.
@@ -45,7 +46,7 @@ def predict_logits(
     collate = DataCollatorWithPadding(tokenizer)
     inputs = rows.select_columns(input_columns(rows, model))
     parts, order = [], []
-    with torch.inference_mode(), machine.arithmetic(place, precision):
+    with torch.inference_mode(), arithmetic(place, precision):
         for numbers in by_length(rows, batch_size):
             fields = inputs[numbers]
             batch = collate([dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)])
@@ -94,7 +95,7 @@ def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> s
     inputs = {key: rows[number][key] for key in input_columns(rows, model)}
     place = next(t.device for t in [*model.parameters(), *model.buffers()])
     batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
-    with machine.arithmetic(place):
+    with arithmetic(place):
         return find_nonfinite(model, batch) or "unknown"
 
 
@@ -178,9 +179,9 @@ def finished(folder: str | Path) -> tuple[Task, Recipe]:
 def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:
     """(model in eval mode where this machine runs models, tokenizer) of a finished run's folder. InputError: either is
     not what the run has saved."""
-    machine.quiet_libraries()
+    quiet_libraries()
     model = checkpoint.load(folder)
-    return model.to(machine.device()), saved_tokenizer(folder)
+    return model.to(hardware.device()), saved_tokenizer(folder)
 
 
 def saved_tokenizer(folder: str | Path) -> Any:

@@ -11,10 +11,11 @@ from sparseq.nn import named_layers
 from sparseq.tasks import compute_metrics, merge_splits
 from sparseq_kernels.cache import cache_dir
 
-from . import machine
-from .console import Reporter
+from . import conditions, distributed, hardware
 from .data import tokenise
+from .precision import EVALUATION_PRECISION
 from .prepare import Prepared
+from .progress import Reporter
 from .recipe import Recipe
 from .scoring import predict_logits
 
@@ -25,7 +26,7 @@ def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, k
     for split, rows in prepared.data.validations.items():
         logits = _logits(
             recipe, prepared, rows, reporter,
-            name="evaluating the teacher", precision=machine.EVALUATION_PRECISION, keep=keep,
+            name="evaluating the teacher", precision=EVALUATION_PRECISION, keep=keep,
         )  # fmt: skip
         found[split] = compute_metrics(prepared.task, logits.numpy(), rows.with_format("numpy")["label"][:])
     return merge_splits(prepared.task, found)
@@ -58,14 +59,14 @@ def _logits(
         str(recipe.max_length),
         # rows are padded together
         str(recipe.eval_batch_size),
-        json.dumps(machine.conditions(precision, ops=any(True for _ in named_layers(teacher)))),
+        json.dumps(conditions.current(precision, ops=any(True for _ in named_layers(teacher)))),
     )
     cache = TeacherLogits(cache_dir() / "logits", key)
 
     def compute() -> Tensor:
         tokens = tokenise(rows, tokenizer, recipe.max_length, teacher)
         return predict_logits(
-            teacher.to(machine.device()), tokens, tokenizer,
+            teacher.to(hardware.device()), tokens, tokenizer,
             batch_size=recipe.eval_batch_size, precision=precision, phase=phase,
         )  # fmt: skip
 
@@ -77,7 +78,7 @@ def _logits(
         return logits
 
     with reporter.phase(name, len(rows)) as phase:
-        logits = machine.in_first(known_or_computed)
+        logits = distributed.in_first(known_or_computed)
         kept = f"kept in {cache.folder}" if cache.path.exists() else "not kept"
         phase.update(len(rows), kept)
     return logits

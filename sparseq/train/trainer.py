@@ -20,13 +20,14 @@ from sparseq.distill import distillation_loss, hidden_state_loss, label_loss
 from sparseq.errors import InputError, MachineError
 from sparseq.failures import is_out_of_memory, writing
 from sparseq.nn import find_nonfinite, parameter_groups
-from sparseq.nn.check import checked_tensors, is_finite
+from sparseq.nn.finite import checked_tensors, is_finite
 from sparseq.reading import brief
 
-from . import machine
+from . import distributed, hardware
 from .collate import TEACHERS, teachers_inputs
 from .data import SimilarLengths
 from .folder import Marker, RunFolder
+from .precision import arithmetic
 from .recipe import Recipe
 
 # Column of the weight of the teacher's loss, where rows have one each.
@@ -87,7 +88,7 @@ class CompressTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The losses' sum on one batch. Raises InputError, naming the layer, when it is not finite."""
-        with machine.arithmetic(self.args.device, self.precision):
+        with arithmetic(self.args.device, self.precision):
             loss, outputs = self._loss(model, inputs)
         return (loss, outputs) if return_outputs else loss
 
@@ -161,7 +162,9 @@ class CompressTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
         # the rows of all processes' batches at one step are neighbours here, and so of similar length
-        self.sampler = SimilarLengths(self.lengths, self.args.train_batch_size * machine.world_size(), self.args.seed)
+        self.sampler = SimilarLengths(
+            self.lengths, self.args.train_batch_size * distributed.world_size(), self.args.seed
+        )
         return self.sampler
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -198,11 +201,11 @@ class CompressTrainer(Trainer):
                 if self.args.should_save:
                     self.folder.make_room(checkpoint)
                 super()._save_checkpoint(model, trial)
-            machine.barrier()  # every process has written its random state
+            distributed.barrier()  # every process has written its random state
             if self.args.should_save:
                 threads = torch.get_num_threads()
                 marker = Marker(
-                    step, self.state.max_steps, self.seconds, machine.world_size(), threads, self.conditions
+                    step, self.state.max_steps, self.seconds, distributed.world_size(), threads, self.conditions
                 )
                 self.folder.complete(checkpoint, marker)
         except MachineError:
@@ -240,7 +243,7 @@ def _readable(checkpoint: str | None) -> Iterator[None]:
 
 def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
     """The recipe as transformers' TrainingArguments. Raises InputError for a batch that the processes cannot share."""
-    processes = machine.world_size()
+    processes = distributed.world_size()
     if recipe.batch_size % processes:
         raise InputError(
             f"--batch-size {recipe.batch_size} cannot be shared evenly by {processes} processes: "
@@ -254,7 +257,7 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         per_device_train_batch_size=recipe.batch_size // processes,
         warmup_steps=recipe.lr_warmup,
         weight_decay=recipe.weight_decay,
-        use_cpu=machine.device().type == "cpu",
+        use_cpu=hardware.device().type == "cpu",
         save_strategy="steps",
         save_steps=recipe.save_steps,
         logging_strategy="no",

@@ -15,13 +15,13 @@ from transformers import DataCollatorWithPadding
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 
-from . import advice, machine
+from . import advice, conditions, distributed
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
 from .collate import Collate, input_columns
-from .console import Reporter
 from .data import SimilarLengths, lengths
 from .folder import Marker, RunFolder
 from .prepare import Prepared, kd_loss, pruner
+from .progress import Reporter
 from .recipe import Recipe
 from .trainer import CompressTrainer, Losses
 
@@ -48,11 +48,11 @@ def train(
     else:
         prepared.teacher = None  # its logits are all that is left of it
         gc.collect()
-    conditions = machine.conditions(prepared.precision, ops=recipe.uses("qat") or recipe.uses("mp"))
-    last = machine.in_first(lambda: _last_checkpoint(folder))
+    here = conditions.current(prepared.precision, ops=recipe.uses("qat") or recipe.uses("mp"))
+    last = distributed.in_first(lambda: _last_checkpoint(folder))
     if last is not None:
         reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
-        if changed := last[1].changed(conditions):
+        if changed := last[1].changed(here):
             reporter.say(
                 f"begun under other conditions ({'; '.join(changed)}): sums are rounded otherwise, and the result can "
                 "differ from that of an unbroken run"
@@ -71,7 +71,7 @@ def train(
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
         losses=losses, precision=prepared.precision, lengths=lengths(rows), folder=folder, seconds_before=before,
-        conditions=conditions,
+        conditions=here,
     )  # fmt: skip
     trainer.add_callback(RowOrder(lambda: trainer.sampler))
     if pruning is not None:
@@ -96,10 +96,10 @@ def train(
 def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
     """What the run goes on from, if anything. InputError: as many processes as began it are wanted."""
     last = folder.last_checkpoint()
-    if last is not None and last[1].world_size != machine.world_size():
+    if last is not None and last[1].world_size != distributed.world_size():
         raise InputError(
             f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot go on with "
-            f"{machine.world_size()}: start as many"
+            f"{distributed.world_size()}: start as many"
         )
     return last
 

@@ -18,8 +18,8 @@ from sparseq.nn.selection import dividing, select_masks
 from sparseq.reading import brief
 from sparseq_kernels.patterns import Pattern
 
-from . import machine
 from .data import tokenise
+from .precision import arithmetic
 from .recipe import Recipe
 
 Row = dict[str, Tensor]
@@ -129,7 +129,7 @@ def _longest(model: nn.Module, row: Row, limit: int) -> int:
 def _logits(model: nn.Module, row: Row) -> Tensor | None:
     """fp32; None where the forward fails, for whatever reason the model has."""
     try:
-        with torch.no_grad(), machine.arithmetic(row["input_ids"].device):
+        with torch.no_grad(), arithmetic(row["input_ids"].device):
             logits: Tensor = model.eval()(**row).logits
     except Exception as error:
         if is_out_of_memory(error):

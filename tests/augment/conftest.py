@@ -26,5 +26,5 @@ def real() -> WordNet:
     except InputError as error:
         pytest.skip(str(error))
     if found is None:
-        pytest.skip("no WordNet on this machine; sparseq.assets.wordnet_dir() fetches it")
+        pytest.skip("no WordNet on this machine; sparseq.augment.wordnet_dir() fetches it")
     return WordNet(found)

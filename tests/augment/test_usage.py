@@ -46,8 +46,8 @@ def test_a_corpus_numbers_its_words_and_keeps_texts_apart() -> None:
 def test_a_sample_of_pairs_holds_both_texts_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for i in range(200) for text in (f"first{i} aaaa", f"second{i} bbb")]
     for share in (2, 3, 4, 5):  # of the characters a half, a third, ...
-        monkeypatch.setattr("sparseq.augment.usage._MOST_CHARACTERS", sum(map(len, texts)) // share)
-        names = WordUsage(texts, texts_per_row=2)._corpus.names
+        monkeypatch.setattr("sparseq.augment.usage.MOST_CHARACTERS", sum(map(len, texts)) // share)
+        names = WordUsage(texts, texts_per_row=2).corpus.names
         rows = {
             kind: {name.removeprefix(kind) for name in names if name.startswith(kind)} for kind in ("first", "second")
         }
@@ -57,7 +57,7 @@ def test_a_sample_of_pairs_holds_both_texts_of_a_row(monkeypatch: pytest.MonkeyP
 def test_a_sample_misses_nothing_that_comes_at_intervals(small: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = zip(alike("gorgeous") * 3, alike("beautiful") * 3, strict=True)
     texts = [*(text for pair in turns for text in pair), *FILLER, *FILLER]
-    monkeypatch.setattr("sparseq.augment.usage._MOST_CHARACTERS", sum(map(len, texts)) * 2 // 3)
+    monkeypatch.setattr("sparseq.augment.usage.MOST_CHARACTERS", sum(map(len, texts)) * 2 // 3)
     assert found(small, "this gorgeous one", texts) == {"gorgeous": {"beautiful"}}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sparseq.train import Recipe, compress, trainer
-from sparseq.train.console import Reporter
+from sparseq.train.progress import Reporter
 
 
 class Killed(BaseException):

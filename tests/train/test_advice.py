@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from sparseq.errors import InputError
 from sparseq.tasks import Data, get_task
-from sparseq.train import Recipe, advice, report
+from sparseq.train import Recipe, advice, summary
 from sparseq.train.settings import flag
 
 
@@ -81,13 +81,13 @@ def test_a_teacher_is_compressed_on_the_rows_that_it_was_trained_on() -> None:
         "text_columns": ("a", "b"), "label_column": "y", "label_kind": "classes", "train_file": "t.csv",
         "validation_file": "v.csv",
     }  # fmt: skip
-    assert set(given) == set(report.DATA_SETTINGS)
+    assert set(given) == set(summary.DATA_SETTINGS)
     result: Any = SimpleNamespace(out="runs/teacher", methods=(), task_definition={"columns": ["a"]})
-    ((_, command),) = [found for found in report.next_commands(result, Recipe(**given)) if "compress" in found[1]]
+    ((_, command),) = [found for found in summary.next_commands(result, Recipe(**given)) if "compress" in found[1]]
     words = shlex.split(command)
     assert words[:6] == ["sparseq", "compress", "--model", "runs/teacher", "--teacher", "runs/teacher"]
     shown = dict(zip(words[6::2], words[7::2], strict=True))
     wanted = {flag(name): ",".join(v) if isinstance(v, tuple) else str(v) for name, v in given.items()}
     assert shown == {**wanted, "--out": "runs/teacher-student"}
-    ((_, command),) = [found for found in report.next_commands(result, Recipe(task="sst2")) if "compress" in found[1]]
+    ((_, command),) = [found for found in summary.next_commands(result, Recipe(task="sst2")) if "compress" in found[1]]
     assert command.endswith("--task sst2 --out runs/teacher-student")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from broken_runs import Listening, break_off
 
-from sparseq.train import Recipe, compress, machine
+from sparseq.train import Recipe, compress, conditions, hardware
 from sparseq.train.folder import Marker, RunFolder
 from sparseq.train.prepare import prepare
 from sparseq.train.teacher import teacher_logits
@@ -21,8 +21,8 @@ OTHERS = {
 
 
 def test_every_condition_is_known() -> None:
-    assert machine.conditions("fp32", ops=True).keys() == OTHERS.keys()
-    assert machine.conditions("fp32", ops=False).keys() == OTHERS.keys() - {"backend"}
+    assert conditions.current("fp32", ops=True).keys() == OTHERS.keys()
+    assert conditions.current("fp32", ops=False).keys() == OTHERS.keys() - {"backend"}
 
 
 def marker(conditions: dict[str, str]) -> Marker:
@@ -31,30 +31,30 @@ def marker(conditions: dict[str, str]) -> Marker:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_change_of_any_is_found(name: str) -> None:
-    here = machine.conditions("fp32", ops=True)
+    here = conditions.current("fp32", ops=True)
     assert marker(here).changed(here) == []
     there = {**here, name: OTHERS[name]}
     assert marker(there).changed(here) == [f"{name}: {OTHERS[name]} before, {here[name]} now"]
 
 
 def test_what_older_versions_wrote_says_threads_alone() -> None:
-    here = machine.conditions("fp32", ops=True)
+    here = conditions.current("fp32", ops=True)
     old = Marker(3, 9, 1.0, 1, threads=64)
     assert old.changed(here) == [f"threads: 64 before, {torch.get_num_threads()} now"]
 
 
 def test_it_is_said_on_going_on(make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe(methods="qat", epochs=1, save_steps=4, precision="fp32")
-    known = machine.conditions
+    known = conditions.current
     with monkeypatch.context() as patch:
-        patch.setattr(machine, "conditions", lambda *args, **options: {**known(*args, **options), "processor": "other"})
+        patch.setattr(conditions, "current", lambda *args, **options: {**known(*args, **options), "processor": "other"})
         break_off(recipe, after=6)
     last = RunFolder(str(recipe.out)).last_checkpoint()
     assert last is not None and last[1].conditions["backend"] and last[1].conditions["precision"] == "fp32"
     listening = Listening()
     compress(recipe, reporter=listening)
     [told] = [line for line in listening.said if "under other conditions" in line]
-    assert f"(processor: other before, {machine.processor()} now): sums are rounded otherwise" in told
+    assert f"(processor: other before, {hardware.processor()} now): sums are rounded otherwise" in told
 
 
 @pytest.mark.parametrize("name", ["threads", "processor", "torch", "transformers", "precision"])
@@ -70,8 +70,8 @@ def test_logits_of_other_conditions_are_not_taken(
     kept = set((tmp_path / "cache" / "logits").iterdir())
     teacher_logits(recipe, prepared, rows, listening)
     assert set((tmp_path / "cache" / "logits").iterdir()) == kept
-    known = machine.conditions
-    monkeypatch.setattr(machine, "conditions", lambda *args, **options: {**known(*args, **options), name: OTHERS[name]})
+    known = conditions.current
+    monkeypatch.setattr(conditions, "current", lambda *args, **options: {**known(*args, **options), name: OTHERS[name]})
     teacher_logits(recipe, prepared, rows, listening)
     assert len(set((tmp_path / "cache" / "logits").iterdir())) == len(kept) + 1
 
@@ -80,7 +80,7 @@ def test_metrics_say_what_the_run_was(make_recipe: Callable[..., Recipe]) -> Non
     result = compress(make_recipe(epochs=1, max_length=6, precision="fp32", methods="qat,mp"))
     written: dict[str, Any] = json.loads((Path(result.out) / "metrics.json").read_text())
     assert (written["precision"], written["scope"], written["augmentation"]) == ("fp32", "lamp", {})
-    assert written["backend"] == machine.conditions("fp32", ops=True)["backend"]
+    assert written["backend"] == conditions.current("fp32", ops=True)["backend"]
     assert written["texts_cut"] > 0
     plain = compress(make_recipe(epochs=1, methods="none", out=str(Path(result.out).parent / "plain")))
     assert (plain.backend, plain.scope, plain.texts_cut) == (None, None, 0)

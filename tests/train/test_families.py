@@ -14,7 +14,7 @@ from sparseq.cli import main
 from sparseq.errors import InputError
 from sparseq.models import keep_layers
 from sparseq.train import Recipe, RunResult, compress, evaluate, predict
-from sparseq.train.console import Reporter
+from sparseq.train.progress import Reporter
 from sparseq.train.trial import check_reads, check_rebuilds
 from tests.conftest import sentences, write_rows
 from tests.families import FAMILIES, LENGTH, make_family

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer, models
 
 from sparseq.checkpoint import read_metadata
 from sparseq.cli import main
-from sparseq.distill import TeacherLogits
+from sparseq.distill import cache
 from sparseq.errors import InputError, MachineError
 from sparseq.failures import is_out_of_memory, memory_kept, writing
-from sparseq.train import Recipe, RunResult, compress, durable, folder, processes, run, trainer
+from sparseq.train import Recipe, RunResult, compress, distributed, durable, folder, run, trainer
 from sparseq.train.folder import RunFolder
 
 
@@ -218,13 +218,12 @@ def test_a_cache_that_cannot_be_written(
     said = capsys.readouterr().err
     assert f"the teacher's logits are not kept for another run: cannot write {tmp_path / 'file'}" in said
     monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path / "cache"))
-    store = TeacherLogits._store
 
-    def full(self: TeacherLogits, logits: torch.Tensor) -> None:
+    def full(*args: Any) -> None:
         with disk_of(100):
-            store(self, logits)
+            save_file(*args)
 
-    monkeypatch.setattr(TeacherLogits, "_store", full)
+    monkeypatch.setattr(cache, "save_file", full)
     other = recipe.replace(out=str(tmp_path / "other"))
     assert main(command(other)) == 0
     assert "are not kept for another run: cannot write" in capsys.readouterr().err
@@ -288,13 +287,13 @@ def test_an_address_that_one_process_alone_cannot_find(monkeypatch: pytest.Monke
     for name, value in {**WHOLE, "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere.invalid"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=r"process 0 of 1 cannot find nowhere\.invalid:29511 \(MASTER_ADDR\)"):
-        processes.start_processes()
+        distributed.start_processes()
 
 
 def test_processes_that_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**WHOLE, "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes, "MEETING", processes.MEETING / 600)  # one second
+    monkeypatch.setattr(distributed, "MEETING", distributed.MEETING / 600)  # one second
     with pytest.raises(InputError, match=r"process 0 of 2 cannot meet the others at 127\.0\.0\.1:0"):
-        processes.start_processes()
+        distributed.start_processes()
     assert not torch.distributed.is_initialized()

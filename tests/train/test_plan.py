@@ -11,9 +11,9 @@ from torch import nn
 from sparseq import checkpoint
 from sparseq.nn import convert, named_layers
 from sparseq.train import Recipe, RunResult, compress
-from sparseq.train.console import Reporter
 from sparseq.train.folder import METRICS
 from sparseq.train.plan import EMBEDDINGS, DryRun, _pruning, dry_run
+from sparseq.train.progress import Reporter
 from tests.conftest import write_rows
 
 QUIET = Reporter(silent=True)

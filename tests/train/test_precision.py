@@ -202,5 +202,5 @@ def test_autocast_is_switched_in_one_place() -> None:
                 found.add((path.name, node.attr))
             if isinstance(node, ast.keyword) and node.arg in ("bf16", "fp16", "tf32", "mixed_precision"):
                 found.add((path.name, node.arg))
-    assert found == {("machine.py", "autocast")}
+    assert found == {("precision.py", "autocast")}
     assert "ACCELERATE_MIXED_PRECISION" not in os.environ

@@ -136,7 +136,7 @@ def test_settings_run(changes: dict[str, Any], make_recipe: Callable[..., Recipe
 def test_what_pruning_did_to_each_layer_and_the_rate_are_recorded(
     make_recipe: Callable[..., Recipe], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sparseq.train.report import show_result
+    from sparseq.train.summary import show_result
 
     recipe = make_recipe(methods="mp", epochs=1, lr="auto", scope="layer", pattern="unstructured", sparsity=0.96)
     result = compress(recipe)

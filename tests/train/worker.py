@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sparseq.distill import digest_model
-from sparseq.train import Recipe, compress, machine, trainer, training
+from sparseq.train import Recipe, compress, distributed, trainer, training
 
 
 def main(recipe: str, out: str, digests: str, die_at: str) -> None:
@@ -25,7 +25,7 @@ def main(recipe: str, out: str, digests: str, die_at: str) -> None:
 
     def digesting_check(model: nn.Module) -> None:
         check(model)
-        (Path(digests) / str(machine.rank())).write_text(digest_model(model))
+        (Path(digests) / str(distributed.rank())).write_text(digest_model(model))
 
     trainer.CompressTrainer.training_step = dying_step  # type: ignore[method-assign]
     training.check_finite = digesting_check

@@ -1,0 +1,92 @@
+"""What a run came to, or would come to, as it is shown, and what to do next."""
+
+import shlex
+
+from rich.table import Table
+
+from . import advice
+from .plan import DryRun
+from .progress import SafeConsole
+from .recipe import Recipe
+from .result import RunResult
+from .settings import flag
+
+# What makes a run read the same rows in the same way.
+DATA_SETTINGS = (
+    "task", "data_dir", "train_file", "validation_file", "text_columns", "label_column", "label_kind",
+    "max_train_rows", "max_validation_rows", "max_length",
+)  # fmt: skip
+
+
+def result_table(result: RunResult) -> Table:
+    """One row a number: the score of the saved model and before packing, its metrics, sizes, and what was asked for."""
+    methods = " + ".join(result.methods) or "plain fine-tuning"
+    table = Table(title=f"{result.task}: {methods}, seed {result.seed}", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("score of the saved model", f"{result.score:.4f}")
+    table.add_row("score before packing", f"{result.score_before_packing:.4f}")
+    if result.teacher_score is not None:
+        table.add_row("score of the teacher", f"{result.teacher_score:.4f}")
+    for name, value in result.metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    if result.sparsity is not None:
+        table.add_row(
+            f"sparsity reached, {result.pattern} (asked: {result.sparsity:g})", f"{result.sparsity_reached:.4f}"
+        )
+    if result.bits is not None:
+        table.add_row("bits a weight", str(result.bits))
+    table.add_row("parameters", f"{result.parameters:,}")
+    table.add_row("kept by the masks", f"{result.nonzero:,}")
+    table.add_row("paper size", f"{result.paper_bytes / 1e6:.2f} MB")
+    table.add_row("stored size", f"{result.stored_bytes / 1e6:.2f} MB")
+    table.add_row("training rows, steps", f"{result.rows['train']:,}, {result.steps:,}")
+    table.add_row("wall time", f"{result.seconds:.1f} s")
+    return table
+
+
+def show_result(result: RunResult, recipe: Recipe | None = None) -> None:
+    """Prints the result to stdout, and with the run's `recipe` the commands that would come next."""
+    console = SafeConsole()
+    console.print(result_table(result))
+    for line in advice.at_end(result.layers_past_95):
+        console.print(line)
+    if recipe is not None:
+        console.print("next:")
+        for what, command in next_commands(result, recipe):
+            console.print(f"  {what}\n    {command}")
+
+
+def show_dry_run(found: DryRun) -> None:
+    """Prints the sizes that a run would come to, to stdout; its plan was told before."""
+    console = SafeConsole()
+    table = Table(title="nothing was trained or written; the model would have", show_header=False, title_justify="left")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("parameters", f"{found.parameters:,}")
+    table.add_row("kept by the masks", f"{found.nonzero:,}")
+    table.add_row("paper size", f"{found.paper_bytes / 1e6:.2f} MB")
+    table.add_row("stored size", f"{found.stored_bytes / 1e6:.2f} MB")
+    table.add_row("training steps", f"{found.plan.steps:,}")
+    console.print(table)
+
+
+def next_commands(result: RunResult, recipe: Recipe) -> list[tuple[str, str]]:
+    """(what for, command) of what a user would do next with the folder, ready for a shell."""
+    out = shlex.quote(result.out)
+    pair = ' --text-pair "..."' if len(result.task_definition["columns"]) == 2 else ""
+    commands = [
+        ("label a text", f'sparseq predict {out} "..."{pair}'),
+        ("score it again, or on other data", f"sparseq evaluate {out}"),
+        ("see what each layer weighs", f"sparseq size {out}"),
+    ]
+    if not result.methods:
+        data = [
+            f"{flag(name)} {shlex.quote(','.join(value) if isinstance(value, tuple) else str(value))}"
+            for name in DATA_SETTINGS
+            if (value := getattr(recipe, name)) not in (None, (), getattr(Recipe(), name))
+        ]
+        student = shlex.quote(f"{result.out.rstrip('/')}-student")
+        command = f"sparseq compress --model {out} --teacher {out} {' '.join(data)} --out {student}"
+        commands.append(("compress it, with itself as the teacher (--layers N makes it shallower)", command))
+    return commands
