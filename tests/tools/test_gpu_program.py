@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import common, gpu, gpu_host, summary, tables
-from bench.gpu import BEYOND_AN_END, Run, Step, steps, unpack
+from bench import common, goals
 from bench.kernels.cases import ROWS
 from bench.kernels.conftest import Deadline
+from bench.render import render
 from bench.target import Target
 from sparseq import InputError
 from sparseq.timing import Comparison
+from tools import gpu, gpu_host
+from tools.gpu import BEYOND_AN_END, Run, Step, steps
+from tools.gpu_results import page, unpack
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MACHINE = {"gpu": "NVIDIA H100 80GB HBM3", "driver": "1.2", "cpu": "A CPU", "threads": 2, "cores": 2, "flags": []}
 VERSIONS = {"torch": "2.11.0", "triton": "3.6.0"}
 
@@ -149,7 +152,7 @@ def write(folder, op, rows):
 
 
 def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(summary, "FAKE", "fake")
+    monkeypatch.setattr(goals, "FAKE", "fake")
     limited = {"floor": {"datasheet": {"fraction": 0.5, "bound": "bytes", "seconds": 1e-6}}}
     floor = {"floor": {"datasheet": {"fraction": 0.6, "bound": "bytes", "seconds": 1e-6}}}
     small = row(8192, ours=100.0, size="tiny")
@@ -158,7 +161,7 @@ def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
         tmp_path, "int8_linear", [row(8192), row(8192, ours=1.25, layer="a", **limited), row(1, **floor), small, failed]
     )
     write(tmp_path, "qat_linear", [row(8192, peak_bytes={"sparseq": 30, "bf16 nn.Linear": 40, "fake": 0})])
-    lines = summary.goals(tmp_path).splitlines()
+    lines = goals.goals(tmp_path).splitlines()
     by_name = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[2:]}
     assert lines[0].count("| M =") == len(ROWS[True]) and "| limit, M = 8192 |" in lines[0]
     assert by_name["int8_linear of int8 x, times as fast as torch._int_mm"][1:3] == ["", "1.12 (1.12 to 1.12) met"]
@@ -166,10 +169,10 @@ def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
     assert by_name["int8_linear, fraction of the datasheet's floor"][-1] == "0.60 (0.60 to 0.60) missed"
     assert by_name["qat_linear, peak memory / bf16 nn.Linear's"][:3] == ["", "", "0.75 (0.75 to 0.75)"]
     assert by_name["qat_linear, times as fast as torch's fake-quant"][1:] == [""] * 6
-    page = summary.page([("tests", "done", "3")], {"machine": "x"}, tmp_path)
-    assert "| tests | done | 3 |" in page and "## int8_linear" in page and "- machine: x" in page
+    text = page([("tests", "done", "3")], {"machine": "x"}, tmp_path)
+    assert "| tests | done | 3 |" in text and "## int8_linear" in text and "- machine: x" in text
     write(tmp_path, "int8_linear", [small])
-    assert "0.02" in summary.goals(tmp_path)
+    assert "0.02" in goals.goals(tmp_path)
 
 
 def test_a_gpus_results_are_rendered(tmp_path):
@@ -179,13 +182,13 @@ def test_a_gpus_results_are_rendered(tmp_path):
         "failed": "WrongResultError",
     }
     write(tmp_path, "int8_linear", [row(8192, **floor, absent={"torchao": "it is not installed"}), failed])
-    text = tables.render("int8_linear", tmp_path)
+    text = render("int8_linear", tmp_path)
     assert "NVIDIA H100 80GB HBM3, driver 1.2; torch 2.11.0, triton 3.6.0; commit abc, 2026-01-01" in text
     assert "| large | 1024 -> 1024 | failed | 0.60 (bytes) |" in text and "| M = 1 | M = 8192 |" in text
     assert "time of sparseq, x as int8 / time of torch._int_mm" in text
     assert "Without torchao in 1 of 1: it is not installed" in text
     write(tmp_path, "int8_linear", [failed])
-    assert "| failed |" in tables.render("int8_linear", tmp_path)
+    assert "| failed |" in render("int8_linear", tmp_path)
 
 
 def test_results_are_unpacked_to_a_file_each(tmp_path, monkeypatch, capsys):
@@ -195,7 +198,7 @@ def test_results_are_unpacked_to_a_file_each(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
     assert gpu.main(["--unpack", str(tmp_path / "results.json")]) == 0
     assert json.loads((tmp_path / "results" / "int8_linear-nvidia-h100-80gb-hbm3.json").read_text()) == content
-    with pytest.raises(InputError, match=r"is not what python -m bench\.gpu writes"):
+    with pytest.raises(InputError, match=r"is not what python -m tools\.gpu writes"):
         unpack(tmp_path / "absent.json", tmp_path)
     with pytest.raises(SystemExit):
         gpu.main([])
@@ -261,7 +264,7 @@ def test_the_hosts_part_is_measured(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_all_of_it_runs_on_the_cpu(tmp_path):
-    command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", str(tmp_path), "--minutes", "15"]
+    command = [sys.executable, "-m", "tools.gpu", "--dry-run", "--out", str(tmp_path), "--minutes", "15"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     before = sorted(gpu.TUNED.iterdir())
     environment = os.environ | {"PYTHONPATH": paths}
