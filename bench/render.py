@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import read_results
+from bench.roofline import roof
 
 NO_RESULTS = "No results yet.\n"
 Row = Mapping[str, Any]
@@ -90,8 +91,9 @@ def render_kernel(rows: Sequence[Row]) -> str:
     ours = next(iter(timed[0]["seconds"]))
     step = timed[0]["case"]["step"].partition(",")[0]
     parts = [f"ms, {step}\n\n" + pivot(lambda row: interval(row["seconds"][ours], 1e3))]
-    if any("datasheet" in row.get("floor", ()) for row in timed):
-        parts.append("fraction of the floor that the datasheet sets\n\n" + pivot(_fraction))
+    sources = {found["source"] for row in timed if (found := roof(row))}
+    if sources:
+        parts.append(f"fraction of the floor, by {' or '.join(sorted(sources))}\n\n" + pivot(_fraction))
     for pair in dict.fromkeys((ratio["of"], ratio["to"]) for row in timed for ratio in row["ratios"]):
         of = "time" if pair[0] == ours else f"time of {pair[0]}"
         parts.append(f"{of} / time of {pair[1]}\n\n" + pivot(to_peer(pair)))
@@ -105,8 +107,8 @@ def _absent(rows: Sequence[Row]) -> Iterable[str]:
 
 
 def _fraction(row: Row) -> str:
-    sheet = row.get("floor", {}).get("datasheet")
-    return f"{sheet['fraction']:.2f} ({sheet['bound']})" if sheet else ""
+    found = roof(row)
+    return f"{found['fraction']:.2f} ({found['bound']})" if found else ""
 
 
 def render(name: str, folder: Path | None = None) -> str:

@@ -167,7 +167,7 @@ def steps(run: Run) -> list[Step]:
     device = ("--device", run.device)
     return [
         Step("machine", 15, lambda _: (PYTHON, "-m", "tools.gpu", "--machine", files["machine"])),
-        Step("ceilings", 15, lambda _: (PYTHON, "-m", "bench.roofline", *device, "--out", files["ceilings"])),
+        Step("ceilings", 15, lambda _: (PYTHON, "-m", "bench.ceilings", *device, "--out", files["ceilings"])),
         Step("tests", 200, lambda _: _tests(run)),
         Step("memcheck", 45, lambda _: _memcheck(run), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
         Step("tune", 100, lambda seconds: _tune(run, seconds)),

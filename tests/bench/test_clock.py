@@ -1,4 +1,5 @@
 import inspect
+import time
 
 import pytest
 import torch
@@ -91,6 +92,16 @@ def test_a_cpu_is_timed_by_the_wall():
     assert seen == [0] and times.how == {"a": "wall"} and "how" not in times.as_dict([])
     clock.SECONDS_A_CASE = 1e-6
     assert len(clock.alternate({"a": [list]}).comparison.samples["a"]) == CpuClock.ROUNDS[0]
+
+
+def test_one_thread_is_timed_by_itself(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    clock = Target("cpu", False).clock()
+    asleep = clock.alternate({"sleeps": [lambda: time.sleep(0.02)]}, rounds=2)
+    assert clock.name == "time.thread_time" and asleep.how == {"sleeps": "thread"} and "how" not in asleep.as_dict([])
+    assert asleep.comparison.time("sleeps").median < 0.01
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert Target("cpu", False).clock().name == "time.perf_counter"
 
 
 def test_turns():

@@ -102,7 +102,8 @@ def test_the_steps_of_a_gpu(run, monkeypatch):
     assert "interpreter" not in str(found) and "cuda" in str(found)
     benched = set(re.findall(r"bench_(\w+)\.py", str(found)))
     existing = {path.stem.removeprefix("bench_") for path in (ROOT / "bench" / "kernels").glob("bench_*.py")}
-    assert existing == benched
+    # A packed layer is int8_linear there, and what its call costs the host has a step of its own.
+    assert existing - benched == {"packed_linear"} and benched <= existing
     environment = real.environment({"A": "b"})
     assert environment["A"] == "b" and "TRITON_INTERPRET" not in set(environment) - set(os.environ)
     assert not [name for name in environment if name.startswith("PYTEST_")]
