@@ -126,11 +126,14 @@ def render(name: str, folder: Path | None = None) -> str:
     """All results of that name, a machine after the other; for "goals" how a GPU's results compare with what was aimed
     at."""
     if name == "goals":
-        from bench.summary import goals
+        from bench.summary import goals, newest
 
-        return goals(folder or RESULTS)
+        last = newest(folder or RESULTS)
+        return f"{caption(last)}\n{goals(folder or RESULTS)}" if last else NO_RESULTS
     parts = []
-    for result in read_results(name, folder):
+    results = read_results(name, folder)
+    older = _older_gpus(results)
+    for result in (result for result in results if result not in older):
         rows = result["rows"]
         if "cells" in rows[0]:
             head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
@@ -138,7 +141,14 @@ def render(name: str, folder: Path | None = None) -> str:
         else:
             body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
         parts.append(f"{caption(result)}\n{body}")
+    parts += [f"Not shown here, kept in bench/results: {caption(result)}" for result in older]
     return "\n".join(parts) or NO_RESULTS
+
+
+def _older_gpus(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of GPUs, but for the last one that was taken: a page shows one GPU's numbers."""
+    of_gpus = [result for result in results if "gpu" in (result.get("machine") or {})]
+    return sorted(of_gpus, key=lambda result: str(result["date"]))[:-1]
 
 
 def filled(page: str, folder: Path | None = None) -> str:

@@ -102,6 +102,7 @@ def test_far_from_zero_and_not_finite(approximate):
     assert scale.isnan().tolist() == [False] * 3 + [True] * 2 and not q[3:].any() and q[1].tolist() == [127, 0, 0, 0]
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     x = randn(6, 5, 14)
     for view in (x[0].t(), x[:, :, :9], x[:, 2], x.permute(2, 0, 1)):

@@ -70,6 +70,7 @@ def test_a_scale_that_is_nan_or_infinite():
     check(draw(3, 20), torch.tensor([[1, -1], [0, 5], [0, 127]], dtype=torch.int8, device=DEVICE), scale)
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     weight, scale, indices = integers(40, 30), randn(80), draw(15, 6, 4)
     check(indices.t(), weight[:15], scale[:15])

@@ -34,7 +34,7 @@ def test_every_gradient_by_its_formula(bits: tuple[int, int], what: What, dtype:
         assert not found[1][~layer.mask].any()
 
 
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.memcheck)])
 @pytest.mark.parametrize("split", [1, 3])
 def test_regrow_gives_masked_weights_the_dense_gradient(learned: bool, split: int) -> None:
     layer = Layer(33, 11, 20, what=(True, learned, False))
@@ -78,6 +78,7 @@ def test_the_gradient_of_a_gradient_that_is_no_number() -> None:
     assert torch.equal(found[1][2].isnan(), layer.mask[2]) and not found[1][3:].isnan().any()
 
 
+@pytest.mark.memcheck
 def test_an_expanded_gradient() -> None:
     layer = Layer(18, 10, 12)
     layer.grad = torch.ones((), device=DEVICE).expand(18, 10)

@@ -100,6 +100,7 @@ def test_empty(M: int, N: int, K: int, what: What) -> None:
         assert all(same(value, wanted) for value, wanted in zip(found, layer.backward(), strict=True))
 
 
+@pytest.mark.memcheck
 def test_any_layout_in_memory() -> None:
     layer = Layer(18, 10, 12, what=(True, True, True))
     y, *_ = OPS.qat_linear(*layer.forward())

@@ -43,7 +43,7 @@ def check(
 
 
 @pytest.mark.parametrize("block", [(1, 1), (0, 0), (16, 16), (16, 32), (32, 16), (64, 64), (128, 128), (32, 128)])
-@pytest.mark.parametrize("M", [1, 5, 17, 33, 70])
+@pytest.mark.parametrize("M", [1, 5, 17, pytest.param(33, marks=pytest.mark.memcheck), 70])
 def test_equals_the_dense_product(M: int, block: tuple[int, int]) -> None:
     check(M, *stored(128, 384, block, 0.4))
 
@@ -55,7 +55,9 @@ def test_nothing_kept_and_nothing_dropped(block: tuple[int, int], density: float
         check(M, *stored(32, 192, block, density))
 
 
-@pytest.mark.parametrize(("N", "K"), [(1, 1), (5, 7), (7, 63), (33, 577), (3, 256), (2, 257)])
+@pytest.mark.parametrize(
+    ("N", "K"), [(1, 1), (5, 7), (7, 63), pytest.param(33, 577, marks=pytest.mark.memcheck), (3, 256), (2, 257)]
+)
 def test_bitmasks_of_odd_sizes(N: int, K: int) -> None:
     for M in (1, 40):
         check(M, *stored(N, K, (1, 1), 0.5))

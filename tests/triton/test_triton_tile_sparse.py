@@ -115,7 +115,7 @@ def test_any_plan(plan: Plan, density: float) -> None:
         assert all(same(a, b) for a, b in zip(layer.backward(tiles), layer.backward(tiles), strict=True))
 
 
-@pytest.mark.parametrize("regrow", [False, True])
+@pytest.mark.parametrize("regrow", [False, pytest.param(True, marks=pytest.mark.memcheck)])
 @pytest.mark.parametrize("listed", [False, True])
 def test_regrow_gives_masked_weights_the_dense_gradient(regrow: bool, listed: bool) -> None:
     mask = make_mask(70, 130)
@@ -139,6 +139,7 @@ def test_empty(M: int, N: int, K: int) -> None:
         layer.check(layer.forward(tiles), layer.backward(tiles))
 
 
+@pytest.mark.memcheck
 def test_any_layout_in_memory() -> None:
     mask = make_mask(70, 130, "thin")
     layer, tiles = Masked(20, 70, 130, mask), lists(mask)
