@@ -1,4 +1,4 @@
-"""Plans that were measured, by GPU and Triton version: JSON files that `python -m bench.tune` writes to `../tuned`.
+"""Plans that were measured, by GPU and Triton version: JSON files that `python -m tools.tune` writes to `../tuned`.
 
 Nothing is ever measured when an op is called. Files are read once, and what they say is checked before it is used.
 """
@@ -63,7 +63,7 @@ def _minor(version: str) -> list[str]:
 
 
 def _refused(path: Path, why: str) -> InputError:
-    return InputError(f"{path} {why}: delete it, or write it again with python -m bench.tune")
+    return InputError(f"{path} {why}: delete it, or write it again with python -m tools.tune")
 
 
 def _content(path: Path) -> dict[str, Any]:

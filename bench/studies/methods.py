@@ -1,6 +1,6 @@
 """What the defaults of a compression run come from: its settings compared, over seeds, on held-out training rows.
 
-    python -m bench.bench_methods --study NAME --model M --data-dir GLUE [--seeds 3] [--cases TEXT] [--runs DIR]
+    python -m bench.studies.methods --study NAME --model M --data-dir GLUE [--seeds 3] [--cases TEXT] [--runs DIR]
 
 Students are three of the model's layers. All runs of a seed train on the same rows of SST-2's `train.tsv` and are
 scored on the same others of that file, none of which contains a training row or is contained in one: the rows that

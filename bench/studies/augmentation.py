@@ -1,6 +1,6 @@
 """How much synonym augmentation replaces of SST-2's training sentences, and how fast.
 
-    python -m bench.bench_augmentation --data-dir GLUE [--rates 0.15,0.3] [--wordnet DIR]
+    python -m bench.studies.augmentation --data-dir GLUE [--rates 0.15,0.3] [--wordnet DIR]
 
 One copy of each row. Whether a replacement is good only a reader can tell.
 """

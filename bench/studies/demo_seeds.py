@@ -1,6 +1,6 @@
 """How much the outcome of `make demo`'s recipe varies: its three runs over several seeds, in fp32 and in bf16.
 
-    python -m bench.bench_demo_seeds [--seeds 5] [--precisions fp32,bf16] [--runs DIR]
+    python -m bench.studies.demo_seeds [--seeds 5] [--precisions fp32,bf16] [--runs DIR]
 
 A seed draws the training rows, the new head, the order of rows, dropout and the synonyms; all score the same held-out
 rows. The file is written after each seed. Runs that are in --runs already are not run again; broken off, the same

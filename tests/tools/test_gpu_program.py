@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import common, gpu, gpu_host, summary, tables
-from bench.gpu import Run, Step, steps, unpack
+from bench import common, goals
 from bench.kernels.cases import ROWS
 from bench.kernels.conftest import Deadline
+from bench.render import NO_RESULTS, render
+from bench.tables import filled
 from bench.target import Target
 from sparseq import InputError
 from sparseq.timing import Comparison
+from tools import gpu, gpu_host
+from tools.gpu import Run, Step, steps
+from tools.gpu_results import page, unpack
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MACHINE = {"gpu": "NVIDIA H100 80GB HBM3", "driver": "1.2", "cpu": "A CPU", "threads": 2, "cores": 2, "flags": []}
 VERSIONS = {"torch": "2.11.0", "triton": "3.6.0"}
 
@@ -53,7 +57,7 @@ def test_a_step_that_fails_or_hangs_is_noted_and_the_rest_goes_on(run, monkeypat
         ("fails", True), ("hangs", True), ("absent", False), ("fine", False),
     ]  # fmt: skip
     assert found["steps"][1]["outcome"].startswith("stopped after")
-    assert "more 1" in (run.out / "log.txt").read_text() and "| hangs | stopped" in (run.out / "summary.md").read_text()
+    assert "more 1" in (run.out / "log.txt").read_text() and "| hangs | stopped" in (run.out / "goals.md").read_text()
     with pytest.raises(ProcessLookupError):  # what a stopped step started is gone too
         for _ in range(50):
             os.kill(int(child.read_text()), 0)
@@ -149,7 +153,7 @@ def write(folder, op, rows, gpu=MACHINE["gpu"], date="2026-01-01"):
 
 
 def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(summary, "FAKE", "fake")
+    monkeypatch.setattr(goals, "FAKE", "fake")
     limited = {"floor": {"datasheet": {"fraction": 0.5, "bound": "bytes", "seconds": 1e-6}}}
     floor = {"floor": {"datasheet": {"fraction": 0.6, "bound": "bytes", "seconds": 1e-6}}}
     small = row(8192, ours=100.0, size="tiny")
@@ -158,7 +162,7 @@ def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
         tmp_path, "int8_linear", [row(8192), row(8192, ours=1.25, layer="a", **limited), row(1, **floor), small, failed]
     )
     write(tmp_path, "qat_linear", [row(8192, peak_bytes={"sparseq": 30, "bf16 nn.Linear": 40, "fake": 0})])
-    lines = summary.goals(tmp_path).splitlines()
+    lines = goals.goals(tmp_path).splitlines()
     by_name = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines[2:]}
     assert lines[0].count("| M =") == len(ROWS[True]) and "| limit, M = 8192 |" in lines[0]
     assert by_name["int8_linear of int8 x, times as fast as torch._int_mm"][1:3] == ["", "1.12 (1.12 to 1.12) met"]
@@ -166,32 +170,33 @@ def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
     assert by_name["int8_linear, fraction of the datasheet's floor"][-1] == "0.60 (0.60 to 0.60) missed"
     assert by_name["qat_linear, peak memory / bf16 nn.Linear's"][:3] == ["", "", "0.75 (0.75 to 0.75)"]
     assert by_name["qat_linear, times as fast as torch's fake-quant"][1:] == [""] * 6
-    page = summary.page([("tests", "done", "3")], {"machine": "x"}, tmp_path)
-    assert "| tests | done | 3 |" in page and "## int8_linear" in page and "- machine: x" in page
+    text = page([("tests", "done", "3")], {"machine": "x"}, tmp_path)
+    assert "| tests | done | 3 |" in text and "## int8_linear" in text and "- machine: x" in text
     write(tmp_path, "int8_linear", [small])
-    assert "0.02" in summary.goals(tmp_path)
+    assert "0.02" in goals.goals(tmp_path)
 
 
 def test_goals_and_tables_are_of_the_gpu_that_was_measured_last(tmp_path):
-    assert tables.render("goals", tmp_path) == tables.NO_RESULTS
+    marker = "<!-- table: goals -->\n<!-- end -->\n"
+    assert NO_RESULTS in filled(marker, tmp_path)
     write(tmp_path, "int8_linear", [row(8192, ours=1.0)], "NVIDIA H100", "2026-01-02")
     write(tmp_path, "int8_linear", [row(8192, ours=0.5)], "NVIDIA H200", "2026-01-03")
     write(tmp_path, "qat_linear", [row(8192)], "NVIDIA H100", "2026-01-02")
-    text = tables.render("goals", tmp_path)
-    assert text.startswith("NVIDIA H200, driver 1.2;") and "4.00 (4.00 to 4.00) met" in text and "2.00" not in text
-    text = tables.render("int8_linear", tmp_path)
+    text = filled(marker, tmp_path)
+    assert "\n\nNVIDIA H200, driver 1.2;" in text and "4.00 (4.00 to 4.00) met" in text and "2.00" not in text
+    text = render("int8_linear", tmp_path)
     assert "0.25 [0.25, 0.25]" in text and "0.5 [0.5, 0.5]" not in text
     assert "Not shown here, kept in bench/results: NVIDIA H100, driver 1.2;" in text
-    assert tables.render("qat_linear", tmp_path).startswith("NVIDIA H100")
+    assert render("qat_linear", tmp_path).startswith("NVIDIA H100")
 
 
 def test_goals_say_why_a_peer_is_absent(tmp_path):
-    absent = {summary.TORCHAO: "torchao is not installed"}
+    absent = {goals.TORCHAO: "torchao is not installed"}
     write(
         tmp_path, "int8_linear_compiled", [row(8192, absent=absent), row(1, absent={"another": "it is not installed"})]
     )
-    write(tmp_path, "int8_linear", [row(1, absent={summary.INT_MM: "it needs more than 16 rows"}, ratios=[])])
-    lines = {line.split("|")[1].strip(): line for line in summary.goals(tmp_path).splitlines()}
+    write(tmp_path, "int8_linear", [row(1, absent={goals.INT_MM: "it needs more than 16 rows"}, ratios=[])])
+    lines = {line.split("|")[1].strip(): line for line in goals.goals(tmp_path).splitlines()}
     assert lines["int8_linear, times as fast as torchao"].count("not installed") == 1
     assert "no peer" in lines["int8_linear of int8 x, times as fast as torch._int_mm"]
 
@@ -203,13 +208,13 @@ def test_a_gpus_results_are_rendered(tmp_path):
         "failed": "WrongResultError",
     }
     write(tmp_path, "int8_linear", [row(8192, **floor, absent={"torchao": "it is not installed"}), failed])
-    text = tables.render("int8_linear", tmp_path)
+    text = render("int8_linear", tmp_path)
     assert "NVIDIA H100 80GB HBM3, driver 1.2; torch 2.11.0, triton 3.6.0; commit abc, 2026-01-01" in text
     assert "| large | 1024 -> 1024 | failed | 0.60 (bytes) |" in text and "| M = 1 | M = 8192 |" in text
     assert "time of sparseq, x as int8 / time of torch._int_mm" in text
     assert "Without torchao in 1 of 1: it is not installed" in text
     write(tmp_path, "int8_linear", [failed])
-    assert "| failed |" in tables.render("int8_linear", tmp_path)
+    assert "| failed |" in render("int8_linear", tmp_path)
 
 
 def test_results_are_unpacked_to_a_file_each(tmp_path, monkeypatch, capsys):
@@ -219,7 +224,7 @@ def test_results_are_unpacked_to_a_file_each(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
     assert gpu.main(["--unpack", str(tmp_path / "results.json")]) == 0
     assert json.loads((tmp_path / "results" / "int8_linear-nvidia-h100-80gb-hbm3.json").read_text()) == content
-    with pytest.raises(InputError, match=r"is not what python -m bench\.gpu writes"):
+    with pytest.raises(InputError, match=r"is not what python -m tools\.gpu writes"):
         unpack(tmp_path / "absent.json", tmp_path)
     with pytest.raises(SystemExit):
         gpu.main([])
@@ -285,7 +290,7 @@ def test_the_hosts_part_is_measured(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_all_of_it_runs_on_the_cpu(tmp_path):
-    command = [sys.executable, "-m", "bench.gpu", "--dry-run", "--out", str(tmp_path), "--minutes", "15"]
+    command = [sys.executable, "-m", "tools.gpu", "--dry-run", "--out", str(tmp_path), "--minutes", "15"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     before = sorted(gpu.TUNED.iterdir())
     environment = os.environ | {"PYTHONPATH": paths}
@@ -293,7 +298,7 @@ def test_all_of_it_runs_on_the_cpu(tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert done.returncode == 0, done.stdout + log[-5000:]
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) <= 8 and {"summary.md", "results.json", "tests.xml", "log.txt"} < set(files)
+    assert len(files) <= 8 and {"goals.md", "results.json", "tests.xml", "log.txt"} < set(files)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in files) and sorted(gpu.TUNED.iterdir()) == before
     found = json.loads((tmp_path / "results.json").read_text())
     assert all(step["outcome"] == "done" for step in found["steps"]) and len(found["steps"]) == 11

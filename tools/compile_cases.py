@@ -15,13 +15,13 @@ import torch
 import triton
 from torch import Tensor
 
-from bench.absent_gpu import ARCHITECTURES
 from sparseq.models import BERT_VOCABULARY, SIZES
 from sparseq_kernels.tiles import layout
 from sparseq_kernels.triton import tuned
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
 from sparseq_kernels.triton.plans import SKINNY_ROWS
 from sparseq_kernels.triton.tile_sparse import masked_values
+from tools.absent_gpu import ARCHITECTURES
 
 ROWS = (1, 16, 128, 1024, 8192)
 BASE = SIZES["base"].hidden

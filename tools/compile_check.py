@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for GPUs that this machine need not have, and reads the machine code.
 
-    python -m bench.compile_check [--arch sm_90 ...] [--kernel int8_tile_kernel ...] [--jobs N] [--smallest] [--out DIR]
+    python -m tools.compile_check [--arch sm_90 ...] [--kernel int8_tile_kernel ...] [--jobs N] [--smallest] [--out DIR]
 
 Each op is called as a GPU would be (`compile_cases`), under a driver that compiles and launches nothing
 (`absent_gpu`), so that what is compiled is what a GPU would get: the same plan, constants, types and alignments. Of
@@ -27,12 +27,12 @@ from typing import Any
 import torch
 import triton
 
-from bench import assembly
-from bench.absent_gpu import ARCHITECTURES, KIB, absent_gpu
 from bench.common import RESULTS, commit, smallest_asked, write_json
-from bench.compile_cases import cases, tuned_cases
-from bench.compile_variants import Variant, smallest_set, variants
 from sparseq_kernels import InputError
+from tools import assembly
+from tools.absent_gpu import ARCHITECTURES, KIB, absent_gpu
+from tools.compile_cases import cases, tuned_cases
+from tools.compile_variants import Variant, smallest_set, variants
 
 _ORDER = tuple(itertools.product((True, False), ARCHITECTURES))
 # Kernels that one worker compiles before it reports: their code is disassembled together.
@@ -234,7 +234,7 @@ def advice(failing: Sequence[Found]) -> str:
     return (
         "A kernel that spills or does not fit needs a smaller tile, more warps, fewer loads under way or more parts "
         "(sparseq_kernels/triton/plans.py).\nThese alone again: "
-        f"python -m bench.compile_check {' '.join(words)}"
+        f"python -m tools.compile_check {' '.join(words)}"
     )
 
 

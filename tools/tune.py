@@ -1,6 +1,6 @@
 """Measures plans for this GPU: `sparseq_kernels/tuned/<gpu>-triton<version>.json`, by which the kernels then run.
 
-    python -m bench.tune [--minutes 3] [--out DIR]
+    python -m tools.tune [--minutes 3] [--out DIR]
 
 For each product it times candidates against the plan that the rules give, alternately, after checking what they
 compute. A candidate is kept if it wins by more than noise. The same command goes on where it was broken off.
@@ -25,7 +25,12 @@ from bench.check import WrongResultError
 from bench.clock import Call, Clock, CudaClock, first_line
 from bench.common import ROOT, commit, smallest_asked, words, write_json
 from bench.target import KINDS, Target
-from bench.tune_cases import (
+from sparseq import set_backend
+from sparseq.terminal import shown
+from sparseq_kernels.triton import tuned
+from sparseq_kernels.triton.device import current
+from sparseq_kernels.triton.plans import Plan, use_plan
+from tools.tune_cases import (
     OPERATIONS,
     Inputs,
     Product,
@@ -38,11 +43,6 @@ from bench.tune_cases import (
     make_run,
     products,
 )
-from sparseq import set_backend
-from sparseq.terminal import shown
-from sparseq_kernels.triton import tuned
-from sparseq_kernels.triton.device import current
-from sparseq_kernels.triton.plans import Plan, use_plan
 
 # A plan is kept whose time is below this share of the rules' plan's, with the whole of its interval.
 WINS_BELOW = 0.98
@@ -185,7 +185,7 @@ def compiled_for(product: Product) -> tuple[Any, ...]:
 
 def warm_in_parallel(ops: Sequence[str], target: Target, jobs: int, seconds: float) -> None:
     """`warm` in `jobs` processes; those that take longer than `seconds` are ended."""
-    command = [sys.executable, "-m", "bench.tune", "--op", ",".join(ops), "--device", target.kind, "--warm"]
+    command = [sys.executable, "-m", "tools.tune", "--op", ",".join(ops), "--device", target.kind, "--warm"]
     end = time.monotonic() + seconds
     running = [subprocess.Popen([*command, f"{job}/{jobs}"], cwd=ROOT) for job in range(jobs)]
     for process in running:

@@ -19,16 +19,17 @@ import triton
 import triton.language as tl
 
 import sparseq_kernels.triton
-from bench import assembly, compile_check, tables
-from bench.absent_gpu import ARCHITECTURES, absent_gpu
+from bench import render, tables
 from bench.common import RESULTS
-from bench.compile_cases import BASE, Case, cases, int8_linear, tuned_cases
-from bench.compile_variants import Variant, smallest_set, variants
 from sparseq import InputError, backend
 from sparseq_kernels.triton import plans, tuned
 from sparseq_kernels.triton.device import current
 from sparseq_kernels.triton.launch import launch
 from sparseq_kernels.triton.table import TRITON
+from tools import assembly, compile_check
+from tools.absent_gpu import ARCHITECTURES, absent_gpu
+from tools.compile_cases import BASE, Case, cases, int8_linear, tuned_cases
+from tools.compile_variants import Variant, smallest_set, variants
 
 
 @pytest.fixture(autouse=True)
@@ -252,7 +253,7 @@ def test_what_does_not_compile_is_reported_and_exits_with_1(monkeypatch, capsys)
     assert compile_check.main(["--arch", "sm_80", "--smallest"]) == 1
     said = capsys.readouterr().out
     assert "quantize_rows_kernel for sm_80 does not compile" in said and "(this one)" in said
-    assert "python -m bench.compile_check --arch sm_80 --kernel quantize_rows_kernel" in said
+    assert "python -m tools.compile_check --arch sm_80 --kernel quantize_rows_kernel" in said
 
 
 def test_a_kernel_alone_is_compiled_and_an_unknown_one_refused(monkeypatch, capsys, tmp_path):
@@ -333,7 +334,7 @@ def test_the_result_says_nothing_of_the_machine_and_is_rendered(tmp_path):
 )
 def test_a_table_says_how_much_was_compiled(changed, said):
     settings = {"smallest": False, "arch": [], "kernel": [], "compiled": 2013, "variants": 2013}
-    assert said in tables.coverage(settings | changed)
+    assert said in render.coverage(settings | changed)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("compile-*.json")), ids=lambda path: path.stem)

@@ -1,6 +1,6 @@
 """What a packed weight takes for each pattern and density, and in which format: counted, not timed.
 
-python -m bench.bench_formats [--smallest] [--out DIR]
+python -m bench.studies.formats [--smallest] [--out DIR]
 """
 
 import time

@@ -1,14 +1,14 @@
-"""What a run on a GPU found, beside what was aimed at, in Markdown."""
+"""The goals of the GPU kernels, and how results compare with them, in Markdown."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import tables
 from bench.common import read_results
 from bench.kernels.cases import FIRST_SIZES, OURS, ROWS
+from bench.render import table
 
 Row = Mapping[str, Any]
 INT8_INPUT, INT_MM = f"{OURS}, x as int8", "torch._int_mm"
@@ -120,7 +120,7 @@ def goals(folder: Path) -> str:
     is the median for an op that takes no longer than its bytes and operations at the datasheet's rates.
     """
     head = ["", "wanted", f"limit, M = {LIMIT_AT}", *(f"M = {M}" for M in ROWS[True])]
-    return tables.table(head, (_goal(goal, rows_of(goal.op, folder)) for goal in GOALS))
+    return table(head, (_goal(goal, rows_of(goal.op, folder)) for goal in GOALS))
 
 
 def rows_of(op: str, folder: Path) -> list[Row]:
@@ -166,11 +166,3 @@ def _cell(values: Sequence[float], wanted: float | None) -> str:
         return ""
     text = f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
     return text if wanted is None else f"{text} {'met' if median(values) >= wanted else 'missed'}"
-
-
-def page(steps: Iterable[Sequence[str]], notes: Mapping[str, Any], folder: Path) -> str:
-    """The whole summary: how the steps went, the goals, notes, and every op's tables."""
-    ops = sorted({path.name.partition("-")[0] for path in folder.glob("*.json")})
-    listed = "".join(f"- {name}: {value}\n" for name, value in notes.items())
-    parts = ["# A run on a GPU\n", tables.table(["step", "outcome", "seconds"], steps), goals(folder), listed]
-    return "\n".join([*parts, *(f"## {op}\n\n{tables.render(op, folder)}" for op in ops)])

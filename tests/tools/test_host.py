@@ -15,15 +15,16 @@ if (reason := why_not()) is not None or interpreted():
 from triton import knobs
 from triton.runtime.jit import JITFunction
 
-from bench import bench_host, common
-from bench.absent_gpu import absent_gpu
-from bench.compile_cases import Case
-from bench.compile_variants import variants
+from bench import common
+from bench.studies import host
 from sparseq import pack
 from sparseq.nn import QuantSparseLinear
 from sparseq_kernels.triton import int8_linear, quantize_rows
 from sparseq_kernels.triton.launch import launch
 from sparseq_kernels.triton.plans import Plan, use_plan
+from tools.absent_gpu import absent_gpu
+from tools.compile_cases import Case
+from tools.compile_variants import variants
 
 ROWS = range(1, 65)
 
@@ -198,7 +199,7 @@ def test_a_kernel_is_found_again_only_where_triton_finds_the_same(monkeypatch):
 
 
 def test_the_benchmark_runs_and_leaves_launch_as_it_was(tmp_path):
-    assert bench_host.main(["--smallest", "--out", str(tmp_path)]) == 0
+    assert host.main(["--smallest", "--out", str(tmp_path)]) == 0
     [result] = common.read_results("host", tmp_path)
-    assert set(result["rows"][0]["seconds"]) == set(bench_host.PARTS)
+    assert set(result["rows"][0]["seconds"]) == set(host.PARTS)
     assert int8_linear.launch is quantize_rows.launch is launch

@@ -1,6 +1,6 @@
 """What a call costs on the host, and the first call in a fresh process.
 
-    python -m bench.gpu_host [--device cuda] [--out FILE]
+    python -m tools.gpu_host [--device cuda] [--out FILE]
 
 On a GPU a call returns as soon as its kernels are queued: the time until then is the host's, and for few tokens it is
 all that a user sees. The first call is timed in processes of its own, the second of which finds Triton's cache on disk
@@ -78,7 +78,7 @@ def first_call(target: Target) -> dict[str, float]:
 
 def in_a_process(target: Target) -> dict[str, float]:
     """`first_call` in a process of its own, and how long that process lived."""
-    command = [sys.executable, "-m", "bench.gpu_host", "--device", target.kind, "--first"]
+    command = [sys.executable, "-m", "tools.gpu_host", "--device", target.kind, "--first"]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -1,6 +1,6 @@
 """All eight subsets of {QAT, KD, MP} on one task, one seed: score and sizes. A teacher is fine-tuned first.
 
-    python -m bench.bench_subsets --model M --data-dir GLUE [--task sst2] [--rows 2000] [--runs DIR]
+    python -m bench.studies.subsets --model M --data-dir GLUE [--task sst2] [--rows 2000] [--runs DIR]
 
 Every student starts from the same layers of the teacher, with the same rows and epochs. Runs that are in --runs
 already are not run again; broken off, the same command goes on.

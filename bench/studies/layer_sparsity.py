@@ -1,6 +1,6 @@
 """How evenly each scope prunes a pretrained model's layers: the least and the most that a layer loses.
 
-    python -m bench.bench_layer_sparsity --model M [--layers 3]
+    python -m bench.studies.layer_sparsity --model M [--layers 3]
 
 Nothing is trained: the masks are those that the weights have as they are.
 """

@@ -1,6 +1,6 @@
 """What a packed layer's call costs on the host before its kernels are queued, part by part, without a GPU.
 
-    python -m bench.bench_host [--rounds N] [--smallest] [--out DIR]
+    python -m bench.studies.host [--rounds N] [--smallest] [--out DIR]
 
 Kernels are compiled for an H100 and not launched (`absent_gpu`): the driver's own part of a launch is not in these
 times, and a CPU's allocator stands for the GPU's. A call of `nn.Linear` with one weight is timed beside them: it is all
@@ -77,7 +77,7 @@ def parts(M: int) -> dict[str, Callable[[], object]]:
 
 
 def steady(M: int, rounds: int, smallest: bool) -> Comparison:
-    from bench.absent_gpu import absent_gpu
+    from tools.absent_gpu import absent_gpu
 
     with absent_gpu(ARCH, record=False), torch.inference_mode():
         # Samples short enough that the machine's other work leaves most of them alone.
@@ -98,7 +98,7 @@ def first_call() -> dict[str, float]:
     imported = time.perf_counter()
     triton_key()
     hashed = time.perf_counter()
-    from bench.absent_gpu import absent_gpu
+    from tools.absent_gpu import absent_gpu
 
     layer, x = packed_layer(), torch.randn(ROWS[0], INPUTS, dtype=torch.bfloat16)
     with absent_gpu(ARCH, record=False), torch.inference_mode():
@@ -111,7 +111,7 @@ def first_call() -> dict[str, float]:
 def first_calls() -> dict[str, dict[str, float]]:
     """`first_call` in a process that finds Triton's cache empty, and in one that finds it filled by the other."""
     with tempfile.TemporaryDirectory() as cache:
-        code = "import json; from bench import bench_host; print(json.dumps(bench_host.first_call()))"
+        code = "import json; from bench.studies.host import first_call; print(json.dumps(first_call()))"
         command = [sys.executable, "-c", code]
         environment = os.environ | {"TRITON_CACHE_DIR": cache}
         found = {}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import bench_calibration, bench_layer_sparsity, bench_learned_scales, bench_methods
+from bench.studies import calibration, layer_sparsity, learned_scales, methods
 from sparseq import convert
 from sparseq.errors import InputError
 from sparseq.train import Recipe
@@ -25,16 +25,16 @@ def glue(tmp_path: Path, tiny_csv: tuple[Path, Path]) -> Path:
     return folder.parent
 
 
-@pytest.mark.parametrize("name", bench_methods.STUDIES)
+@pytest.mark.parametrize("name", methods.STUDIES)
 def test_every_case_of_a_study_is_a_recipe_of_its_own(name: str) -> None:
-    study = bench_methods.STUDIES[name]
+    study = methods.STUDIES[name]
     found = [Recipe().replace(**{**study.common, **changes}) for changes in study.cases.values()]
     assert len(set(found)) == len(found) >= 3
 
 
 def test_held_out_rows_share_no_text_with_the_training_rows(glue: Path, tmp_path: Path) -> None:
     source = glue / "SST-2" / "train.tsv"
-    train, held_out = bench_methods.split(source, tmp_path / "rows", 40, 30, seed=0)
+    train, held_out = methods.split(source, tmp_path / "rows", 40, 30, seed=0)
     texts = []
     for path in (train, held_out):
         with path.open(newline="", encoding="utf-8") as file:
@@ -42,17 +42,17 @@ def test_held_out_rows_share_no_text_with_the_training_rows(glue: Path, tmp_path
     assert [len(part) for part in texts] == [40, 30]
     assert not any(a in b or b in a for a in texts[0] for b in texts[1])
     before = train.read_bytes()
-    assert bench_methods.split(source, tmp_path / "rows", 40, 30, seed=0)[0].read_bytes() == before
+    assert methods.split(source, tmp_path / "rows", 40, 30, seed=0)[0].read_bytes() == before
 
 
 def test_the_state_of_learned_scales() -> None:
     torch.manual_seed(0)
     model = convert(nn.Sequential(nn.Linear(16, 8)), scale="lsq")
-    usual = bench_learned_scales.state_of(model)
+    usual = learned_scales.state_of(model)
     assert usual["negative"] == 0 and usual["smallest_range"] == pytest.approx(1) and usual["sqnr_db"] > 40
     with torch.no_grad():
         model[0].step_size[:2].neg_()
-    assert bench_learned_scales.state_of(model)["negative"] == 0.25
+    assert learned_scales.state_of(model)["negative"] == 0.25
 
 
 def test_outliers_are_in_one_batch_alone() -> None:
@@ -60,7 +60,7 @@ def test_outliers_are_in_one_batch_alone() -> None:
     model = convert(nn.Sequential(nn.Linear(4, 4)), activation="static")
     batches = [{"input": torch.ones(2, 4)}] * 4
     seen = []
-    for batch in bench_calibration.with_outliers(model, batches):
+    for batch in calibration.with_outliers(model, batches):
         model[0].train()(batch["input"])
         seen.append(round(127 * model[0].input_scale.item()))
         model[0].input_scale.zero_()
@@ -68,21 +68,21 @@ def test_outliers_are_in_one_batch_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [bench_methods, bench_learned_scales, bench_calibration, bench_layer_sparsity])
+@pytest.mark.parametrize("program", [methods, learned_scales, calibration, layer_sparsity])
 def test_the_programs_run(program: object, glue: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
     rows = ["--data-dir", str(glue), "--runs", str(tmp_path / "runs")]
     options = {
-        bench_methods: [*rows, "--study", "lr"],
-        bench_learned_scales: [*rows, "--methods", "one rate,logarithmic"],
-        bench_calibration: rows,
-        bench_layer_sparsity: [],
+        methods: [*rows, "--study", "lr"],
+        learned_scales: [*rows, "--methods", "one rate,logarithmic"],
+        calibration: rows,
+        layer_sparsity: [],
     }
     given = ["--model", str(tiny_model_dir), *options[program], "--smallest", "--out", str(tmp_path)]  # type: ignore[index]
-    before = bench_learned_scales.linear.MOST_CLIPPED
+    before = learned_scales.linear.MOST_CLIPPED
     try:
         assert program.main(given) == 0  # type: ignore[attr-defined]
     finally:
-        bench_learned_scales.linear.MOST_CLIPPED = before
+        learned_scales.linear.MOST_CLIPPED = before
     (result,) = tmp_path.glob("*.json")
     assert '"cells"' in result.read_text(encoding="utf-8")
 
@@ -95,13 +95,13 @@ def test_a_run_that_has_finished_is_read_and_not_run_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     given = ["--model", str(tiny_model_dir), "--data-dir", str(glue), "--runs", str(tmp_path / "runs"), "--smallest"]
-    assert bench_methods.main([*given, "--study", "lr", "--cases", "5e-05"]) == 0
+    assert methods.main([*given, "--study", "lr", "--cases", "5e-05"]) == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr(bench_methods, "compress", None)
-    assert bench_methods.main([*given, "--study", "lr", "--cases", "5e-05"]) == 0
+    monkeypatch.setattr(methods, "compress", None)
+    assert methods.main([*given, "--study", "lr", "--cases", "5e-05"]) == 0
     assert capsys.readouterr().out == first != ""
     (metrics,) = (tmp_path / "runs" / "lr").glob("*/metrics.json")
     recipe = metrics.with_name("recipe.toml")
     recipe.write_text(recipe.read_text().replace("epochs = 1.0", "epochs = 2.0"))
     with pytest.raises(InputError, match="holds a run with another epochs: remove it"):
-        bench_methods.main([*given, "--study", "lr", "--cases", "5e-05"])
+        methods.main([*given, "--study", "lr", "--cases", "5e-05"])

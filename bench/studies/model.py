@@ -1,7 +1,7 @@
 """Whole models' latency, milliseconds a sentence: plain, packed, and packed and sparse, alternately in one process.
 
-    python -m bench.bench_model                               a random MiniLM-shaped model
-    python -m bench.bench_model runs/teacher runs/student     folders
+    python -m bench.studies.model                               a random MiniLM-shaped model
+    python -m bench.studies.model runs/teacher runs/student     folders
 
 Of folders, the first is the baseline.
 """

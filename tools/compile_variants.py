@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from triton import knobs
 
-from bench.absent_gpu import ARCHITECTURES, absent_gpu
-from bench.compile_cases import Case
+from tools.absent_gpu import ARCHITECTURES, absent_gpu
+from tools.compile_cases import Case
 
 # Constants that change a few instructions of a kernel, or the type of what it loads, and nothing of its tile or of what
 # its loop does.

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import bench_demo_seeds, bench_formats, bench_model, bench_packed_linear, bench_qat_step, common, tables
+from bench import common, render, tables
 from bench.check import WrongResultError, require_close, require_equal
+from bench.studies import demo_seeds, formats, model, packed_linear, qat_step
 from sparseq import InputError, backend, convert, pack, save
 from sparseq.timing import alternate
 from sparseq_kernels.backends import runnable
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OPS = (
     "fake_quant", "gelu_quantize_rows", "int8_embedding", "int8_linear", "layer_norm_quantize_rows", "magnitude_mask",
     "masked_linear", "qat_linear", "quantize_rows",
@@ -50,10 +51,12 @@ def test_each_op_has_its_benchmark_and_each_runs(tmp_path, run_kernels):
 
 def test_the_readme_lists_every_program_operator_and_result_file():
     readme = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
-    modules = [path for path in sorted((ROOT / "bench").glob("*.py")) if path.name != "__init__.py"]
-    programs = [path.stem for path in modules if "__main__" in path.read_text(encoding="utf-8")]
-    assert [name for name in programs if f"`python -m bench.{name}" not in readme] == []
-    assert [path.name for path in modules if path.stem not in programs and f"`{path.name}`" not in readme] == []
+    for folder in ("bench", "bench/studies", "tools"):
+        modules = [path for path in sorted((ROOT / folder).glob("*.py")) if path.name != "__init__.py"]
+        programs = [path.stem for path in modules if "__main__" in path.read_text(encoding="utf-8")]
+        command = f"`python -m {folder.replace('/', '.')}"
+        assert [name for name in programs if f"{command}.{name}" not in readme] == []
+        assert [path.name for path in modules if path.stem not in programs and f"`{path.name}`" not in readme] == []
     assert [op for op in OPS + GPU_OPS if f"`{op}`" not in readme] == []
     names = {json.loads(path.read_text())["name"] for path in (ROOT / "bench" / "results").glob("*.json")}
     assert [name for name in sorted(names - {*OPS, *GPU_OPS}) if f"`{name}-" not in readme] == []
@@ -64,7 +67,7 @@ def test_seeds_are_summed_up_in_points():
         {"scores": {"plain": plain, "compressed": compressed}, "lost": plain - compressed}
         for plain, compressed in ((0.80, 0.79), (0.82, 0.83))
     ]
-    line = bench_demo_seeds.summary("fp32", rows)
+    line = demo_seeds.summary("fp32", rows)
     assert list(line["cells"].values()) == ["fp32, mean ± spread", "81.0 ± 1.4", "81.0 ± 2.8", "0.0 ± 1.4", ""]
 
 
@@ -146,56 +149,55 @@ def test_the_checks_refuse():
 def test_a_packed_layer_is_compared_on_the_cpu(tmp_path):
     threads = torch.get_num_threads()
     try:
-        assert bench_packed_linear.main(["--smallest", "--out", str(tmp_path)]) == 0
+        assert packed_linear.main(["--smallest", "--out", str(tmp_path)]) == 0
     finally:
         torch.set_num_threads(threads)
     [result] = common.read_results("packed_linear", tmp_path)
     assert {(r["of"], r["to"]) for r in result["rows"][0]["ratios"]} == {
-        (name, bench_packed_linear.FP32)
-        for name in (bench_packed_linear.OURS, bench_packed_linear.PLAIN, bench_packed_linear.QAT)
+        (name, packed_linear.FP32) for name in (packed_linear.OURS, packed_linear.PLAIN, packed_linear.QAT)
     }
     assert result["settings"]["clock"] == "time.thread_time" and result["machine"]["threads"] == 1
-    assert "fp32 nn.Linear" in tables.render("packed_linear", tmp_path)
+    assert "fp32 nn.Linear" in render.render("packed_linear", tmp_path)
 
 
 def test_qat_step_keeps_less_for_the_backward(tmp_path):
-    assert bench_qat_step.main(["--smallest", "--out", str(tmp_path)]) == 0
+    assert qat_step.main(["--smallest", "--out", str(tmp_path)]) == 0
     [result] = common.read_results("qat_step", tmp_path)
     assert [row["case"]["step"] for row in result["rows"]] == ["forward + backward", "with AdamW"]
-    assert {r["of"] for r in result["rows"][0]["ratios"]} == {bench_qat_step.QAT, bench_qat_step.MASKED}
+    assert {r["of"] for r in result["rows"][0]["ratios"]} == {qat_step.QAT, qat_step.MASKED}
     assert {"cpu", "cores", "threads", "flags", "system"} <= set(result["machine"])
-    blocks = bench_qat_step.make_blocks(0.0)
-    hidden = torch.randn(8, 64, bench_qat_step.HIDDEN, requires_grad=True)
-    saved = {name: bench_qat_step.saved_bytes(block, hidden) for name, block in blocks.items()}
-    assert saved[bench_qat_step.QAT] < saved["fp32"] and saved[bench_qat_step.QAT] == saved[bench_qat_step.MASKED]
+    blocks = qat_step.make_blocks(0.0)
+    hidden = torch.randn(8, 64, qat_step.HIDDEN, requires_grad=True)
+    saved = {name: qat_step.saved_bytes(block, hidden) for name, block in blocks.items()}
+    assert saved[qat_step.QAT] < saved["fp32"] and saved[qat_step.QAT] == saved[qat_step.MASKED]
 
 
 def test_qat_step_refuses_a_wrong_layer():
-    blocks = bench_qat_step.make_blocks(0.0)
-    block = blocks[bench_qat_step.QAT]
+    blocks = qat_step.make_blocks(0.0)
+    block = blocks[qat_step.QAT]
     hidden, grad = torch.randn(2, 4, 384, requires_grad=True), torch.randn(2, 4, 384)
-    bench_qat_step.check("QAT", block, hidden, grad)
+    qat_step.check("QAT", block, hidden, grad)
     layer = block.layer[0].output.dense
     layer.register_forward_hook(lambda module, inputs, out: out * 1.5 if backend() != "reference" else out)
     with pytest.raises(WrongResultError):
-        bench_qat_step.check("QAT", block, hidden, grad)
+        qat_step.check("QAT", block, hidden, grad)
 
 
 def test_models_of_folders_are_timed(tmp_path, tiny_model_dir):
-    [model] = bench_model.folder_models([tiny_model_dir]).values()
-    save(pack(convert(model)), tmp_path / "packed")
+    [trained] = model.folder_models([tiny_model_dir]).values()
+    save(pack(convert(trained)), tmp_path / "packed")
     folders = [str(tiny_model_dir), str(tmp_path / "packed")]
-    assert bench_model.main([*folders, "--smallest", "--out", str(tmp_path), "--name", "pair"]) == 0
+    assert model.main([*folders, "--smallest", "--out", str(tmp_path), "--name", "pair"]) == 0
     [result] = common.read_results("pair", tmp_path)
     assert result["settings"]["models"]["packed"]["packed_layers"] > 0
     assert list(result["rows"][0]["seconds"]) == [tiny_model_dir.name, "packed"]
     with pytest.raises(InputError, match="there is no folder"):
-        bench_model.main([str(tmp_path / "absent")])
+        model.main([str(tmp_path / "absent")])
 
 
 def test_smallest_writes_nothing_by_itself(monkeypatch, tmp_path):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
-    assert bench_model.main(["--smallest"]) == 0
+    assert model.main(["--smallest"]) == 0
     assert not list(tmp_path.iterdir())
 
 
@@ -210,7 +212,7 @@ def kernel_rows():
 def test_tables_are_rendered_checked_and_stable(tmp_path):
     results, page = tmp_path / "results", tmp_path / "page.md"
     common.write_result("int8_linear", kernel_rows(), {}, results)
-    assert bench_model.main(["--smallest", "--out", str(results)]) == 0
+    assert model.main(["--smallest", "--out", str(results)]) == 0
     marked = "<!-- table: {} -->\n{}<!-- end -->\n"
     page.write_text("# Page\n" + marked.format("int8_linear", "") + "text\n" + marked.format("model", "old\n"))
     switches = ["--page", str(page), "--results", str(results)]
@@ -224,7 +226,7 @@ def test_tables_are_rendered_checked_and_stable(tmp_path):
 
 
 def test_a_table_without_results_says_so_and_an_open_marker_is_refused(tmp_path):
-    assert tables.filled("<!-- table: none -->\n<!-- end -->", tmp_path).count(tables.NO_RESULTS) == 1
+    assert tables.filled("<!-- table: none -->\n<!-- end -->", tmp_path).count(render.NO_RESULTS) == 1
     page = tmp_path / "page.md"
     page.write_text("<!-- table: none -->\n")
     assert tables.main(["--page", str(page), "--check"]) == 2
@@ -236,8 +238,8 @@ def test_a_result_is_named_after_the_machine():
 
 
 def test_formats_are_counted_and_rendered(tmp_path):
-    assert bench_formats.main(["--smallest", "--out", str(tmp_path)]) == 0
+    assert formats.main(["--smallest", "--out", str(tmp_path)]) == 0
     [result] = common.read_results("formats", tmp_path)
     found = {row["case"]["pattern"]: row["cells"]["50% kept"] for row in result["rows"]}
     assert found["unstructured"] == "5.00 bitmask" and found["2:4"] == "5.00 semi_structured"
-    assert found["64x64"].endswith("block_sparse") and "5.00 bitmask" in tables.render("formats", tmp_path)
+    assert found["64x64"].endswith("block_sparse") and "5.00 bitmask" in render.render("formats", tmp_path)

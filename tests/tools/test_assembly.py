@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-from bench import assembly
+from tools import assembly
 
 PTX = """
  mov.b32 %f9, 0f4B400000;

@@ -1,6 +1,6 @@
 """What a static activation range should end at: `calibrate`'s methods, from usual batches and with one of outliers.
 
-    python -m bench.bench_calibration --model M --data-dir GLUE
+    python -m bench.studies.calibration --model M --data-dir GLUE
 
 The pretrained model with int8 weights and static int8 activations, calibrated on four batches of SST-2's `train.tsv`;
 "one outlier batch" has every layer's input twenty times as large in one batch more. Signal to quantization noise of
@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.bench_learned_scales import batch_of, layers_of, read_rows
-from bench.bench_methods import split
 from bench.common import arguments, finish
+from bench.studies.learned_scales import batch_of, layers_of, read_rows
+from bench.studies.methods import split
 from sparseq import calibrate, convert
 from sparseq.models import load_model
 from sparseq.nn.ranges import METHODS

@@ -1,6 +1,6 @@
 """The training step of one 384-wide BERT layer: fp32, QAT, and QAT with a 4x4 mask at 60 %.
 
-    python -m bench.bench_qat_step [--threads 2] [--smallest]
+    python -m bench.studies.qat_step [--threads 2] [--smallest]
 
 Times forward + backward, and the same with AdamW's update, alternately in one process; and counts the bytes that the
 forward leaves for the backward.

@@ -10,11 +10,15 @@ from fake_cuda import FakeCuda
 
 triton = pytest.importorskip("triton")
 
-from bench import tune, tune_cases  # noqa: E402
 from bench.check import WrongResultError  # noqa: E402
 from bench.clock import CudaClock  # noqa: E402
 from bench.target import Target  # noqa: E402
-from bench.tune_cases import (  # noqa: E402
+from sparseq_kernels import InputError  # noqa: E402
+from sparseq_kernels.triton import plans, tuned  # noqa: E402
+from sparseq_kernels.triton.device import Device  # noqa: E402
+from sparseq_kernels.triton.plans import Plan, forced, int8_plan  # noqa: E402
+from tools import tune, tune_cases  # noqa: E402
+from tools.tune_cases import (  # noqa: E402
     OPERATIONS,
     Inputs,
     Product,
@@ -23,12 +27,8 @@ from bench.tune_cases import (  # noqa: E402
     expected_key,
     products,
 )
-from sparseq_kernels import InputError  # noqa: E402
-from sparseq_kernels.triton import plans, tuned  # noqa: E402
-from sparseq_kernels.triton.device import Device  # noqa: E402
-from sparseq_kernels.triton.plans import Plan, forced, int8_plan  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 H100 = Device("sm_90", 132, 232448, "NVIDIA H100 80GB HBM3")
 ENTRY = {"kind": "int8", "M": 128, "N": 768, "K": 3072, "x": 2, "ratio": 0.9, "of": "something"}
 PLAN = {"block_m": 64, "block_n": 32, "block_k": 256, "warps": 4, "stages": 3, "inside": False}
@@ -100,7 +100,7 @@ def test_plans_of_another_triton_are_left_alone(folder, version):
 )
 def test_a_malformed_plan_is_named(folder, change, complaint):
     write(folder, ENTRY | PLAN | change)
-    with pytest.raises(InputError, match=rf"a\.json has a plan, .*{complaint}.*python -m bench.tune"):
+    with pytest.raises(InputError, match=rf"a\.json has a plan, .*{complaint}.*python -m tools.tune"):
         planned(128)
 
 
@@ -261,7 +261,7 @@ def test_processes_that_compile_are_ended_in_time(monkeypatch):
 def test_all_of_it_runs_in_the_interpreter(tmp_path):
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     environment = os.environ | {"TRITON_INTERPRET": "1", "SPARSEQ_BENCH": "ci", "PYTHONPATH": paths}
-    command = [sys.executable, "-m", "bench.tune", "--device", "interpreter", "--out", str(tmp_path), "--jobs", "1"]
+    command = [sys.executable, "-m", "tools.tune", "--device", "interpreter", "--out", str(tmp_path), "--jobs", "1"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     [path] = tmp_path.glob("interpreter-triton*.json")

@@ -1,6 +1,6 @@
 """Runs `make demo`'s recipe and keeps its numbers and its figure: bench/results/demo-<cpu>.json, docs/images/demo.png.
 
-    python -m bench.bench_demo [--runs DIR]
+    python -m bench.studies.demo [--runs DIR]
 
 Runs that are in --runs already are not trained again; their models are timed anew.
 """

@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command and a limited time: tests, memory check, tuning, benchmarks.
 
-    python -m bench.gpu --out DIR [--minutes 8] [--dry-run]
-    python -m bench.gpu --unpack DIR/results.json     writes its results to bench/results
+    python -m tools.gpu --out DIR [--minutes 8] [--dry-run]
+    python -m tools.gpu --unpack DIR/results.json     writes its results to bench/results
 
 Each step runs in processes of its own, with a share of the time that is left; one that fails or takes too long is
 reported, and the rest goes on. What is known is written after each step. --dry-run runs all of it on the CPU, in
@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import summary
-from bench.common import RESULTS, ROOT, commit, machine, slug, versions, write_json
-from sparseq import InputError
+from bench.common import RESULTS, ROOT, commit, machine, versions, write_json
+from bench.goals import goals
 from sparseq.terminal import shown
+from tools.gpu_results import page, read_json, unpack
 
 TUNED = ROOT / "kernels" / "sparseq_kernels" / "tuned"
 PYTHON = sys.executable
@@ -114,18 +114,18 @@ class Run:
         """Writes all that is known to `out`; returns the short table."""
         found: dict[str, Any] = {"commit": commit(), "steps": [vars(one) for one in self.outcomes]}
         for name in ("machine", "ceilings", "host"):
-            found[name] = _json(self.work / f"{name}.json")
-        found["results"] = [_json(path) for path in sorted(self.results.glob("*.json"))]
+            found[name] = read_json(self.work / f"{name}.json")
+        found["results"] = [read_json(path) for path in sorted(self.results.glob("*.json"))]
         write_json(self.out / "results.json", found)
         notes = {name: json.dumps(found[name]) for name in ("machine", "ceilings", "host") if found[name]}
         steps = [(one.name, one.outcome, f"{one.seconds:.0f}") for one in self.outcomes]
-        (self.out / "summary.md").write_text(summary.page(steps, notes, self.results), encoding="utf-8")
+        (self.out / "summary.md").write_text(page(steps, notes, self.results), encoding="utf-8")
         (self.out / "log.txt").write_text(self._logs(), encoding="utf-8")
         for path in [self.work / "tests.xml", *self.tuned.glob("*.json")]:
             if path.exists():
                 shutil.copy(path, self.out / path.name)
         lines = [f"{name:14} {seconds:>5} s  {outcome}" for name, outcome, seconds in steps]
-        return "\n".join([*lines, "", summary.goals(self.results)])
+        return "\n".join([*lines, "", goals(self.results)])
 
     def _logs(self) -> str:
         """Every step's log, the end of a long one."""
@@ -155,19 +155,12 @@ def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> str:
     return "done" if code == 0 else f"failed with exit code {code}"
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
 def steps(run: Run) -> list[Step]:
     """All of them, in order."""
     files = {name: str(run.work / f"{name}.json") for name in ("machine", "ceilings", "host")}
     device = ("--device", run.device)
     return [
-        Step("machine", 15, lambda _: (PYTHON, "-m", "bench.gpu", "--machine", files["machine"])),
+        Step("machine", 15, lambda _: (PYTHON, "-m", "tools.gpu", "--machine", files["machine"])),
         Step("ceilings", 15, lambda _: (PYTHON, "-m", "bench.roofline", *device, "--out", files["ceilings"])),
         Step("tests", 200, lambda _: _tests(run)),
         Step("memcheck", 100, lambda _: _memcheck(run), {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}),
@@ -176,7 +169,7 @@ def steps(run: Run) -> list[Step]:
         Step("qat_linear", 55, lambda seconds: _benchmarks(run, seconds, "qat_linear")),
         Step("sparse", 80, lambda seconds: _benchmarks(run, seconds, *SPARSE)),
         Step("compiled", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear_compiled")),
-        Step("host", 30, lambda _: (PYTHON, "-m", "bench.gpu_host", *device, "--out", files["host"])),
+        Step("host", 30, lambda _: (PYTHON, "-m", "tools.gpu_host", *device, "--out", files["host"])),
         Step("rest", 60, lambda seconds: _benchmarks(run, seconds, *REST)),
     ]
 
@@ -213,7 +206,7 @@ def sanitizer() -> str | None:
 def _tune(run: Run, seconds: float) -> list[str]:
     jobs = "1" if run.dry else str(max(1, (os.cpu_count() or 2) - 2))
     minutes = f"{_own(seconds) / 60:.2f}"
-    command = [PYTHON, "-m", "bench.tune", "--device", run.device, "--out", str(run.tuned)]
+    command = [PYTHON, "-m", "tools.tune", "--device", run.device, "--out", str(run.tuned)]
     return [*command, "--minutes", minutes, "--jobs", jobs]
 
 
@@ -246,35 +239,6 @@ def everything(out: Path, minutes: float, dry: bool) -> int:
             table = run.write()
         print(f"\n{table}\nwritten: {', '.join(sorted(path.name for path in out.iterdir()))}")
         return sum(one.failed for one in run.outcomes)
-
-
-def unpack(path: Path, folder: Path) -> None:
-    """Writes each result of a results.json to a file of its own."""
-    content = _json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("results"), list):
-        raise InputError(f"{path} is not what python -m bench.gpu writes as results.json")
-    results = [*filter(None, content["results"]), *_host_result(content)]
-    for result in results:
-        written = folder / f"{result['name']}-{slug(result['machine'])}.json"
-        write_json(written, result)
-        print(f"written: {shown(written)}")
-
-
-def _host_result(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """What `bench.gpu_host` found, as a result with a table of its own."""
-    host, about = content.get("host"), content.get("machine")
-    if not host or not about:
-        return []
-    first, calls = host["cache_found"], host["host_seconds"]
-    cells = {
-        "rows": str(host["rows"]),
-        "a packed layer's call, us": f"{1e6 * calls['packed']:.0f}",
-        "nn.Linear's call, us": f"{1e6 * calls['nn.Linear']:.0f}",
-        "first call, compiled before, s": f"{first['first']:.2f}",
-        "first call, compiling, s": f"{host['cache_filled']['first']:.2f}",
-    }
-    head = {"name": "gpu_host", **about, "commit": content["commit"], "date": time.strftime("%Y-%m-%d", time.gmtime())}
-    return [head | {"settings": {}, "rows": [{"case": {"rows": host["rows"]}, "host": host, "cells": cells}]}]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """How learned weight scales (`scale="lsq"`) fare under Adam: one rate for all parameters, a lower rate for the scales,
 and logarithmic scales (TQT, Jain et al. 2020). Signal to quantization noise of the weights, negative scales, accuracy.
 
-    python -m bench.bench_learned_scales --model M --data-dir GLUE [--seed 0]
+    python -m bench.studies.learned_scales --model M --data-dir GLUE [--seed 0]
 
 Three of the model's layers, int8, on rows of SST-2's `train.tsv`; accuracy on other rows of that file.
 """
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bench.bench_methods import HELD_OUT, ROWS, split
 from bench.common import arguments, write_result
+from bench.studies.methods import HELD_OUT, ROWS, split
 from sparseq import convert, parameter_groups
 from sparseq.models import load_model
 from sparseq.nn import QuantSparseLinear, linear
