@@ -1,7 +1,7 @@
 """A stand-in for Triton's driver: compiles for a GPU that this machine does not have, and launches nothing.
 
-Under it the host code of `sparseq_kernels.triton` runs from end to end on CPU tensors: it plans for the GPU, compiles
-for it, and hands its arguments to a launcher that only notes them. What the tensors hold after that means nothing.
+Under it the host code of `sparseq_kernels.triton` runs from end to end on CPU tensors: it chooses configs for the GPU,
+compiles for it, and hands its arguments to a launcher that only notes them. The tensors then hold nothing of meaning.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from sparseq_kernels import InputError, backends, ops
-from sparseq_kernels.triton import device
-from sparseq_kernels.triton.runtime import interpreted
+from sparseq_kernels.triton.runtime import device
+from sparseq_kernels.triton.runtime.availability import interpreted
 
 KIB = 1024
 
@@ -108,7 +108,7 @@ def _launch_nothing(*unused: object) -> None: ...
 def absent_gpu(arch: str, name: str = "", record: bool = True) -> Iterator[AbsentDriver]:
     """Has Triton compile for `arch` within a `with` block, and this library's ops take CPU tensors to Triton.
 
-    name: the GPU's, by which its measured plans are found. record: whether to keep what is launched.
+    name: the GPU's, by which its measured configs are found. record: whether to keep what is launched.
     """
     if interpreted():
         raise InputError("no GPU can be stood in for under TRITON_INTERPRET: its kernels cannot be compiled")

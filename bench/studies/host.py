@@ -55,7 +55,7 @@ def packed_layer() -> nn.Module:
 def parts(M: int) -> dict[str, Callable[[], object]]:
     """A call of each of PARTS, for M rows."""
     from sparseq_kernels import checks
-    from sparseq_kernels.triton.recording import record
+    from sparseq_kernels.triton.runtime.launch_cache import record
     from sparseq_kernels.triton.table import TRITON
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)

@@ -35,8 +35,8 @@ from .reference import (
     quantize_rows,
     sparse_int8_linear,
 )
-from .triton.runtime import interpreted
-from .triton.runtime import why_not as why_not_triton
+from .triton.runtime.availability import interpreted
+from .triton.runtime.availability import why_not as why_not_triton
 
 Implementation = Callable[..., Any]
 Table = dict[str, Implementation]

@@ -30,7 +30,7 @@ class Recording(Protocol):
 def _recorder(backend: str, op: str) -> Callable[..., tuple[Tensor, Recording | None]] | None:
     """What records a call of the op; None where nothing does."""
     if backend == "triton":
-        from .triton.recording import record as record_launches
+        from .triton.runtime.launch_cache import record as record_launches
 
         return record_launches
     if backend == "native" and op == "int8_linear":

@@ -13,7 +13,7 @@ from sparseq_kernels.formats import FLOAT_BITS
 from sparseq_kernels.looks import has_values
 from sparseq_kernels.reference.qat_linear import masked
 from sparseq_kernels.tiles import TileLists
-from sparseq_kernels.triton.runtime import interpreted
+from sparseq_kernels.triton.runtime.availability import interpreted
 
 from . import kin
 from .settings import QuantSettings

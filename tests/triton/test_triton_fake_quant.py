@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sparseq_kernels import call, use_backend
 from sparseq_kernels.numerics import CLIP_TOLERANCE
 from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale, sum_to
-from sparseq_kernels.triton.fake_quant import _plan, fake_quant
+from sparseq_kernels.triton.fake_quant import _tiling, fake_quant
 
 OPS = torch.ops.sparseq
 SHAPES = [
@@ -71,8 +71,8 @@ def test_scales_of_any_shape(shape, scale_shape):
 
 
 def test_rows_without_end_are_not_counted_in_32_bits():
-    assert [_plan((n, 2**12, 2), (2**12, 1), True).by for n in (2**18, 2**19)] == ["cycle", "column"]
-    assert _plan((2**19, 2**12, 2), (2**12, 1), True).expanded and _plan((2**20, 2**12, 2), (), False).B == 1
+    assert [_tiling((n, 2**12, 2), (2**12, 1), True).by for n in (2**18, 2**19)] == ["cycle", "column"]
+    assert _tiling((2**19, 2**12, 2), (2**12, 1), True).expanded and _tiling((2**20, 2**12, 2), (), False).B == 1
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sparseq_kernels.formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight
 from sparseq_kernels.products import operands
-from sparseq_kernels.triton.plans import Plan, use_plan
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 
 OPS = torch.ops.sparseq
 
@@ -104,10 +104,10 @@ def test_rows_of_blocks_of_very_different_length() -> None:
     check(40, weight, levels * mask)
 
 
-@pytest.mark.parametrize("plan", [Plan(64, 32, 256, 4, 2, split=1), Plan(16, 16, 256, 4, 2, split=2)])
+@pytest.mark.parametrize("config", [GemmConfig(64, 32, 256, 4, 2, split_k=1), GemmConfig(16, 16, 256, 4, 2, split_k=2)])
 @pytest.mark.parametrize("block", [(1, 1), (0, 0)])
-def test_every_way_to_share_the_depth(plan: Plan, block: tuple[int, int]) -> None:
-    with use_plan(plan):
+def test_every_way_to_share_the_depth(config: GemmConfig, block: tuple[int, int]) -> None:
+    with use_config(config):
         check(20, *stored(40, 600, block, 0.5))
 
 

@@ -1,3 +1,5 @@
+"""Host code of `gelu_quantize_rows`."""
+
 from torch import Tensor
 
 from .quantize_rows import activate_quantize_rows

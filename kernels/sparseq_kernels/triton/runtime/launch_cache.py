@@ -1,6 +1,6 @@
 """What an op launches for an input of one shape, recorded once and launched again for others like it.
 
-On the host most of a call's time goes into what is the same each time: checks, plans, the facts by which a compiled
+On the host most of a call's time goes into what is the same each time: checks, configs, the facts by which a compiled
 kernel is found. What differs is where x lies and where what is new lies.
 """
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from . import plans
 from .device import Device, current, current_and_stream
-from .launch import Launched, hooked, watching
+from .gemm_config import GemmConfig, forced_config
+from .launch import CapturedLaunch, capturing, hooked
 
 # Of memory, in bytes: by which Triton tells its kernels apart, and what lies apart in a call's scratch memory.
 ALIGNMENT, APART = 16, 256
@@ -40,7 +40,7 @@ class Recording:
     anew, and then what is `fixed`. Kernels get the first of these as addresses, with which a launch has less to do, and
     scratch is one piece of memory; but as tensors where `tensors` is not None.
 
-    device, index, forced: Triton's device, torch's number for it, and the plan in force, under which all this holds.
+    device, index, forced: Triton's device, torch's number for it, and the config in force, under which all this holds.
     result: an empty tensor like it, and its shape. offsets: where the scratch of each number begins. memory: an empty
     tensor like all of it, and its bytes. tensors: of each scratch an empty tensor like it, and its shape. descriptors:
     (number, number of the tensor) of the fixed ones that describe a tensor made anew.
@@ -48,7 +48,7 @@ class Recording:
 
     device: Device
     index: int
-    forced: plans.Plan | None
+    forced: GemmConfig | None
     steps: tuple[_Step, ...]
     fixed: tuple[Any, ...]
     result: Like
@@ -66,7 +66,7 @@ class Recording:
             or not x.is_contiguous()
             or device is not self.device
             or x.get_device() != self.index
-            or plans.forced() is not self.forced
+            or forced_config() is not self.forced
             or hooked()
         ):
             return None
@@ -102,16 +102,16 @@ def record(run: Callable[..., Any], x: Tensor, constants: Sequence[Any]) -> tupl
     made, such as a copy of a constant, whose values would not be copied again; there was nothing to launch, or not all
     that was launched is known; or the op has more results than one.
     """
-    with watching() as watched:
+    with capturing() as watched:
         result = run(x, *constants)
-    launches, made = watched.launches, watched.new
+    launches, made = watched.launches, watched.allocated
     if not isinstance(result, Tensor):
         return result[0], None
     scratch = [tensor for tensor in made if tensor is not result]
     result_made = len(scratch) < len(made) and result.dim() > 0
     here = not x.is_cuda or torch.cuda.current_device() == x.get_device()
     numbers = _Numbers(x, [result, *scratch], constants)
-    known = watched.whole and numbers.apart and all(numbers.knows(arg) for one in launches for arg in one.args)
+    known = watched.complete and numbers.apart and all(numbers.knows(arg) for one in launches for arg in one.args)
     if not (launches and known and result_made and here and all(map(_laid_out, (x, *made)))):
         return result, None
     steps = tuple(_Step(launched.run, operator.itemgetter(*numbers.of_launch(launched))) for launched in launches)
@@ -120,7 +120,7 @@ def record(run: Callable[..., Any], x: Tensor, constants: Sequence[Any]) -> tupl
     return result, Recording(
         current(),
         x.get_device(),
-        plans.forced(),
+        forced_config(),
         steps,
         tuple(numbers.fixed),
         _like(result),
@@ -149,7 +149,7 @@ class _Numbers:
         tensor = _tensor(arg)
         return tensor is None or any(tensor is one for one in self._constants) or tensor.data_ptr() in self._new
 
-    def of_launch(self, launched: Launched) -> list[int]:
+    def of_launch(self, launched: CapturedLaunch) -> list[int]:
         args = (*launched.before, *launched.args, *launched.after)
         return [1 if place == launched.stream else self._of(arg) for place, arg in enumerate(args)]
 
