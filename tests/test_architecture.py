@@ -121,7 +121,7 @@ def is_kernel(function: ast.FunctionDef) -> bool:
     return any("triton.jit" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("kernels/sparseq_kernels/triton/*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("kernels/sparseq_kernels/triton/**/*.py")), ids=lambda p: p.name)
 def test_what_is_no_kernel_has_types(path):
     functions = [
         node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
