@@ -47,7 +47,6 @@ LAYERS = [
 ]
 # Circles that are known and to be mended. One that is no more must leave this list.
 KNOWN_CIRCLES = {
-    ("bench.summary", "bench.tables"),
     ("sparseq_kernels.triton.plans", "sparseq_kernels.triton.tuned"),
 }
 
