@@ -29,15 +29,28 @@ class Recording(Protocol):
 
 def _recorder(backend: str, op: str) -> Callable[..., tuple[Tensor, Recording | None]] | None:
     """What records a call of the op; None where nothing does."""
-    if backend == "triton":
-        from .triton.runtime.launch_cache import record as record_launches
-
-        return record_launches
     if backend == "native" and op == "int8_linear":
         from .cpu.recording import record as record_native
 
         return record_native
     return None
+
+
+# Ops of packed layers, for which Triton's backend has a cache of its own.
+LAUNCH_CACHED = ("int8_linear", "block_sparse_int8_linear", "bitmask_int8_linear", "semi_structured_int8_linear")
+
+
+class _LaunchCached(NamedTuple):
+    """A call that Triton's launch cache makes again."""
+
+    op: str
+    constants: tuple[Any, ...]
+
+    def run(self, x: Tensor) -> Tensor:
+        from .triton.runtime.launch_cache import cached
+
+        result: Tensor = cached(self.op, RUN[self.op], (x, *self.constants))
+        return result
 
 
 class _Recorded(NamedTuple):
@@ -62,11 +75,11 @@ class _Recorded(NamedTuple):
 class Repeated:
     """`call` of ops in inference, fast on the host where little differs from call to call.
 
-    A call for x of a shape and dtype that it met before does for the new x what was done then, on Triton's backend
-    (`triton.recording`) and in native code (`cpu.recording`), if `constants` are the same objects, in the same memory.
-    Their values may have changed in place. Any other call is `transforms.call`, such as one that a gradient is wanted
-    of. The constants of the last recording and their memory are kept alive, until others come. A copy begins without
-    what was recorded.
+    A call for x of a shape and dtype that it met before does for the new x what was done then, in native code
+    (`cpu.recording`), if `constants` are the same objects, in the same memory. Their values may have changed in place.
+    Triton's backend has a cache of its own for that (`triton.runtime.launch_cache`). Any other call is
+    `transforms.call`, such as one that a gradient is wanted of. The constants of the last recording and their memory
+    are kept alive, until others come. A copy begins without what was recorded.
     """
 
     def __init__(self) -> None:
@@ -99,12 +112,18 @@ class Repeated:
     def _record(self, op: str, x: Tensor, constants: tuple[Any, ...], recorded: _Recorded | None) -> Tensor:
         """As `__call__`, and adds the call to what was `recorded` with these constants, if anything was."""
         if (recorded is not None and len(recorded.recordings) >= MOST_RECORDED) or not (
-            (record := _recorder(backends.backend(x.device.type), op)) is not None
-            and plain((x, *constants))
+            plain((x, *constants))
             and not (_gradients() and any(isinstance(c, Tensor) and c.requires_grad for c in constants))
         ):
             return call(op, x, *constants)
-        result, recording = record(RUN[op], x, constants)
+        backend = backends.backend(x.device.type)
+        if backend == "triton" and op in LAUNCH_CACHED:
+            recording: Recording | None = _LaunchCached(op, constants)
+            result = _LaunchCached(op, constants).run(x)
+        elif (record := _recorder(backend, op)) is not None:
+            result, recording = record(RUN[op], x, constants)
+        else:
+            return call(op, x, *constants)
         if recording is not None:
             if recorded is None:
                 self._recorded = recorded = _Recorded.of(backends.forced(), constants)
