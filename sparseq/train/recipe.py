@@ -1,4 +1,4 @@
-"""`Recipe`: every setting of a compression run, its default and what it means; reads and writes TOML and YAML."""
+"""`Recipe`: all settings of a compression run with defaults and meaning; reading and writing of TOML and YAML."""
 
 import dataclasses
 import os
@@ -17,11 +17,11 @@ from .settings import Setting, auto, layers, names, number, optional, setting, t
 from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
-# Settings that are younger than the first runs' folders -> what was done without them.
+# Settings that the first versions did not have -> their former behaviour.
 _BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
-# What the recipe in a run's folder always names, and hardly any other.
+# Settings that the recipe in a run's folder always has, and others rarely.
 _OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
-# Tokens: more than any encoder reads, and few enough for a text of so many to be tried.
+# In tokens: more than any encoder reads, and few enough to try a text of this length.
 LONGEST = 2**20
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
 DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
@@ -32,13 +32,15 @@ DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """One compression run. These defaults are the only ones: the command line and recipe files start from them.
+    """The settings of one compression run. These defaults are the only ones; the command line and recipe files use
+    them.
 
-    The paper (Movva et al. 2022) gives int8 QAT, a linear sparsity schedule after a warm-up on the encoder's linear
-    layers, and KD over 3 epochs; it leaves the losses, temperatures and rates open, so those here are our own choice.
+    The paper (Movva et al. 2022) specifies int8 QAT, a linear sparsity schedule after a warm-up for the encoder's
+    linear layers, and KD over 3 epochs. It does not specify losses, temperatures and learning rates; the defaults for
+    those are our choice.
     """
 
-    # A setting a line or two, as a table; the formatter would make six of each.
+    # One or two lines per setting, as a table; the formatter would use six for each.
     # fmt: off
     model: str = setting(None, text, MODEL, "the model to compress: tiny, mini, small, medium, base or large, any hub "
                          "id, or a local folder (the teacher's own is fine)", metavar="M")
@@ -133,13 +135,15 @@ class Recipe:
 
     @classmethod
     def settings(cls) -> dict[str, Setting]:
-        """Every setting's description, by field name, in order."""
+        """The description of every setting, by field name, in order."""
         return {f.name: f.metadata["setting"] for f in fields(cls)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: str | None = None) -> "Recipe":
-        """A recipe of `values`, the rest defaults; None is not given, for a setting that need not be. Raises InputError
-        for unknown names and wrong types, naming the `file` that they are from, if any."""
+        """A recipe from `values`, with defaults for the rest; None means not given, for a setting that is optional.
+
+        Raises InputError for unknown names and wrong types, naming the `file` that they come from, if any.
+        """
         where = file or "the recipe"
         known = cls.settings()
         left = {field.name for field in fields(cls) if field.default in (None, ())}
@@ -160,9 +164,9 @@ class Recipe:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Recipe":
-        """Reads a .toml, .yaml or .yml file of settings. Raises InputError when it cannot be read as such.
+        """Reads settings from a .toml, .yaml or .yml file. Raises InputError if the file is invalid.
 
-        What a run's folder had written before a setting was there means what it meant then.
+        For the recipe in a run's folder, settings that did not exist when it was written get their former meaning.
         """
         values = read_settings(path)
         if values.keys() >= _OF_RUNS and not _BEFORE.keys() & values.keys():
@@ -170,7 +174,7 @@ class Recipe:
         return cls.from_dict(values, str(path))
 
     def to_toml(self) -> str:
-        """This recipe as a TOML document, without `out` and what is None; `from_file` reads it back."""
+        """The recipe as a TOML document, without `out` and settings that are None; `from_file` reads it back."""
         import tomli_w
 
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
@@ -183,15 +187,15 @@ class Recipe:
         )
 
     def replace(self, **changes: Any) -> "Recipe":
-        """A copy with some settings changed, each parsed as in a file."""
+        """A copy with some settings changed, each parsed like a value in a file."""
         known = self.settings()
         return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
 
     def resolved(self) -> "Recipe":
-        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere, and
-        the scope is the one that "auto" stands for.
+        """A copy with absolute paths (for paths that exist), and with the scope that "auto" stands for.
 
-        InputError: a path that begins with a home that is not known.
+        Absolute paths make the recipe in a run's folder usable from anywhere. Raises InputError for a path that begins
+        with an unknown home.
         """
         changes: dict[str, Any] = {}
         if self.scope == "auto" and self.uses("mp"):
@@ -203,7 +207,7 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """The settings, by name, in which `other` is another run."""
+        """The names of the settings that make `other` a different run."""
         return [
             name
             for name, described in self.settings().items()
@@ -215,16 +219,16 @@ class Recipe:
         return method in self.methods
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
-        """Of a training of so many steps, those at which pruning starts and ends."""
+        """The steps at which pruning starts and ends, in a training of this many steps."""
         return round(self.prune_warmup * steps), round(self.prune_end * steps)
 
     def validate(self) -> "Recipe":
-        """This recipe, checked and with its methods in order. Raises InputError for what cannot run."""
+        """This recipe, checked and with its methods in order. Raises InputError for settings that cannot run."""
         parsed = self.from_dict({f.name: getattr(self, f.name) for f in fields(self)})
         for name, example in (("model", "--model small"), ("out", "--out runs/first")):
             if getattr(parsed, name) is None:
                 raise InputError(f"no {name} given: say for example {example}")
-        if parsed.methods == ("none",):  # as a list of one
+        if parsed.methods == ("none",):  # like a list with one element
             parsed = dataclasses.replace(parsed, methods=())
         for method in parsed.methods:
             if method not in METHODS:
@@ -248,8 +252,10 @@ class Recipe:
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are the same: paths are also where one of them is relative, as `resolved` leaves
-    those that lead nowhere."""
+    """Whether two values of a setting are equal.
+
+    Paths are equal even if one of them is relative, as `resolved` leaves paths that do not exist.
+    """
     if name in PATH_SETTINGS and one is not None and other is not None:
         return one == other or absolute(one) == absolute(other)
     return bool(one == other)
