@@ -146,7 +146,7 @@ def _check_place(folder: Path) -> None:
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         raise InputError(f"cannot save into {folder}: {STAGING} is in the way, which is no folder; remove it")
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot save into {folder}: it may not be written to")
+        raise InputError(f"cannot save into {folder}: the folder is not writable")
 
 
 def _move(staging: Path, folder: Path) -> None:

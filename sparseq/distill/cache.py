@@ -64,7 +64,7 @@ class TeacherLogits:
         return logits
 
     def _store(self, logits: Tensor) -> None:
-        with writing(self.path, way_out="free or mend that, or name another folder in SPARSEQ_CACHE"):
+        with writing(self.path, way_out="free or fix that, or name another folder in SPARSEQ_CACHE"):
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor, partial = tempfile.mkstemp(".partial", f"{self.path.name}.", self.folder)
             os.close(descriptor)

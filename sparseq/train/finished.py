@@ -48,6 +48,6 @@ def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> Ru
         if changed:
             raise folder.other_run(changed)
         for source, why in not_compared.items():
-            reporter.say(f"whether the {source} is still the same cannot be told ({why})")
+            reporter.say(f"cannot tell whether the {source} is still the same ({why})")
     folder.tidy()  # in case the run was killed after its last step
     return replace(result, finished_before=True)

@@ -113,12 +113,15 @@ class RunFolder:
             if changed:
                 raise self.other_run(changed)
             told = [
-                f"whether the {name} is still the same cannot be told: the libraries are others" for name in unknown
+                f"cannot tell whether the {name} is still the same: the versions of the libraries differ"
+                for name in unknown
             ]
             return told + self.clear_incomplete()
         told = []
         if self._found():
-            told.append(f"the checkpoints in {self.checkpoints} do not say what they were trained on and are not used")
+            told.append(
+                f"the checkpoints in {self.checkpoints} do not record what they were trained on and are not used"
+            )
         if not (self.path / RECIPE).exists():
             write_whole(self.path / RECIPE, recipe.to_toml())
         with writing(self.checkpoints):

@@ -83,7 +83,7 @@ def _lock(descriptor: int, path: Path, folder: Path, say: Callable[[str], None])
             f"--out {folder} is in use by another run ({_holder(path)}): wait for its end, or give another folder"
         ) from error
     except OSError as error:
-        say(f"{folder} cannot be locked ({brief(error)}): let no other run write to it")
+        say(f"{folder} cannot be locked ({brief(error)}): make sure that no other run writes to it")
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

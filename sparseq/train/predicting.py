@@ -182,11 +182,11 @@ def check_output(path: Path, source: str | Path | None = None) -> Path:
     if os.path.lexists(path) and not os.path.isfile(path):
         raise InputError(f"--out {path} is no regular file: give one that can be replaced")
     if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-        raise InputError(f"--out {path} is the very file that is read: give another")
+        raise InputError(f"--out {path} is the file to predict: give another")
     if not os.path.isdir(path.parent):
         raise InputError(f"--out {path} is in a folder that is not there: make it first")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"--out {path} is in a folder that may not be written to: give another")
+        raise InputError(f"--out {path} is in a folder that is not writable: give another")
     return path
 
 

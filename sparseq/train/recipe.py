@@ -66,17 +66,18 @@ class Recipe:
                                          metavar="N")
     max_validation_rows: int | None = setting(None, optional(whole(1)), DATA, "validate on a random subset of this "
                                               "many rows", metavar="N")
-    max_length: int = setting(128, whole(4, LONGEST), DATA, "tokens kept of each text or pair", metavar="N")
+    max_length: int = setting(128, whole(4, LONGEST), DATA, "most tokens of a text or pair; longer ones are "
+                              "cut", metavar="N")
 
-    bits: int = setting(8, whole(), QAT, "bits of a weight", choices=(4, 8, 16))
-    activation: str = setting("dynamic", text, QAT, "activation scales: one a token, or one a tensor, calibrated",
+    bits: int = setting(8, whole(), QAT, "bits per weight", choices=(4, 8, 16))
+    activation: str = setting("dynamic", text, QAT, "activation scales: per token, or per tensor (calibrated)",
                               choices=("dynamic", "static"))
     scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
                          choices=("max", "lsq"))
-    calibration: str = setting("average", text, QAT, "what a static range ends at: the largest magnitude, the batches' "
-                               "average, a percentile (99.99), or where the squared error is least",
+    calibration: str = setting("average", text, QAT, "how a static range is found: the largest magnitude, its average "
+                               "over batches, a percentile (99.99), or the least squared error",
                                choices=("max", "average", "percentile", "mse"))
-    qat_start: int = setting(0, whole(), QAT, "quantize from this step on; one past the last step is post-training "
+    qat_start: int = setting(0, whole(), QAT, "quantize from this step on; after the last step it is post-training "
                              "quantization", metavar="STEP")
 
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
@@ -85,13 +86,13 @@ class Recipe:
                          "(lamp), or in each layer; auto is lamp for blocks, else global",
                          choices=("auto", "global", "lamp", "layer"))
     max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that global and lamp remove at "
-                                        "most; the sparsity itself where that is more", metavar="SHARE")
+                                        "most; the sparsity itself if that is greater", metavar="SHARE")
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
     prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
     prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
                                metavar="SHARE")
-    prune_updates: int = setting(50, whole(1), MP, "how many times the masks are chosen anew on the way", metavar="N")
-    regrow: bool = setting(False, yes_no, MP, "let removed weights be updated, and come back")
+    prune_updates: int = setting(50, whole(1), MP, "how many times the masks are updated meanwhile", metavar="N")
+    regrow: bool = setting(False, yes_no, MP, "keep updating removed weights, so that they may return")
     prune_embeddings: bool = setting(False, yes_no, MP, "prune the embeddings as well (costs accuracy)")
     on_mismatch: str = setting("error", text, MP, "what to do with a layer that the pattern does not divide",
                                choices=("error", "skip"))
@@ -101,34 +102,34 @@ class Recipe:
     temperature: float = setting(2.0, number(0, open_low=True), KD, "softens both models' classes in ce")
     kd_alpha: float = setting(0.5, number(0, 1), KD, "weight of the teacher's loss; the labels' loss gets the rest",
                               metavar="SHARE")
-    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same on augmented copies; as on "
-                                          "other rows when not given", metavar="SHARE")
+    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same for augmented copies; by "
+                                          "default as for other rows", metavar="SHARE")
     hidden_loss: float = setting(0.0, number(0), KD, "weight of the squared error between hidden states; above 0 the "
-                                 "teacher runs along", metavar="WEIGHT")
+                                 "teacher runs during training", metavar="WEIGHT")
 
-    augment_copies: int = setting(0, whole(), AUGMENT, "copies of each training row with synonyms put in", metavar="N")
+    augment_copies: int = setting(0, whole(), AUGMENT, "copies of each training row with synonyms", metavar="N")
     augment_rate: float = setting(0.15, number(0, 1, open_low=True), AUGMENT, "share of a text's words replaced",
                                   metavar="SHARE")
     pos_aware: bool = setting(True, yes_no, AUGMENT, "replace a word only by synonyms of its likely part of speech")
     protected_words: tuple[str, ...] = setting((), names, AUGMENT, "words never replaced", metavar="A,B,...")
     wordnet: str | None = setting(None, text, AUGMENT, "folder with WordNet's index.* and data.* files; searched for "
-                                  "when not given", metavar="DIR")
+                                  "by default", metavar="DIR")
 
     epochs: float = setting(3.0, number(0, open_low=True), TRAIN, "passes over the training rows, copies included",
                             metavar="N")
-    batch_size: int = setting(32, whole(1), TRAIN, "rows a step, over all processes together", metavar="N")
+    batch_size: int = setting(32, whole(1), TRAIN, "rows per step, over all processes together", metavar="N")
     lr: float | str = setting("auto", auto(number(0, open_low=True)), TRAIN, "peak learning rate of AdamW; auto goes "
                               "by the model's width: 3e-4 for tiny to 3e-5 for large", metavar="RATE")
     lr_warmup: float = setting(0.1, number(0, 1, open_high=True), TRAIN, "share of training in which the rate rises; "
                                "then it falls to 0 linearly", metavar="SHARE")
     weight_decay: float = setting(0.01, number(0), TRAIN, "AdamW's weight decay", metavar="W")
-    precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto takes bf16 only "
-                             "where the GPU or CPU computes it natively; models are always evaluated in fp32",
+    precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto uses bf16 only "
+                             "if the GPU or CPU computes it natively; models are always evaluated in fp32",
                              choices=("auto", "fp32", "bf16"))
     seed: int = setting(0, whole(0, 2**32 - 1), RUN, "seeds the new head, the order of rows, dropout and augmentation")
-    save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, from which a broken run goes on",
+    save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, which a run resumes from",
                               metavar="N", resumable=True)
-    eval_batch_size: int = setting(64, whole(1), RUN, "rows a step when only predicting", metavar="N", resumable=True)
+    eval_batch_size: int = setting(64, whole(1), RUN, "rows per step when only predicting", metavar="N", resumable=True)
     out: str | None = setting(None, text, RUN, "folder the compressed model is written to", metavar="DIR",
                               resumable=True)
     # fmt: on

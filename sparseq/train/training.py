@@ -54,8 +54,8 @@ def train(
         reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
         if changed := last[1].changed(here):
             reporter.say(
-                f"begun under other conditions ({'; '.join(changed)}): sums are rounded otherwise, and the result can "
-                "differ from that of an unbroken run"
+                f"begun under other conditions ({'; '.join(changed)}): rounding differs, and the result can differ "
+                "from that of an uninterrupted run"
             )
     # Includes the time of earlier processes, and of this one so far.
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
