@@ -15,34 +15,7 @@ from torch import Tensor
 from .errors import InputError
 from .layouts import FLOAT_BITS as FLOAT_BITS
 from .layouts import tensor_specs
-from .numerics import qmax
-from .reference.sparse_int8_linear import from_pairs
-
-
-def pack_int4(levels: Tensor) -> Tensor:
-    """int8 in [-8, 7], [..., n] -> uint8 [..., ceil(n / 2)]: two's complement nibbles, the lower one first."""
-    if levels.shape[-1] % 2:
-        levels = torch.nn.functional.pad(levels, (0, 1))
-    nibbles = levels.view(torch.uint8) & 15
-    return nibbles[..., ::2] | (nibbles[..., 1::2] << 4)
-
-
-def unpack_int4(packed: Tensor, count: int) -> Tensor:
-    """The inverse of `pack_int4`: uint8 [..., ceil(n / 2)] -> int8 [..., n], n = count."""
-    nibbles = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)[..., :count]
-    return (nibbles ^ 8).view(torch.int8) - 8
-
-
-def pack_mask(mask: Tensor) -> Tensor:
-    """bool [..., n] -> uint8 [..., ceil(n / 8)]: bit j of byte i, counted from the lowest, is flag 8 i + j."""
-    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -mask.shape[-1] % 8)).unflatten(-1, (-1, 8))
-    return (padded << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
-
-
-def unpack_mask(bits: Tensor, columns: int) -> Tensor:
-    """The inverse of `pack_mask`: uint8 [..., ceil(n / 8)] -> bool [..., n], n = columns."""
-    flags = (bits.unsqueeze(-1) >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
-    return flags.flatten(-2)[..., :columns].bool()
+from .numerics import from_pairs, pack_int4, pack_mask, qmax, unpack_int4, unpack_mask, unpack_nibbles
 
 
 @dataclass(frozen=True)
@@ -232,7 +205,7 @@ class SemiStructuredWeight:
 
     def check_indices(self) -> None:
         """Raises InputError unless the second of every two values stands after the first."""
-        nibbles = torch.stack((self.indices & 15, self.indices >> 4), dim=-1).flatten(1)[:, : self.shape[1] // 4]
+        nibbles = unpack_nibbles(self.indices)[:, : self.shape[1] // 4]
         if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
             raise InputError(
                 f"a {self.name} weight is inconsistent: in {wrong} of its fours of columns the second value does not "

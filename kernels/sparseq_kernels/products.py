@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, pack_mask, unpack_mask
-from .reference.sparse_int8_linear import chunk_offsets
+from .formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight
+from .numerics import chunk_offsets, pack_mask, unpack_mask
 
 # Sides of blocks that matrix units take as they are.
 BLOCKS = (16, 32, 64, 128)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .formats import pack_mask
+from .numerics import pack_mask
 
 # Rows and columns of a tile.
 TILE = 64

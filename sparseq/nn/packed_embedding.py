@@ -9,7 +9,8 @@ from torch import Tensor
 from sparseq_kernels import InputError
 from sparseq_kernels.dtypes import dtype_name
 from sparseq_kernels.errors import InputIndexError
-from sparseq_kernels.formats import PackedWeight, unpack_int4
+from sparseq_kernels.formats import PackedWeight
+from sparseq_kernels.numerics import unpack_int4
 
 from .attached import carry_to_packed, check_attached
 from .embedding import QuantEmbedding

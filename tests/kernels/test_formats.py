@@ -38,23 +38,6 @@ def test_round_trip(a, b, block, bits, density, seed):
         }
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 577])
-def test_bits_and_nibbles(count):
-    flags = torch.rand(count) > 0.5
-    assert formats.pack_mask(flags).numel() == -(-count // 8)
-    assert torch.equal(formats.unpack_mask(formats.pack_mask(flags), count), flags)
-    levels = torch.randint(-8, 8, (3, count), dtype=torch.int8)
-    assert torch.equal(formats.unpack_int4(formats.pack_int4(levels), count), levels)
-
-
-def test_bits_of_rows():
-    mask = torch.tensor([[True, False, False, True, *[False] * 5], [*[False] * 8, True]])
-    assert formats.pack_mask(mask).tolist() == [[9, 0], [0, 1]]
-    for shape in [(3, 0), (0, 5), (2, 8), (2, 3, 17)]:
-        flags = torch.rand(shape) > 0.5
-        assert torch.equal(formats.unpack_mask(formats.pack_mask(flags), shape[-1]), flags)
-
-
 def test_bits_a_weight_are_what_the_layout_promises():
     levels, mask = torch.ones(64, 64, dtype=torch.int8), torch.zeros(64, 64, dtype=torch.bool)
     mask.view(-1)[: 64 * 64 * 2 // 5] = True

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparseq_kernels.formats import pack_mask, unpack_mask
+from sparseq_kernels.numerics import unpack_mask
 from sparseq_kernels.tiles import TILE, TileLists, layout
 
 
@@ -59,11 +59,3 @@ def test_a_strided_mask():
     mask = blocks(130, 200, 0.5, 0)
     found, expected = (TileLists.from_mask(m).tensors() for m in (mask.t().contiguous().t(), mask))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_bits_of_rows():
-    mask = torch.tensor([[True, False, False, True, *[False] * 5], [*[False] * 8, True]])
-    assert pack_mask(mask).tolist() == [[9, 0], [0, 1]]
-    for shape in [(3, 0), (0, 5), (2, 8), (2, 3, 17)]:
-        flags = torch.rand(shape) > 0.5
-        assert torch.equal(unpack_mask(pack_mask(flags), shape[-1]), flags)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import sparseq_kernels.triton.magnitude_mask as under_test
 from sparseq_kernels import Pattern
-from sparseq_kernels.formats import pack_mask, unpack_mask
+from sparseq_kernels.numerics import pack_mask, unpack_mask
 from sparseq_kernels.reference.magnitude_mask import magnitude_mask as reference
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, InputIndexError
-from ..formats import SemiStructuredWeight, unpack_mask
-from ..reference.sparse_int8_linear import chunk_offsets
+from ..formats import SemiStructuredWeight
+from ..numerics import chunk_offsets, unpack_mask
 from ..tiles import NAMES, TileLists
 
 

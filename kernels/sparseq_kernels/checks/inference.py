@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..numerics import CHUNK
 from ..reference.int8_linear import ACTIVATIONS, check_depth, given_scale
-from ..reference.sparse_int8_linear import CHUNK
 from .arguments import bits as check_bits
 from .arguments import choice, dtype, floating, floating_dtype, matrix, needs, one_value, rows, shape
 

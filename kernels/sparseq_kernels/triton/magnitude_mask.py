@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..formats import pack_mask
+from ..numerics import pack_mask
 from ..reference.magnitude_mask import checked, dropped
 from ..reference.magnitude_mask import magnitude_mask as reference
 from .launch import launch, on

@@ -56,7 +56,7 @@ def scale_from_max(largest: Tensor, bits: int) -> Tensor:
 
 
 def reciprocal(scale: Tensor) -> Tensor:
-    """1 / scale in compute_dtype: the factor that turns a value into its level."""
+    """1 / scale in compute_dtype: the factor from a value to its quantized value, before rounding."""
     return 1 / scale.to(compute_dtype(scale))
 
 

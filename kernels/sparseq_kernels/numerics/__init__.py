@@ -1,0 +1,53 @@
+"""The numbers and layouts that the reference and every backend share: integer ranges, scales and bit packing."""
+
+from .packing import (
+    CHUNK,
+    chunk_offsets,
+    from_bitmask,
+    from_blocks,
+    from_pairs,
+    pack_int4,
+    pack_mask,
+    unpack_int4,
+    unpack_mask,
+    unpack_nibbles,
+)
+from .ranges import (
+    CLIP_TOLERANCE,
+    MAX_INT8_DEPTH,
+    ZERO_BELOW,
+    any_fp64,
+    as_rows,
+    compute_dtype,
+    positive,
+    qmax,
+    reciprocal,
+    row_max,
+    scale_from_max,
+    storage_dtype,
+)
+
+__all__ = [
+    "CHUNK",
+    "CLIP_TOLERANCE",
+    "MAX_INT8_DEPTH",
+    "ZERO_BELOW",
+    "any_fp64",
+    "as_rows",
+    "chunk_offsets",
+    "compute_dtype",
+    "from_bitmask",
+    "from_blocks",
+    "from_pairs",
+    "pack_int4",
+    "pack_mask",
+    "positive",
+    "qmax",
+    "reciprocal",
+    "row_max",
+    "scale_from_max",
+    "storage_dtype",
+    "unpack_int4",
+    "unpack_mask",
+    "unpack_nibbles",
+]
