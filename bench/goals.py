@@ -112,7 +112,7 @@ def goals(folder: Path) -> str:
 
 def rows_of(op: str, folder: Path) -> list[Row]:
     """The rows of the sizes that goals are for; of all sizes where those were not measured."""
-    rows = [row for result in read_results(op, folder) for row in result["rows"] if "failed" not in row]
+    rows = [row for result in read_results(op, folder, "gpu") for row in result["rows"] if "failed" not in row]
     first = [row for row in rows if not set(FIRST_SIZES).isdisjoint(row["case"]["size"].split(", "))]
     return first or rows
 

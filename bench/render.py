@@ -111,10 +111,10 @@ def _fraction(row: Row) -> str:
     return f"{found['fraction']:.2f} ({found['bound']})" if found else ""
 
 
-def render(name: str, folder: Path | None = None) -> str:
-    """All results of that name, one machine after the other."""
+def render(name: str, folder: Path | None = None, kind: str | None = None) -> str:
+    """The results of that name, one machine after the other; kind: of GPUs ("gpu") or CPUs ("cpu") alone."""
     parts = []
-    for result in read_results(name, folder):
+    for result in read_results(name, folder, kind):
         rows = result["rows"]
         if "cells" in rows[0]:
             head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
