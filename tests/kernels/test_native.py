@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sparseq_kernels import InputError, set_backend
-from sparseq_kernels.cpu import build, native
+from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu.native import build
 
 
 def test_is_built_once_and_then_taken_from_the_cache(tmp_path, fresh):
