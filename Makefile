@@ -32,12 +32,12 @@ test-exhaustive: $(VENV)/.dev
 
 # Triton's kernels compiled for GPUs that need not be there, and their machine code checked.
 compile-check: $(VENV)/.dev
-	$(BIN)/python -m bench.compile_check $(if $(filter ci,$(SIZE)),--smallest)
+	$(BIN)/python -m tools.compile_check $(if $(filter ci,$(SIZE)),--smallest)
 
 # On a machine with a GPU, with the Python that has its torch: tests, tuning, benchmarks, into the folder OUT.
 OUT ?= runs/gpu
 gpu:
-	PYTHONPATH=.:kernels $(PYTHON) -m bench.gpu --out $(OUT)
+	PYTHONPATH=.:kernels $(PYTHON) -m tools.gpu --out $(OUT)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

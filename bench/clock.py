@@ -28,9 +28,9 @@ MOST_SETS = 256
 class Times:
     """Times of several candidates.
 
-    comparison: seconds a call on the device. how: by what each was timed ("wall", "events", "graph"). call_seconds:
-    what a caller waits for one call of many, the host's part included, where that was taken. notes: why a candidate
-    could not be timed as the others.
+    comparison: seconds a call on the device. how: by what each was timed ("wall", "thread", "events", "graph").
+    call_seconds: what a caller waits for one call of many, the host's part included, where that was taken. notes: why a
+    candidate could not be timed as the others.
     """
 
     comparison: Comparison
@@ -41,13 +41,15 @@ class Times:
     def as_dict(self, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
         """`Comparison.as_dict`, and what a GPU's times have beside."""
         more = {"call_seconds": dict(self.call_seconds), "notes": dict(self.notes)}
-        if set(self.how.values()) != {"wall"}:
+        if not {"wall", "thread"} >= set(self.how.values()):
             more["how"] = dict(self.how)
         return self.comparison.as_dict(pairs) | {key: value for key, value in more.items() if value}
 
 
 class Clock(Protocol):
-    """What a benchmark needs of a device beside running on it."""
+    """What a benchmark needs of a device beside running on it. name: by what it takes times."""
+
+    name: str
 
     def sets(self, size: int) -> int:
         """How many sets of inputs of `size` bytes take turns."""
@@ -75,27 +77,32 @@ def in_turn(calls: Sequence[Call]) -> Call:
 
 
 class CpuClock:
-    """The wall's time. `turns`: how many sets of inputs, 1 for a CPU; more where it stands in for a GPU's."""
+    """A CPU's time.
+
+    turns: how many sets of inputs, 1 for a CPU; more where it stands in for a GPU's. timer: `time.perf_counter` is the
+    wall's time; `time.thread_time` this thread's own, for calls that run on one thread.
+    """
 
     SECONDS_A_CASE = 0.6
     ROUNDS = (7, 41)
 
-    def __init__(self, turns: int = 1) -> None:
-        self.turns = turns
+    def __init__(self, turns: int = 1, timer: Callable[[], float] = time.perf_counter) -> None:
+        self.turns, self.timer = turns, timer
+        self.name = f"time.{timer.__name__}"
 
     def sets(self, size: int) -> int:
         return self.turns
 
     def alternate(self, candidates: Candidates, rounds: int | None = None) -> Times:
         calls = {name: in_turn(sets) for name, sets in candidates.items()}
-        how = dict.fromkeys(calls, "wall")
+        how = dict.fromkeys(calls, "thread" if self.timer is time.thread_time else "wall")
         if rounds == 1:
-            return Times(alternate(calls, 1, warmup=0, shortest=0.0), how)
+            return Times(alternate(calls, 1, warmup=0, shortest=0.0, clock=self.timer), how)
         if rounds is None:
-            trial = alternate(calls, 1)
+            trial = alternate(calls, 1, clock=self.timer)
             once = sum(max(trial.time(name).median, 2e-3) for name in calls)
             rounds = max(self.ROUNDS[0], min(self.ROUNDS[1], round(self.SECONDS_A_CASE / once)))
-        return Times(alternate(calls, rounds), how)
+        return Times(alternate(calls, rounds, clock=self.timer), how)
 
     def peak_bytes(self, call: Call) -> int | None:
         return None
@@ -125,6 +132,7 @@ class CudaClock:
     GRAPH_BELOW = 1e-2
     SECONDS_A_SAMPLE = 2e-3
     EAGER_CALLS = 30
+    name = "CUDA events"
 
     def __init__(self, cuda: Any = torch.cuda) -> None:
         self.cuda = cuda

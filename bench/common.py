@@ -22,6 +22,7 @@ __all__ = [
     "alternate",
     "arguments",
     "commit",
+    "describe",
     "finish",
     "machine",
     "read_results",
@@ -142,20 +143,16 @@ def write_result(
     rows: the measurements, each a `case` (what was measured) beside `Comparison.as_dict`'s keys and others. gpu:
     whether they were taken on the GPU.
     """
-    folder = folder or RESULTS
-    described = machine(gpu)
-    path = folder / f"{name}-{slug(described)}.json"
-    content = {
-        "name": name,
-        "machine": described,
-        "versions": versions(),
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "settings": dict(settings),
-        "rows": list(rows),
-    }
-    write_json(path, content)
+    about = describe(gpu)
+    path = (folder or RESULTS) / f"{name}-{slug(about['machine'])}.json"
+    write_json(path, {"name": name, **about, "settings": dict(settings), "rows": list(rows)})
     return path
+
+
+def describe(gpu: bool) -> dict[str, Any]:
+    """Where, with what and when results are taken: `machine`, `versions`, `commit` and `date`."""
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    return {"machine": machine(gpu), "versions": versions(), "commit": commit(), "date": date}
 
 
 def write_json(path: Path, content: Any) -> None:

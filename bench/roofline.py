@@ -2,24 +2,14 @@
 the memory's bandwidth, whichever takes longer.
 
 The fewest bytes are each input read once and each output written once. Rates come from datasheets, of products without
-sparsity, or are measured in the run: neither a library's product nor a copy reaches what its datasheet says.
-
-    python -m bench.roofline [--device cuda] [--out FILE]      measures them
+sparsity, or are measured in the run (`ceilings`): no library's product and no copy reaches what its datasheet says.
 """
 
-import argparse
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from bench.clock import Clock
-from bench.common import smallest_asked, write_json
-from bench.target import KINDS, Target
 
 # Of the arithmetic that a product is done in.
 UNITS = {torch.int8: "int8", torch.bfloat16: "bf16", torch.float16: "bf16", torch.float32: "fp32"}
@@ -122,53 +112,9 @@ def linear_step(M: int, N: int, K: int, product: torch.dtype, x: torch.dtype, we
     return joined(forward, work([y, inputs, weights, inputs, weights, bias], (x, 2.0 * M * N * K)))
 
 
-# A copy of a GiB, and a product of 8192 x 8192 x 8192: large enough to fill any GPU. (values, side) of the smallest.
-SIZES = (1 << 30, 8192)
-SMALLEST = (1 << 16, 64)
-
-
-def measured(clock: Clock, device: torch.device, smallest: bool = False) -> tuple[Peaks | None, dict[str, Any]]:
-    """(what a device copy and torch's own products reach here, the same as JSON with the reason for what is missing).
-
-    int8 is None where `torch._int_mm` does not run: then there are no measured peaks, only the JSON.
-    """
-    count, side = SMALLEST if smallest else SIZES
-    source, target = (torch.ones(count, dtype=torch.int8, device=device) for _ in range(2))
-    found: dict[str, Any] = {"copy_bytes": count, "side": side}
-
-    def rate(name: str, amount: float, call: Callable[[], object]) -> None:
-        try:
-            seconds = clock.alternate({name: [call]}, 3 if smallest else 15).comparison.time(name)
-            found[name] = amount / seconds.median
-        except RuntimeError as error:
-            found[f"no_{name}"] = str(error).splitlines()[0]
-
-    rate("bandwidth", 2.0 * count, lambda: target.copy_(source))
-    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
-        a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        rate(name, 2.0 * side**3, _product(torch.mm, a, b.t()))
-    a, b = (torch.randint(-127, 128, (side, side), device=device, dtype=torch.int8) for _ in range(2))
-    rate("int8", 2.0 * side**3, _product(torch._int_mm, a, b.t()))
-    known = {unit: found.get(unit) for unit in ("int8", "bf16", "fp32", "bandwidth")}
-    return (None if None in known.values() else Peaks(**known)), found  # type: ignore[arg-type]
-
-
-def _product(run: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Callable[[], Tensor]:
-    return lambda: run(a, b)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="What a copy and torch's own products reach on this device.")
-    parser.add_argument("--device", choices=KINDS, help="a GPU if there is one")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the numbers go as JSON, too")
-    given = parser.parse_args(argv)
-    target = Target.of(given.device, smallest_asked())
-    _, found = measured(target.clock(), target.device, target.smallest)
-    if given.out:
-        write_json(given.out, found)
-    print(json.dumps(found))
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def roof(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The floor of a row's time: by the datasheet's rates where they are known, else by the measured ones."""
+    for source in ("datasheet", "measured"):
+        if found := row.get("floor", {}).get(source):
+            return {**found, "source": "rates of the datasheet" if source == "datasheet" else "rates measured here"}
+    return None

@@ -1,16 +1,20 @@
-import pytest
+"""bitmask_int8_linear: an int8 product by a weight whose kept values are stored with one bit a weight.
+
+On a CPU the op expands the weight in every call; a packed layer does so once, when it is loaded.
+"""
 
 from bench.kernels import sparse
-from bench.kernels.conftest import Compare
-from bench.target import Target
+from bench.kernels.cases import Case, Compare
 
-PATTERN, SPARSITIES = "unstructured", (0.6,)
-# Numbers of rows that are timed.
-ROWS = (16, 1, 1024)
+# rows: the numbers that a GPU times.
+BENCHMARK = sparse.benchmark(
+    "bitmask_int8_linear",
+    "int8 product by an unstructured sparse weight as stored",
+    "unstructured",
+    (0.6,),
+    rows=(16, 1, 1024),
+)
 
 
-@pytest.mark.parametrize("sparsity", SPARSITIES)
-def test_bitmask_int8_linear(
-    compare: Compare, target: Target, outputs: int, inputs: int, M: int, sparsity: float
-) -> None:
-    sparse.run(compare, target, outputs, inputs, M, PATTERN, sparsity, ROWS)
+def test_bitmask_int8_linear(compare: Compare, case: Case) -> None:
+    compare(case)

@@ -1,3 +1,5 @@
+"""fake_quant: quantize and dequantize with a learned scale, forward and backward."""
+
 from collections.abc import Callable, Mapping
 
 import torch
@@ -5,11 +7,10 @@ from torch import Tensor
 
 from bench.check import require_close
 from bench.clock import Call
-from bench.kernels.cases import OURS, Trial, width_case
-from bench.kernels.conftest import Compare
+from bench.kernels.cases import WIDTHS, Benchmark, Case, Compare, Trial, width_case
+from bench.packages import Libraries
 from bench.roofline import joined, work
 from bench.target import Target
-from sparseq_kernels import call
 from sparseq_kernels.numerics import CLIP_TOLERANCE
 
 PEER = "torch learnable fake_quantize"
@@ -22,15 +23,11 @@ def peer(x: Tensor, scale: Tensor) -> Tensor:
     return torch._fake_quantize_learnable_per_tensor_affine(x, scale, zero, -127, 127, (x.numel() * 127) ** -0.5)
 
 
-def ours(x: Tensor, scale: Tensor) -> Tensor:
-    return call("fake_quant", x, scale, 8)
-
-
 def forward_backward(
-    quantize: Callable[[Tensor, Tensor], Tensor], x: Tensor, scale: Tensor, grad: Tensor
+    quantize: Callable[..., Tensor], x: Tensor, scale: Tensor, grad: Tensor, *rest: object
 ) -> Callable[[], tuple[Tensor, ...]]:
     def run() -> tuple[Tensor, ...]:
-        out = quantize(x, scale)
+        out = quantize(x, scale, *rest)
         return out, *torch.autograd.grad(out, (x, scale), grad)
 
     return run
@@ -46,26 +43,38 @@ def expected(x: Tensor, scale: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Te
     return v.round().clamp(-127, 127) * scale, grad * inside, (grad * slope).sum().reshape(1) * factor
 
 
-def make_trial(target: Target, M: int, width: int) -> Trial:
+def make_trial(target: Target, libraries: Libraries, M: int, width: int) -> Trial:
     # fp32, torch's own has no other type. The scale is a power of two, so that nothing lies nearer to a tie in fp32
     # than in fp64; some values are clipped.
     x = torch.randn(M, width, device=target.device, requires_grad=True)
     scale = torch.tensor([2.0**-6], device=target.device, requires_grad=True)
     grad = torch.randn(M, width, device=target.device)
-    candidates = {OURS: forward_backward(ours, x, scale, grad), PEER: forward_backward(peer, x, scale, grad)}
 
     def check(present: Mapping[str, Call]) -> None:
         wanted = expected(x.detach(), scale.detach(), grad)
-        tolerances = {OURS: (1e-6, 1e-6, 1e-3), PEER: (1e-6, 0.1)}
-        for name in present:
-            results = zip(("output", "gradient", "scale's gradient"), candidates[name](), wanted, strict=True)
-            for (what, found, right), tolerance in zip(results, tolerances[name], strict=False):
+        for name, run in present.items():
+            tolerances = (1e-6, 1e-6, 1e-3) if name in libraries else (1e-6, 0.1)
+            results = zip(("output", "gradient", "scale's gradient"), run(), wanted, strict=True)
+            for (what, found, right), tolerance in zip(results, tolerances, strict=False):
                 require_close(f"{name}, {what}", found.detach(), right, tolerance)
 
-    return Trial(dict(candidates), check)
+    candidates = {
+        name: forward_backward(library.function("fake_quant"), x, scale, grad, 8) for name, library in libraries.items()
+    }
+    return Trial({**candidates, PEER: forward_backward(peer, x, scale, grad)}, check)
 
 
-def test_fake_quant(compare: Compare, target: Target, width: int, M: int) -> None:
+def build(target: Target, M: int, width: int) -> Case:
     values = (M * width, torch.float32)
     least = joined(work([values, values]), work([values, values, values]))
-    compare(width_case(width, M, "forward + backward"), lambda: make_trial(target, M, width), least)
+    described = width_case(width, M, "forward + backward")
+    return Case(described, lambda libraries: make_trial(target, libraries, M, width), least, inference=False)
+
+
+BENCHMARK = Benchmark(
+    "fake_quant", "fake-quantization with a learned scale (LSQ)", ("M", "K"), WIDTHS, build, takes_dtype=False
+)
+
+
+def test_fake_quant(compare: Compare, case: Case) -> None:
+    compare(case)

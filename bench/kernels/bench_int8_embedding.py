@@ -1,3 +1,6 @@
+"""int8_embedding: rows of an int8 table, dequantized. The table has BERT's vocabulary."""
+
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -6,36 +9,52 @@ from torch import Tensor
 
 from bench.check import require_close
 from bench.clock import Call
-from bench.kernels.cases import OURS, Trial, hidden_case
-from bench.kernels.conftest import Compare
+from bench.kernels.cases import HIDDEN, Benchmark, Case, Compare, Trial, hidden_case
+from bench.packages import Libraries, reference
 from bench.roofline import work
 from bench.target import Target
 from sparseq.models import BERT_VOCABULARY
-from sparseq_kernels.reference.quantize_rows import quantize_rows
 
-OP = torch.ops.sparseq.int8_embedding
+FLOATS = {"fp32 nn.Embedding": torch.float32, "fp16 nn.Embedding": torch.float16}
 
 
-def make_trial(target: Target, M: int, table: Tensor, integers: Tensor, scale: Tensor, half: Tensor | None) -> Trial:
-    """Trials share the table, which is larger than a cache, and differ in the rows that they look up."""
+@functools.lru_cache(maxsize=1)
+def make_tables(target: Target, hidden: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """(int8 values, their scales, the tables of the peers): shared by all trials of a width, for a table is larger than
+    a cache. They differ in the rows that they look up."""
+    table = torch.randn(BERT_VOCABULARY, hidden, device=target.device)
+    values, scale = reference("quantize_rows", table)
+    names = FLOATS if target.gpu else list(FLOATS)[:1]
+    return values, scale, {name: table.to(FLOATS[name]) for name in names}
+
+
+def make_trial(target: Target, libraries: Libraries, M: int, hidden: int) -> Trial:
+    values, scale, tables = make_tables(target, hidden)
     indices = torch.randint(0, BERT_VOCABULARY, (M,), device=target.device)
-    candidates = {OURS: lambda: OP(indices, integers, scale), "fp32 nn.Embedding": lambda: F.embedding(indices, table)}
-    if half is not None:
-        candidates["fp16 nn.Embedding"] = lambda: F.embedding(indices, half)
 
     def check(present: Mapping[str, Call]) -> None:
-        expected = integers[indices].double() * scale[indices].double().unsqueeze(-1)
+        expected = values[indices].double() * scale[indices].double().unsqueeze(-1)
         for name, run in present.items():
-            require_close(name, run(), expected, 1e-6 if name == OURS else 2e-2)
+            require_close(name, run(), expected, 2e-2 if name in FLOATS else 1e-6)
 
-    return Trial(dict(candidates), check)
+    given = (indices, values, scale)
+    trial = Trial({name: library.bind("int8_embedding", *given) for name, library in libraries.items()}, check)
+    for name, table in tables.items():
+        trial.add(name, functools.partial(F.embedding, indices, table))
+    return trial
 
 
-def test_int8_embedding(compare: Compare, target: Target, hidden: int, M: int) -> None:
+def build(target: Target, M: int, hidden: int) -> Case:
     rows = min(M, BERT_VOCABULARY) * hidden
     least = work([(M, torch.int64), (rows, torch.int8), (M, torch.float32), (M * hidden, torch.float32)])
-    case = hidden_case(hidden, f"{BERT_VOCABULARY} x {hidden}", "forward", M=M)
-    with torch.inference_mode():
-        table = torch.randn(BERT_VOCABULARY, hidden, device=target.device)
-        tables = (table, *quantize_rows(table, 8), table.half() if target.gpu else None)
-        compare(case, lambda: make_trial(target, M, *tables), least)
+    described = hidden_case(hidden, f"{BERT_VOCABULARY} x {hidden}", "forward", M=M)
+    return Case(described, lambda libraries: make_trial(target, libraries, M, hidden), least)
+
+
+BENCHMARK = Benchmark(
+    "int8_embedding", "rows of an int8 table, dequantized", ("M", "K"), HIDDEN, build, takes_dtype=False
+)
+
+
+def test_int8_embedding(compare: Compare, case: Case) -> None:
+    compare(case)

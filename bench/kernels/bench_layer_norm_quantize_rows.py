@@ -1,3 +1,5 @@
+"""layer_norm_quantize_rows: LayerNorm of a sum, then int8 values and a scale for each row."""
+
 from collections.abc import Mapping
 
 import torch
@@ -7,15 +9,13 @@ from torch import Tensor
 from bench.check import require_close
 from bench.clock import Call
 from bench.kernels import peers
-from bench.kernels.cases import HIDDEN, OURS, Trial, hidden_case
-from bench.kernels.conftest import Compare
+from bench.kernels.cases import HIDDEN, Benchmark, Case, Compare, Trial, hidden_case
+from bench.packages import CURRENT, Libraries, reference
 from bench.roofline import work
 from bench.target import Target
-from sparseq_kernels import use_backend
 
-OP = torch.ops.sparseq.layer_norm_quantize_rows
-QUANTIZE = torch.ops.sparseq.quantize_rows
 EPS = 1e-12
+TWO_OPS = "layer_norm, then quantize_rows"
 
 
 def norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -27,39 +27,48 @@ def eager(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> tuple[Te
     return *peers.eager_quantize_rows(y), y
 
 
-def make_trial(target: Target, M: int, hidden: int) -> Trial:
+def make_trial(target: Target, libraries: Libraries, M: int, hidden: int) -> Trial:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, device=target.device, dtype=target.dtype)
 
     operands = (draw(M, hidden), draw(M, hidden), draw(hidden), draw(hidden))
+    exact = target.dtype == torch.float32
+    quantize, rest = CURRENT.function("quantize_rows"), CURRENT.complete("quantize_rows", operands[:1])[1:]
 
     def two_ops() -> tuple[Tensor, Tensor, Tensor]:
         y = norm(*operands)
-        return *QUANTIZE(y), y
-
-    candidates = {
-        OURS: lambda: OP(*operands, EPS),
-        "layer_norm, then quantize_rows": two_ops,
-        "torch, op by op": lambda: eager(*operands),
-    }
+        return *quantize(y, *rest), y
 
     def check(present: Mapping[str, Call]) -> None:
-        with use_backend("reference"):
-            levels, _, y = OP(*operands, EPS)
+        values, _, y = reference("layer_norm_quantize_rows", *operands, EPS)
         for name, run in present.items():
             found, _, output = run()
             # In bf16 the peers round the sum before they normalize it; a value rounded differently can turn a tie.
-            require_close(f"{name}, output", output, y, 1e-2 if target.gpu else 1e-5)
-            require_close(f"{name}, integers", found.float(), levels.float(), 2e-2 if target.gpu else 1e-2)
+            require_close(f"{name}, output", output, y, 1e-5 if exact else 1e-2)
+            require_close(f"{name}, integers", found.float(), values.float(), 1e-2 if exact else 2e-2)
 
-    trial = Trial(dict(candidates), check)
+    op = "layer_norm_quantize_rows"
+    trial = Trial({name: library.bind(op, *operands, EPS) for name, library in libraries.items()}, check)
+    trial.add(TWO_OPS, two_ops)
+    trial.add(peers.OP_BY_OP, lambda: eager(*operands))
     if target.gpu:
         compiled = peers.compiled(eager, target)
-        trial.add("torch, compiled", lambda: compiled(*operands), peers.why_not_compiled(HIDDEN[hidden], M, target))
+        reason = peers.why_not_compiled(HIDDEN.get(hidden, ()), M, target)
+        trial.add(peers.COMPILED, lambda: compiled(*operands), reason)
     return trial
 
 
-def test_layer_norm_quantize_rows(compare: Compare, target: Target, hidden: int, M: int) -> None:
+def build(target: Target, M: int, hidden: int) -> Case:
     floats = (3 * M * hidden + 2 * hidden, target.dtype)
     least = work([floats, (M * hidden, torch.int8), (M, torch.float32)])
-    compare(hidden_case(hidden, str(hidden), "forward", M=M), lambda: make_trial(target, M, hidden), least)
+    described = hidden_case(hidden, str(hidden), "forward", M=M)
+    return Case(described, lambda libraries: make_trial(target, libraries, M, hidden), least)
+
+
+BENCHMARK = Benchmark(
+    "layer_norm_quantize_rows", "LayerNorm with residual, its rows to int8", ("M", "K"), HIDDEN, build
+)
+
+
+def test_layer_norm_quantize_rows(compare: Compare, case: Case) -> None:
+    compare(case)

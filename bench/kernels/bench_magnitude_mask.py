@@ -1,19 +1,20 @@
+"""magnitude_mask: the masks that keep the largest magnitudes of a network's weights together."""
+
 from collections.abc import Mapping
 
-import pytest
 import torch
 from torch import Tensor
 
 from bench.check import WrongResultError, require_equal
 from bench.clock import Call
-from bench.kernels.cases import HIDDEN, OURS, Trial, hidden_case
-from bench.kernels.conftest import Compare
+from bench.kernels.cases import HIDDEN, OURS, Benchmark, Case, Compare, Trial, hidden_case
+from bench.packages import Libraries, reference
 from bench.roofline import work
 from bench.target import Target
 from sparseq.models import SIZES
-from sparseq_kernels import Pattern, use_backend
+from sparseq_kernels import Pattern
 
-OP = torch.ops.sparseq.magnitude_mask
+OP = "magnitude_mask"
 WITH_BITS = f"{OURS} with the masks' bits"
 SPARSITY = {"unstructured": 0.6, "2:4": 0.5, "4x4": 0.6}
 # Sums in another order, of which the lowest kept and the highest dropped may change places.
@@ -78,19 +79,17 @@ def require_selection(name: str, weights: list[Tensor], masks: list[Tensor], spa
 def network(hidden: int, target: Target) -> tuple[int, list[tuple[int, int]]]:
     """(blocks, the weights' shapes) of the deepest network of a width; of one block of it on a CPU; and for the
     interpreter a few rows."""
-    blocks = max(SIZES[size].layers for size in HIDDEN[hidden]) if target.kind == "cuda" else 1
+    blocks = max((SIZES[size].layers for size in HIDDEN.get(hidden, ())), default=1) if target.kind == "cuda" else 1
     shapes = [(hidden, hidden)] * 4 + [(4 * hidden, hidden), (hidden, 4 * hidden)]
     return blocks, [(16, hidden)] * 2 if target.kind == "interpreter" else shapes * blocks
 
 
-def make_trial(target: Target, hidden: int, pattern: str) -> Trial:
+def make_trial(target: Target, libraries: Libraries, hidden: int, pattern: str) -> Trial:
     """Selects over all weights together."""
     sparsity, parsed = SPARSITY[pattern], Pattern.parse(pattern)
     weights = [torch.randn(shape, device=target.device) for shape in network(hidden, target)[1]]
-    candidates = {
-        OURS: lambda: OP(weights, sparsity, pattern),
-        "torch.topk": lambda: by_topk(weights, sparsity, parsed),
-    }
+    candidates = {name: library.bind(OP, weights, sparsity, pattern) for name, library in libraries.items()}
+    candidates["torch.topk"] = lambda: by_topk(weights, sparsity, parsed)
     if target.gpu:
         from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
 
@@ -98,8 +97,7 @@ def make_trial(target: Target, hidden: int, pattern: str) -> Trial:
         candidates["torch.sort"] = lambda: by_topk(weights, sparsity, parsed, sort=True)
 
     def check(present: Mapping[str, Call]) -> None:
-        with use_backend("reference"):
-            expected = OP(weights, sparsity, pattern)
+        expected = reference(OP, weights, sparsity, pattern)
         for name in present:
             found = candidates[name]()
             require_selection(name, weights, found, sparsity, parsed)
@@ -110,11 +108,25 @@ def make_trial(target: Target, hidden: int, pattern: str) -> Trial:
     return Trial(dict(candidates), check)
 
 
-@pytest.mark.parametrize("pattern", list(SPARSITY))
-def test_magnitude_mask(compare: Compare, target: Target, hidden: int, pattern: str) -> None:
+def build(target: Target, hidden: int, pattern: str) -> Case:
     blocks, shapes = network(hidden, target)
     layer = f"{blocks} blocks, {hidden}" if blocks > 1 else f"one block, {hidden}"
     values = sum(outputs * inputs for outputs, inputs in shapes)
-    least = work([(values, torch.float32), (values, torch.bool)]) if target.gpu else None
-    case = hidden_case(hidden, layer, "select", pattern=pattern)
-    compare(case, lambda: make_trial(target, hidden, pattern), least)
+    least = work([(values, torch.float32), (values, torch.bool)])
+    described = hidden_case(hidden, layer, "select", pattern=pattern)
+    return Case(described, lambda libraries: make_trial(target, libraries, hidden, pattern), least)
+
+
+BENCHMARK = Benchmark(
+    OP,
+    "the masks of a network's weights, by magnitude",
+    ("K",),
+    HIDDEN,
+    build,
+    variants=lambda target: [{"pattern": pattern} for pattern in SPARSITY],
+    takes_dtype=False,
+)
+
+
+def test_magnitude_mask(compare: Compare, case: Case) -> None:
+    compare(case)

@@ -1,3 +1,5 @@
+"""masked_linear: a linear layer with a pruned weight in training, forward and backward."""
+
 from collections.abc import Mapping
 
 import torch
@@ -5,17 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.clock import Call
-from bench.kernels.cases import OURS, Trial, layer_case
-from bench.kernels.conftest import Compare
-from bench.kernels.training import Operands
+from bench.kernels.cases import LAYERS, Benchmark, Case, Compare, Trial, layer_case
+from bench.kernels.training import Operands, ours
+from bench.packages import Libraries
 from bench.roofline import Work, joined, work
 from bench.target import Target
-from sparseq.nn.masking import MOST_TILES
-from sparseq_kernels import Pattern, call
-from sparseq_kernels.tiles import TileLists
+from sparseq.nn.masking import MOST_BLOCKS
+from sparseq_kernels import Pattern
+from sparseq_kernels.block_index import BlockIndex
 
 # (pattern, share of weights that are masked). What a CPU leaves out no pattern changes: there one is enough.
 MASKS = {True: (("64x64", 0.9), ("unstructured", 0.9)), False: (("unstructured", 0.6),)}
+OP = "masked_linear"
 DENSE, MULTIPLIED = "dense nn.Linear", "weight * mask, nn.Linear"
 
 
@@ -30,26 +33,24 @@ def make_mask(target: Target, outputs: int, inputs: int, pattern: str, sparsity:
     return mask[:outputs, :inputs].contiguous()
 
 
-def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, sparsity: float) -> Trial:
+def make_trial(
+    target: Target, libraries: Libraries, M: int, outputs: int, inputs: int, pattern: str, sparsity: float
+) -> Trial:
     operands = Operands(target, M, outputs, inputs)
     dtype = target.dtype
     mask = make_mask(target, outputs, inputs, pattern, sparsity)
     factor = mask.to(dtype)
     # As a layer has them: made once a mask, so no part of the step.
-    lists = TileLists.from_mask(mask)
-    tiles = lists.tensors() if lists.density <= MOST_TILES else None
-
-    def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return call("masked_linear", x, weight, mask, bias, False, tiles)
+    index = BlockIndex.from_mask(mask)
+    tiles = index.tensors() if index.density <= MOST_BLOCKS else None
 
     def multiplied(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, weight * factor, bias)
 
     candidates = {
-        OURS: operands.step(ours, dtype),
-        MULTIPLIED: operands.step(multiplied, dtype),
-        DENSE: operands.step(F.linear, dtype),
+        name: operands.step(ours(library, OP, (mask,), (False, tiles)), dtype) for name, library in libraries.items()
     }
+    candidates |= {MULTIPLIED: operands.step(multiplied, dtype), DENSE: operands.step(F.linear, dtype)}
 
     def check(present: Mapping[str, Call]) -> None:
         x, grad = operands.x.detach().double(), operands.grad.double()
@@ -57,7 +58,7 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, 
         output = x @ weight.t() + operands.bias.detach().to(dtype)
         expected = (output, grad @ weight, grad.t() @ x * mask, grad.sum(0))
         for name in [name for name in present if name != DENSE]:
-            operands.require(name, candidates[name], expected, 1e-2 if target.gpu else 1e-5)
+            operands.require(name, candidates[name], expected, 1e-5 if dtype == torch.float32 else 1e-2)
 
     return Trial(dict(candidates), check)
 
@@ -72,14 +73,27 @@ def least(target: Target, M: int, outputs: int, inputs: int, sparsity: float) ->
     return joined(forward, work([y, x, (kept, dtype), mask, *gradients], (dtype, 2.0 * M * kept)))
 
 
-def test_masked_linear(compare: Compare, target: Target, outputs: int, inputs: int, M: int) -> None:
-    for pattern, sparsity in MASKS[target.gpu]:
-        case = layer_case(outputs, inputs, M, "forward + backward")
-        if target.gpu:
-            case["layer"] += f", {pattern} {sparsity:.0%}"
-        compare(
-            case,
-            lambda pattern=pattern, sparsity=sparsity: make_trial(target, M, outputs, inputs, pattern, sparsity),
-            least(target, M, outputs, inputs, sparsity),
-            memory=True,
-        )
+def build(target: Target, M: int, inputs: int, outputs: int, pattern: str, sparsity: float) -> Case:
+    described = layer_case(outputs, inputs, M, "forward + backward")
+    described["layer"] += f", {pattern} {sparsity:.0%}"
+    return Case(
+        described,
+        lambda libraries: make_trial(target, libraries, M, outputs, inputs, pattern, sparsity),
+        least(target, M, outputs, inputs, sparsity),
+        memory=True,
+        inference=False,
+    )
+
+
+BENCHMARK = Benchmark(
+    OP,
+    "a pruned layer's training step",
+    ("M", "K", "N"),
+    LAYERS,
+    build,
+    variants=lambda target: [{"pattern": pattern, "sparsity": sparsity} for pattern, sparsity in MASKS[target.gpu]],
+)
+
+
+def test_masked_linear(compare: Compare, case: Case) -> None:
+    compare(case)

@@ -1,3 +1,5 @@
+"""qat_linear: a linear layer in quantization-aware training, forward and backward."""
+
 from collections.abc import Mapping
 
 import torch
@@ -6,18 +8,15 @@ from torch import Tensor
 
 from bench.clock import Call
 from bench.kernels import peers
-from bench.kernels.cases import OURS, Trial, layer_case
-from bench.kernels.conftest import Compare
-from bench.kernels.training import Operands
+from bench.kernels.cases import LAYERS, OURS, Benchmark, Case, Compare, Trial, layer_case
+from bench.kernels.training import Operands, ours
+from bench.packages import Libraries
 from bench.roofline import linear_step
 from bench.target import Target
-from sparseq_kernels import call, use_backend
+from sparseq_kernels import use_backend
 
+OP = "qat_linear"
 FAKE = "torch fake_quantize + nn.Linear"
-
-
-def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return call("qat_linear", x, weight, bias, None, None, None, 8, 8, None, False)
 
 
 def fake_quantized(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -32,16 +31,15 @@ def fake_quantized(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.linear(x, torch.fake_quantize_per_channel_affine(weight, weight_scale, zeros, 0, -127, 127), bias)
 
 
-def make_trial(target: Target, M: int, outputs: int, inputs: int) -> Trial:
+def make_trial(target: Target, libraries: Libraries, M: int, outputs: int, inputs: int) -> Trial:
     operands = Operands(target, M, outputs, inputs)
-    plain = "bf16 nn.Linear" if target.gpu else "fp32 nn.Linear"
-    candidates = {
-        OURS: operands.step(ours),
-        plain: operands.step(F.linear, target.dtype),
-        FAKE: operands.step(peers.fake_quantized_linear if target.gpu else fake_quantized),
-    }
+    exact = target.dtype == torch.float32
+    plain = "fp32 nn.Linear" if exact else "bf16 nn.Linear" if target.dtype == torch.bfloat16 else "fp16 nn.Linear"
+    fake = fake_quantized if exact and not target.gpu else peers.fake_quantized_linear
     # A product of bf16 is rounded to it; nn.Linear has unquantized operands.
-    tolerances = {OURS: 1e-2 if target.gpu else 1e-5, plain: 3e-2, FAKE: 5e-2}
+    tolerances = {plain: 3e-2, FAKE: 5e-2} | dict.fromkeys(libraries, 1e-5 if exact and not target.gpu else 1e-2)
+    candidates = {name: operands.step(ours(library, OP)) for name, library in libraries.items()}
+    candidates |= {plain: operands.step(F.linear, target.dtype), FAKE: operands.step(fake)}
 
     def check(present: Mapping[str, Call]) -> None:
         with use_backend("reference"):
@@ -52,10 +50,18 @@ def make_trial(target: Target, M: int, outputs: int, inputs: int) -> Trial:
     return Trial(dict(candidates), check)
 
 
-def test_qat_linear(compare: Compare, target: Target, outputs: int, inputs: int, M: int) -> None:
-    compare(
+def build(target: Target, M: int, inputs: int, outputs: int) -> Case:
+    return Case(
         layer_case(outputs, inputs, M, "forward + backward"),
-        lambda: make_trial(target, M, outputs, inputs),
+        lambda libraries: make_trial(target, libraries, M, outputs, inputs),
         linear_step(M, outputs, inputs, torch.int8, target.dtype, torch.float32),
         memory=True,
+        inference=False,
     )
+
+
+BENCHMARK = Benchmark(OP, "a linear layer's training step with int8 products", ("M", "K", "N"), LAYERS, build)
+
+
+def test_qat_linear(compare: Compare, case: Case) -> None:
+    compare(case)

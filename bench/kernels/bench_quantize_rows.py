@@ -1,3 +1,5 @@
+"""quantize_rows: int8 values and a scale for each row."""
+
 from collections.abc import Mapping
 
 import torch
@@ -5,37 +7,41 @@ import torch
 from bench.check import require_close, require_equal
 from bench.clock import Call
 from bench.kernels import peers
-from bench.kernels.cases import OURS, WIDTHS, Trial, width_case
-from bench.kernels.conftest import Compare
+from bench.kernels.cases import WIDTHS, Benchmark, Case, Compare, Trial, width_case
+from bench.packages import Libraries, reference
 from bench.roofline import work
 from bench.target import Target
-from sparseq_kernels import use_backend
-
-OP = torch.ops.sparseq.quantize_rows
 
 
-def make_trial(target: Target, M: int, width: int) -> Trial:
+def make_trial(target: Target, libraries: Libraries, M: int, width: int) -> Trial:
     x = torch.randn(M, width, device=target.device, dtype=target.dtype)
-    candidates = {OURS: lambda: OP(x), "torch, op by op": lambda: peers.eager_quantize_rows(x)}
 
     def check(present: Mapping[str, Call]) -> None:
-        with use_backend("reference"):
-            expected = OP(x)
+        values, scales = reference("quantize_rows", x)
         for name, run in present.items():
-            levels, scales = run()
-            if name == OURS:
-                require_equal("quantize_rows, integers", levels, expected[0])
-                require_equal("quantize_rows, scales", scales, expected[1])
+            found = run()
+            if name in libraries:
+                require_equal(f"{name}, integers", found[0], values)
+                require_equal(f"{name}, scales", found[1], scales)
             else:
-                require_close(name, levels.float(), expected[0].float(), 1e-2)
+                require_close(name, found[0].float(), values.float(), 1e-2)
 
-    trial = Trial(dict(candidates), check)
+    trial = Trial({name: library.bind("quantize_rows", x) for name, library in libraries.items()}, check)
+    trial.add(peers.OP_BY_OP, lambda: peers.eager_quantize_rows(x))
     if target.gpu:
         compiled = peers.compiled(peers.eager_quantize_rows, target)
-        trial.add("torch, compiled", lambda: compiled(x), peers.why_not_compiled(WIDTHS[width], M, target))
+        trial.add(peers.COMPILED, lambda: compiled(x), peers.why_not_compiled(WIDTHS.get(width, ()), M, target))
     return trial
 
 
-def test_quantize_rows(compare: Compare, target: Target, width: int, M: int) -> None:
+def build(target: Target, M: int, width: int) -> Case:
     least = work([(M * width, target.dtype), (M * width, torch.int8), (M, torch.float32)])
-    compare(width_case(width, M, "forward"), lambda: make_trial(target, M, width), least)
+    described = width_case(width, M, "forward")
+    return Case(described, lambda libraries: make_trial(target, libraries, M, width), least)
+
+
+BENCHMARK = Benchmark("quantize_rows", "rows to int8 with a scale each", ("M", "K"), WIDTHS, build)
+
+
+def test_quantize_rows(compare: Compare, case: Case) -> None:
+    compare(case)

@@ -1,21 +1,20 @@
 """The `compare` fixture, by which every kernel benchmark checks, times and records, and the cases that it runs over."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.clock import Call, Clock, CpuClock, first_line
+from bench.ceilings import Ceilings, measured
+from bench.clock import Clock, CpuClock, first_line
 from bench.common import smallest_asked, write_result
-from bench.kernels.cases import HIDDEN, LAYERS, OURS, WIDTHS, Trial, ordered, with_rows
-from bench.roofline import Work, measured
+from bench.kernels.cases import OURS, Case, Compare
+from bench.measure import measure
 from bench.target import KINDS, Target
 from sparseq import InputError, backend, set_backend
-
-Compare = Callable[..., None]
 
 _recorded: dict[str, list[dict[str, Any]]] = {}
 _TARGET = pytest.StashKey[Target]()
@@ -45,11 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    target = metafunc.config.stash[_TARGET]
-    names = [name for name in ("outputs", "inputs", "width", "hidden", "M") if name in metafunc.fixturenames]
-    shapes: dict[Any, list[str]] = LAYERS if "outputs" in names else WIDTHS if "width" in names else HIDDEN
-    if names:
-        metafunc.parametrize(",".join(names), with_rows(shapes, target) if "M" in names else ordered(shapes, target))
+    """A test for each case of the file's benchmark; one that is skipped where it runs on another device only."""
+    target, benchmark = metafunc.config.stash[_TARGET], metafunc.module.BENCHMARK
+    if (reason := benchmark.why_not(target)) is not None:
+        metafunc.parametrize("case", [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none")])
+    else:
+        cases = benchmark.cases(target)
+        metafunc.parametrize("case", cases, ids=[str(case).replace(", ", "-").replace(" ", "") for case in cases])
 
 
 @pytest.fixture
@@ -63,15 +64,14 @@ def clock(request: pytest.FixtureRequest) -> Clock:
 
 
 @pytest.fixture(scope="session")
-def ceilings(request: pytest.FixtureRequest, clock: Clock) -> Any:
-    """What a copy and torch's products reach in this run; None on a CPU, where they are no ceiling."""
+def ceilings(request: pytest.FixtureRequest, clock: Clock) -> Ceilings | None:
+    """What a copy and torch's products reach in this run."""
     target = request.config.stash[_TARGET]
     settings = request.config.stash.setdefault(_SETTINGS, {})
     if not target.gpu:
-        settings["seconds_a_case"] = CpuClock.SECONDS_A_CASE
-        return None
-    peaks, settings["ceilings"] = measured(clock, target.device, target.smallest)
-    return peaks
+        settings |= {"seconds_a_case": CpuClock.SECONDS_A_CASE, "clock": clock.name}
+    found, settings["ceilings"] = measured(clock, target)
+    return found
 
 
 class Deadline:
@@ -91,10 +91,6 @@ class Deadline:
         return now > self.ends[op]
 
 
-def _op(module: str) -> str:
-    return module.rpartition(".")[2].removeprefix("bench_")
-
-
 def pytest_collection_finish(session: pytest.Session) -> None:
     ops = {item.path for item in session.items}
     session.config.stash[_DEADLINE] = Deadline(session.config.getoption("--seconds"), len(ops))
@@ -107,27 +103,24 @@ def _seeded() -> Iterator[None]:
 
 
 @pytest.fixture
-def compare(request: pytest.FixtureRequest, target: Target, clock: Clock, ceilings: Any) -> Compare:
-    """compare(case, make, work=None, memory=False): makes a `Trial` by `make`, checks it, which raises if what is to be
-    timed is wrong, and only then times its candidates alternately.
+def compare(request: pytest.FixtureRequest, target: Target, clock: Clock, ceilings: Ceilings | None) -> Compare:
+    """compare(case): checks and times a case, and records it.
 
-    On a GPU further trials are made, so many that their inputs together do not fit into its cache. work: what the case
-    must do at least, from which follows the floor of its time. memory: whether the candidates' peak memory is of
-    interest. On a CPU, where pytest-benchmark is installed, its table shows the op's time, with ratios in `extra_info`.
+    On a CPU, where pytest-benchmark is installed, its table shows the op's time, with ratios in `extra_info`.
     """
-    op = _op(request.module.__name__)
+    op = request.module.BENCHMARK.op
     config = request.config
 
-    def run(case: Mapping[str, Any], make: Callable[[], Trial], work: Work | None = None, memory: bool = False) -> None:
+    def run(case: Case) -> None:
         if config.stash[_DEADLINE].over(op):
             config.stash[_SETTINGS]["left_out"] = config.stash[_SETTINGS].get("left_out", 0) + 1
             pytest.skip("the time that --seconds gives is used up")
         rows = _recorded.setdefault(op, [])
         try:
-            row, ours = _measure(make, target, clock, ceilings, work, memory)
-            rows.append({"case": dict(case), **row})
+            row, calls = measure(case, target, clock, ceilings)
+            rows.append({"case": dict(case.described), **row})
         except Exception as error:
-            rows.append({"case": dict(case), "failed": first_line(error)})
+            rows.append({"case": dict(case.described), "failed": first_line(error)})
             raise
         finally:
             if folder := config.getoption("--results-to"):
@@ -137,47 +130,10 @@ def compare(request: pytest.FixtureRequest, target: Target, clock: Clock, ceilin
             benchmark.group = op
             benchmark.extra_info |= {f"time / {ratio['to']}": ratio["median"] for ratio in row["ratios"]}
             rounds = 1 if target.smallest else CpuClock.ROUNDS[0]
-            benchmark.pedantic(ours, rounds=rounds, iterations=1)
+            with case.mode():
+                benchmark.pedantic(calls[OURS], rounds=rounds, iterations=1)
 
     return run
-
-
-def _measure(
-    make: Callable[[], Trial], target: Target, clock: Clock, ceilings: Any, work: Work | None, memory: bool
-) -> tuple[dict[str, Any], Call]:
-    """(a row of the results: what `Times.as_dict` has and what else is known of the case, the op's own call)"""
-    if target.gpu:
-        torch.compiler.reset()
-    trial = make()
-    absent = dict(trial.absent)
-    for name, call in list(trial.candidates.items()):
-        try:
-            call()
-            clock.synchronize()
-        except Exception as error:
-            if name == OURS:
-                raise
-            absent[name] = first_line(error)
-            del trial.candidates[name]
-    trial.check(trial.candidates)
-    sets = 1 if work is None else clock.sets(work.bytes)
-    trials = [trial, *(make() for _ in range(sets - 1))]
-    calls = {name: [other.candidates[name] for other in trials] for name in trial.candidates}
-    times = clock.alternate(calls, 1 if target.smallest else None)
-    pairs = [(OURS, name) for name in calls if not name.startswith(OURS)]
-    pairs += [pair for pair in trial.pairs if set(pair) <= set(calls)]
-    row = times.as_dict(pairs)
-    if target.gpu:
-        row["sets"] = sets
-    if absent:
-        row["absent"] = absent
-    if work is not None and target.gpu:
-        name = torch.cuda.get_device_name() if target.kind == "cuda" else ""
-        row["floor"] = work.as_dict(times.comparison.time(OURS).median, name, ceilings)
-    if memory:
-        peaks = {name: clock.peak_bytes(call) for name, call in trial.candidates.items()}
-        row |= {} if None in peaks.values() else {"peak_bytes": peaks}
-    return row, trial.candidates[OURS]
 
 
 def _write(config: pytest.Config, op: str, folder: Path | None) -> Path:

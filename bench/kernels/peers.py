@@ -2,7 +2,8 @@
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.target import Target
 
+OP_BY_OP, COMPILED = "torch, op by op", "torch, compiled"
 COMPILED_SIZE, COMPILED_ROWS = "large", (8192, 128)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda y: y, "gelu": F.gelu}
 
@@ -24,15 +26,17 @@ def compiled(function: Callable[..., Any], target: Target) -> Callable[..., Any]
     return wrapped
 
 
-def why_not_compiled(sizes: Sequence[str], M: int, target: Target) -> str | None:
+def why_not_compiled(sizes: Collection[str], M: int, target: Target) -> str | None:
     """Why a compiled peer is not timed in this case: compiling takes seconds, and time on a GPU is short."""
     if target.smallest or (COMPILED_SIZE in sizes and M in COMPILED_ROWS):
         return None
     return f"compiled peers are timed at the size {COMPILED_SIZE}, {' and '.join(map(str, COMPILED_ROWS))} rows, alone"
 
 
-def why_not_int_mm(M: int, N: int, K: int) -> str | None:
-    """Why `torch._int_mm` does not take these sizes on a GPU."""
+def why_not_int_mm(M: int, N: int, K: int, gpu: bool = True) -> str | None:
+    """Why `torch._int_mm` does not take these sizes."""
+    if not gpu:
+        return "on a CPU torch._int_mm returns garbage where K or N is 1" if 1 in (N, K) else None
     if M <= 16:
         return f"torch._int_mm needs more than 16 rows, not {M}"
     if K % 8 or N % 8:
@@ -55,6 +59,20 @@ def int_mm_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor, activa
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Tensor:
     return ACTIVATIONS[activation](F.linear(x, weight, bias))
+
+
+def dynamic_linear(weight: Tensor, bias: Tensor) -> nn.Module:
+    """torch's layer with an int8 weight and activations quantized in each call, by one scale (CPU)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad(), warnings.catch_warnings():
+        # It is deprecated in favour of torchao, and what is in torch without it.
+        warnings.simplefilter("ignore")
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+        dynamic = importlib.import_module("torch.ao.nn.quantized.dynamic").Linear
+        layer.qconfig = importlib.import_module("torch.ao.quantization").default_dynamic_qconfig
+        made: nn.Module = dynamic.from_float(layer)
+    return made
 
 
 def torchao_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,69 +2,68 @@
 
 from collections.abc import Mapping, Sequence
 
-import pytest
 import torch
 from torch import Tensor
 
 from bench.check import require_close, require_equal
 from bench.clock import Call
 from bench.kernels import peers
-from bench.kernels.cases import OURS, Trial, layer_case
-from bench.kernels.conftest import Compare
+from bench.kernels.cases import LAYERS, Benchmark, Case, Shape, Trial, layer_case
+from bench.packages import CURRENT, Libraries, reference
 from bench.roofline import Work, work
 from bench.target import Target
-from sparseq_kernels.formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight, stored_bytes
+from sparseq_kernels.formats import WeightFormat, format_named, stored_bytes
 from sparseq_kernels.patterns import Pattern
-from sparseq_kernels.products import operands
 from sparseq_kernels.reference.magnitude_mask import magnitude_mask
-from sparseq_kernels.reference.quantize_rows import quantize_rows
+from sparseq_kernels.sparse_dispatch import operands
 
-DENSE, BF16 = "dense int8_linear", "bf16 nn.Linear"
-A_GPUS = "on a CPU a sparse weight is expanded when it is loaded"
+DENSE = "dense int8_linear"
 CUSPARSELT = "cuSPARSELt 2:4, the product alone"
 
 
-def stored(levels: Tensor, pattern: str, sparsity: float) -> tuple[PackedWeight, Tensor]:
-    """(`levels` int8 [N, K] pruned by magnitude, as stored, and dense)."""
-    [mask] = magnitude_mask([levels.float()], sparsity, pattern)
-    dense, parsed = levels * mask, Pattern.parse(pattern)
-    if parsed.kind == "n:m":
-        return SemiStructuredWeight.from_dense(dense, mask), dense
-    return BlockBitmapWeight.from_dense(dense, mask, parsed.block, 8), dense
+def stored(values: Tensor, pattern: str, sparsity: float) -> tuple[WeightFormat, Tensor]:
+    """(`values` int8 [N, K] pruned by magnitude, as stored, and dense)."""
+    [mask] = magnitude_mask([values.float()], sparsity, pattern)
+    dense, parsed = values * mask, Pattern.parse(pattern)
+    format = {"n:m": "semi_structured", "block": "block_sparse", "unstructured": "bitmask"}[parsed.kind]
+    return format_named(format).from_dense(dense, 8, mask, parsed.block), dense
 
 
-def make_trial(target: Target, M: int, outputs: int, inputs: int, pattern: str, sparsity: float) -> Trial:
+def make_trial(
+    target: Target, libraries: Libraries, M: int, outputs: int, inputs: int, pattern: str, sparsity: float
+) -> Trial:
     """x comes as int8, for every kernel of integers alike."""
     x = torch.randn(M, inputs, device=target.device)
-    levels, rows = quantize_rows(x, 8)
-    weight, scale = quantize_rows(torch.randn(outputs, inputs, device=target.device), 8)
+    values, rows = reference("quantize_rows", x)
+    weight, scale = reference("quantize_rows", torch.randn(outputs, inputs, device=target.device))
     packed, dense = stored(weight, pattern, sparsity)
     found = operands(packed)
     assert found is not None
-    op, tensors = getattr(torch.ops.sparseq, found[0]), found[1]
+    op, tensors = found
     bias = torch.randn(outputs, device=target.device)
     floats = [t.to(target.dtype) for t in (x, dense * scale.unsqueeze(-1), bias)]
-    dense_op = torch.ops.sparseq.int8_linear
-    trial = Trial(
-        {
-            OURS: lambda: op(levels, *tensors, scale, bias, rows, "none", target.dtype),
-            DENSE: lambda: dense_op(levels, dense, scale, bias, rows, "none", target.dtype),
-            BF16: lambda: peers.linear(*floats, "none"),
-        },
-        lambda present: check(present),
-    )
-    if isinstance(packed, SemiStructuredWeight) and target.kind == "cuda":
-        try:
-            compressed = torch._cslt_compress(dense)
-            trial.add(CUSPARSELT, lambda: torch._cslt_sparse_mm(compressed, levels.t(), out_dtype=torch.int32))
-        except (RuntimeError, AttributeError) as error:
-            trial.add(CUSPARSELT, lambda: None, f"torch has none here: {error}".splitlines()[0][:120])
+    rest = (scale, bias, rows, "none", target.dtype)
+    plain = f"{'bf16' if target.dtype == torch.bfloat16 else str(target.dtype)[6:].replace('loat', 'p')} nn.Linear"
 
     def check(present: Mapping[str, Call]) -> None:
-        expected = present[DENSE]()
-        require_equal(OURS, present[OURS](), expected)
-        require_close(BF16, present[BF16](), expected, 3e-2)
+        expected = reference("int8_linear", values, dense, *rest)
+        for name, run in present.items():
+            if name in libraries or name == DENSE:
+                require_close(name, run(), expected, 1e-6 if target.dtype == torch.float32 else 1e-2)
+                require_equal(name, run(), present[DENSE]())
+        require_close(plain, present[plain](), expected, 3e-2)
 
+    trial = Trial(
+        {name: library.bind(op.__name__, values, *tensors, *rest) for name, library in libraries.items()}, check
+    )
+    trial.add(DENSE, CURRENT.bind("int8_linear", values, dense, *rest))
+    trial.add(plain, lambda: peers.linear(*floats, "none"))
+    if packed.name == "semi_structured" and target.kind == "cuda":
+        try:
+            compressed = torch._cslt_compress(dense)
+            trial.add(CUSPARSELT, lambda: torch._cslt_sparse_mm(compressed, values.t(), out_dtype=torch.int32))
+        except (RuntimeError, AttributeError) as error:
+            trial.add(CUSPARSELT, lambda: None, f"torch has none here: {error}".splitlines()[0][:120])
     return trial
 
 
@@ -79,23 +78,19 @@ def least(target: Target, M: int, outputs: int, inputs: int, pattern: str, spars
     )
 
 
-def run(
-    compare: Compare,
-    target: Target,
-    outputs: int,
-    inputs: int,
-    M: int,
-    pattern: str,
-    sparsity: float,
-    timed: Sequence[int],
-) -> None:
-    """A case of a benchmark that times so many rows alone."""
-    if not target.gpu:
-        pytest.skip(A_GPUS)
-    if not target.smallest and M not in timed:
-        pytest.skip(f"timed at {', '.join(map(str, timed))} rows")
-    case = layer_case(outputs, inputs, M, "forward") | {"sparsity": sparsity}
-    case["layer"] += f", {pattern} {sparsity:.0%}"
-    sizes = (target, M, outputs, inputs, pattern, sparsity)
-    with torch.inference_mode():
-        compare(case, lambda: make_trial(*sizes), least(*sizes))
+def benchmark(op: str, text: str, pattern: str, sparsities: Sequence[float], rows: Sequence[int]) -> Benchmark:
+    """The benchmark of a sparse product with weights of that pattern. rows: the numbers that a GPU times."""
+
+    def build(target: Target, M: int, inputs: int, outputs: int, sparsity: float) -> Case:
+        described = layer_case(outputs, inputs, M, "forward") | {"sparsity": sparsity}
+        described["layer"] += f", {pattern} {sparsity:.0%}"
+        sizes = (M, outputs, inputs, pattern, sparsity)
+        return Case(described, lambda libraries: make_trial(target, libraries, *sizes), least(target, *sizes))
+
+    def variants(target: Target) -> list[dict[str, float]]:
+        return [{"sparsity": sparsity} for sparsity in sparsities[: 1 if target.smallest else None]]
+
+    def timed(target: Target, shape: Shape) -> bool:
+        return not target.gpu or shape[0] in rows
+
+    return Benchmark(op, text, ("M", "K", "N"), LAYERS, build, variants, timed)

@@ -1,15 +1,30 @@
 """A linear layer's training step, with any function in the layer's place."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.check import require_close
+from bench.packages import Packages
 from bench.target import Target
 
 Linear = Callable[[Tensor, Tensor, Tensor], Tensor]
 NAMES = ("output", "input's gradient", "weight's gradient", "bias's gradient")
+
+
+def ours(library: Packages, op: str, before_bias: tuple[Any, ...] = (), after: tuple[Any, ...] = ()) -> Linear:
+    """An op of x, weight, `before_bias`, bias, `after` as a linear layer; the schema's defaults are the rest."""
+    function = library.function(op)
+    rest = library.complete(op, (None, None, *before_bias, None, *after))[3 + len(before_bias) :]
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        found = function(x, weight, *before_bias, bias, *rest)
+        result: Tensor = found if isinstance(found, Tensor) else found[0]
+        return result
+
+    return linear
 
 
 class Operands:

@@ -1,8 +1,9 @@
-"""sparseq's kernels: quantized and sparse matrix products for training and inference, as `torch.ops.sparseq.*`.
+"""sparseq's kernels: quantized and sparse matrix products for training and inference.
 
-Knows nothing of models or training; `sparseq` is built on it.
+Each op is a typed function here, such as `int8_linear`, and an op of torch, `torch.ops.sparseq.int8_linear`. The
+package knows nothing of models or training; `sparseq` is built on it.
 
-The ops are there wherever torch is: at once where torch is imported already, and otherwise as soon as it is. So a
+Importing the package does not import torch. The ops are registered as soon as torch is imported, or now if it was. So a
 program that comes to need no torch, such as one that prints its help, does not wait for it.
 """
 
@@ -16,10 +17,21 @@ from .on_import import after_import, forget
 
 if TYPE_CHECKING:
     from .backends import backend, set_backend, use_backend
+    from .deprecated import Repeated, call
     from .errors import InputError, InputIndexError, InputTypeError
+    from .ops.bitmask_int8_linear import bitmask_int8_linear
+    from .ops.block_sparse_int8_linear import block_sparse_int8_linear
+    from .ops.fake_quant import fake_quant
+    from .ops.gelu_quantize_rows import gelu_quantize_rows
+    from .ops.int8_embedding import int8_embedding
+    from .ops.int8_linear import int8_linear
+    from .ops.layer_norm_quantize_rows import layer_norm_quantize_rows
+    from .ops.magnitude_mask import magnitude_mask
+    from .ops.masked_linear import masked_linear
+    from .ops.qat_linear import qat_linear
+    from .ops.quantize_rows import quantize_rows
+    from .ops.semi_structured_int8_linear import semi_structured_int8_linear
     from .patterns import Pattern
-    from .repeated import Repeated
-    from .transforms import call
 
 __all__ = [
     "InputError",
@@ -28,27 +40,45 @@ __all__ = [
     "Pattern",
     "Repeated",
     "backend",
+    "bitmask_int8_linear",
+    "block_sparse_int8_linear",
     "call",
+    "fake_quant",
+    "gelu_quantize_rows",
+    "int8_embedding",
+    "int8_linear",
+    "layer_norm_quantize_rows",
+    "magnitude_mask",
+    "masked_linear",
+    "qat_linear",
+    "quantize_rows",
+    "semi_structured_int8_linear",
     "set_backend",
     "use_backend",
 ]
 
 _HOMES = {
     "backends": ("backend", "set_backend", "use_backend"),
+    "deprecated": ("Repeated", "call"),
     "errors": ("InputError", "InputIndexError", "InputTypeError"),
     "patterns": ("Pattern",),
-    "repeated": ("Repeated",),
-    "transforms": ("call",),
+} | {
+    # An op's function has the name of its file.
+    f"ops.{found.name}": (found.name,)
+    for found in pkgutil.iter_modules([f"{__path__[0]}/ops"])
+    if found.name in __all__
 }
-# The modules that do without torch.
+# The modules that need no torch.
 _LIGHT = ("errors", "on_import", "patterns", "untrusted")
 _OTHERS = tuple(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _LIGHT)
 _imported = set(_LIGHT)
 
 
 def _after(module: ModuleType) -> None:
-    """After torch, or one of our own modules that need it, was imported: imports the rest, unless another of ours is
-    still being imported, which has its turn then."""
+    """After torch, or one of our own modules that need it, was imported: imports the rest.
+
+    Not while another of our modules is being imported, which will get here in its turn.
+    """
     if module.__name__ != "torch":
         _imported.add(module.__name__.rpartition(".")[2])
     begun = {name.split(".")[1] for name in sys.modules if name.startswith(f"{__name__}.")}

@@ -1,104 +1,50 @@
-"""Which implementation of an op runs: visible, and forceable.
+"""Which backend runs an op: found in the package, chosen by the device, or forced.
 
-A backend is a table from op to function, and each has every op. `backend()` names the one in use; `use_backend`,
-`set_backend` or SPARSEQ_BACKEND in the environment force one, and one that cannot run says why.
+`backend()` names the one in use. `use_backend`, `set_backend` or SPARSEQ_BACKEND in the environment force one; one that
+cannot run says why. Every op runs on every backend: where a backend has no implementation, the reference runs.
 """
 
 import functools
 import os
+import pkgutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from .cpu import int8_linear as cpu_int8_linear
-from .cpu import masked_linear as cpu_masked_linear
-from .cpu import qat_linear as cpu_qat_linear
-from .cpu import quantize_rows as cpu_quantize_rows
-from .cpu.native import why_not as why_not_native
 from .errors import InputError
 from .numerics import any_fp64
-from .reference import (
-    fake_quant,
-    gelu_quantize_rows,
-    int8_embedding,
-    int8_linear,
-    int8_linear_backward,
-    layer_norm_quantize_rows,
-    magnitude_mask,
-    masked_linear,
-    qat_linear,
-    quantize_rows,
-    sparse_int8_linear,
-)
-from .triton.runtime import interpreted
-from .triton.runtime import why_not as why_not_triton
+from .registry import Backend, Implementation, OpDefinition, find_implementation, find_shortcut
 
-Implementation = Callable[..., Any]
-Table = dict[str, Implementation]
-
-REFERENCE: Table = {
-    "quantize_rows": quantize_rows.quantize_rows,
-    "layer_norm_quantize_rows": layer_norm_quantize_rows.layer_norm_quantize_rows,
-    "gelu_quantize_rows": gelu_quantize_rows.gelu_quantize_rows,
-    "fake_quant": fake_quant.fake_quant,
-    "fake_quant_backward": fake_quant.fake_quant_backward,
-    "qat_linear": qat_linear.qat_linear,
-    "qat_linear_backward": qat_linear.qat_linear_backward,
-    "int8_linear": int8_linear.int8_linear,
-    "int8_linear_backward": int8_linear_backward.int8_linear_backward,
-    "int8_embedding": int8_embedding.int8_embedding,
-    "block_sparse_int8_linear": sparse_int8_linear.block_sparse_int8_linear,
-    "bitmask_int8_linear": sparse_int8_linear.bitmask_int8_linear,
-    "semi_structured_int8_linear": sparse_int8_linear.semi_structured_int8_linear,
-    "masked_linear": masked_linear.masked_linear,
-    "masked_linear_backward": masked_linear.masked_linear_backward,
-    "magnitude_mask": magnitude_mask.magnitude_mask,
-}
-
-_CPU_MODULES: Table = {
-    "quantize_rows": cpu_quantize_rows.quantize_rows,
-    "qat_linear": cpu_qat_linear.qat_linear,
-    "qat_linear_backward": cpu_qat_linear.qat_linear_backward,
-    "int8_linear": cpu_int8_linear.int8_linear,
-    "masked_linear": cpu_masked_linear.masked_linear,
-    "masked_linear_backward": cpu_masked_linear.masked_linear_backward,
-}
-# What is missing from the modules is memory-bound or one library call already: there the reference serves the CPU too.
-CPU = REFERENCE | {op: functools.partial(function, native=False) for op, function in _CPU_MODULES.items()}
-NATIVE = REFERENCE | {op: functools.partial(function, native=True) for op, function in _CPU_MODULES.items()}
-
-BACKENDS = ("reference", "cpu", "native", "triton")
-_ON_CPU = ("cpu", "native")
-_for_process: str | None = None
-# What `use_backend` forces where it is in force: in this thread, or in this task of asyncio.
-_UNSET = ""
-_in_context: ContextVar[str | None] = ContextVar("sparseq_backend", default=_UNSET)
+REFERENCE = Backend("reference", f"{__package__}.reference", lambda device: None)
 
 
-@functools.cache
-def table(name: str) -> Table:
-    """The backend's function for each op. Triton's are imported here and not before."""
-    if name == "triton":
-        from .triton.table import TRITON
+def _found() -> dict[str, Backend]:
+    """The reference, and what each subpackage with a module `backend` declares there as BACKENDS."""
+    backends = {REFERENCE.name: REFERENCE}
+    for module in pkgutil.iter_modules(import_module(__package__).__path__):
+        name = f"{__package__}.{module.name}.backend"
+        if module.ispkg and find_spec(name) is not None:
+            backends |= {one.name: one for one in import_module(name).BACKENDS}
+    return backends
 
-        return REFERENCE | TRITON
-    return {"reference": REFERENCE, "cpu": CPU, "native": NATIVE}[name]
+
+BACKENDS = _found()
+
+# A backend that `use_backend` forces: in this thread, or in this task of asyncio.
+UNSET = ""
+in_context: ContextVar[str | None] = ContextVar("sparseq_backend", default=UNSET)
+for_process: str | None = None
 
 
 def why_not(name: str, device: str) -> str | None:
     """Why the backend cannot run on tensors of `device` ("cpu", "cuda"); None if it can."""
-    if name == "triton":
-        if device == "cpu" and not interpreted():
-            return "it runs on GPU tensors, and on cpu ones only in Triton's interpreter (TRITON_INTERPRET=1)"
-        return why_not_triton()
-    if name in _ON_CPU and device != "cpu":
-        return "it runs on cpu tensors only"
-    return why_not_native() if name == "native" else None
+    return BACKENDS[name].why_not(device)
 
 
 def runnable(device: str = "cpu") -> tuple[str, ...]:
@@ -116,38 +62,32 @@ def backend(device: str = "cpu") -> str:
     return name if name is not None else _best(device)
 
 
-# (the fastest backend, what stands in where it cannot run, and what that is)
-_CHOICES = {
-    "cpu": ("native", "cpu", "torch's operators"),
-    "cuda": ("triton", "reference", "its reference implementation"),
-}
-
-
 @functools.cache
 def _best(device: str) -> str:
-    fast, plain, runs_on = _CHOICES.get(device, _CHOICES["cuda"])
-    if (reason := why_not(fast, device)) is None:
-        return fast
-    message = f"on {device} sparseq runs on {runs_on}, which is slower than its backend {fast!r}: {reason}"
+    choices = [one for one in BACKENDS.values() if device in one.preferred_on]
+    fast = choices[0] if choices else next(one for one in BACKENDS.values() if "cuda" in one.preferred_on)
+    if (reason := fast.why_not(device)) is None:
+        return fast.name
+    name, what = fast.slower
+    message = f"on {device} sparseq runs on {what}, which is slower than its backend {fast.name!r}: {reason}"
     warnings.warn(message, stacklevel=2)
-    return plain
+    return name
 
 
 def forced() -> str | None:
     """The backend that is forced here, by `use_backend` or else by `set_backend`; None if none is."""
-    found = _in_context.get()
-    return _for_process if found is _UNSET else found
+    found = in_context.get()
+    return for_process if found is UNSET else found
 
 
 def set_backend(name: str | None) -> None:
-    """Forces the backend `name` in the whole process, but for what a `use_backend` surrounds; with None gives the
-    choice back.
+    """Forces the backend `name` in the whole process, except within a `use_backend`. None lets the library choose.
 
     Raises InputError for an unknown backend, and for one that cannot run on this machine, saying why.
     """
-    global _for_process
+    global for_process
     _check(name)
-    _for_process = name
+    for_process = name
 
 
 def _check(name: str | None) -> None:
@@ -165,7 +105,7 @@ def use_backend(name: str | None) -> Iterator[None]:
     """Forces a backend within a `with` block, in this thread alone; None lets the library choose there.
 
     It is a context variable: other threads, and tasks of asyncio that began elsewhere, do not see it. A backward runs
-    on the backend of its forward, whichever thread autograd takes for it. Raises InputError as `set_backend`.
+    on the backend of its forward, in whichever thread autograd runs it. Raises InputError as `set_backend`.
     """
     _check(name)
     with scope(name):
@@ -174,54 +114,67 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 @contextmanager
 def scope(name: str | None) -> Iterator[None]:
-    """`use_backend` of what `forced` returned: nothing to check."""
-    token = _in_context.set(name)
+    """`use_backend` of a name that `forced` returned, without checking it again."""
+    token = in_context.set(name)
     try:
         yield
     finally:
-        _in_context.reset(token)
+        in_context.reset(token)
 
 
-def implementation(op: str, device: str) -> Implementation:
-    """The function that runs `op` on tensors of `device`; InputError where a forced backend cannot."""
+def implementation(op: OpDefinition, device: str) -> Callable[..., Any]:
+    """The function that runs `op` on tensors of `device`. InputError where a forced backend cannot run."""
     name = forced()
     if name is None:
-        return table(_best(device))[op]
-    if (reason := _refused(name, device)) is not None:
-        raise InputError(f"backend {name!r} is forced, but {reason}, and {op} got {device} ones")
-    return table(name)[op]
+        name = _best(device)
+    elif (reason := _refused(name, device)) is not None:
+        raise InputError(f"backend {name!r} is forced, but {reason}, and {op.name} got {device} ones")
+    return _implementations(name, op).run
+
+
+def saves(op: OpDefinition, device: str, args: tuple[Any, ...]) -> str:
+    """What the forward of `op` saves for its backward, as `Implementation.saves` has it."""
+    name = backend(device)
+    fp64 = not BACKENDS[name].runs_fp64 and any_fp64(args)
+    return "nothing" if fp64 else _implementations(name, op).saves
+
+
+def shortcut(op: OpDefinition, device: str) -> Callable[..., Any] | None:
+    """The shortcut for `op` of the backend in use on `device`; None if there is none, or the backend cannot run."""
+    name = backend(device)
+    if _refused(name, device) is not None:
+        return None
+    load(name)
+    return find_shortcut(name, op.name)
+
+
+@functools.cache
+def _implementations(name: str, op: OpDefinition) -> Implementation:
+    load(name)
+    found = find_implementation(name, op.name)
+    if found is None:
+        return Implementation(op.formula)
+    if BACKENDS[name].runs_fp64:
+        return found
+    return Implementation(functools.partial(_unless_fp64, found.run, op.formula), found.saves)
+
+
+def _unless_fp64(run: Callable[..., Any], formula: Callable[..., Any], *args: Any) -> Any:
+    return (formula if any_fp64(args) else run)(*args)
+
+
+@functools.cache
+def load(name: str) -> None:
+    """Imports the backend's modules, which register what they implement."""
+    package = import_module(BACKENDS[name].package)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg:
+            import_module(f"{package.__name__}.{module.name}")
 
 
 @functools.cache
 def _refused(name: str, device: str) -> str | None:
     return why_not(name, device)
-
-
-class Residuals(NamedTuple):
-    """What `qat_linear` hands to its backward."""
-
-    levels: bool
-    x_scale: bool
-    w_scale: bool
-
-
-def residuals(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    weight_scale: Tensor | None,
-    input_scale: Tensor | None,
-    weight_bits: int,
-    input_bits: int,
-) -> Residuals:
-    """What `qat_linear` of these arguments returns beside y. With the levels, the backward does not quantize again and
-    needs no x; Triton's quantizes again, by the scales that the forward found. fp64 is the reference's there."""
-    name = backend(x.device.type)
-    if name == "triton" and not any_fp64((x, weight, bias, weight_scale, input_scale)):
-        return Residuals(False, input_scale is None, weight_scale is None)
-    learned = weight_scale is not None or input_scale is not None
-    kept = name in _ON_CPU and qat_linear.uses_integers(weight_bits, input_bits) and not learned
-    return Residuals(kept, kept, kept)
 
 
 set_backend(os.environ.get("SPARSEQ_BACKEND") or None)

@@ -92,3 +92,7 @@ class Pattern:
                 f"pattern {self} keeps {self.first} of every {self.second} weights, so its sparsity is at most "
                 f"{self.max_sparsity:g}, not {sparsity:g}: lower the sparsity or use another pattern"
             )
+
+    def dropped(self, units: int, sparsity: float) -> int:
+        """How many of `units` are dropped at a sparsity. For N:M these are groups, which are pruned to N."""
+        return min(round(sparsity / self.max_sparsity * units), units)

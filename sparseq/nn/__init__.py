@@ -8,10 +8,10 @@ from .groups import parameter_groups
 from .layers import LAYERS, named_layers
 from .linear import RENAMED_STATE, QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
+from .pack import pack
 from .packed import Packed
 from .packed_embedding import PackedEmbedding
-from .packed_linear import PackedLinear, multiply_as_stored
-from .packing import pack
+from .packed_linear import PackedLinear, multiply_as_stored, use_sparse_kernels
 from .prunable import prunable
 from .refreshing import refresh
 
@@ -38,4 +38,5 @@ __all__ = [
     "prunable",
     "refresh",
     "share_static_scales",
+    "use_sparse_kernels",
 ]

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import prune
 
 from sparseq_kernels import InputError
-from sparseq_kernels.looks import has_values
+from sparseq_kernels.torch_internals import has_values
 
 from .masking import MaskedWeight
 from .settings import check_dtype
@@ -22,7 +22,17 @@ _HELD = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffe
 HOOKS = frozenset(vars(nn.Module()).keys() - _HELD)
 # Attributes that are a sparseq layer's own.
 OWN = frozenset(
-    ("settings_", "pattern", "quantizing", "regrow", "lineage", "_tiles", "_tiled", "_tiled_version", "_reading")
+    (
+        "settings_",
+        "pattern",
+        "quantizing",
+        "regrow",
+        "lineage",
+        "_block_index",
+        "_indexed",
+        "_indexed_version",
+        "_reading",
+    )
 ) | {"_shared", "range_follows"}
 _REMEDIES = {
     "WeightNorm": "torch.nn.utils.remove_weight_norm(layer)",

@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels import InputError, Pattern, fake_quant
 from sparseq_kernels.dtypes import FLOAT_DTYPES
-from sparseq_kernels.numerics import row_max, scale_from_max
-from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.numerics import masked, row_max, scale_from_max
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_device, recorded
 from .masking import MaskedWeight
+from .packers import pack_layer
 from .settings import QuantSettings, check_dtype
 
 
@@ -101,7 +101,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
             return rows
         bits = self.settings_.bits or 8
         scale = scale_from_max(row_max(rows.detach()), bits).unsqueeze(-1)
-        return call("fake_quant", rows, scale, bits)
+        return fake_quant(rows, scale, bits)
 
     @property
     def num_embeddings(self) -> int:
@@ -139,10 +139,8 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
         return layer
 
     def pack(self, format: str | None = None) -> nn.Module:
-        """The inference layer; formats as in `QuantSparseLinear.pack`."""
-        from .packed_embedding import PackedEmbedding
-
-        return PackedEmbedding.from_layer(self, format)
+        """The inference layer, a `PackedEmbedding`; formats as in `QuantSparseLinear.pack`."""
+        return pack_layer(self, format)
 
 
 _ARGUMENTS = (

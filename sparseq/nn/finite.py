@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError
-from sparseq_kernels.looks import has_values
+from sparseq_kernels.torch_internals import has_values
 
 from .layers import named_layers
 

@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, Pattern, call
+from sparseq_kernels import InputError, Pattern, masked_linear, qat_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES
-from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
+from sparseq_kernels.torch_internals import has_values
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_floating, recorded
 from .masking import MaskedWeight
+from .packers import pack_layer
 from .settings import QuantSettings, check_dtype
 from .static_scale import StaticScale, readable
 
@@ -40,9 +41,9 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
     scale: "max", max|w| / qmax of each output channel, or "lsq", learned.
     pattern: what its mask may look like ("unstructured", "2:4", "4x4"); masks come from `set_mask`.
 
-    On a GPU, tiles of 64 x 64 weights that the mask drops whole cost neither loads nor multiplications, in training as
-    in evaluation; what of the input meets them alone, NaN too, has no part in the output then. Set masks by `set_mask`:
-    what is known of their tiles is found there.
+    On a GPU, blocks of 64 x 64 weights that the mask drops entirely cost neither loads nor multiplications, in training
+    as in evaluation. Input values that meet only such blocks, NaN included, then do not affect the output. Set masks by
+    `set_mask`, which indexes their blocks.
 
     While `quantizing` is False the layer computes in floating point, masked: so QAT can start late.
 
@@ -128,20 +129,19 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         if not self.quantizing:
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
-            return call("masked_linear", input, self.weight, self.mask, self.bias, self.regrow, self.mask_tiles())
-        return call(
-            "qat_linear",
+            return masked_linear(input, self.weight, self.mask, self.bias, self.regrow, self.mask_block_index())
+        return qat_linear(
             input,
             self.weight,
             self.bias,
             self.mask,
             self._learned_scale(),
             self._static_scale(input),
-            self.settings_.bits,
+            self.settings_.bits or 8,
             self.settings_.input_bits,
             None,
             self.regrow,
-            self.mask_tiles(),
+            self.mask_block_index(),
         )
 
     @property
@@ -204,11 +204,13 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         return layer
 
     def pack(self, format: str | None = None) -> nn.Module:
-        """The inference layer: only what is stored. `format`: "dense", "bitmask", "block_sparse" (a block pattern's) or
-        "semi_structured" (2:4 at 8 bits); None takes the smallest."""
-        from .packed_linear import PackedLinear
+        """The inference layer, a `PackedLinear`, which holds only what is stored.
 
-        return PackedLinear.from_layer(self, format)
+        format: "dense", "bitmask", "block_sparse" (block patterns) or "semi_structured" (2:4 at 8 bits), or another
+        that is registered in `sparseq_kernels.formats`; None takes the smallest. Raises InputError for a format that
+        cannot hold the weight, and for static activations that were never calibrated.
+        """
+        return pack_layer(self, format)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for old, new in RENAMED_STATE.items():

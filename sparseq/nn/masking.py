@@ -8,19 +8,21 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError, Pattern
+from sparseq_kernels.block_index import BlockIndex
 from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS
-from sparseq_kernels.looks import has_values
-from sparseq_kernels.reference.qat_linear import masked
-from sparseq_kernels.tiles import TileLists
-from sparseq_kernels.triton.runtime import interpreted
+from sparseq_kernels.numerics import masked
+from sparseq_kernels.torch_internals import has_values
+from sparseq_kernels.triton.runtime.availability import interpreted
 
 from . import kin
+from .deprecated import renamed_method
 from .settings import QuantSettings
 
-# The share of tiles up to which a product by lists is taken. A step of it costs more than one of a dense product, whose
-# tiles are larger: on an H100 a tenth of the tiles took 0.6 to 0.9 of the time at 8192 rows, and 0.9 to 1.2 at 1024.
-MOST_TILES = 0.25
+# The share of a mask's blocks up to which products skip the empty ones. A step of such a product costs more than one of
+# a dense product, whose tiles are larger: on an H100 a tenth of the blocks took 0.6 to 0.9 of the dense product's time
+# at 8192 rows, and 0.9 to 1.2 at 1024.
+MOST_BLOCKS = 0.25
 
 
 class WeightCounts(NamedTuple):
@@ -43,7 +45,7 @@ class MaskedWeight(nn.Module):
     mask: Tensor | None
     settings_: QuantSettings
 
-    # Whether the layer multiplies by its weight, and so has a use for its mask's tiles.
+    # Whether the layer multiplies by its weight, and so has a use for the index of its mask's blocks.
     multiplies = False
 
     def channel_scale(self) -> Tensor:
@@ -56,7 +58,7 @@ class MaskedWeight(nn.Module):
         self.regrow = False
         self.lineage = kin.new_lineage()
         self.register_buffer("mask", None)
-        self._list_tiles()
+        self._index_blocks()
         kin.register(self)
         self._take_tied_mask()
 
@@ -107,7 +109,7 @@ class MaskedWeight(nn.Module):
                 if copy.mask is None and copy.weight.shape == mask.shape:
                     copy.mask = torch.ones(mask.shape, dtype=torch.bool, device=copy.weight.device)
         self.mask = mask
-        self._list_tiles()
+        self._index_blocks()
 
     @torch.no_grad()
     def apply_mask(self) -> None:
@@ -159,14 +161,14 @@ class MaskedWeight(nn.Module):
         elif mask is None and prefix + "weight" in state_dict:
             self.mask = None
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._list_tiles()
+        self._index_blocks()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MaskedWeight":
         before = self.mask
         super()._apply(fn, recurse)
         if before is not None and self.mask is not None and self.mask is not before:
             self.mask = kin.moved(before, self.mask)  # Tied layers share it on the other device too.
-        self._list_tiles()
+        self._index_blocks()
         return self
 
     def _fit_rows(self) -> None:
@@ -187,22 +189,25 @@ class MaskedWeight(nn.Module):
         for layer in kin.tied(self):
             layer._hold_mask(longer)
 
-    def _list_tiles(self) -> None:
-        """Lists the tiles of a mask that is on a GPU, or in Triton's interpreter. No buffers: the state is the same."""
-        mask, self._tiles, self._tiled, self._tiled_version = self.mask, None, None, None
+    def _index_blocks(self) -> None:
+        """Indexes the blocks of a mask that is on a GPU, or in Triton's interpreter. The index is no buffer: the state
+        does not change."""
+        mask, self._block_index, self._indexed, self._indexed_version = self.mask, None, None, None
         if not self.multiplies or mask is None or type(mask) is not Tensor or not (mask.is_cuda or interpreted()):
             return
-        lists = TileLists.from_mask(mask)
-        if lists.density <= MOST_TILES:
-            self._tiles, self._tiled, self._tiled_version = lists.tensors(), mask, kin.version_of(mask)
+        index = BlockIndex.from_mask(mask)
+        if index.density <= MOST_BLOCKS:
+            self._block_index, self._indexed, self._indexed_version = index.tensors(), mask, kin.version_of(mask)
 
-    def mask_tiles(self) -> list[Tensor] | None:
-        """What ops take as `tiles`: of this mask, if it leaves so many tiles empty that leaving them out pays, on a
-        GPU."""
+    def mask_block_index(self) -> list[Tensor] | None:
+        """The mask's `BlockIndex.tensors()`, which ops take as `block_index`; None where skipping its empty blocks is
+        not faster: where there are few of them, and on a CPU."""
         # Another mask may be in its place temporarily, as with torch.func.functional_call.
-        if self._tiled is not self.mask or self.mask is None:
+        if self._indexed is not self.mask or self.mask is None:
             return None
         # Or it was overwritten in place, as by averaged models and DistributedDataParallel.
-        if not is_compiling() and self._tiled_version != kin.version_of(self.mask):
-            self._list_tiles()
-        return self._tiles
+        if not is_compiling() and self._indexed_version != kin.version_of(self.mask):
+            self._index_blocks()
+        return self._block_index
+
+    mask_tiles = renamed_method("mask_tiles", "mask_block_index")

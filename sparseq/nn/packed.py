@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 from sparseq_kernels import InputError
 from sparseq_kernels.dtypes import FLOAT_DTYPES
-from sparseq_kernels.formats import FLOAT_BITS, PackedWeight, empty_weight, weight_of
-from sparseq_kernels.layouts import TensorSpec
-from sparseq_kernels.looks import has_values
+from sparseq_kernels.formats import FLOAT_BITS, TensorSpec, WeightFormat, empty_weight, weight_of
+from sparseq_kernels.torch_internals import has_values
 
 from . import stored
 from .carried import carry, normal
+from .deprecated import renamed_method, warn_renamed
 from .derived import PLAIN, Derived
 from .masking import WeightCounts
+from .packers import pack_layer
 
 # The buffer with the expanded copy.
-EXPANDED = "_expanded_levels"
+EXPANDED = "_expanded_values"
 
 
 class Packed(nn.Module):
@@ -38,19 +39,26 @@ class Packed(nn.Module):
     scale: Tensor | None
     dtype: torch.dtype
     # The op that multiplies by what is stored.
-    _op: str | None = None
+    _op: Callable[..., Tensor] | None = None
 
-    def _hold(self, weight: PackedWeight, scale: Tensor | None, dtype: torch.dtype) -> None:
+    def _hold(self, weight: WeightFormat, scale: Tensor | None, dtype: torch.dtype) -> None:
         self._layout = weight.layout()
         self.dtype = dtype
         self._derived: Derived | None = None
         self._names = tuple(weight.tensors())
+        self._is_dense = weight.is_dense
         self._expands = self.is_expanded
         for name, tensor in weight.tensors().items():
             self.register_buffer(name, normal(tensor))
         self.register_buffer("scale", None if scale is None else normal(scale))
 
-    def stored_weight(self) -> PackedWeight:
+    @classmethod
+    def from_layer(cls, layer: nn.Module, format: str | None = None) -> nn.Module:
+        """Deprecated: use `layer.pack(format)`."""
+        warn_renamed(f"{cls.__name__}.from_layer", "the training layer's method pack")
+        return pack_layer(layer, format)
+
+    def stored_weight(self) -> WeightFormat:
         """The weight's format, around this module's own buffers."""
         return weight_of(self._layout, dict(zip(self._names, self._sources(), strict=True)))
 
@@ -70,7 +78,7 @@ class Packed(nn.Module):
     @property
     def is_expanded(self) -> bool:
         """Whether arithmetic runs on an expanded copy, because what is stored is not one integer or float a weight."""
-        return self.format != "dense" or self.bits == 4
+        return not self._is_dense
 
     @property
     def _expanded(self) -> Tensor | None:
@@ -82,12 +90,13 @@ class Packed(nn.Module):
         return self._dequantized(torch.float64 if self.dtype == torch.float64 else torch.float32).to(self.dtype)
 
     def _dequantized(self, dtype: torch.dtype) -> Tensor:
-        """Levels times scales, multiplied in this dtype; as they are where nothing is quantized."""
-        levels = self.levels()
-        return levels if self.scale is None else levels.to(dtype) * self.scale.to(dtype).unsqueeze(-1)
+        """Quantized values times scales, multiplied in this dtype; floats as they are where nothing is quantized."""
+        values = self.quantized_values()
+        return values if self.scale is None else values.to(dtype) * self.scale.to(dtype).unsqueeze(-1)
 
-    def levels(self) -> Tensor:
-        """One value for each weight, [rows, columns]: int8, int16 or floats, zeros where masked."""
+    def quantized_values(self) -> Tensor:
+        """The weight before it is scaled, [rows, columns]: int8, int16, or floats where nothing is quantized. Zeros
+        where it is masked."""
         sources = self._sources()
         if not self.is_expanded:
             return sources[0]
@@ -96,6 +105,8 @@ class Packed(nn.Module):
         if expanded is not None and self._is_current(sources) and not sources[0].requires_grad:
             return expanded
         return self._expand_now()
+
+    levels = renamed_method("levels", "quantized_values")
 
     def _expand_now(self) -> Tensor:
         weight = self.stored_weight()
@@ -221,7 +232,7 @@ class Packed(nn.Module):
         return stored.tensor_specs(cls.__name__, settings)
 
     @classmethod
-    def _empty(cls, settings: dict[str, Any]) -> tuple[PackedWeight, Tensor | None, torch.dtype]:
+    def _empty(cls, settings: dict[str, Any]) -> tuple[WeightFormat, Tensor | None, torch.dtype]:
         """(weight, scale, dtype) of a layer whose contents are still to be loaded. InputError for other settings."""
         cls.check_settings(settings, f"settings of a {cls.__name__}")
         dtype = FLOAT_DTYPES[settings["dtype"]]

@@ -9,48 +9,35 @@ from torch import Tensor
 from sparseq_kernels import InputError
 from sparseq_kernels.dtypes import dtype_name
 from sparseq_kernels.errors import InputIndexError
-from sparseq_kernels.formats import PackedWeight
+from sparseq_kernels.formats import WeightFormat
 from sparseq_kernels.numerics import unpack_int4
 
-from .attached import carry_to_packed, check_attached
-from .embedding import QuantEmbedding
 from .inputs import check_device, recorded
-from .pack_weight import Stored, pack_weight
 from .packed import Packed
 
 
 class PackedEmbedding(Packed):
     """The inference form of a `QuantEmbedding`: indices [...] -> [..., embedding_dim]."""
 
-    def __init__(self, weight: PackedWeight, scale: Tensor | None, padding_idx: int | None, dtype: torch.dtype) -> None:
+    def __init__(self, weight: WeightFormat, scale: Tensor | None, padding_idx: int | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.num_embeddings, self.embedding_dim = weight.shape
         self.padding_idx = padding_idx
         self._hold(weight, scale, dtype)
-
-    @classmethod
-    def from_layer(
-        cls, layer: QuantEmbedding, format: str | None = None, stored: Stored | None = None
-    ) -> "PackedEmbedding":
-        """`stored`: the rows as packed already for a layer that this one is tied to."""
-        check_attached(layer, takes_mask=False)
-        weight, scale = stored or pack_weight(layer, format)
-        packed = cls(weight, scale, layer.padding_idx, layer.weight.dtype)
-        packed.expand()
-        carry_to_packed(layer, packed)
-        return packed.eval()
 
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             return recorded(self, input)
         indices = self._indices(input)
         if self.scale is not None and not self.is_expanded_by_row:
-            embedded: Tensor = torch.ops.sparseq.int8_embedding(indices, self.levels(), self.scale, self.dtype)
+            embedded: Tensor = torch.ops.sparseq.int8_embedding(
+                indices, self.quantized_values(), self.scale, self.dtype
+            )
             return embedded
         check_device(self, indices, self.values)
         try:
             if self.scale is None:
-                return F.embedding(indices, self.levels())
+                return F.embedding(indices, self.quantized_values())
             rows = unpack_int4(F.embedding(indices, self.values), self.embedding_dim).to(self.scale.dtype)
             return (rows * F.embedding(indices, self.scale.unsqueeze(-1))).to(self.dtype)
         except IndexError as error:
@@ -74,8 +61,8 @@ class PackedEmbedding(Packed):
     def is_expanded(self) -> bool:
         return super().is_expanded and not self.is_expanded_by_row
 
-    def levels(self) -> Tensor:
-        return self._expand_now() if self.is_expanded_by_row else super().levels()
+    def quantized_values(self) -> Tensor:
+        return self._expand_now() if self.is_expanded_by_row else super().quantized_values()
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import Pattern
-from sparseq_kernels.reference.magnitude_mask import dropped, unit_scores
+from sparseq_kernels.numerics import unit_scores
 
 
 def unit_count(weight: Tensor, pattern: Pattern) -> int:
@@ -48,7 +48,7 @@ def dropped_units(
     keys = [unit_scores(w, pattern).nan_to_num(nan=math.inf).sort().values.cpu().double() for w in weights]
     if scope == "lamp":
         keys = [lamp_scores(key) for key in keys]
-    count = dropped(sum(map(len, keys)), sparsity, pattern)
+    count = pattern.dropped(sum(map(len, keys)), sparsity)
     if pattern.kind == "n:m":  # a group keeps N of its weights
         return _lowest(keys, count)
     ends = [most_dropped(len(key), sparsity, max_layer_sparsity) for key in keys]

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import InputError, Pattern
-from sparseq_kernels.looks import has_values
-from sparseq_kernels.reference.magnitude_mask import dropped
+from sparseq_kernels.torch_internals import has_values
 
 from .kin import first_names
 from .masking import MaskedWeight
@@ -70,7 +69,7 @@ def _select(
     units = [unit_count(weight, pattern) for weight in weights]
     if scope == "layer":
         most = [n if pattern.kind == "n:m" else max(0, n - 1) for n in units]
-        counts = [min(dropped(n, sparsity, pattern), m) for n, m in zip(units, most, strict=True)]
+        counts = [min(pattern.dropped(n, sparsity), m) for n, m in zip(units, most, strict=True)]
     elif scope == "lamp":
         counts = dropped_units(weights, sparsity, pattern, scope, max_layer_sparsity)
     else:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError
-from sparseq_kernels.looks import has_values
 from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
+from sparseq_kernels.torch_internals import has_values
 
 from . import kin
 from .settings import DTYPES, QuantSettings

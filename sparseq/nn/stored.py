@@ -9,8 +9,8 @@ import torch
 
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.dtypes import FLOAT_DTYPES, float_dtype
-from sparseq_kernels.layouts import FLOAT_BITS, MOST_ROWS, TensorSpec, check_layout, check_shape
-from sparseq_kernels.layouts import tensor_specs as weight_specs
+from sparseq_kernels.formats import FLOAT_BITS, MOST_ROWS, TensorSpec, check_layout, check_shape
+from sparseq_kernels.formats import tensor_specs as weight_specs
 from sparseq_kernels.untrusted import fields, flag, integer, number, one_of, quoted
 
 from .settings import ACTIVATIONS, BITS, SCALES

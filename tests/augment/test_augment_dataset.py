@@ -130,7 +130,7 @@ def test_missing_column(small: WordNet) -> None:
 
 
 def test_the_benchmark_says_what_was_reached(wndb: Path, tmp_path: Path) -> None:
-    from bench import bench_augmentation
+    from bench.studies import augmentation
 
     folder = tmp_path / "glue" / "SST-2"
     folder.mkdir(parents=True)
@@ -138,7 +138,7 @@ def test_the_benchmark_says_what_was_reached(wndb: Path, tmp_path: Path) -> None
     for name in ("train", "dev"):
         (folder / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n")
     options = ["--data-dir", str(tmp_path / "glue"), "--wordnet", str(wndb), "--rates", "0.1", "--smallest"]
-    assert bench_augmentation.main([*options, "--out", str(tmp_path / "out")]) == 0
+    assert augmentation.main([*options, "--out", str(tmp_path / "out")]) == 0
     (path,) = (tmp_path / "out").glob("augmentation-*.json")
     (row,) = json.loads(path.read_text())["rows"]
     stats = row["stats"]

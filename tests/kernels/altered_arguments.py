@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from samples import SAMPLES
+from samples import SAMPLES, call
 from torch import Tensor
 
-from sparseq_kernels import InputError, call, use_backend
+from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.ops import RUN
-from sparseq_kernels.schemas import ARGUMENTS, complete
+from sparseq_kernels.registry import OPS as REGISTRY
 
 DTYPES = (
     torch.float64,
@@ -126,7 +125,7 @@ def altered(value: Any, kind: str) -> Iterator[tuple[str, Any]]:
 def outcome(op: str, args: tuple[Any, ...]) -> Any:
     """The results as a list, or the InputError."""
     try:
-        results = RUN[op](*args)
+        results = REGISTRY[op].run(*args)
     except InputError as error:
         return error
     return [results] if isinstance(results, Tensor) else list(results)
@@ -184,15 +183,15 @@ def main() -> None:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    for op in given.ops or ARGUMENTS:
+    for op in given.ops or REGISTRY:
         count = 0
         for number, sample in enumerate(SAMPLES[op](torch.float32)):
-            args = complete(op, tuple(one.detach() if isinstance(one, Tensor) else one for one in sample))
+            args = REGISTRY[op].complete(tuple(one.detach() if isinstance(one, Tensor) else one for one in sample))
             for backend in backends:
                 wrong = fault(op, args, backend)
                 if wrong:
                     print(f"{op}, sample {number} as it is, {backend}: {wrong}")
-                for place, argument in enumerate(ARGUMENTS[op]):
+                for place, argument in enumerate(REGISTRY[op].arguments):
                     for what, new in altered(args[place], argument.type):
                         if place == 0 and new == []:
                             continue  # `call` gives the first result, and there is none.

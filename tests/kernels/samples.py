@@ -4,18 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparseq_kernels import call
-from sparseq_kernels.derivatives import RULES
-from sparseq_kernels.tiles import TileLists
+from sparseq_kernels import registry
+from sparseq_kernels.block_index import BlockIndex
 
 OPS = torch.ops.sparseq
+DIFFERENTIABLE = [op.name for op in registry.OPS.values() if op.differentiable]
+CONSTANT = [op.name for op in registry.OPS.values() if not op.differentiable and op.no_gradient is None]
 
 
 def leaf(*shape, dtype=torch.float32):
     return torch.randn(shape).to(dtype).requires_grad_()
 
 
-def levels(*shape):
+def values(*shape):
     return torch.randint(-127, 128, shape, dtype=torch.int8)
 
 
@@ -39,7 +40,7 @@ BITMASK = (
 )
 PAIRS = (torch.ones(2, 4, dtype=torch.int8), torch.full((2, 1), 0b11100100, dtype=torch.uint8))
 BOTH = [True, True]
-TILES = TileLists.from_mask(MASK).tensors()
+TILES = BlockIndex.from_mask(MASK).tensors()
 SAMPLES = {
     "quantize_rows": lambda dtype: [(torch.randn(3, 6).to(dtype),), (torch.randn(0, 6).to(dtype), 4)],
     "layer_norm_quantize_rows": lambda dtype: [
@@ -80,9 +81,9 @@ SAMPLES = {
         )
     ],
     "int8_linear": lambda dtype: [
-        (leaf(2, 3, 6, dtype=dtype), levels(4, 6), torch.rand(4), leaf(4), None, "gelu"),
-        (torch.randn(3, 6).to(dtype), levels(4, 6), torch.rand(4), None, torch.rand(1), "none", torch.float32),
-        (levels(3, 6), levels(4, 6), torch.rand(4), None, torch.rand(3), "relu", None, torch.rand(1)),
+        (leaf(2, 3, 6, dtype=dtype), values(4, 6), torch.rand(4), leaf(4), None, "gelu"),
+        (torch.randn(3, 6).to(dtype), values(4, 6), torch.rand(4), None, torch.rand(1), "none", torch.float32),
+        (values(3, 6), values(4, 6), torch.rand(4), None, torch.rand(3), "relu", None, torch.rand(1)),
     ],
     "block_sparse_int8_linear": lambda dtype: [(leaf(3, 32, dtype=dtype), *BLOCKS, torch.rand(32), leaf(32))],
     "bitmask_int8_linear": lambda dtype: [(leaf(3, 6, dtype=dtype), *BITMASK, torch.rand(2), None, torch.rand(1))],
@@ -91,8 +92,7 @@ SAMPLES = {
         (
             torch.randn(2, 3, 4).to(dtype),
             torch.randn(2, 3, 6).to(dtype),
-            [levels(4, 6)],
-            "dense",
+            values(4, 6),
             torch.rand(4),
             torch.randn(4),
             torch.rand(1),
@@ -100,46 +100,18 @@ SAMPLES = {
             6,
             dtype,
             [True] * 2,
-        ),
-        (
-            torch.randn(3, 32).to(dtype),
-            None,
-            list(BLOCKS),
-            "block_sparse",
-            torch.rand(32),
-            None,
-            None,
-            "none",
-            32,
-            dtype,
-            [True, False],
-        ),
-        (
-            torch.randn(3, 2).to(dtype),
-            None,
-            list(BITMASK),
-            "bitmask",
-            torch.rand(2),
-            *(None,) * 2,
-            "none",
-            6,
-            dtype,
-            [True] * 2,
-        ),
-        (
-            torch.randn(3, 2).to(dtype),
-            None,
-            list(PAIRS),
-            "semi_structured",
-            torch.rand(2),
-            *(None,) * 2,
-            "none",
-            8,
-            dtype,
-            [False, True],
-        ),
+        )
     ],
-    "int8_embedding": lambda dtype: [(torch.tensor([[1, 0]]), levels(4, 6), torch.rand(4), dtype)],
+    "block_sparse_int8_linear_backward": lambda dtype: [
+        (torch.randn(3, 32).to(dtype), None, *BLOCKS, torch.rand(32), None, None, "none", 32, dtype, [True, False])
+    ],
+    "bitmask_int8_linear_backward": lambda dtype: [
+        (torch.randn(3, 2).to(dtype), None, *BITMASK, torch.rand(2), None, None, "none", 6, dtype, [True, True])
+    ],
+    "semi_structured_int8_linear_backward": lambda dtype: [
+        (torch.randn(3, 2).to(dtype), None, *PAIRS, torch.rand(2), None, None, "none", 8, dtype, [False, True])
+    ],
+    "int8_embedding": lambda dtype: [(torch.tensor([[1, 0]]), values(4, 6), torch.rand(4), dtype)],
     "masked_linear": lambda dtype: [
         (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, leaf(4, dtype=dtype)),
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), MASK, None, True),
@@ -160,9 +132,19 @@ SAMPLES = {
 }
 
 
+# The two ways to call an op: that of the typed functions, and torch's.
+TYPED, TORCH = "typed", "torch.ops"
+
+
+def call(op, *args):
+    """The first result of an op, as its typed function calls it."""
+    result = registry.OPS[op](*args)
+    return result if isinstance(result, Tensor) else result[0]
+
+
 def run(way, op, args):
-    """The first result of an op, by one of two ways."""
-    if way == "call":
+    """The first result of an op, by one of the two ways."""
+    if way == TYPED:
         return call(op, *args)
     result = getattr(OPS, op)(*args)
     return result if isinstance(result, Tensor) else result[0]
@@ -174,7 +156,7 @@ def cases():
 
 
 def _cases():
-    for op in RULES:
+    for op in DIFFERENTIABLE:
         for number, sample in enumerate(SAMPLES[op](torch.float64)):
             places = [i for i, arg in enumerate(sample) if isinstance(arg, Tensor) and arg.requires_grad]
             args = [arg.detach() if isinstance(arg, Tensor) else arg for arg in sample]

@@ -4,27 +4,25 @@ import functools
 
 import pytest
 import torch
-from samples import OPS, SAMPLES, cases, gradients, of_leaves, run
+from samples import CONSTANT, DIFFERENTIABLE, OPS, SAMPLES, TORCH, TYPED, call, cases, gradients, of_leaves, run
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import sparseq
-from sparseq_kernels import InputError, call
-from sparseq_kernels.derivatives import RULES
-from sparseq_kernels.gradients import CONSTANT, REFUSING
-from sparseq_kernels.schemas import SCHEMAS, complete, names
-
-DUAL, CALL = "torch.ops", "call"
+from sparseq_kernels import InputError
+from sparseq_kernels.registry import OPS as REGISTRY
 
 
 def test_every_op_has_a_derivative_or_refuses_or_is_constant():
-    assert set(RULES) | set(REFUSING) | set(CONSTANT) == set(SCHEMAS)
-    assert {case.values[0] for case in cases()} == set(RULES)
+    refusing = {op.name for op in REGISTRY.values() if op.no_gradient is not None}
+    assert sorted([*DIFFERENTIABLE, *refusing, *CONSTANT]) == sorted(REGISTRY)
+    assert {case.values[0] for case in cases()} == set(DIFFERENTIABLE)
+    assert all(op.backward_function and op.tangent_function for op in map(REGISTRY.get, DIFFERENTIABLE))
 
 
 @pytest.mark.parametrize("op,args,places", cases())
-@pytest.mark.parametrize("way", [CALL, DUAL])
+@pytest.mark.parametrize("way", [TYPED, TORCH])
 def test_forward_mode_is_the_transpose_of_reverse_mode(op, args, places, way):
     function, leaves = of_leaves(way, op, args, places)
     tangents = [torch.randn_like(leaf) for leaf in leaves]
@@ -38,7 +36,7 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(op, args, places, way):
 
 @pytest.mark.parametrize("op,args,places", cases())
 def test_torch_func_agrees_with_autograd(op, args, places):
-    function, leaves = of_leaves(CALL, op, args, places)
+    function, leaves = of_leaves(TYPED, op, args, places)
     tangents = tuple(torch.randn_like(leaf) for leaf in leaves)
     with forward_ad.dual_level():
         duals = [forward_ad.make_dual(leaf, t) for leaf, t in zip(leaves, tangents, strict=True)]
@@ -56,7 +54,7 @@ def test_torch_func_agrees_with_autograd(op, args, places):
 
 
 @pytest.mark.parametrize("op,args,places", cases())
-@pytest.mark.parametrize("way", [CALL, DUAL])
+@pytest.mark.parametrize("way", [TYPED, TORCH])
 def test_vmap_and_batched_gradients_are_those_one_by_one(op, args, places, way):
     function, leaves = of_leaves(way, op, args, places)
     first, rest = torch.stack([leaves[0], 2 * leaves[0]]), leaves[1:]
@@ -72,7 +70,7 @@ def test_vmap_and_batched_gradients_are_those_one_by_one(op, args, places, way):
 
 
 @pytest.mark.parametrize("op,args,places", cases())
-@pytest.mark.parametrize("way", [CALL, DUAL])
+@pytest.mark.parametrize("way", [TYPED, TORCH])
 def test_second_derivatives_are_refused(op, args, places, way):
     function, leaves = of_leaves(way, op, args, places)
 
@@ -95,7 +93,7 @@ def test_second_derivatives_are_refused(op, args, places, way):
 @pytest.mark.parametrize("outer", [torch.func.jacfwd, torch.func.jacrev])
 @pytest.mark.parametrize("inner", [torch.func.jacfwd, torch.func.jacrev])
 def test_second_derivatives_of_torch_func_are_refused(op, args, places, outer, inner):
-    function, leaves = of_leaves(CALL, op, args, places)
+    function, leaves = of_leaves(TYPED, op, args, places)
     twice = outer(inner(lambda x: function(x, *leaves[1:]).square().sum()))
     with pytest.raises(InputError, match="cannot be differentiated again"):
         twice(leaves[0])
@@ -103,14 +101,14 @@ def test_second_derivatives_of_torch_func_are_refused(op, args, places, outer, i
 
 @pytest.mark.parametrize("op,args,places", cases())
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
-def test_torch_func_is_told_that_it_must_not_go_past_call(op, args, places, transform):
-    function, leaves = of_leaves(DUAL, op, args, places)
-    with pytest.raises(InputError, match=rf"call\('{op}', ...\)"):
+def test_torch_func_is_told_that_it_must_go_by_the_typed_function(op, args, places, transform):
+    function, leaves = of_leaves(TORCH, op, args, places)
+    with pytest.raises(InputError, match=rf"or sparseq_kernels\.{op}$"):
         transform(lambda x: function(x, *leaves[1:]).sum())(leaves[0])
 
 
 @pytest.mark.parametrize("op,args,places", cases())
-@pytest.mark.parametrize("way", [CALL, DUAL])
+@pytest.mark.parametrize("way", [TYPED, TORCH])
 def test_checkpoints_hooks_and_anomaly_mode(op, args, places, way):
     function, leaves = of_leaves(way, op, args, places)
     weights = torch.randn_like(function(*leaves))
@@ -139,16 +137,16 @@ def floats(op, sample):
     return [i for i, arg in enumerate(sample) if isinstance(arg, Tensor) and arg.is_floating_point()]
 
 
-@pytest.mark.parametrize("op", [op for op in SCHEMAS if op not in CONSTANT and not op.endswith("_backward")])
-@pytest.mark.parametrize("way", [CALL, DUAL])
+@pytest.mark.parametrize("op", [op for op in REGISTRY if op not in CONSTANT and not op.endswith("_backward")])
+@pytest.mark.parametrize("way", [TYPED, TORCH])
 def test_a_gradient_that_would_end_unseen_is_refused(op, way):
     """Of each floating argument either a gradient comes back, or the call is refused."""
     for sample in SAMPLES[op](torch.float32):
         for place in floats(op, sample):
             args = [arg.detach() if isinstance(arg, Tensor) else arg for arg in sample]
             args[place] = args[place].clone().requires_grad_()
-            given = dict(zip(names(op), complete(op, tuple(args)), strict=True))
-            allowed = op in RULES and names(op)[place] in RULES[op].wrt and given.get("output_scale") is None
+            given = dict(zip(REGISTRY[op].names, REGISTRY[op].complete(tuple(args)), strict=True))
+            allowed = REGISTRY[op].names[place] in REGISTRY[op].differentiable and given.get("output_scale") is None
             if allowed:
                 (grad,) = torch.autograd.grad(run(way, op, args).sum(), args[place])
                 assert grad.shape == args[place].shape and grad.dtype == args[place].dtype

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from samples import cases, of_leaves
+from samples import TYPED, cases, of_leaves
 
 from sparseq_kernels import backend, backends, set_backend, use_backend
 
@@ -28,7 +28,7 @@ def test_use_backend_is_seen_by_its_thread_alone():
 
 
 def test_set_backend_is_for_the_process_and_use_backend_goes_before_it():
-    seen, before = [], backends._for_process
+    seen, before = [], backends.for_process
     set_backend("reference")
     try:
         thread = threading.Thread(target=lambda: seen.append(backend()))
@@ -47,15 +47,13 @@ def test_set_backend_is_for_the_process_and_use_backend_goes_before_it():
 @pytest.mark.parametrize("name", ["reference", "cpu"])
 @pytest.mark.parametrize("op,args,places", cases())
 def test_a_backward_runs_on_the_backend_of_its_forward(op, args, places, name, monkeypatch):
-    function, leaves = of_leaves("call", op, args, places)
+    function, leaves = of_leaves(TYPED, op, args, places)
     held = [leaf.clone().requires_grad_() for leaf in leaves]
     with use_backend(name):
         y = function(*held)
     asked = []
     real = backends.implementation
-    monkeypatch.setattr(
-        "sparseq_kernels.ops.implementation", lambda op, device: asked.append(backend()) or real(op, device)
-    )
+    monkeypatch.setattr(backends, "implementation", lambda op, device: asked.append(backend()) or real(op, device))
     thread = threading.Thread(target=lambda: y.sum().backward())  # Where nothing is forced.
     thread.start()
     thread.join()

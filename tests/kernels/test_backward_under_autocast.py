@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from samples import DIFFERENTIABLE, call
 
-from sparseq_kernels import call, use_backend
+from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.gradients import EAGER
 
 # Products by sparse weights share their backward with `int8_linear`.
-OPS = sorted(op for op in EAGER if op == "int8_linear" or not op.endswith("int8_linear"))
+OPS = sorted(op for op in DIFFERENTIABLE if op == "int8_linear" or not op.endswith("int8_linear"))
 
 pytestmark = pytest.mark.processor
 

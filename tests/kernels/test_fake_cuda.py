@@ -13,14 +13,14 @@ from torch.utils._pytree import tree_map_only
 import sparseq
 from sparseq.nn import QuantEmbedding, QuantSparseLinear
 from sparseq_kernels import use_backend
-from sparseq_kernels.schemas import SCHEMAS
+from sparseq_kernels.registry import OPS as REGISTRY
 
 
 def on_cuda(tensor):
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
 
 
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_op_has_the_shapes_and_types_that_the_reference_has(op, dtype):
     run = getattr(OPS, op)

@@ -12,7 +12,7 @@ from sparseq.nn import QuantSparseLinear, pack
 from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_matmul, native
-from sparseq_kernels.ops import SCHEMAS
+from sparseq_kernels.registry import OPS as REGISTRY
 
 OPS = torch.ops.sparseq
 
@@ -50,7 +50,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 @pytest.mark.parametrize("name", runnable())
 def test_every_op(name, op, defaults):
     for dtype in (torch.float32, torch.bfloat16):

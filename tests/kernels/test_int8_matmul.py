@@ -7,8 +7,9 @@ import warnings
 
 import pytest
 import torch
+from samples import call
 
-from sparseq_kernels import InputError, call, use_backend
+from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_linear, int8_matmul, native
 from sparseq_kernels.cpu.int8_matmul import WAYS, way, why_not_int_mm
@@ -25,8 +26,8 @@ EXTREMES = (127, -127, -128)
 def asked_anew():
     """What is asked of the machine once, and the warnings that come once, belong to one test."""
     yield
-    int8_matmul._why_not_this_processor.cache_clear()
-    int8_matmul._warn_if_slow.cache_clear()
+    int8_matmul.why_not_this_processor.cache_clear()
+    int8_matmul.warn_if_slow.cache_clear()
 
 
 def filled(rows, columns, pattern):
@@ -131,8 +132,8 @@ def saturating(x, w, shift):
 @pytest.mark.parametrize("shift", [0, 128])
 def test_a_product_that_saturates_is_found_and_not_used(shift, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
-    monkeypatch.setattr(torch, "_int_mm", lambda x, w: saturating(x, w, shift))
-    int8_matmul._why_not_this_processor.cache_clear()
+    monkeypatch.setattr(int8_matmul, "int_mm", lambda x, w: saturating(x, w, shift))
+    int8_matmul.why_not_this_processor.cache_clear()
     assert not int8_matmul.int_mm_is_exact()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -146,8 +147,8 @@ def test_a_product_that_saturates_is_found_and_not_used(shift, monkeypatch):
 def test_a_product_that_is_exact_is_used_and_tried_once(monkeypatch):
     calls = []
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
-    monkeypatch.setattr(torch, "_int_mm", lambda x, w: calls.append(1) or exact(x, w.t()))
-    int8_matmul._why_not_this_processor.cache_clear()
+    monkeypatch.setattr(int8_matmul, "int_mm", lambda x, w: calls.append(1) or exact(x, w.t()))
+    int8_matmul.why_not_this_processor.cache_clear()
     assert way(native=True) == "int_mm"
     tried = len(calls)
     assert tried > 8 and way(native=False) == "int_mm" and len(calls) == tried
@@ -155,15 +156,15 @@ def test_a_product_that_is_exact_is_used_and_tried_once(monkeypatch):
 
 def test_without_vnni_nothing_is_tried(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    monkeypatch.setattr(torch, "_int_mm", lambda x, w: pytest.fail("it is a plain loop"))
-    int8_matmul._why_not_this_processor.cache_clear()
+    monkeypatch.setattr(int8_matmul, "int_mm", lambda x, w: pytest.fail("it is a plain loop"))
+    int8_matmul.why_not_this_processor.cache_clear()
     assert way(native=False) == "fp32"
     assert "AVX-512 VNNI" in why_not_int_mm()
 
 
 @pytest.mark.parametrize("name", CPU_BACKENDS)
 def test_onednn_can_be_turned_off_at_any_time(name, monkeypatch):
-    monkeypatch.setattr(torch, "_int_mm", lambda x, w: pytest.fail("it is a plain loop"))
+    monkeypatch.setattr(int8_matmul, "int_mm", lambda x, w: pytest.fail("it is a plain loop"))
     x, w, one = filled(9, 65, 127), filled(5, 65, 127), torch.ones(1)
     with torch.backends.mkldnn.flags(enabled=False), use_backend(name):
         assert "turned off" in why_not_int_mm()

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rounding import assert_within_rounding
+from samples import call
 
-from sparseq_kernels import call
-from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.block_index import BlockIndex
 
 
 def masked(x, w, mask, b=None, regrow=False):
@@ -65,7 +65,7 @@ def test_a_weight_of_higher_precision_is_rounded_and_its_gradient_is_not():
 
 def test_tiles_pass_through_autograd_vmap_and_compile():
     x, w, mask = torch.randn(3, 6, 5), torch.randn(4, 5, requires_grad=True), torch.rand(4, 5) > 0.5
-    tiles = TileLists.from_mask(mask).tensors()
+    tiles = BlockIndex.from_mask(mask).tensors()
 
     def run(x, w, tiles):
         return call("masked_linear", x, w, mask, None, False, tiles)

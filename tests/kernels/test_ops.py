@@ -1,13 +1,17 @@
 """What holds for every op: PyTorch's own check of schema, fake version, autograd and compiled dispatch; backends."""
 
+import inspect
+
 import pytest
 import torch
 from samples import MASK, OPS, SAMPLES, leaf, positive
 from torch.utils._pytree import tree_map_only
 
-from sparseq_kernels import InputError, backend, set_backend, use_backend
-from sparseq_kernels.backends import runnable, table
-from sparseq_kernels.schemas import SCHEMAS
+import sparseq_kernels
+from sparseq_kernels import InputError, backend, backends, set_backend, use_backend
+from sparseq_kernels.backends import runnable
+from sparseq_kernels.registry import OPS as REGISTRY
+from sparseq_kernels.registry import implemented
 
 # What of opcheck could go wrong with one backend alone: a result that is an argument's memory, or of another shape,
 # type or strides than the fake version's. How an op is registered and compiled is the same for all of them; the slow
@@ -23,7 +27,7 @@ def opcheck(op, args, **options):
     torch.library.opcheck(op, args, atol=1e-2, rtol=1e-2, **options)
 
 
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "options"), CHECKS)
 def test_opcheck(op, dtype, name, options):
@@ -40,7 +44,7 @@ def turned(tensor):
     return laid.requires_grad_(tensor.requires_grad)
 
 
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [n if n == backend() else pytest.param(n, marks=pytest.mark.slow) for n in runnable()])
 def test_opcheck_of_transposed_arguments(op, dtype, name):
@@ -60,7 +64,20 @@ def test_opcheck_of_a_layer_of_two_dtypes(dtypes, name, options):
 
 
 def test_every_op_has_every_backend():
-    assert all(set(table(name)) == set(SCHEMAS) == set(SAMPLES) for name in runnable())
+    assert set(REGISTRY) == set(SAMPLES)
+    for name in runnable():
+        with use_backend(name):
+            assert all(callable(backends.implementation(op, "cpu")) for op in REGISTRY.values())
+        assert implemented(name) <= set(REGISTRY)
+
+
+@pytest.mark.parametrize("op", [op for op in REGISTRY.values() if not op.name.endswith("_backward")], ids=str)
+def test_a_typed_function_has_the_arguments_of_its_schema(op):
+    function = getattr(sparseq_kernels, op.name)
+    parameters = inspect.signature(function).parameters.values()
+    defaults = [None if p.default is p.empty else p.default for p in parameters]
+    assert [p.name for p in parameters] == list(op.names) and defaults == list(op.defaults)
+    assert "Raises:" in function.__doc__ and "Returns:" in function.__doc__
 
 
 def test_the_backend_is_visible_and_forceable():
@@ -73,8 +90,6 @@ def test_the_backend_is_visible_and_forceable():
 
 
 def test_a_forced_backend_that_cannot_run_says_why():
-    from sparseq_kernels.backends import implementation
-
     sentence = "is forced, but it runs on cpu tensors only, and int8_linear got cuda ones"
     with use_backend("cpu"), pytest.raises(InputError, match=sentence):
-        implementation("int8_linear", "cuda")
+        backends.implementation(REGISTRY["int8_linear"], "cuda")

@@ -2,8 +2,9 @@ import itertools
 
 import pytest
 import torch
+from samples import call
 
-from sparseq_kernels import call, use_backend
+from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
 
 pytestmark = pytest.mark.processor

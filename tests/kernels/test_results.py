@@ -4,14 +4,13 @@ import itertools
 
 import pytest
 import torch
-from samples import OPS, SAMPLES
+from samples import OPS, SAMPLES, call
 from torch import Tensor, nn
 
 import sparseq
-from sparseq_kernels import call, use_backend
+from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.ops import RUN
-from sparseq_kernels.schemas import SCHEMAS
+from sparseq_kernels.registry import OPS as REGISTRY
 
 
 def as_list(results):
@@ -32,12 +31,12 @@ def samples(op, requires_grad):
 
 WAYS = {
     "torch.ops": lambda op, args: getattr(OPS, op)(*args),
-    "call": lambda op, args: call(op, *args) if op != "magnitude_mask" else getattr(OPS, op)(*args),
-    "without the dispatcher": lambda op, args: RUN[op](*args),
+    "typed": lambda op, args: call(op, *args) if op != "magnitude_mask" else getattr(OPS, op)(*args),
+    "without the dispatcher": lambda op, args: REGISTRY[op].run(*args),
 }
 
 
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", REGISTRY)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("backend", runnable())
 def test_results_share_no_memory_with_arguments_or_one_another(op, way, backend):
@@ -51,8 +50,8 @@ def test_results_share_no_memory_with_arguments_or_one_another(op, way, backend)
             assert not one.numel() or one.untyped_storage().data_ptr() != other.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize("op", [op for op in SCHEMAS if any(samples(op, requires_grad=True))])
-@pytest.mark.parametrize("way", ["torch.ops", "call"])
+@pytest.mark.parametrize("op", [op for op in REGISTRY if any(samples(op, requires_grad=True))])
+@pytest.mark.parametrize("way", ["torch.ops", "typed"])
 @pytest.mark.parametrize("backend", runnable())
 def test_a_result_may_be_changed_in_place_before_the_backward(op, way, backend):
     for args in samples(op, requires_grad=True):
@@ -77,7 +76,7 @@ def test_a_layer_before_an_activation_in_place_trains(bits, packed):
     assert x.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("op", [op for op in SCHEMAS if any(samples(op, requires_grad=True))])
+@pytest.mark.parametrize("op", [op for op in REGISTRY if any(samples(op, requires_grad=True))])
 def test_compiled_a_result_may_be_changed_in_place(op):
     args = next(samples(op, requires_grad=True))
     leaves = [arg for arg in args if isinstance(arg, Tensor) and arg.requires_grad]

@@ -35,10 +35,14 @@ def test_a_format_can_be_asked_for(format):
 
 
 def test_formats_that_cannot_be():
-    with pytest.raises(InputError, match=r"'block_sparse' needs a block pattern such as '4x4', and .* unstructured"):
+    with pytest.raises(InputError, match=r"'block_sparse' needs a block pattern such as '4x4' .*unstructured"):
         pruned("unstructured", 8).pack("block_sparse")
-    with pytest.raises(InputError, match="'csr' is not one of dense, bitmask, block_sparse"):
+    with pytest.raises(InputError, match="'csr' is not one of dense, semi_structured, bitmask, block_sparse"):
         pruned("unstructured", 8).pack("csr")
+    with pytest.raises(InputError, match=r"'semi_structured' holds weights of 8 bits \(the layer has bits=16"):
+        pruned("2:4", 16).pack("semi_structured")
+    with pytest.raises(InputError, match="'semi_structured' holds at most two of every four columns"):
+        QuantSparseLinear(32, 16).pack("semi_structured")
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x4", "16x32"])
@@ -85,4 +89,5 @@ def test_the_dequantized_weight_can_be_read():
 def test_four_bit_embeddings_are_not_expanded():
     packed = QuantEmbedding(100, 8, bits=4).pack()
     packed(torch.tensor([1]))
-    assert isinstance(packed, PackedEmbedding) and packed._expanded is None and packed.values.shape == (100, 4)
+    assert isinstance(packed, PackedEmbedding) and packed.values.shape == (100, 4)
+    assert [name for name, _ in packed.named_buffers()] == ["values", "scale"]

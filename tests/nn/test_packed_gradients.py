@@ -6,7 +6,7 @@ from packed_layers import FORMS, embedding, input_of, linear
 from torch import nn
 
 from sparseq import InputError
-from sparseq.nn import calibrate, convert, multiply_as_stored, pack
+from sparseq.nn import calibrate, convert, pack, use_sparse_kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -15,6 +15,12 @@ def gradients(layer, x, g):
     x = x.clone().requires_grad_()
     layer(x).backward(g)
     return x.grad
+
+
+def dequantized(layer):
+    """The weight in fp32, whatever the layer's dtype."""
+    values = layer.quantized_values().float()
+    return values if layer.scale is None else values * layer.scale.unsqueeze(-1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -28,7 +34,7 @@ def test_the_inputs_gradient_is_that_of_the_dequantized_weight(form, static, dty
         layer.register_buffer("input_scale", torch.full((1,), 0.05))
     layer.to(dtype)
     x, g = input_of(layer, dtype), torch.randn(4, 16).to(dtype)
-    expected = g.double() @ layer._dequantized(torch.float32).double()
+    expected = g.double() @ dequantized(layer).double()
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     torch.testing.assert_close(gradients(layer, x, g).double(), expected, **tolerance)
     # The same once more, by whatever was recorded; and after calls that want no gradient.
@@ -56,7 +62,7 @@ def test_stored_floats_that_are_made_trainable_get_their_gradient(form):
     for layer in (linear(*form), embedding(*form)):
         x = input_of(layer)
         layer.values.requires_grad_()
-        dense = layer.levels().detach().clone().requires_grad_()
+        dense = layer.quantized_values().detach().clone().requires_grad_()
         y = layer(x)
         g = torch.randn_like(y)
         y.backward(g)
@@ -65,7 +71,9 @@ def test_stored_floats_that_are_made_trainable_get_their_gradient(form):
         stored = layer.stored_weight()
         expected = dense.grad
         if form[1] != "unstructured" or form[2] != "dense":
-            kept = type(stored).of(stored.layout(), stored.tensors() | {"values": torch.ones_like(layer.values)})
+            kept = type(stored).from_tensors(
+                stored.layout(), stored.tensors() | {"values": torch.ones_like(layer.values)}
+            )
             expected = expected[kept.to_dense() != 0]
             torch.testing.assert_close(layer.values.grad.sum(), expected.sum(), rtol=1e-4, atol=1e-4)
             continue
@@ -124,7 +132,7 @@ def test_through_a_whole_packed_model():
     model = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
     convert(model, activation="static")
     calibrate(model, [{"input": torch.randn(32, 8)}])
-    packed = multiply_as_stored(pack(model))
+    packed = use_sparse_kernels(pack(model))
     x = torch.randn(5, 8, requires_grad=True)
     packed(x).sum().backward()
     expected = torch.autograd.grad(

@@ -12,6 +12,7 @@ from torch import nn
 
 from sparseq.nn import PackedLinear
 from sparseq_kernels import InputError
+from sparseq_kernels.formats import BitmapWeight
 
 MAKERS = [linear, embedding]
 # Of what is compiled, which takes long: a layer without a copy, and two with one.
@@ -121,6 +122,11 @@ COPIES = {
 }
 
 
+def buffers(layer):
+    """What the layer holds, the expanded copy included."""
+    return {name: (buffer.shape, buffer.dtype) for name, buffer in layer.named_buffers()}
+
+
 def saved(layer):
     file = io.BytesIO()
     torch.save(layer, file)
@@ -136,7 +142,7 @@ def test_a_copy_is_of_what_is_stored_now(form, make, how):
     in_place(a, b)
     again = COPIES[how](a)
     assert torch.equal(again(input_of(a)), yb)
-    assert (again._expanded is None) == (not again.is_expanded) and again.settings() == b.settings()
+    assert again.settings() == b.settings() and buffers(again) == buffers(b)
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -189,9 +195,9 @@ def test_a_stored_weight_that_was_spoiled_is_refused_when_it_is_used():
 
 
 SPOILED = {
-    "a level that no quantizer gives": (8, "unstructured", "bitmask", "values", -128, "1 of its levels are -128"),
-    "of 16 bits": (16, "unstructured", "dense", "values", -(2**15), "1 of its levels are -32768"),
-    "of 4 bits": (4, "unstructured", "dense", "values", 0x18, "1 of its levels are -8"),
+    "a value that no quantizer gives": (8, "unstructured", "bitmask", "values", -128, "1 of its values are -128"),
+    "of 16 bits": (16, "unstructured", "dense", "values", -(2**15), "1 of its values are -32768"),
+    "of 4 bits": (4, "unstructured", "dense", "values", 0x18, "1 of its values are -8"),
     "a scale of zero": (
         8,
         "unstructured",
@@ -223,7 +229,7 @@ def test_more_weights_than_are_said_to_be_kept_are_refused(form):
     layer = linear(*form)
     settings = copy.deepcopy(layer.settings())
     settings["weight"]["kept_weights"] -= 40
-    with pytest.raises(InputError, match=r"of its levels are not zero, and it is said to keep 216"):
+    with pytest.raises(InputError, match=r"of its values are not zero, and it is said to keep 216"):
         PackedLinear.from_settings(settings).load_state_dict(layer.state_dict())
 
 
@@ -245,10 +251,13 @@ def test_threads_see_one_layer(form, make):
     assert all(torch.equal(y, yb) for y in found)
 
 
-def test_shared_memory_is_kept():
+def test_shared_memory_is_kept(monkeypatch):
     layer = linear(8, "unstructured", "bitmask").share_memory()
-    assert all(buffer.is_shared() for buffer in layer.buffers()) and layer._derived.holds(layer._sources())
+    assert all(buffer.is_shared() for buffer in layer.buffers())
     torch.testing.assert_close(layer(input_of(layer)), linear(8, "unstructured", "bitmask")(input_of(layer)))
+    # The copy is still current, so that nothing is expanded again.
+    monkeypatch.setattr(BitmapWeight, "to_dense", lambda _: pytest.fail("the weight was expanded"))
+    layer(input_of(layer))
 
 
 @pytest.mark.parametrize("cast", [lambda m: m.half(), lambda m: m.to("meta"), lambda m: m.to_empty(device="cpu")])
@@ -257,8 +266,8 @@ def test_layers_that_share_a_weight_share_it_when_they_are_moved(make, cast):
     for form in FORMS:
         first = make(*form)
         second = make(*form)
-        for name, buffer in first._buffers.items():
-            second._buffers[name] = buffer
+        for name, buffer in first.named_buffers():
+            setattr(second, name, buffer)
         second.expand()
         model = cast(nn.ModuleList([first, second]))
         for name in first.state_dict():

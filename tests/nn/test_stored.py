@@ -122,7 +122,7 @@ BLOCKS = {"format": "block_sparse", "shape": [8, 16], "bits": 8, "block": [4, 4]
 @pytest.mark.parametrize(
     ("layout", "why"),
     [
-        (WEIGHT | {"format": "csr"}, "format is 'csr', and must be one of 'dense', 'bitmask'"),
+        (WEIGHT | {"format": "csr"}, "format is 'csr', and must be one of 'dense', 'semi_structured'"),
         (WEIGHT | {"bits": True}, "bits of a dense weight is True"),
         (WEIGHT | {"bits": 8.0}, "bits of a dense weight is 8.0"),
         (WEIGHT | {"bits": 3}, "bits of a dense weight is 3"),

@@ -4,7 +4,7 @@ import torch
 from gpu_or_interpreter import DEVICE
 from torch import Tensor
 
-from sparseq_kernels.tiles import TILE, TileLists
+from sparseq_kernels.block_index import BLOCK, BlockIndex
 
 PATTERNS = ("tiles", "thin", "unstructured", "rows", "columns")
 
@@ -14,8 +14,8 @@ def make_mask(N: int, K: int, pattern: str = "tiles", density: float = 0.5, seed
     the weight, or of its columns."""
     generator = torch.Generator().manual_seed(seed)
     if pattern in ("tiles", "thin"):
-        keep = torch.rand(-(-N // TILE), -(-K // TILE), generator=generator) < density
-        mask = keep.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)[:N, :K]
+        keep = torch.rand(-(-N // BLOCK), -(-K // BLOCK), generator=generator) < density
+        mask = keep.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:N, :K]
         if pattern == "thin":
             mask = mask & (torch.rand(N, K, generator=generator) < 0.1)
     else:
@@ -25,4 +25,4 @@ def make_mask(N: int, K: int, pattern: str = "tiles", density: float = 0.5, seed
 
 
 def lists(mask: Tensor) -> list[Tensor]:
-    return TileLists.from_mask(mask).tensors()
+    return BlockIndex.from_mask(mask).tensors()

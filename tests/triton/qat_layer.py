@@ -7,11 +7,9 @@ import torch
 from gpu_or_interpreter import DEVICE, TOLERANCE, randn
 from torch import Tensor
 
-from sparseq_kernels.numerics import qmax, reciprocal
-from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale
-from sparseq_kernels.reference.qat_linear import masked
+from sparseq_kernels.block_index import BlockIndex
+from sparseq_kernels.numerics import clip_and_slope, lsq_gradient_scale, masked, qmax, reciprocal
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.tiles import TileLists
 
 BITS = [(4, 8), (8, 8), (2, 8), (16, 16), (8, 16)]
 What = tuple[bool, bool, bool]
@@ -44,7 +42,7 @@ class Layer:
 
     def masked_by(self, mask: Tensor) -> "Layer":
         """The same with another mask and its tiles' lists, and NaN in the weights that are masked."""
-        self.mask, self.tiles = mask, TileLists.from_mask(mask).tensors()
+        self.mask, self.tiles = mask, BlockIndex.from_mask(mask).tensors()
         self.weight[~mask] = float("nan")
         return self
 
@@ -56,10 +54,10 @@ class Layer:
         x, weight, *scales = self.operands
         return x, weight, self.bias, *scales, *self.bits, out_dtype, False, self.tiles
 
-    def backward(self, residuals: list[Tensor] | None = None, regrow: bool = False, needs: str = "11111") -> Any:
+    def backward(self, saved: list[Tensor] | None = None, regrow: bool = False, needs: str = "11111") -> Any:
         wanted = [need == "1" for need in needs]
         settings = (*self.bits, self.x.dtype, regrow, wanted)
-        return torch.ops.sparseq.qat_linear_backward(self.grad, *self.operands, residuals or [], *settings, self.tiles)
+        return torch.ops.sparseq.qat_linear_backward(self.grad, *self.operands, saved or [], *settings, self.tiles)
 
 
 def fake_quantized(values: Tensor, scale: Tensor | None, bits: int, dtype: torch.dtype) -> Tensor:

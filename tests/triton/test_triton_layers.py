@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sparseq
-from sparseq.nn import QuantEmbedding, QuantSparseLinear, multiply_as_stored
+from sparseq.nn import QuantEmbedding, QuantSparseLinear, use_sparse_kernels
 from sparseq_kernels import backend, use_backend
-from sparseq_kernels.tiles import TileLists
+from sparseq_kernels.block_index import BlockIndex
 
 
 @pytest.fixture(autouse=True)
@@ -75,15 +75,28 @@ def test_compiled_without_a_break():
     assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x.detach()), packed(x.detach()))
 
 
+def op_of(packed, x):
+    """The op that a packed layer multiplies by."""
+    with Listed() as seen:
+        packed(x)
+    [name] = seen.names
+    return name.removeprefix("sparseq::")
+
+
+def is_held_dense(packed):
+    """Whether a packed layer of a sparse format holds the expanded copy."""
+    return any(buffer.shape == (packed.out_features, packed.in_features) for buffer in packed.buffers())
+
+
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4", "16x32", "4x4"])
 def test_a_pruned_layer_packs_compiles_and_exports(pattern):
     layer, x = QuantSparseLinear(64, 32, pattern=pattern).to(DEVICE), randn(2, 5, 64)
     layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight.detach()], 0.5, pattern)[0])
     packed, right = sparseq.pack(nn.Sequential(layer.eval()))[0], layer(x).detach()
-    assert packed.format != "dense" and packed._op is None and same(packed(x), right)
-    multiply_as_stored(packed)
+    assert packed.format != "dense" and op_of(packed, x) == "int8_linear" and same(packed(x), right)
+    use_sparse_kernels(packed)
     # Blocks of 4x4 are too small for the matrix units, and are expanded.
-    assert (packed._op is None) == (pattern == "4x4") == (packed._expanded is not None)
+    assert (op_of(packed, x) == "int8_linear") == (pattern == "4x4") == is_held_dense(packed)
     assert same(packed(x), right)
     torch._dynamo.reset()
     assert same(torch.compile(packed, fullgraph=True, backend="aot_eager")(x), right)
@@ -91,7 +104,7 @@ def test_a_pruned_layer_packs_compiles_and_exports(pattern):
     again = type(packed).from_settings(packed.settings()).to(DEVICE)
     again.load_state_dict(packed.state_dict())
     assert same(again(x), right)
-    multiply_as_stored(again)
+    use_sparse_kernels(again)
     assert same(again(x), right) and same(copy.deepcopy(packed)(x), right)
 
 
@@ -99,7 +112,7 @@ def tiled_layer(**settings):
     """A layer whose mask keeps few tiles, and its input."""
     layer = QuantSparseLinear(130, 192, **settings).to(DEVICE)
     layer.set_mask(make_mask(192, 130, "thin", 0.2))
-    assert layer.mask_tiles() is not None
+    assert layer.mask_block_index() is not None
     return layer, randn(2, 5, 130).requires_grad_()
 
 
@@ -155,8 +168,8 @@ def test_tiles_follow_the_mask():
     layer, x = tiled_layer(bits=None)
 
     def lists_are_the_masks(layer):
-        expected = TileLists.from_mask(layer.mask).tensors()
-        return all(torch.equal(a, b) for a, b in zip(layer.mask_tiles(), expected, strict=True))
+        expected = BlockIndex.from_mask(layer.mask).tensors()
+        return all(torch.equal(a, b) for a, b in zip(layer.mask_block_index(), expected, strict=True))
 
     assert lists_are_the_masks(layer)
     saved = io.BytesIO()
@@ -179,9 +192,9 @@ def test_tiles_follow_the_mask():
     layer.load_state_dict(again.state_dict())
     assert lists_are_the_masks(layer)
     layer.set_mask(make_mask(192, 130, "unstructured"))
-    assert layer.mask_tiles() is None  # There are weights in every tile.
+    assert layer.mask_block_index() is None  # There are weights in every tile.
     layer.load_state_dict(nn.Linear(130, 192).state_dict())
-    assert layer.mask is None and layer.mask_tiles() is None
+    assert layer.mask is None and layer.mask_block_index() is None
 
 
 def test_tiles_follow_a_mask_that_is_overwritten_in_place():
@@ -191,8 +204,8 @@ def test_tiles_follow_a_mask_that_is_overwritten_in_place():
     with torch.no_grad():
         layer.mask.detach().copy_(other)  # as torch.optim.swa_utils.AveragedModel copies buffers
     found = layer(x)
-    expected = TileLists.from_mask(other).tensors()
-    assert all(torch.equal(a, b) for a, b in zip(layer.mask_tiles(), expected, strict=True))
+    expected = BlockIndex.from_mask(other).tensors()
+    assert all(torch.equal(a, b) for a, b in zip(layer.mask_block_index(), expected, strict=True))
     with use_backend("reference"):
         torch.testing.assert_close(found, layer(x))
 
@@ -200,7 +213,7 @@ def test_tiles_follow_a_mask_that_is_overwritten_in_place():
 def test_an_embedding_lists_no_tiles():
     layer = QuantEmbedding(130, 192).to(DEVICE)
     layer.set_mask(make_mask(130, 192, "tiles", 0.2))
-    assert layer.mask_tiles() is None
+    assert layer.mask_block_index() is None
 
 
 def test_exported_with_tiles():
@@ -216,14 +229,13 @@ def test_large_blocks_are_multiplied_as_stored_where_that_is_faster(monkeypatch)
     mask[64:, 128:192] = True
     layer.set_mask(mask)
     packed = sparseq.pack(nn.Sequential(layer.eval()))[0]
-    assert packed._op == "block_sparse_int8_linear" and packed._expanded is not None
+    assert is_held_dense(packed)
     for rows in (7, 8):
         x = randn(rows, 256)
-        with Listed() as seen:
-            y = packed(x)
-        assert same(y, layer(x).detach())
-        assert seen.names == [f"sparseq::{'int8_linear' if rows < 8 else packed._op}"]
-    assert multiply_as_stored(packed, False)._op is None
+        assert same(packed(x), layer(x).detach())
+        assert op_of(packed, x) == ("int8_linear" if rows < 8 else "block_sparse_int8_linear")
+    assert op_of(use_sparse_kernels(packed, False), x) == "int8_linear" and is_held_dense(packed)
+    assert op_of(use_sparse_kernels(packed, True), x) == "block_sparse_int8_linear" and not is_held_dense(packed)
 
 
 def test_exported():

@@ -7,7 +7,7 @@ import torch
 from gpu_or_interpreter import DEVICE, randn
 
 import sparseq
-from sparseq.nn import QuantSparseLinear, multiply_as_stored
+from sparseq.nn import QuantSparseLinear, use_sparse_kernels
 from sparseq_kernels import use_backend
 
 
@@ -24,8 +24,8 @@ def stored_layer(pattern, seed):
     torch.manual_seed(seed)
     layer = QuantSparseLinear(64, 32, pattern=pattern).to(DEVICE)
     layer.set_mask(torch.ops.sparseq.magnitude_mask([layer.weight.detach()], 0.5, pattern)[0])
-    packed = multiply_as_stored(sparseq.pack(layer))
-    assert packed._op is not None and packed._expanded is None
+    packed = use_sparse_kernels(sparseq.pack(layer))
+    assert all(buffer.shape != layer.weight.shape for buffer in packed.buffers())  # It holds no expanded copy.
     return packed
 
 

@@ -13,10 +13,12 @@ import warnings
 import torch
 from torch import Tensor
 
-from ..reference.int8_linear import check_depth
+from ..numerics import check_depth
+from ..torch_internals import has_vnni, int_mm, mkldnn_enabled
 from . import native as compiled
 
 CPU = torch.device("cpu")
+MKLDNN_IS_OFF = "oneDNN is turned off (torch.backends.mkldnn)"
 # Sums of so many products are at most 2^24 = 1024 * 128 * 128, up to where fp32 has every integer. The operands are
 # exact in bf16 and TF32 too, in which torch may multiply fp32 matrices if it is allowed to.
 FP32_DEPTH = 1024
@@ -36,22 +38,23 @@ def way(native: bool) -> str:
     if (reason := why_not_int_mm()) is None:
         return "int_mm"
     chosen = "native" if native else "fp32"
-    _warn_if_slow(chosen, reason)
+    warn_if_slow(chosen, reason)
     return chosen
 
 
 def why_not_int_mm() -> str | None:
     """None if `torch._int_mm` is fast and exact here and now, otherwise why it is not."""
-    if not torch._C._get_mkldnn_enabled():  # may change from call to call
-        return "oneDNN is turned off (torch.backends.mkldnn)"
-    return _why_not_this_processor()
+    if not mkldnn_enabled():  # may change from call to call
+        return MKLDNN_IS_OFF
+    return why_not_this_processor()
 
 
 @functools.cache
-def _why_not_this_processor() -> str | None:
+def why_not_this_processor() -> str | None:
+    """As `why_not_int_mm`, without what may change from call to call."""
     if not torch.backends.mkldnn.is_available():
         return "this torch has no oneDNN"
-    if not torch.cpu._is_vnni_supported():
+    if not has_vnni():
         return "torch has a fast int8 product only for processors with AVX-512 VNNI"
     if not int_mm_is_exact():
         return (
@@ -88,7 +91,7 @@ def int_mm_is_exact() -> bool:
 
 
 @functools.cache
-def _warn_if_slow(chosen: str, reason: str) -> None:
+def warn_if_slow(chosen: str, reason: str) -> None:
     if chosen == "fp32":
         remedy = "sparseq's native code, which needs a C compiler (gcc or clang), has a fast one"
     elif compiled.int8_instructions() == "plain C":
@@ -107,7 +110,7 @@ def _int_mm(x: Tensor, weight: Tensor) -> Tensor:
     if x.shape[1] == 1:
         # oneDNN cannot tell a [1, N] operand's layout and returns uninitialized memory (torch 2.13).
         return x.to(torch.int32) * weight.to(torch.int32).t()
-    return torch._int_mm(_row_major(x), _row_major(weight).t())
+    return int_mm(_row_major(x), _row_major(weight).t())
 
 
 def _row_major(matrix: Tensor) -> Tensor:

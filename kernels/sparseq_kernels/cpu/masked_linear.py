@@ -1,26 +1,29 @@
+"""`masked_linear` on the CPU: the mask is applied by native code of one pass."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..reference import masked_linear as reference
+from ..registry import implementation
 from . import native as compiled
 
 
+@implementation("masked_linear", "native")
 def masked_linear(
     x: Tensor,
     weight: Tensor,
     mask: Tensor,
     bias: Tensor | None,
     regrow: bool,
-    tiles: list[Tensor] | None = None,
-    *,
-    native: bool,
+    block_index: list[Tensor] | None = None,
 ) -> Tensor:
-    if native and weight.dtype == x.dtype == torch.float32:
+    if weight.dtype == x.dtype == torch.float32:
         return F.linear(x, compiled.masked(weight, mask), None if bias is None else bias.to(x.dtype))
     return reference.masked_linear(x, weight, mask, bias, regrow)
 
 
+@implementation("masked_linear_backward", "native")
 def masked_linear_backward(
     grad: Tensor,
     x: Tensor,
@@ -28,11 +31,9 @@ def masked_linear_backward(
     mask: Tensor,
     regrow: bool,
     needs: list[bool],
-    tiles: list[Tensor] | None = None,
-    *,
-    native: bool,
+    block_index: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if not (native and weight.dtype == grad.dtype == torch.float32):
+    if not (weight.dtype == grad.dtype == torch.float32):
         return reference.masked_linear_backward(grad, x, weight, mask, regrow, needs)
     kept = compiled.masked(weight, mask) if needs[0] else weight
     grad_x, grad_w, grad_bias = reference.products(grad, x, kept, needs)

@@ -33,7 +33,7 @@ _SIGNATURES = {
 def why_not() -> str | None:
     """None if the native code runs here, otherwise why it does not."""
     try:
-        _library()
+        library()
     except UnavailableError as error:
         return str(error)
     return None
@@ -45,7 +45,7 @@ def quantize_rows(x: Tensor, bits: int, mask: Tensor | None = None) -> tuple[Ten
     q = torch.empty(x.shape, dtype=torch.int8, device=CPU)
     scale = torch.empty(x.shape[:1], dtype=torch.float32, device=CPU)
     kept = None if mask is None else mask.data_ptr()
-    _library().sparseq_quantize_rows(x.data_ptr(), kept, *x.shape, qmax(bits), q.data_ptr(), scale.data_ptr())
+    library().sparseq_quantize_rows(x.data_ptr(), kept, *x.shape, qmax(bits), q.data_ptr(), scale.data_ptr())
     return q, scale
 
 
@@ -55,7 +55,7 @@ def scale_sums(acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Ten
     # Held by name while their addresses are in use.
     acc, rows, columns = acc.contiguous(), input_scale.contiguous(), weight_scale.contiguous()
     added = None if bias is None else bias.contiguous()
-    _library().sparseq_scale_sums(
+    library().sparseq_scale_sums(
         acc.data_ptr(),
         *acc.shape,
         rows.data_ptr(),
@@ -72,7 +72,7 @@ def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     (M, K), N = x.shape, weight.shape[0]
     sums = torch.empty((M, N), dtype=torch.int32, device=CPU)
-    _library().sparseq_int8_matmul(x.data_ptr(), weight.data_ptr(), M, N, K, sums.data_ptr())
+    library().sparseq_int8_matmul(x.data_ptr(), weight.data_ptr(), M, N, K, sums.data_ptr())
     return sums
 
 
@@ -85,7 +85,7 @@ def int8_linear(x: Tensor, weight: Tensor, input_scale: Tensor, weight_scale: Te
     added = None if bias is None else bias.contiguous()
     (M, K), N = x.shape, weight.shape[0]
     y = torch.empty((M, N), dtype=torch.float32, device=CPU)
-    _library().sparseq_int8_linear(
+    library().sparseq_int8_linear(
         x.data_ptr(),
         weight.data_ptr(),
         M,
@@ -122,12 +122,12 @@ def quantized_linear_call(
     N, K = weight.shape
     added = None if bias is None else bias.data_ptr()
     fixed = (weight.data_ptr(), math.prod(shape[:-1]), N, K, qmax(bits), weight_scale.data_ptr(), added)
-    return _library().sparseq_quantized_linear, fixed, (*shape[:-1], N)
+    return library().sparseq_quantized_linear, fixed, (*shape[:-1], N)
 
 
 def int8_instructions() -> str:
     """Which instructions `int8_matmul` is of: "AVX-512", "AVX2" or "plain C"."""
-    name: bytes = _library().sparseq_int8_instructions()
+    name: bytes = library().sparseq_int8_instructions()
     return name.decode()
 
 
@@ -135,7 +135,7 @@ def dequantize_rows(q: Tensor, scale: Tensor) -> Tensor:
     """int8 [M, K], fp32 [M] -> fp32 [M, K]."""
     y = torch.empty(q.shape, dtype=torch.float32, device=CPU)
     q, scale = q.contiguous(), scale.contiguous()
-    _library().sparseq_dequantize_rows(q.data_ptr(), *q.shape, scale.data_ptr(), y.data_ptr())
+    library().sparseq_dequantize_rows(q.data_ptr(), *q.shape, scale.data_ptr(), y.data_ptr())
     return y
 
 
@@ -143,19 +143,20 @@ def masked(x: Tensor, mask: Tensor) -> Tensor:
     """fp32 and bool of one shape -> x with zeros where the mask is False."""
     x, mask = x.contiguous(), mask.contiguous()
     y = torch.empty(x.shape, dtype=torch.float32, device=CPU)
-    _library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), y.data_ptr())
+    library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), y.data_ptr())
     return y
 
 
 def mask_(x: Tensor, mask: Tensor) -> Tensor:
     """`masked` in place, for a contiguous x."""
     mask = mask.contiguous()
-    _library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), x.data_ptr())
+    library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), x.data_ptr())
     return x
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The native code, with the types of its functions' arguments. UnavailableError where it cannot be built."""
     library = load(SOURCES)
     for name, signature in _SIGNATURES.items():
         function = getattr(library, name)

@@ -1,17 +1,18 @@
-"""The QAT linear layer on the CPU: int8 products forward, and a backward from the integers that the forward kept."""
+"""`qat_linear` on the CPU: int8 products forward, and a backward from the quantized operands that the forward saved."""
 
 import torch
 from torch import Tensor
 
-from ..numerics import as_rows, compute_dtype
+from ..numerics import as_rows, compute_dtype, masked, nothing_saved, result_dtype, uses_integers
 from ..reference import qat_linear as reference
-from ..reference.int8_linear import result_dtype
-from ..reference.qat_linear import masked, uses_integers
+from ..registry import implementation
 from . import native as compiled
 from .int8_linear import quantize_input, scaled_product
 from .quantize_rows import quantize, quantize_rows
 
 
+@implementation("qat_linear", "cpu", saves="quantized", native=False)
+@implementation("qat_linear", "native", saves="quantized", native=True)
 def qat_linear(
     x: Tensor,
     weight: Tensor,
@@ -23,7 +24,7 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
-    tiles: list[Tensor] | None = None,
+    block_index: list[Tensor] | None = None,
     *,
     native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -42,10 +43,12 @@ def qat_linear(
     y = scaled_product(q, w, scale, channels, bias, native=native).to(out)
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if weight_scale is not None or input_scale is not None:
-        return y, *reference.no_residuals(x, weight)  # Clip masks and LSQ's gradient need the unrounded operands.
+        return y, *nothing_saved(x, weight)  # Clip masks and LSQ's gradient need the unrounded operands.
     return y, q, scale, w, channels
 
 
+@implementation("qat_linear_backward", "cpu", native=False)
+@implementation("qat_linear_backward", "native", native=True)
 def qat_linear_backward(
     grad: Tensor,
     x: Tensor | None,
@@ -53,13 +56,13 @@ def qat_linear_backward(
     mask: Tensor | None,
     weight_scale: Tensor | None,
     input_scale: Tensor | None,
-    residuals: list[Tensor],
+    saved: list[Tensor],
     weight_bits: int,
     input_bits: int,
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
-    tiles: list[Tensor] | None = None,
+    block_index: list[Tensor] | None = None,
     *,
     native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -71,26 +74,24 @@ def qat_linear_backward(
             mask,
             weight_scale,
             input_scale,
-            residuals,
+            saved,
             weight_bits,
             input_bits,
             input_dtype,
             regrow,
             needs,
         )
-    x_levels, x_scale, w_levels, w_scale = residuals
+    x_q, x_scale, w_q, w_scale = saved
     # With scales from the maximum nothing is clipped, so straight-through is the identity: two plain products.
     g = as_rows(grad)
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = absent
     if needs[0]:
         grad_x = (
-            (g @ dequantize(w_levels, w_scale, g.dtype, native))
-            .to(input_dtype)
-            .reshape(*grad.shape[:-1], weight.shape[1])
+            (g @ dequantize(w_q, w_scale, g.dtype, native)).to(input_dtype).reshape(*grad.shape[:-1], weight.shape[1])
         )
     if needs[1]:
-        grad_w = (g.t() @ dequantize(x_levels, x_scale, g.dtype, native)).to(weight.dtype).contiguous()
+        grad_w = (g.t() @ dequantize(x_q, x_scale, g.dtype, native)).to(weight.dtype).contiguous()
         if mask is not None and not regrow:
             grad_w = compiled.mask_(grad_w, mask) if native and grad_w.dtype == torch.float32 else masked(grad_w, mask)
     if needs[2]:
@@ -98,8 +99,8 @@ def qat_linear_backward(
     return grad_x, grad_w, grad_bias, absent, absent
 
 
-def dequantize(levels: Tensor, scale: Tensor, dtype: torch.dtype, native: bool) -> Tensor:
-    """levels * scale, by row: int8 [M, K], fp32 [M] -> [M, K]."""
+def dequantize(values: Tensor, scale: Tensor, dtype: torch.dtype, native: bool) -> Tensor:
+    """values * scale, by row: int8 [M, K], fp32 [M] -> [M, K]."""
     if native and scale.dtype == torch.float32:
-        return compiled.dequantize_rows(levels, scale).to(dtype)
-    return levels.to(scale.dtype).mul_(scale.unsqueeze(-1)).to(dtype)
+        return compiled.dequantize_rows(values, scale).to(dtype)
+    return values.to(scale.dtype).mul_(scale.unsqueeze(-1)).to(dtype)

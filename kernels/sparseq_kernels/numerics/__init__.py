@@ -1,7 +1,10 @@
-"""The numbers and layouts that the reference and every backend share: integer ranges, scales and bit packing."""
+"""The arithmetic that the reference and every backend share: ranges, scales, rounding, masks and bit packing."""
 
+from .magnitudes import NAN_KEY, scored_units, unit_scores
+from .outputs import ACTIVATIONS, nothing_saved, result_dtype, to_output
 from .packing import (
     CHUNK,
+    check_pairs,
     chunk_offsets,
     from_bitmask,
     from_blocks,
@@ -11,6 +14,16 @@ from .packing import (
     unpack_int4,
     unpack_mask,
     unpack_nibbles,
+)
+from .quantization import (
+    check_depth,
+    clip_and_slope,
+    flat_scale,
+    given_scale,
+    lsq_gradient_scale,
+    masked,
+    quantize,
+    uses_integers,
 )
 from .ranges import (
     CLIP_TOLERANCE,
@@ -28,26 +41,42 @@ from .ranges import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "CHUNK",
     "CLIP_TOLERANCE",
     "MAX_INT8_DEPTH",
+    "NAN_KEY",
     "ZERO_BELOW",
     "any_fp64",
     "as_rows",
+    "check_depth",
+    "check_pairs",
     "chunk_offsets",
+    "clip_and_slope",
     "compute_dtype",
+    "flat_scale",
     "from_bitmask",
     "from_blocks",
     "from_pairs",
+    "given_scale",
+    "lsq_gradient_scale",
+    "masked",
+    "nothing_saved",
     "pack_int4",
     "pack_mask",
     "positive",
     "qmax",
+    "quantize",
     "reciprocal",
+    "result_dtype",
     "row_max",
     "scale_from_max",
+    "scored_units",
     "storage_dtype",
+    "to_output",
+    "unit_scores",
     "unpack_int4",
     "unpack_mask",
     "unpack_nibbles",
+    "uses_integers",
 ]

@@ -6,6 +6,8 @@ Each `unpack_*` and `from_*` is exact. They are what formats, the reference and 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+
 # Columns of a bitmask that share one offset into the values.
 CHUNK = 256
 
@@ -84,3 +86,13 @@ def from_pairs(values: Tensor, indices: Tensor) -> Tensor:
     places = torch.stack((nibbles & 3, nibbles >> 2), dim=-1).long()
     dense = torch.zeros(rows, half // 2, 4, dtype=values.dtype, device=values.device)
     return dense.scatter(2, places, values.reshape(rows, half // 2, 2)).flatten(1)
+
+
+def check_pairs(indices: Tensor, columns: int, where: str) -> None:
+    """Raises InputError unless the second of every two values stands after the first.
+
+    indices: as in `from_pairs`, of a matrix with so many columns. where: begins the message.
+    """
+    nibbles = unpack_nibbles(indices)[:, : columns // 4]
+    if wrong := int(((nibbles & 3) >= (nibbles >> 2)).sum()):
+        raise InputError(f"{where}: in {wrong} groups of four columns the second value does not stand after the first")

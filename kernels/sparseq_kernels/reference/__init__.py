@@ -1,1 +1,1 @@
-"""Plain PyTorch, the ground truth of every op; runs on any device and never hurries."""
+"""The reference: what each op computes, in torch's operators. It imports torch and the numerics."""

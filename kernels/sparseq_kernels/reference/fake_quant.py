@@ -1,13 +1,15 @@
+"""The reference of `fake_quant`, its backward and its forward-mode derivative."""
+
 import torch
 from torch import Tensor
 
-from ..numerics import CLIP_TOLERANCE, compute_dtype, qmax, reciprocal
+from ..numerics import clip_and_slope, compute_dtype, lsq_gradient_scale, qmax, reciprocal
 
 
 def fake_quant(x: Tensor, scale: Tensor, bits: int) -> Tensor:
     limit = qmax(bits)
-    levels = torch.round(x.to(compute_dtype(x)) * reciprocal(scale)).clamp(-limit, limit)
-    return (levels * scale).to(x.dtype)
+    values = torch.round(x.to(compute_dtype(x)) * reciprocal(scale)).clamp(-limit, limit)
+    return (values * scale).to(x.dtype)
 
 
 def fake_quant_backward(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -26,21 +28,6 @@ def fake_quant_tangent(x: Tensor, scale: Tensor, bits: int, of_x: Tensor | None,
     if of_scale is not None:
         tangent = tangent + slope * of_scale * lsq_gradient_scale(x.numel(), scale.numel(), bits)
     return tangent.to(x.dtype)
-
-
-def clip_and_slope(x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Where x is inside the clip range (bool), and d fake_quant / d scale by LSQ: round(v) - v inside, +-qmax outside,
-    for v = x / scale (Esser et al. 2020, equation 3)."""
-    limit = qmax(bits)
-    v = x.to(compute_dtype(x)) * reciprocal(scale)
-    inside = v.abs() <= limit * CLIP_TOLERANCE
-    return inside, torch.where(inside, torch.round(v) - v, v.clamp(-limit, limit))
-
-
-def lsq_gradient_scale(values: int, scales: int, bits: int) -> float:
-    """1 / sqrt(values sharing one scale * qmax), which balances a scale's updates with its weights' (Esser et al. 2020,
-    section 2.2)."""
-    return (max(values // max(scales, 1), 1) * qmax(bits)) ** -0.5
 
 
 def sum_to(values: Tensor, like: Tensor) -> Tensor:

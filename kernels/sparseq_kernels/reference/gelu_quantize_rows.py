@@ -1,3 +1,5 @@
+"""The reference of `gelu_quantize_rows`."""
+
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,17 +1,24 @@
+"""The reference of `int8_linear`, its backward and its forward-mode derivative.
+
+The gradients are straight-through: that of x is as if it had not been rounded. The int8 weight is a constant.
+"""
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError
-from ..numerics import MAX_INT8_DEPTH, as_rows, compute_dtype
-from .quantize_rows import quantize, quantize_rows
-
-ACTIVATIONS = {
-    "none": lambda y: y,
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"),
-}
+from ..numerics import (
+    ACTIVATIONS,
+    as_rows,
+    check_depth,
+    clip_and_slope,
+    compute_dtype,
+    flat_scale,
+    given_scale,
+    quantize,
+    result_dtype,
+    to_output,
+)
+from .quantize_rows import quantize_rows
 
 
 def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
@@ -20,17 +27,10 @@ def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
     return (x.double() @ weight.double().t()).to(torch.int32)
 
 
-def check_depth(depth: int) -> None:
-    if depth > MAX_INT8_DEPTH:
-        raise InputError(
-            f"in_features is {depth}, above {MAX_INT8_DEPTH}: an int32 sum of int8 products could overflow"
-        )
-
-
 def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
     """(integers, scale [M or 1]) of x [M, K]: dynamic per row without `input_scale`, static per tensor with one."""
     if x.dtype == torch.int8:
-        return x, int8_input_scale(input_scale)
+        return x, flat_scale(given_scale(input_scale))
     if input_scale is None:
         return quantize_rows(x, bits)
     return quantize(x, input_scale, bits), flat_scale(input_scale)
@@ -38,25 +38,8 @@ def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int) -> tuple[Te
 
 def dequantized_input(x: Tensor, input_scale: Tensor | None) -> Tensor:
     """x [M, K] quantized, and dequantized in compute_dtype."""
-    levels, scale = quantize_input(x, input_scale, 8)
-    return levels.to(scale.dtype) * scale.unsqueeze(-1)
-
-
-def int8_input_scale(input_scale: Tensor | None) -> Tensor:
-    """The scale [M or 1] that came with int8 activations; InputError if none did."""
-    return flat_scale(given_scale(input_scale))
-
-
-def given_scale(input_scale: Tensor | None) -> Tensor:
-    """The scale that came with int8 activations, as it came; InputError if none did."""
-    if input_scale is None:
-        raise InputError("int8 activations need their scale: pass input_scale, one value a row or one in all")
-    return input_scale
-
-
-def flat_scale(scale: Tensor) -> Tensor:
-    """[n], in the dtype that arithmetic has."""
-    return scale.reshape(-1).to(compute_dtype(scale))
+    values, scale = quantize_input(x, input_scale, 8)
+    return values.to(scale.dtype) * scale.unsqueeze(-1)
 
 
 def epilogue(acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Tensor | None, activation: str) -> Tensor:
@@ -65,11 +48,6 @@ def epilogue(acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Tenso
     if bias is not None:
         y = y + bias.to(y.dtype)
     return ACTIVATIONS[activation](y)
-
-
-def delivered(y: Tensor, out_dtype: torch.dtype, output_scale: Tensor | None) -> Tensor:
-    """An epilogue's result as it leaves: in `out_dtype`, or as int8 of the one scale `output_scale`."""
-    return y.to(out_dtype) if output_scale is None else quantize(y, output_scale, 8)
 
 
 def int8_linear(
@@ -84,15 +62,81 @@ def int8_linear(
 ) -> Tensor:
     q, scale = quantize_input(as_rows(x), input_scale, 8)
     y = epilogue(int8_matmul(q, weight), scale, weight_scale, bias, activation)
-    y = delivered(y, result_dtype(x, out_dtype, output_scale), output_scale)
+    y = to_output(y, result_dtype(x, out_dtype, output_scale), output_scale)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def result_dtype(x: Tensor, out_dtype: torch.dtype | None, output_scale: Tensor | None = None) -> torch.dtype:
-    """int8 if the output is quantized, `out_dtype` if given, else x's own; fp32 for int8 activations, which have no
-    floating dtype of their own."""
-    if output_scale is not None:
-        return torch.int8
-    if out_dtype is not None:
-        return out_dtype
-    return x.dtype if x.is_floating_point() else compute_dtype(x)
+def float_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
+    """x weight^T + bias in the wider of both dtypes, then in `out_dtype`."""
+    common = torch.promote_types(x.dtype, weight.dtype)
+    y = x.to(common) @ weight.to(common).t()
+    return (y if bias is None else y + bias.to(y.dtype)).to(out_dtype)
+
+
+def int8_linear_backward(
+    grad: Tensor,
+    x: Tensor | None,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    in_features: int,
+    input_dtype: torch.dtype,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor]:
+    g = as_rows(grad)
+    w = dequantized_weight(weight, weight_scale)
+    if x is not None and activation != "none":
+        y = float_linear(dequantized_input(as_rows(x), input_scale), w, bias, w.dtype)
+        g = through_activation(g, y, activation)
+    grad_x = grad_bias = grad.new_empty(0)
+    if needs[0]:
+        grad_x = (g @ w.to(g.dtype)).to(input_dtype).reshape(*grad.shape[:-1], in_features)
+        if x is not None and input_scale is not None:
+            grad_x = grad_x * inside(x, input_scale)
+    if needs[1]:
+        grad_bias = g.sum(0, dtype=compute_dtype(g))
+    return grad_x, grad_bias
+
+
+def int8_linear_tangent(
+    x: Tensor,
+    weight: Tensor,
+    weight_scale: Tensor,
+    bias: Tensor | None,
+    input_scale: Tensor | None,
+    activation: str,
+    x_tangent: Tensor | None,
+    bias_tangent: Tensor | None,
+) -> Tensor:
+    """The forward-mode derivative [..., N], in compute_dtype(x). `int8_linear_backward` is its transpose."""
+    rows, w = as_rows(x), dequantized_weight(weight, weight_scale)
+    tangent = w.new_zeros(rows.shape[0], w.shape[0])
+    if x_tangent is not None:
+        moved = x_tangent if input_scale is None else x_tangent * inside(x, input_scale)
+        tangent = tangent + as_rows(moved).to(w.dtype) @ w.t()
+    if bias_tangent is not None:
+        tangent = tangent + bias_tangent.to(w.dtype)
+    if activation != "none":
+        y = float_linear(dequantized_input(rows, input_scale), w, bias, w.dtype)
+        tangent = through_activation(tangent, y, activation)
+    return tangent.reshape(*x.shape[:-1], w.shape[0])
+
+
+def dequantized_weight(weight: Tensor, scale: Tensor) -> Tensor:
+    """int8 [N, K] times its scale [N], in compute_dtype."""
+    return weight.to(compute_dtype(scale)) * scale.to(compute_dtype(scale)).unsqueeze(-1)
+
+
+def inside(x: Tensor, input_scale: Tensor) -> Tensor:
+    """Where a static scale does not clip x."""
+    return clip_and_slope(x, input_scale.reshape(()), 8)[0]
+
+
+def through_activation(g: Tensor, y: Tensor, activation: str) -> Tensor:
+    """g times the activation's derivative at y."""
+    if activation == "relu":
+        return g * (y > 0)
+    approximate = "tanh" if activation == "gelu_tanh" else "none"
+    return torch.ops.aten.gelu_backward(g.to(y.dtype), y, approximate=approximate).to(g.dtype)

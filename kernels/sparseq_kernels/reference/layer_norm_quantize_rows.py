@@ -1,3 +1,5 @@
+"""The reference of `layer_norm_quantize_rows`."""
+
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,12 +1,13 @@
+"""The reference of `masked_linear`, its backward and its forward-mode derivative."""
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..numerics import as_rows
-from .qat_linear import masked
+from ..numerics import as_rows, masked
 
 
 def masked_linear(
-    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, regrow: bool, tiles: list[Tensor] | None = None
+    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, regrow: bool, block_index: list[Tensor] | None = None
 ) -> Tensor:
     return F.linear(x, masked(weight, mask).to(x.dtype), None if bias is None else bias.to(x.dtype))
 
@@ -18,7 +19,7 @@ def masked_linear_backward(
     mask: Tensor,
     regrow: bool,
     needs: list[bool],
-    tiles: list[Tensor] | None = None,
+    block_index: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_x, grad_w, grad_bias = products(grad, x, masked(weight, mask).to(grad.dtype), needs)
     if needs[1]:
@@ -35,7 +36,7 @@ def masked_linear_tangent(
     of_weight: Tensor | None,
     of_bias: Tensor | None,
 ) -> Tensor:
-    """The forward derivative, of which `masked_linear_backward` is the transpose: [..., N]."""
+    """The forward-mode derivative [..., N]. `masked_linear_backward` is its transpose."""
     y = x.new_zeros(*x.shape[:-1], weight.shape[0])
     if of_x is not None:
         y = y + of_x.to(x.dtype) @ masked(weight, mask).to(x.dtype).t()

@@ -1,26 +1,30 @@
+"""The reference of `qat_linear`, its backward and its forward-mode derivative."""
+
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..numerics import as_rows, compute_dtype, row_max, scale_from_max
-from .fake_quant import clip_and_slope, fake_quant, lsq_gradient_scale
-from .int8_linear import epilogue, int8_matmul, quantize_input, result_dtype
-from .quantize_rows import quantize
-
-
-def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
-    return weight if mask is None else torch.where(mask, weight, weight.new_zeros(()))
+from ..numerics import (
+    as_rows,
+    clip_and_slope,
+    compute_dtype,
+    lsq_gradient_scale,
+    masked,
+    nothing_saved,
+    quantize,
+    result_dtype,
+    row_max,
+    scale_from_max,
+    uses_integers,
+)
+from .fake_quant import fake_quant
+from .int8_linear import epilogue, float_linear, int8_matmul, quantize_input
 
 
 def channel_scale(weight: Tensor, scale: Tensor | None, bits: int) -> Tensor:
     """[N]: the learned scale if there is one, else max|w| / qmax of each output channel."""
     return scale_from_max(row_max(weight), bits) if scale is None else scale
-
-
-def uses_integers(weight_bits: int, input_bits: int) -> bool:
-    """int8 arithmetic serves up to 8 bits on both sides; wider integers are fake-quantized."""
-    return weight_bits <= 8 and input_bits <= 8
 
 
 def fake_quant_operands(
@@ -50,7 +54,7 @@ def qat_linear(
     input_bits: int,
     out_dtype: torch.dtype | None,
     regrow: bool,
-    tiles: list[Tensor] | None = None,
+    block_index: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows = as_rows(x)
     out = result_dtype(x, out_dtype)
@@ -63,19 +67,7 @@ def qat_linear(
     else:
         xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
         y = float_linear(xq, wq, bias, out)
-    return y.reshape(*x.shape[:-1], weight.shape[0]), *no_residuals(x, weight)
-
-
-def no_residuals(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What a forward returns that leaves nothing for its backward: that quantizes anew."""
-    x_levels, w_levels = x.new_empty(0, dtype=torch.int8), x.new_empty(0, dtype=torch.int8)
-    return x_levels, x.new_empty(0, dtype=compute_dtype(x)), w_levels, x.new_empty(0, dtype=compute_dtype(weight))
-
-
-def float_linear(x: Tensor, weight: Tensor, bias: Tensor | None, out_dtype: torch.dtype) -> Tensor:
-    common = torch.promote_types(x.dtype, weight.dtype)
-    y = x.to(common) @ weight.to(common).t()
-    return (y if bias is None else y + bias.to(y.dtype)).to(out_dtype)
+    return y.reshape(*x.shape[:-1], weight.shape[0]), *nothing_saved(x, weight)
 
 
 def qat_linear_backward(
@@ -85,19 +77,19 @@ def qat_linear_backward(
     mask: Tensor | None,
     weight_scale: Tensor | None,
     input_scale: Tensor | None,
-    residuals: list[Tensor],
+    saved: list[Tensor],
     weight_bits: int,
     input_bits: int,
     input_dtype: torch.dtype,
     regrow: bool,
     needs: list[bool],
-    tiles: list[Tensor] | None = None,
+    block_index: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     g = as_rows(grad)
     rows = None
-    if x is None:  # The forward of another backend left its integers.
-        x_levels, x_scale, w_levels, w_scale = residuals
-        xq, wq = x_levels * x_scale.unsqueeze(-1), w_levels * w_scale.unsqueeze(-1)
+    if x is None:  # The forward of another backend saved quantized operands.
+        x_q, x_scale, w_q, w_scale = saved
+        xq, wq = x_q * x_scale.unsqueeze(-1), w_q * w_scale.unsqueeze(-1)
     else:
         rows = as_rows(x)
         xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
@@ -137,8 +129,10 @@ def qat_linear_tangent(
     regrow: bool,
     tangents: Sequence[Tensor | None],
 ) -> Tensor:
-    """The forward derivative of `qat_linear`, of which `qat_linear_backward` is the transpose: [..., N] in
-    compute_dtype. tangents: of x, weight, bias, weight_scale, input_scale."""
+    """The forward-mode derivative [..., N], in compute_dtype. `qat_linear_backward` is its transpose.
+
+    tangents: of x, weight, bias, weight_scale, input_scale.
+    """
     rows = as_rows(x)
     xq, wq = fake_quant_operands(rows, weight, mask, weight_scale, input_scale, weight_bits, input_bits)
     of_x, of_weight, of_bias, of_weight_scale, of_input_scale = tangents

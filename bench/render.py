@@ -1,0 +1,134 @@
+"""Renders result files as Markdown tables."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.common import read_results
+from bench.roofline import roof
+
+NO_RESULTS = "No results yet.\n"
+Row = Mapping[str, Any]
+
+
+def caption(result: Mapping[str, Any]) -> str:
+    """Where and with what a result was taken."""
+    versions = result["versions"]
+    commit, _, changed = result["commit"].partition("+")
+    taken = f"commit {commit[:10]}{' with changes' if changed else ''}, {result['date']}\n"
+    if (machine := result.get("machine")) is None:  # of what depends on no machine
+        software = ", ".join(f"{name} {version}" for name, version in versions.items())
+        part = f"{coverage(result['settings'])}: " if "variants" in result["settings"] else ""
+        return f"{part}{software}; {taken}"
+    if "gpu" in machine:
+        software = f"driver {machine['driver']}; torch {versions['torch']}, triton {versions['triton']}"
+        return f"{machine['gpu']}, {software}; {taken}"
+    units = [flag for flag in machine["flags"] if flag not in ("fma", "avx2")] or ["no AVX-512"]
+    cores = f"{machine['threads']} of {machine['cores']} cores"
+    return f"{machine['cpu']}, {cores} ({', '.join(units)}); torch {versions['torch']}; {taken}"
+
+
+def coverage(settings: Mapping[str, Any]) -> str:
+    """How much of what could be compiled a result of the compile check has: all, or what was chosen of it."""
+    if settings["compiled"] == settings["variants"]:
+        return f"Everything, {settings['variants']:,} variants"
+    kinds = ["the smallest set"] if settings["smallest"] else []
+    kinds += [f"only {' and '.join(settings[name])}" for name in ("arch", "kernel") if settings[name]]
+    part = f"{settings['compiled']:,} of {settings['variants']:,} variants"
+    return f"**Not everything**: {part} ({', '.join(kinds)})"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def interval(value: Mapping[str, float], scale: float = 1.0) -> str:
+    return f"{scale * value['median']:.3g} [{scale * value['low']:.3g}, {scale * value['high']:.3g}]"
+
+
+def case_text(case: Mapping[str, Any]) -> str:
+    return ", ".join(value if isinstance(value, str) else f"{key} {value}" for key, value in case.items())
+
+
+def render_programs(rows: Sequence[Row]) -> str:
+    """A line for each case and candidate: time, ratio, and what it keeps for the backward if that is known."""
+    units = "a sentence" if "step" not in rows[0]["case"] else "a step"
+    saves = "saved_bytes" in rows[0]
+    head = ["case", "variant", f"ms {units}", "time ratio"] + (["MB kept for the backward"] if saves else [])
+    lines = []
+    for row in rows:
+        ratios = {ratio["of"]: f"{interval(ratio)} of {ratio['to']}" for ratio in row["ratios"]}
+        for name, seconds in row["seconds"].items():
+            cells = [case_text(row["case"]), name, interval(seconds, 1e3), ratios.get(name, "1")]
+            lines.append(cells + ([f"{row['saved_bytes'][name] / 1e6:.1f}"] if saves else []))
+    return table(head, lines)
+
+
+def render_kernel(rows: Sequence[Row]) -> str:
+    """For each peer a table: a line a layer, a column for each number of rows (or pattern), the ratio to the peer; and
+    before them one with the op's own times, and on a GPU with the fraction of their floor."""
+    across = "M" if "M" in rows[0]["case"] else "pattern"
+    columns = list(dict.fromkeys(row["case"][across] for row in rows))
+    columns = sorted(columns) if across == "M" else columns
+    layers = list(dict.fromkeys((row["case"]["size"], row["case"]["layer"]) for row in rows))
+    timed = [row for row in rows if "failed" not in row]
+    head = ["size", "layer", *(f"{across} = {column}" for column in columns)]
+
+    def pivot(cell: Callable[[Row], str]) -> str:
+        cells = {
+            (row["case"]["size"], row["case"]["layer"], row["case"][across]): "failed" if "failed" in row else cell(row)
+            for row in rows
+        }
+        return table(head, ([*layer, *(cells.get((*layer, column), "") for column in columns)] for layer in layers))
+
+    def to_peer(pair: tuple[str, str]) -> Callable[[Row], str]:
+        return lambda row: next((interval(r) for r in row["ratios"] if (r["of"], r["to"]) == pair), "")
+
+    if not timed:
+        return pivot(lambda row: "")
+    ours = next(iter(timed[0]["seconds"]))
+    step = timed[0]["case"]["step"].partition(",")[0]
+    parts = [f"ms, {step}\n\n" + pivot(lambda row: interval(row["seconds"][ours], 1e3))]
+    sources = {found["source"] for row in timed if (found := roof(row))}
+    if sources:
+        parts.append(f"fraction of the floor, by {' or '.join(sorted(sources))}\n\n" + pivot(_fraction))
+    for pair in dict.fromkeys((ratio["of"], ratio["to"]) for row in timed for ratio in row["ratios"]):
+        of = "time" if pair[0] == ours else f"time of {pair[0]}"
+        parts.append(f"{of} / time of {pair[1]}\n\n" + pivot(to_peer(pair)))
+    return "\n".join([*parts, *_absent(timed)])
+
+
+def _absent(rows: Sequence[Row]) -> Iterable[str]:
+    """Why peers are missing from some cases, a line each."""
+    reasons = Counter((name, why) for row in rows for name, why in row.get("absent", {}).items())
+    return [f"Without {name} in {count} of {len(rows)}: {why}\n" for (name, why), count in reasons.items()]
+
+
+def _fraction(row: Row) -> str:
+    found = roof(row)
+    return f"{found['fraction']:.2f} ({found['bound']})" if found else ""
+
+
+def render(name: str, folder: Path | None = None) -> str:
+    """All results of that name, one machine after the other; of GPUs the one that was measured last."""
+    parts = []
+    results = read_results(name, folder)
+    older = _older_gpus(results)
+    for result in (result for result in results if result not in older):
+        rows = result["rows"]
+        if "cells" in rows[0]:
+            head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
+            body = table(head, ([row["cells"].get(column, "") for column in head] for row in rows))
+        else:
+            body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
+        parts.append(f"{caption(result)}\n{body}")
+    parts += [f"Not shown here, kept in bench/results: {caption(result)}" for result in older]
+    return "\n".join(parts) or NO_RESULTS
+
+
+def _older_gpus(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The results of GPUs, except for the last one that was measured: a page shows one GPU's numbers."""
+    of_gpus = [result for result in results if "gpu" in (result.get("machine") or {})]
+    return sorted(of_gpus, key=lambda result: str(result["date"]))[:-1]

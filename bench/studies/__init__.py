@@ -1,0 +1,1 @@
+"""Measurements of more than one op: layers, models, training runs, formats."""

@@ -1,0 +1,67 @@
+"""The studies of layers, models and training runs, each at its smallest."""
+
+import pytest
+import torch
+
+from bench import common, render
+from bench.check import WrongResultError
+from bench.studies import demo_seeds, formats, model, qat_step
+from sparseq import InputError, backend, convert, pack, save
+
+
+def test_seeds_are_summed_up_in_points():
+    rows = [
+        {"scores": {"plain": plain, "compressed": compressed}, "lost": plain - compressed}
+        for plain, compressed in ((0.80, 0.79), (0.82, 0.83))
+    ]
+    line = demo_seeds.summary("fp32", rows)
+    assert list(line["cells"].values()) == ["fp32, mean ± spread", "81.0 ± 1.4", "81.0 ± 2.8", "0.0 ± 1.4", ""]
+
+
+def test_qat_step_keeps_less_for_the_backward(tmp_path):
+    assert qat_step.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("qat_step", tmp_path)
+    assert [row["case"]["step"] for row in result["rows"]] == ["forward + backward", "with AdamW"]
+    assert {r["of"] for r in result["rows"][0]["ratios"]} == {qat_step.QAT, qat_step.MASKED}
+    assert {"cpu", "cores", "threads", "flags", "system"} <= set(result["machine"])
+    blocks = qat_step.make_blocks(0.0)
+    hidden = torch.randn(8, 64, qat_step.HIDDEN, requires_grad=True)
+    saved = {name: qat_step.saved_bytes(block, hidden) for name, block in blocks.items()}
+    assert saved[qat_step.QAT] < saved["fp32"] and saved[qat_step.QAT] == saved[qat_step.MASKED]
+
+
+def test_qat_step_refuses_a_wrong_layer():
+    blocks = qat_step.make_blocks(0.0)
+    block = blocks[qat_step.QAT]
+    hidden, grad = torch.randn(2, 4, 384, requires_grad=True), torch.randn(2, 4, 384)
+    qat_step.check("QAT", block, hidden, grad)
+    layer = block.layer[0].output.dense
+    layer.register_forward_hook(lambda module, inputs, out: out * 1.5 if backend() != "reference" else out)
+    with pytest.raises(WrongResultError):
+        qat_step.check("QAT", block, hidden, grad)
+
+
+def test_models_of_folders_are_timed(tmp_path, tiny_model_dir):
+    [trained] = model.folder_models([tiny_model_dir]).values()
+    save(pack(convert(trained)), tmp_path / "packed")
+    folders = [str(tiny_model_dir), str(tmp_path / "packed")]
+    assert model.main([*folders, "--smallest", "--out", str(tmp_path), "--name", "pair"]) == 0
+    [result] = common.read_results("pair", tmp_path)
+    assert result["settings"]["models"]["packed"]["packed_layers"] > 0
+    assert list(result["rows"][0]["seconds"]) == [tiny_model_dir.name, "packed"]
+    with pytest.raises(InputError, match="there is no folder"):
+        model.main([str(tmp_path / "absent")])
+
+
+def test_smallest_writes_nothing_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert model.main(["--smallest"]) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_formats_are_counted_and_rendered(tmp_path):
+    assert formats.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("formats", tmp_path)
+    found = {row["case"]["pattern"]: row["cells"]["50% kept"] for row in result["rows"]}
+    assert found["unstructured"] == "5.00 bitmask" and found["2:4"] == "5.00 semi_structured"
+    assert found["64x64"].endswith("block_sparse") and "5.00 bitmask" in render.render("formats", tmp_path)

@@ -1,0 +1,171 @@
+"""The CPU's shortcut for a packed layer's call: it takes the common case, and gives what the usual way gives."""
+
+import sys
+
+import pytest
+import torch
+
+from sparseq.nn import QuantSparseLinear
+from sparseq_kernels import InputError, int8_linear, use_backend
+from sparseq_kernels.backends import runnable
+from sparseq_kernels.cpu import int8_linear as cpu
+from sparseq_kernels.cpu import int8_matmul
+from sparseq_kernels.registry import OPS, find_shortcut
+
+pytestmark = pytest.mark.skipif("native" not in runnable(), reason="there is no native code here")
+
+
+@pytest.fixture(autouse=True, params=["native", "int_mm"])
+def product(request, monkeypatch):
+    """Each product, whichever is the faster here. torch's is exact in what is tried here, where it is a plain loop."""
+    reason = None if request.param == "int_mm" else "it is left out of this test"
+    for module in (cpu, int8_matmul):
+        monkeypatch.setattr(module, "why_not_this_processor", lambda: reason)
+    int_mm = int8_matmul.int_mm
+    for module in (cpu, int8_matmul):
+        monkeypatch.setattr(module, "int_mm", int_mm if request.param == "int_mm" else unexpected)
+    if request.param == "int_mm" and not int8_matmul.int_mm_is_exact():
+        pytest.skip("torch's int8 product saturates here")
+    with use_backend("native"), torch.backends.mkldnn.flags(enabled=True):
+        yield request.param
+
+
+def unexpected(*_):
+    pytest.fail("torch's product was taken")
+
+
+def constants(N, K, bias=True):
+    weight = torch.randint(-127, 128, (N, K), dtype=torch.int8)
+    return weight, torch.rand(N), torch.randn(N) if bias else None
+
+
+def by_shortcut(x, *args):
+    """What the shortcut gives: a result, or None if it does not take the call."""
+    shortcut = find_shortcut("native", "int8_linear")
+    assert shortcut is not None
+    return shortcut(OPS["int8_linear"].run, *OPS["int8_linear"].complete((x, *args)))
+
+
+def usual(x, *args):
+    return OPS["int8_linear"].run(x, *args)
+
+
+@pytest.mark.parametrize("shape", [(1, 17), (33, 17), (2, 5, 17), (17,), (0, 17), (2, 0, 17)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_it_gives_what_the_usual_way_gives(shape, bias):
+    given, x = constants(6, 17, bias), torch.randn(shape)
+    found = by_shortcut(x, *given)
+    assert found is not None and found.shape == (*shape[:-1], 6)
+    assert torch.equal(found, usual(x, *given)) and torch.equal(found, int8_linear(x, *given))
+
+
+def test_no_result_is_given_twice():
+    given, x = constants(6, 17), torch.randn(3, 17)
+    results = [int8_linear(x, *given) for _ in range(3)]
+    results[2].zero_()
+    assert torch.equal(results[0], results[1]) and results[0].ne(0).any()
+
+
+INPUTS = {
+    "with gaps": lambda x: torch.randn(3, 34)[:, ::2],
+    "transposed": lambda x: torch.randn(17, 3).t(),
+    "negated lazily": lambda x: torch._neg_view(x),
+    "zero lazily": lambda x: torch._efficientzerotensor(x.shape),
+    "not finite": lambda x: x.index_fill(0, torch.tensor([1]), float("inf")),
+    "fp64": lambda x: x.double(),
+    "bf16": lambda x: x.bfloat16(),
+    "a parameter": lambda x: torch.nn.Parameter(x),
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_any_input_may_come(name):
+    given, x = constants(6, 17), INPUTS[name](torch.randn(3, 17))
+    plain = torch.zeros(x.shape) if name == "zero lazily" else x.detach().resolve_neg()
+    found, expected = int8_linear(x, *given), usual(plain, *given)
+    assert found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "relu", "static", "out_dtype", "output_scale", "fp64 scale", "weight with gaps", "negated bias", "one column",
+        "sparse weight", "bias of another length", "weight of another depth", "scale of another length", "meta weight",
+    ],
+)  # fmt: skip
+def test_it_leaves_other_calls_to_the_usual_way(case):
+    weight, scale, bias = constants(6, 17)
+    x = torch.randn(3, 17)
+    args = {
+        "relu": (weight, scale, bias, None, "relu"),
+        "static": (weight, scale, bias, torch.ones(1)),
+        "out_dtype": (weight, scale, bias, None, "none", torch.bfloat16),
+        "output_scale": (weight, scale, bias, None, "none", None, torch.ones(1)),
+        "fp64 scale": (weight, scale.double(), bias),
+        "weight with gaps": (weight.repeat(1, 2)[:, ::2], scale, bias),
+        "negated bias": (weight, scale, torch._neg_view(bias)),
+        "one column": (weight[:, :1].contiguous(), scale, bias),
+        "sparse weight": (weight.to_sparse(), scale, bias),
+        "bias of another length": (weight, scale, bias[:5].contiguous()),
+        "weight of another depth": (weight[:, :16].contiguous(), scale, bias),
+        "scale of another length": (weight, scale[:1].clone(), bias),
+        "meta weight": (weight.to("meta"), scale, bias),
+    }[case]
+    x = x[:, :1].contiguous() if case == "one column" else x
+    assert by_shortcut(x, *args) is None
+    if case in ("sparse weight", "meta weight") or "another" in case:
+        with pytest.raises(InputError):
+            int8_linear(x, *args)
+    elif case != "negated bias":
+        assert torch.equal(int8_linear(x, *args), usual(x, *args))
+    else:
+        assert torch.equal(int8_linear(x, *args), usual(x, weight, scale, -bias))
+
+
+def test_constants_that_changed_in_place():
+    given, x = constants(6, 17), torch.randn(3, 17)
+    int8_linear(x, *given)
+    given[0].neg_()
+    given[1].mul_(2)
+    assert torch.equal(int8_linear(x, *given), usual(x, *given))
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_another_backend_has_none(name):
+    given, x = constants(6, 17), torch.randn(3, 17)
+    assert find_shortcut(name, "int8_linear") is None
+    with use_backend(name):
+        assert torch.equal(int8_linear(x, *given), usual(x, *given))
+
+
+def test_a_gradient_and_autocast_are_not_lost():
+    given, x = constants(6, 17), torch.randn(3, 17, requires_grad=True)
+    (grad,) = torch.autograd.grad(int8_linear(x, *given).sum(), x)
+    assert grad.abs().sum() > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert int8_linear(x.detach(), *given).dtype == torch.bfloat16
+
+
+def test_a_packed_layer_gets_to_native_code_in_four_frames(product):
+    """From the layer's forward on, which torch calls in two frames of its own."""
+    layer, x, depths = QuantSparseLinear(17, 6).eval().pack(), torch.randn(3, 17), []
+    native = "sparseq_quantize_rows" if product == "int_mm" else "sparseq_quantized_linear"
+
+    class Spy:
+        def __getattr__(self, name):
+            if name == native:
+                depths.append(depth())
+            return getattr(library, name)
+
+    def depth():
+        frame, count = sys._getframe(2), 1
+        while frame.f_code.co_name != "forward":
+            frame, count = frame.f_back, count + 1
+        return count
+
+    library = cpu.compiled.library()
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu.compiled, "library", Spy)
+        layer(x)
+    assert depths and max(depths) <= 4

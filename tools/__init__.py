@@ -1,0 +1,1 @@
+"""Programs that are no benchmarks: kernels compiled for absent GPUs, tuning, and the run on a GPU."""
