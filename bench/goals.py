@@ -16,13 +16,16 @@ TORCHAO = "torchao int8 dynamic, compiled"
 BF16, FAKE = "bf16 nn.Linear", "torch fake_quantize + nn.Linear"
 
 
-def times_as_fast(of: str, to: str) -> Callable[[Row], float | None]:
-    """time(to) / time(of)"""
+@dataclass(frozen=True)
+class TimesAsFast:
+    """time(to) / time(of) of a row, None where one of them was not timed."""
 
-    def value(row: Row) -> float | None:
-        return next((1 / ratio["median"] for ratio in row["ratios"] if (ratio["of"], ratio["to"]) == (of, to)), None)
+    of: str
+    to: str
 
-    return value
+    def __call__(self, row: Row) -> float | None:
+        pair = (self.of, self.to)
+        return next((1 / ratio["median"] for ratio in row["ratios"] if (ratio["of"], ratio["to"]) == pair), None)
 
 
 def floor_reached(row: Row) -> float | None:
@@ -76,17 +79,17 @@ def few(M: int) -> bool:
     return M <= 16
 
 
-_LIKE_INT_MM = times_as_fast(INT8_INPUT, INT_MM)
-_BLOCKS_LIKE_MASKED = of_pattern("64x64", times_as_fast(OURS, "weight * mask, nn.Linear"))
-_LOOSE_LIKE_DENSE = of_pattern("unstructured", times_as_fast(OURS, "dense nn.Linear"))
-_LIKE_DENSE = times_as_fast(OURS, "dense int8_linear")
-_INT8_LIKE_BF16 = times_as_fast(INT8_INPUT, BF16)
-_LIKE_BF16 = times_as_fast(OURS, BF16)
+_LIKE_INT_MM = TimesAsFast(INT8_INPUT, INT_MM)
+_BLOCKS_LIKE_MASKED = of_pattern("64x64", TimesAsFast(OURS, "weight * mask, nn.Linear"))
+_LOOSE_LIKE_DENSE = of_pattern("unstructured", TimesAsFast(OURS, "dense nn.Linear"))
+_LIKE_DENSE = TimesAsFast(OURS, "dense int8_linear")
+_INT8_LIKE_BF16 = TimesAsFast(INT8_INPUT, BF16)
+_LIKE_BF16 = TimesAsFast(OURS, BF16)
 GOALS = (
     Goal("int8_linear of int8 x, times as fast as torch._int_mm", "int8_linear", _LIKE_INT_MM, 0.95, many, False),
     Goal("int8_linear of int8 x, times as fast as bf16 nn.Linear", "int8_linear", _INT8_LIKE_BF16, None, many, False),
     Goal("int8_linear, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.5, many),
-    Goal("int8_linear, times as fast as torchao", "int8_linear_compiled", times_as_fast(OURS, TORCHAO), 1.3, many),
+    Goal("int8_linear, times as fast as torchao", "int8_linear_compiled", TimesAsFast(OURS, TORCHAO), 1.3, many),
     Goal("int8_linear of few rows, times as fast as bf16 nn.Linear", "int8_linear", _LIKE_BF16, 1.0, few),
     Goal("int8_linear, fraction of the datasheet's floor", "int8_linear", floor_reached, 0.7, few, False),
     Goal("bitmask_int8_linear of 60 %, times as fast as dense", "bitmask_int8_linear", _LIKE_DENSE, 1.4, few),
@@ -97,22 +100,34 @@ GOALS = (
     ),
     Goal("masked_linear, unstructured, times as fast as dense", "masked_linear", _LOOSE_LIKE_DENSE, 0.91, many),
     Goal("qat_linear forward + backward, times as fast as bf16", "qat_linear", _LIKE_BF16, 1.0, many),
-    Goal("qat_linear, times as fast as torch's fake-quant", "qat_linear", times_as_fast(OURS, FAKE), 2.0, many),
+    Goal("qat_linear, times as fast as torch's fake-quant", "qat_linear", TimesAsFast(OURS, FAKE), 2.0, many),
     Goal("qat_linear, peak memory / bf16 nn.Linear's", "qat_linear", memory_of(BF16), None, many, False),
     Goal("qat_linear, peak memory / torch's fake-quant's", "qat_linear", memory_of(FAKE), None, many, False),
 )
 
 
+def newest(folder: Path) -> Mapping[str, Any] | None:
+    """Of the results that goals are for, the last one that was taken on a GPU; None without any."""
+    results = [result for op in {goal.op for goal in GOALS} for result in read_results(op, folder, "gpu")]
+    return max(results, key=lambda result: str(result["date"]), default=None)
+
+
 def goals(folder: Path) -> str:
-    """A line a goal, a column a number of rows: the median over the layers of base and large, and their range. The
-    limit is the median for an op that takes no longer than its bytes and operations at the datasheet's rates."""
+    """How the results of one GPU, that of the `newest`, compare with what was aimed at, in Markdown.
+
+    A line a goal, a column a number of rows: the median over the layers of base and large, and their range. The limit
+    is the median for an op that takes no longer than its bytes and operations at the datasheet's rates.
+    """
     head = ["", "wanted", f"limit, M = {LIMIT_AT}", *(f"M = {M}" for M in ROWS[True])]
     return table(head, (_goal(goal, rows_of(goal.op, folder)) for goal in GOALS))
 
 
 def rows_of(op: str, folder: Path) -> list[Row]:
     """The rows of the sizes that goals are for; of all sizes where those were not measured."""
-    rows = [row for result in read_results(op, folder, "gpu") for row in result["rows"] if "failed" not in row]
+    last = newest(folder)
+    gpu = last["machine"]["gpu"] if last else None
+    results = [result for result in read_results(op, folder, "gpu") if result["machine"]["gpu"] == gpu]
+    rows = [row for result in results for row in result["rows"] if "failed" not in row]
     first = [row for row in rows if not set(FIRST_SIZES).isdisjoint(row["case"]["size"].split(", "))]
     return first or rows
 
@@ -120,9 +135,19 @@ def rows_of(op: str, folder: Path) -> list[Row]:
 def _goal(goal: Goal, rows: Sequence[Row]) -> list[str]:
     cells = [goal.text, f">= {goal.wanted:g}" if goal.wanted else "", _limit(goal, rows)]
     for M in ROWS[True]:
-        values = [value for row in rows if row["case"]["M"] == M and (value := goal.value(row)) is not None]
-        cells.append(_cell(values, goal.wanted if goal.at(M) else None))
+        of_size = [row for row in rows if row["case"]["M"] == M]
+        values = [value for row in of_size if (value := goal.value(row)) is not None]
+        cells.append(_cell(values, goal.wanted if goal.at(M) else None) or _why_absent(goal, of_size))
     return cells
+
+
+def _why_absent(goal: Goal, rows: Sequence[Row]) -> str:
+    """What a cell says where the peer of a goal was not timed: "not installed", or that the peer cannot do it."""
+    peer = goal.value.to if isinstance(goal.value, TimesAsFast) else None
+    reasons = {row["absent"][peer] for row in rows if peer in row.get("absent", {})}
+    if not reasons:
+        return ""
+    return "not installed" if any("is not installed" in reason for reason in reasons) else "no peer"
 
 
 def _limit(goal: Goal, rows: Sequence[Row]) -> str:

@@ -112,9 +112,14 @@ def _fraction(row: Row) -> str:
 
 
 def render(name: str, folder: Path | None = None, kind: str | None = None) -> str:
-    """The results of that name, one machine after the other; kind: of GPUs ("gpu") or CPUs ("cpu") alone."""
+    """The results of that name, one machine after the other; of GPUs the one that was measured last.
+
+    kind: of GPUs ("gpu") or CPUs ("cpu") alone.
+    """
     parts = []
-    for result in read_results(name, folder, kind):
+    results = read_results(name, folder, kind)
+    older = _older_gpus(results)
+    for result in (result for result in results if result not in older):
         rows = result["rows"]
         if "cells" in rows[0]:
             head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
@@ -122,4 +127,11 @@ def render(name: str, folder: Path | None = None, kind: str | None = None) -> st
         else:
             body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
         parts.append(f"{caption(result)}\n{body}")
+    parts += [f"Not shown here, kept in bench/results: {caption(result)}" for result in older]
     return "\n".join(parts) or NO_RESULTS
+
+
+def _older_gpus(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The results of GPUs, except for the last one that was measured: a page shows one GPU's numbers."""
+    of_gpus = [result for result in results if "gpu" in (result.get("machine") or {})]
+    return sorted(of_gpus, key=lambda result: str(result["date"]))[:-1]

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.common import RESULTS, ROOT
-from bench.goals import goals
-from bench.render import render
+from bench.goals import goals, newest
+from bench.render import NO_RESULTS, caption, render
 from sparseq.terminal import shown
 
 PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "cpu", "gpu")), ROOT / "README.md")
@@ -34,7 +34,10 @@ def filled(page: str, folder: Path | None = None, kind: str | None = None) -> st
 
 
 def _rendered(name: str, folder: Path | None, kind: str | None) -> str:
-    return goals(folder or RESULTS) if name == "goals" else render(name, folder, kind)
+    if name != "goals":
+        return render(name, folder, kind)
+    last = newest(folder or RESULTS)
+    return f"{caption(last)}\n{goals(folder or RESULTS)}" if last else NO_RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """A stand-in for Triton's driver: compiles for a GPU that this machine does not have, and launches nothing.
 
-Under it the host code of `sparseq_kernels.triton` runs from end to end on CPU tensors: it plans for the GPU, compiles
-for it, and hands its arguments to a launcher that only notes them. What the tensors hold after that means nothing.
+Under it the host code of `sparseq_kernels.triton` runs from end to end on CPU tensors: it chooses configs for the GPU,
+compiles for it, and hands its arguments to a launcher that only notes them. The tensors then hold nothing of meaning.
 """
 
 import dataclasses
@@ -16,9 +16,10 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from sparseq_kernels import InputError, backends, ops
-from sparseq_kernels.triton import device
-from sparseq_kernels.triton.runtime import interpreted
+from sparseq_kernels import InputError, backends, dispatch
+from sparseq_kernels.registry import OPS
+from sparseq_kernels.triton.runtime import device
+from sparseq_kernels.triton.runtime.availability import interpreted
 
 KIB = 1024
 
@@ -108,19 +109,30 @@ def _launch_nothing(*unused: object) -> None: ...
 def absent_gpu(arch: str, name: str = "", record: bool = True) -> Iterator[AbsentDriver]:
     """Has Triton compile for `arch` within a `with` block, and this library's ops take CPU tensors to Triton.
 
-    name: the GPU's, by which its measured plans are found. record: whether to keep what is launched.
+    name: the GPU's, by which its measured configs are found. record: whether to keep what is launched.
     """
     if interpreted():
         raise InputError("no GPU can be stood in for under TRITON_INTERPRET: its kernels cannot be compiled")
-    active, best, described, device_of = driver._active, backends._best, device._described, ops.device_of
+    active, best, described, device_of = driver._active, backends._best, device._described, dispatch.device_of
+    refused = backends._refused
     found = AbsentDriver(arch, record)
     driver.set_active(found)
     backends._best = functools.cache(lambda kind: "triton")
+    backends._refused = functools.cache(lambda name, kind: None)
     # What tensors hold is looked at on the CPU alone, and here means nothing.
-    ops.device_of = lambda args: "cuda"
+    dispatch.device_of = lambda args: "cuda"
     device._described = functools.cache(lambda index: dataclasses.replace(described(index), name=name))
+    _forget_shortcuts()
     try:
         yield found
     finally:
         driver.set_active(active)
-        backends._best, device._described, ops.device_of = best, described, device_of
+        backends._best, device._described, dispatch.device_of = best, described, device_of
+        backends._refused = refused
+        _forget_shortcuts()
+
+
+def _forget_shortcuts() -> None:
+    for op in OPS.values():
+        if isinstance(op, dispatch.Op):
+            op.forget_shortcuts()

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sparseq.models import BERT_VOCABULARY, SIZES
 from sparseq_kernels.block_index import layout
-from sparseq_kernels.triton import tuned
+from sparseq_kernels.triton.block_products import masked_values
 from sparseq_kernels.triton.magnitude_mask import magnitude_mask_bits
-from sparseq_kernels.triton.plans import SKINNY_ROWS
-from sparseq_kernels.triton.tile_sparse import masked_values
+from sparseq_kernels.triton.runtime import tuned
+from sparseq_kernels.triton.runtime.heuristics import SKINNY_ROWS
 from tools.absent_gpu import ARCHITECTURES
 
 ROWS = (1, 16, 128, 1024, 8192)
@@ -36,7 +36,7 @@ ops = torch.ops.sparseq
 
 @dataclass(frozen=True)
 class Case:
-    """A call of torch.ops.sparseq.<op>, and what of it to print. device: the GPU's name, for a plan measured on it."""
+    """A call of torch.ops.sparseq.<op>, and its text. device: the GPU's name, for a config that was measured on it."""
 
     op: str
     text: str
@@ -73,16 +73,16 @@ def cases() -> Iterator[Case]:
 
 
 def tuned_cases(arch: str) -> Iterator[Case]:
-    """Calls that run by the plans measured on GPUs of that architecture under this version of Triton."""
+    """Calls that run by the configs measured on GPUs of that architecture under this version of Triton."""
     sizes = {1: torch.int8, 2: BF16}
     for path in sorted(tuned.FOLDER.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         same = content["triton"].split(".")[:2] == triton.__version__.split(".")[:2]
         if not same or not any(board in content["device"] for board in ARCHITECTURES[arch].boards):
             continue
-        for plan in content["plans"]:
-            M, N, K = plan["M"], plan["N"], plan["K"]
-            found = [case for case in int8_linear(M, N, K, False) if f"x {_name(sizes[plan['x']])} " in case.text]
+        for config in content["configs"]:
+            M, N, K = config["M"], config["N"], config["K"]
+            found = [case for case in int8_linear(M, N, K, False) if f"x {_name(sizes[config['x']])} " in case.text]
             yield from (replace(case, device=content["device"]) for case in found)
 
 

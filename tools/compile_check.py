@@ -3,7 +3,7 @@
     python -m tools.compile_check [--arch sm_90 ...] [--kernel int8_tile_kernel ...] [--jobs N] [--smallest] [--out DIR]
 
 Each op is called as a GPU would be (`compile_cases`), under a driver that compiles and launches nothing
-(`absent_gpu`), so that what is compiled is what a GPU would get: the same plan, constants, types and alignments. Of
+(`absent_gpu`), so that what is compiled is what a GPU would get: the same config, constants, types and alignments. Of
 each kernel it is checked that it compiles, fits, keeps everything in registers, multiplies in matrix units, copies
 asynchronously and rounds the product before it rounds to an integer. Exits with 1 if one does not, and with 130 if it
 is interrupted: Triton keeps what it has compiled, so that the same command goes on from there.
@@ -233,7 +233,7 @@ def advice(failing: Sequence[Found]) -> str:
     words = [f"--{option} {name}" for option, found in names.items() for name in sorted(set(found))]
     return (
         "A kernel that spills or does not fit needs a smaller tile, more warps, fewer loads under way or more parts "
-        "(sparseq_kernels/triton/plans.py).\nThese alone again: "
+        "(sparseq_kernels/triton/runtime/heuristics.py).\nThese alone again: "
         f"python -m tools.compile_check {' '.join(words)}"
     )
 
@@ -245,7 +245,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--kernel", action="append", default=[], metavar="NAME", help="compile it alone (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
-    parser.add_argument("--smallest", action="store_true", help="every kernel and plan, but not every type and option")
+    parser.add_argument(
+        "--smallest", action="store_true", help="every kernel and config, but not every type and option"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the result file goes, if not results/")
     given = parser.parse_args(argv)
     start = time.monotonic()

@@ -26,8 +26,8 @@ ENDING = frozenset({"ACTIVATION", "EVEN_K", "EVEN_D"})
 @dataclass(frozen=True)
 class Variant:
     """A kernel as Triton compiles it once. data: its types, constants, alignments and options, by which Triton can
-    compile it again in another process. text: the same for a reader, and the first call that needs it. plan: of its
-    constants those that a plan sets, and its loads; pointers: how many tensors it gets. hungry: of a tile that is
+    compile it again in another process. text: the same for a reader, and the first call that needs it. config: of its
+    constants those that a config sets, and its loads; pointers: how many tensors it gets. hungry: of a tile that is
     written in parts, because its sums leave few registers, all that its registers depend on; else empty."""
 
     arch: str
@@ -35,7 +35,7 @@ class Variant:
     kernel: str
     data: str
     text: str
-    plan: str
+    config: str
     pointers: int
     hungry: str = ""
 
@@ -67,7 +67,7 @@ def variants(arch: str, calls: Iterable[Case]) -> list[Variant]:
 def _variant(arch: str, fn: Any, data: str, first: str) -> Variant:
     content = json.loads(data)
     values = {key[0]: value for key, value in zip(content["constant_keys"], content["constant_vals"], strict=True)}
-    words, plan, registers = [], [], []
+    words, config, registers = [], [], []
     for index, (parameter, kind) in enumerate(zip(fn.jit_function.params, content["signature"].values(), strict=True)):
         if kind != "constexpr":
             words.append(f"{parameter.name} {kind}")
@@ -76,7 +76,7 @@ def _variant(arch: str, fn: Any, data: str, first: str) -> Variant:
             words.append(f"{parameter.name}={values[index]}")
         if parameter.is_constexpr and parameter.name not in MINOR:
             # That programs share the depth changes the code; how many do, a number in it.
-            plan.append("SPLIT>1" if parameter.name == "SPLIT" and values[index] > 1 else words[-1])
+            config.append("SPLIT>1" if parameter.name == "SPLIT" and values[index] > 1 else words[-1])
         if parameter.name in ENDING or parameter.name.startswith("BLOCK_"):
             registers.append(words[-1])
     loop = f"{content['options']['num_warps']} warps, {content['options']['num_stages']} stages"
@@ -86,18 +86,18 @@ def _variant(arch: str, fn: Any, data: str, first: str) -> Variant:
     # A wave of 64 threads, as AMD's, has half as many sums in each.
     scarce = parts > 1 and ARCHITECTURES[arch].target.warp_size == 32
     hungry = f"{', '.join(registers)}; {loop}" if scarce else ""
-    return Variant(arch, fn.module, fn.name, data, text, f"{', '.join(plan)}; {loop}", pointers, hungry)
+    return Variant(arch, fn.module, fn.name, data, text, f"{', '.join(config)}; {loop}", pointers, hungry)
 
 
 def smallest_set(found: Sequence[Variant]) -> list[Variant]:
-    """Of every kernel's plan the variant that has most to do, by its tensors and then by a GELU.
+    """Of every kernel's config the variant that has most to do, by its tensors and then by a GELU.
 
     And of tiles that leave few registers one with each combination of types, activation, and depth that its steps
     divide or do not: which of these takes the most cannot be told without compiling them.
     """
     best: dict[tuple[str, str, str], Variant] = {}
     for variant in sorted(found, key=lambda v: (v.pointers, "ACTIVATION=gelu" in v.text)):
-        best[variant.arch, variant.kernel, variant.plan] = variant
+        best[variant.arch, variant.kernel, variant.config] = variant
     chosen = set(best.values())
     covered = {(one.arch, one.kernel, one.hungry) for one in chosen}
     for variant in found:

@@ -1,8 +1,8 @@
-"""Measures plans for this GPU: `sparseq_kernels/tuned/<gpu>-triton<version>.json`, by which the kernels then run.
+"""Measures configs for this GPU: `sparseq_kernels/tuned/<gpu>-triton<version>.json`, by which the kernels then run.
 
     python -m tools.tune [--minutes 3] [--out DIR]
 
-For each product it times candidates against the plan that the rules give, alternately, after checking what they
+For each product it times candidates against the config that the rules give, alternately, after checking what they
 compute. A candidate is kept if it wins by more than noise. The same command goes on where it was broken off.
 """
 
@@ -27,9 +27,9 @@ from bench.common import ROOT, commit, smallest_asked, words, write_json
 from bench.target import KINDS, Target
 from sparseq import set_backend
 from sparseq.terminal import shown
-from sparseq_kernels.triton import tuned
-from sparseq_kernels.triton.device import current
-from sparseq_kernels.triton.plans import Plan, use_plan
+from sparseq_kernels.triton.runtime import tuned
+from sparseq_kernels.triton.runtime.device import current
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 from tools.tune_cases import (
     OPERATIONS,
     Inputs,
@@ -44,7 +44,7 @@ from tools.tune_cases import (
     products,
 )
 
-# A plan is kept whose time is below this share of the rules' plan's, with the whole of its interval.
+# A config is kept whose time is below this share of the rules' config's, with the whole of its interval.
 WINS_BELOW = 0.98
 FIRST_ROUNDS, LAST_ROUNDS = 3, 21
 SECONDS_A_SAMPLE = 5e-4
@@ -57,7 +57,7 @@ MOST_FAILURES = 5
 class Found:
     """What a tuned file holds, and how many candidates came to nothing in this run."""
 
-    plans: list[dict[str, Any]] = field(default_factory=list)
+    configs: list[dict[str, Any]] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     unable: int = 0
     wrong: int = 0
@@ -68,17 +68,17 @@ class Found:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             same = content["device"] == device and content["triton"] == triton.__version__
-            return cls(content["plans"], content["unchanged"]) if same else cls()
+            return cls(content["configs"], content["unchanged"]) if same else cls()
         except (OSError, ValueError, KeyError):
             return cls()
 
     def done(self) -> set[str]:
-        return {plan["of"] for plan in self.plans} | set(self.unchanged)
+        return {config["of"] for config in self.configs} | set(self.unchanged)
 
     def write(self, path: Path, device: str) -> None:
         head = {"device": device, "triton": triton.__version__, "torch": torch.__version__, "commit": commit()}
         date = time.strftime("%Y-%m-%d", time.gmtime())
-        write_json(path, {**head, "date": date, "plans": self.plans, "unchanged": self.unchanged})
+        write_json(path, {**head, "date": date, "configs": self.configs, "unchanged": self.unchanged})
 
 
 def tune_product(product: Product, target: Target, clock: Clock, found: Found) -> str:
@@ -89,42 +89,42 @@ def tune_product(product: Product, target: Target, clock: Clock, found: Found) -
         by_rule = sets[0].run()
         sets[0].check(by_rule, by_rule)
         if len(set(asked)) != 1:
-            raise RuntimeError(f"its plan is looked up for {len(set(asked))} products, not one")
-        plans = _sound(candidates(product, asked[0], current(), target), sets[0], by_rule, found)
+            raise RuntimeError(f"its config is looked up for {len(set(asked))} products, not one")
+        configs = _sound(candidates(product, asked[0], current(), target), sets[0], by_rule, found)
         calls = {RULE: [one.run for one in sets]}
-        calls |= {str(number): [_by(plan, one) for one in sets] for number, plan in enumerate(plans)}
+        calls |= {str(number): [_by(config, one) for one in sets] for number, config in enumerate(configs)}
         times = clock.alternate(calls, 1 if target.smallest else FIRST_ROUNDS).comparison
         best = min(calls, key=lambda name: times.time(name).median)
         if best == RULE:
             found.unchanged.append(str(product))
             taken = f"{1e6 * times.time(RULE).median:.1f} us"
-            return f"{product}: {taken}, the rules' plan is the fastest of {len(calls)}"
+            return f"{product}: {taken}, the rules' config is the fastest of {len(calls)}"
         last = clock.alternate({name: calls[name] for name in (RULE, best)}, 1 if target.smallest else LAST_ROUNDS)
-    ratio, plan = last.comparison.ratio(best, RULE), plans[int(best)]
+    ratio, config = last.comparison.ratio(best, RULE), configs[int(best)]
     taken = f"{1e6 * last.comparison.time(best).median:.1f} us"
     if ratio.high >= WINS_BELOW:
         found.unchanged.append(str(product))
-        return f"{product}: nothing beats the rules' plan by more than noise ({ratio})"
+        return f"{product}: nothing beats the rules' config by more than noise ({ratio})"
     sizes = dict(zip(("kind", *tuned.SIZES), asked[0], strict=True))
-    found.plans.append({**sizes, **describe(plan), "ratio": round(ratio.median, 4), "of": str(product)})
-    return f"{product}: {taken}, {ratio} of the rules' time by {plan}"
+    found.configs.append({**sizes, **describe(config), "ratio": round(ratio.median, 4), "of": str(product)})
+    return f"{product}: {taken}, {ratio} of the rules' time by {config}"
 
 
-def _by(plan: Plan, inputs: Inputs) -> Call:
+def _by(config: GemmConfig, inputs: Inputs) -> Call:
     def run() -> torch.Tensor:
-        with use_plan(plan):
+        with use_config(config):
             return inputs.run()
 
     return run
 
 
-def _sound(plans: Sequence[Plan], inputs: Inputs, by_rule: torch.Tensor, found: Found) -> list[Plan]:
-    """Those of the plans that run here and compute what they should."""
+def _sound(configs: Sequence[GemmConfig], inputs: Inputs, by_rule: torch.Tensor, found: Found) -> list[GemmConfig]:
+    """Those of the configs that run here and compute what they should."""
     sound = []
-    for plan in plans:
+    for config in configs:
         try:
-            inputs.check(_by(plan, inputs)(), by_rule)
-            sound.append(plan)
+            inputs.check(_by(config, inputs)(), by_rule)
+            sound.append(config)
         except WrongResultError:
             found.wrong += 1
         except Exception:  # A tile too large fails in the compiler, or when it is launched, each in its own way.
@@ -154,7 +154,7 @@ def tune(ops: Sequence[str], target: Target, seconds: float, folder: Path) -> in
             failed, in_a_row = failed + 1, in_a_row + 1
             print(f"{product}: {shown(first_line(error))}", flush=True)
         found.write(path, device)
-    kept = f"{len(found.plans)} plans, {len(found.unchanged)} products as the rules have them"
+    kept = f"{len(found.configs)} configs, {len(found.unchanged)} products as the rules have them"
     lost = f"{found.unable} candidates did not run here, {found.wrong} were wrong, {failed} products failed"
     print(f"{path}: {kept}; {lost}")
     return failed
@@ -167,19 +167,19 @@ def warm(ops: Sequence[str], target: Target, part: int, parts: int) -> None:
     # Few tokens first, of those that are compiled alike.
     for product in sorted(chosen, key=lambda one: one.M):
         run: Call | None = None
-        for plan in candidates(product, expected_key(product), current(), target):
-            key = (*compiled_for(product), product.inputs % plan.block_k == 0, plan)
+        for config in candidates(product, expected_key(product), current(), target):
+            key = (*compiled_for(product), product.inputs % config.block_k == 0, config)
             if key in seen:
                 continue
             seen.add(key)
             if len(seen) % parts == part:
                 run = run or make_run(product, target)
-                with contextlib.suppress(Exception), use_plan(plan):
+                with contextlib.suppress(Exception), use_config(config):
                     run()
 
 
 def compiled_for(product: Product) -> tuple[Any, ...]:
-    """What beside the plan and the depth Triton compiles a product's kernel anew for."""
+    """The properties of a product, beside the config and the depth, for which Triton compiles a kernel anew."""
     return product.op, product.x_bytes, product.skinny, product.M == 1, product.outputs > product.inputs
 
 
@@ -197,7 +197,7 @@ def warm_in_parallel(ops: Sequence[str], target: Target, jobs: int, seconds: flo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Measures plans for this GPU.")
+    parser = argparse.ArgumentParser(description="Measures configs for this GPU.")
     parser.add_argument("--op", default=",".join(OPERATIONS), help="which ops, separated by commas")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long, compiling included")
     parser.add_argument("--out", type=Path, metavar="DIR", default=tuned.FOLDER, help="folder of the tuned file")
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     ops = given.op.split(",")
     if unknown := [op for op in ops if op not in OPERATIONS]:
-        parser.error(f"unknown op {unknown[0]!r}: plans are for {', '.join(OPERATIONS)}")
+        parser.error(f"unknown op {unknown[0]!r}: configs are for {', '.join(OPERATIONS)}")
     target, end = Target.of(given.device or "cuda", smallest_asked()), time.monotonic() + 60 * given.minutes
     set_backend("triton")
     if given.warm:

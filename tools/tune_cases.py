@@ -1,4 +1,4 @@
-"""What the tuner measures: the products of the six BERTs' layers, and the plans that each is tried with."""
+"""What the tuner measures: the products of the six BERTs' layers, and the configs that each is tried with."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +13,10 @@ from bench.kernels.cases import LAYERS, first
 from bench.target import Target
 from sparseq_kernels import use_backend
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.triton import plans, tuned
-from sparseq_kernels.triton.device import INTERPRETER, Device
-from sparseq_kernels.triton.plans import SKINNY_ROWS, Plan, quantizes_inside
+from sparseq_kernels.triton.runtime import heuristics, tuned
+from sparseq_kernels.triton.runtime.device import INTERPRETER, Device
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig
+from sparseq_kernels.triton.runtime.heuristics import SKINNY_ROWS, quantizes_inside
 
 OPS = torch.ops.sparseq
 OPERATIONS = ("int8_linear",)
@@ -27,7 +28,7 @@ SMALLEST = (((128, 128),), (64, 1))
 
 @dataclass(frozen=True)
 class Product:
-    """An op on a layer [M, inputs] -> [M, outputs], in which one plan decides. x_bytes: a value's, 1 of levels."""
+    """An op on a layer [M, inputs] -> [M, outputs], in which one config decides. x_bytes: a value's, 1 of int8."""
 
     op: str
     M: int
@@ -70,8 +71,8 @@ def products(ops: Sequence[str], target: Target) -> list[Product]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """run: the product, by whatever plan is in force. check(result, by_rule): raises WrongResultError unless the result
-    is the reference's, and that of the rules' plan to the bit."""
+    """run: the product, by the config in force. check(result, by_rule): raises WrongResultError unless the result is
+    the reference's, and that of the rules' config to the bit."""
 
     run: Callable[[], Tensor]
     check: Callable[[Tensor, Tensor], None]
@@ -106,7 +107,7 @@ def make_run(product: Product, target: Target) -> Callable[[], Tensor]:
 
 @contextlib.contextmanager
 def by_the_rules() -> Iterator[list[tuned.Key]]:
-    """Within it the rules of `plans` alone decide, and the list notes the products that they are asked for."""
+    """Within it the rules of `heuristics` alone decide, and the list notes the products that they are asked for."""
     asked: list[tuned.Key] = []
     find = tuned.find
 
@@ -122,9 +123,9 @@ def by_the_rules() -> Iterator[list[tuned.Key]]:
 
 
 def forget() -> None:
-    """Has `plans` ask anew."""
-    plans.int8_plan.cache_clear()
-    plans.gradient_plan.cache_clear()
+    """Has `heuristics` ask anew."""
+    heuristics.int8_config.cache_clear()
+    heuristics.gradient_config.cache_clear()
 
 
 # (block_m, block_n, block_k, warps, stages, resident)
@@ -143,27 +144,28 @@ _LARGE_TILES_ABOVE, _LARGE = 2048, 64 * 128
 
 
 def expected_key(product: Product) -> tuned.Key:
-    """What the plan of a product is looked up by."""
+    """What the config of a product is looked up by."""
     return tuned.key("int8", product.M, product.outputs, product.inputs, product.x_bytes)
 
 
-def candidates(product: Product, key: tuned.Key, device: Device, target: Target) -> list[Plan]:
-    """The plans to try for a product whose plan is looked up by `key`."""
+def candidates(product: Product, key: tuned.Key, device: Device, target: Target) -> list[GemmConfig]:
+    """The configs to try for a product whose config is looked up by `key`."""
     _, M, N, K, _ = key
     if product.skinny:
         block_m = 16 if product.M <= 16 else 32
         shares = [(tile, split) for tile in _SKINNY_TILES for split in _splits(M, N, K, (block_m, *tile[:2]), device)]
         found = [
-            Plan(block_m, n, k, warps, stages, split=split, inside=False) for (n, k, warps, stages), split in shares
+            GemmConfig(block_m, n, k, warps, stages, split_k=split, quantize_inside=False)
+            for (n, k, warps, stages), split in shares
         ]
         if product.x_bytes > 1:
-            # Or quantized before, by the first of the plans for levels.
-            found = [Plan(block_m, *tile) for tile in _SKINNY_INSIDE_TILES] + found[:2]
+            # Or quantized before, by the first of the configs for int8 x.
+            found = [GemmConfig(block_m, *tile) for tile in _SKINNY_INSIDE_TILES] + found[:2]
     else:
         described = (True, False) if device.arch in ("sm_90", INTERPRETER) else (False,)
         most, least = max(64, 2 * M), _LARGE if M > _LARGE_TILES_ABOVE else 0
         found = [
-            Plan(m, n, k, warps, stages, inside=False, resident=resident, descriptors=descriptors)
+            GemmConfig(m, n, k, warps, stages, quantize_inside=False, programs_per_sm=resident, descriptors=descriptors)
             for m, n, k, warps, stages, resident in _TILES
             for descriptors in described
             if m <= most and m * n >= least
@@ -182,6 +184,6 @@ def _splits(M: int, N: int, K: int, tile: Sequence[int], device: Device) -> list
     return [1, *fitting[:2]]
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """A plan as the tuned files have it."""
-    return {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+def describe(config: GemmConfig) -> dict[str, Any]:
+    """A config as the tuned files have it."""
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}

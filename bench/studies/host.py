@@ -54,24 +54,23 @@ def packed_layer() -> nn.Module:
 
 def parts(M: int) -> dict[str, Callable[[], object]]:
     """A call of each of PARTS, for M rows."""
-    from sparseq_kernels.triton.recording import record
-
-    from sparseq_kernels import checks
-    from sparseq_kernels.triton.table import TRITON
+    from sparseq_kernels.ops.int8_linear import OP as INT8_LINEAR
+    from sparseq_kernels.triton.int8_linear import int8_linear as triton_int8_linear
+    from sparseq_kernels.triton.runtime.launch_cache import record
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)
     held: Any = layer
     given = (x, held.quantized_values(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
-    recording = record(TRITON["int8_linear"], x, whole[1:])[1]
+    recording = record(triton_int8_linear, x, whole[1:])[1]
     assert recording is not None
     linear, one = nn.Linear(1, 1), torch.ones(1, 1)
     return {
         MODULE: lambda: layer(x),
         REPEATED: lambda: recording.run(x),
         OP: lambda: torch.ops.sparseq.int8_linear(*given),
-        CHECKS: lambda: checks.CHECKS["int8_linear"](*whole),
-        HOST: lambda: TRITON["int8_linear"](*whole),
+        CHECKS: lambda: INT8_LINEAR.check(whole),
+        HOST: lambda: triton_int8_linear(*whole),
         ALLOCATION: lambda: torch.empty((M, OUTPUTS), dtype=torch.bfloat16, device=x.device),
         LINEAR: lambda: linear(one),
     }

@@ -144,13 +144,13 @@ def shortcut(op: OpDefinition, device: str) -> Callable[..., Any] | None:
     name = backend(device)
     if _refused(name, device) is not None:
         return None
-    _load(name)
+    load(name)
     return find_shortcut(name, op.name)
 
 
 @functools.cache
 def _implementations(name: str, op: OpDefinition) -> Implementation:
-    _load(name)
+    load(name)
     found = find_implementation(name, op.name)
     if found is None:
         return Implementation(op.formula)
@@ -164,7 +164,7 @@ def _unless_fp64(run: Callable[..., Any], formula: Callable[..., Any], *args: An
 
 
 @functools.cache
-def _load(name: str) -> None:
+def load(name: str) -> None:
     """Imports the backend's modules, which register what they implement."""
     package = import_module(BACKENDS[name].package)
     for module in pkgutil.iter_modules(package.__path__):

@@ -96,10 +96,14 @@ class Op(OpDefinition):
                 or is_zerotensor(x)
                 or (_grad_enabled() and any_requires_grad(*args))
             ):
-                result = shortcut(*args, *self.defaults[len(args) :])
+                result = shortcut(self.run, *args, *self.defaults[len(args) :])
                 if result is not None:
                     return result
         return self._call(args)
+
+    def forget_shortcuts(self) -> None:
+        """To be called when what `backends` chooses has changed, which happens in tests and tools alone."""
+        self._shortcuts.clear()
 
     def _find_shortcut(self, forced: str | None, x: Tensor) -> Callable[..., Any] | None:
         if not (x.is_cpu or x.is_cuda):
@@ -142,7 +146,7 @@ class Op(OpDefinition):
         """The results, below autograd and autocast, on tensors that hold values."""
         args = self.complete(args)
         self.check(args)
-        device = _device_of(args)
+        device = device_of(args)
         if self.value_validation is not None and device == "cpu":
             self.value_validation(self.name, *args)
         function = backends.implementation(self, device)
@@ -209,7 +213,7 @@ class Op(OpDefinition):
         return super().flops(function)
 
 
-def _device_of(args: tuple[Any, ...]) -> str:
+def device_of(args: tuple[Any, ...]) -> str:
     """The type of the device of an op's arguments; "cpu" for an empty list of tensors."""
     first = args[0]
     if isinstance(first, list | tuple):

@@ -161,8 +161,9 @@ def implementation(op: str, backend: str, *, saves: str = "nothing", **settings:
 def shortcut(op: str, backend: str) -> Callable[[F], F]:
     """Registers a function for the common case of inference, which is tried before anything else.
 
-    It gets the op's arguments by position, complete and not validated, on tensors that nothing observes and of which no
-    gradient is wanted. It checks what it relies on, and returns None for a call that must take the usual way.
+    function(run, *args) gets the op's arguments by position, complete and not validated. Nothing observes the call, and
+    no gradient is wanted. It checks what it relies on, and returns None for a call that must take the usual way.
+    run(*args) is that way: validation, and the backend's implementation.
     """
 
     def register(function: F) -> F:

@@ -13,7 +13,7 @@ from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS
 from sparseq_kernels.numerics import masked
 from sparseq_kernels.torch_internals import has_values
-from sparseq_kernels.triton.runtime import interpreted
+from sparseq_kernels.triton.runtime.availability import interpreted
 
 from . import kin
 from .deprecated import renamed_method

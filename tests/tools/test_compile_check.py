@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparseq_kernels.triton.runtime import interpreted, why_not
+from sparseq_kernels.triton.runtime.availability import interpreted, why_not
 
 if (reason := why_not()) is not None or interpreted():
     pytest.skip(f"needs a Triton that compiles: {reason or 'this is its interpreter'}", allow_module_level=True)
@@ -18,14 +18,15 @@ if (reason := why_not()) is not None or interpreted():
 import triton
 import triton.language as tl
 
-import sparseq_kernels.triton
+import sparseq_kernels.triton.kernels
 from bench import render, tables
 from bench.common import RESULTS
 from sparseq import InputError, backend
-from sparseq_kernels.triton import plans, tuned
-from sparseq_kernels.triton.device import current
-from sparseq_kernels.triton.launch import launch
-from sparseq_kernels.triton.table import TRITON
+from sparseq_kernels import backends
+from sparseq_kernels.registry import implemented
+from sparseq_kernels.triton.runtime import heuristics, tuned
+from sparseq_kernels.triton.runtime.device import current
+from sparseq_kernels.triton.runtime.launch import launch
 from tools import assembly, compile_check
 from tools.absent_gpu import ARCHITECTURES, absent_gpu
 from tools.compile_cases import BASE, Case, cases, int8_linear, tuned_cases
@@ -39,10 +40,10 @@ def _own_triton_cache(tmp_path_factory, monkeypatch):
 
 
 def all_kernels() -> set[str]:
-    """The functions of sparseq_kernels.triton that are launched: those named <something>_kernel."""
+    """The functions of sparseq_kernels.triton.kernels that are launched: those named <something>_kernel."""
+    package = sparseq_kernels.triton.kernels
     modules = [
-        importlib.import_module(f"sparseq_kernels.triton.{found.name}")
-        for found in pkgutil.iter_modules(sparseq_kernels.triton.__path__)
+        importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
     ]
     functions = [one for module in modules for one in vars(module).values() if isinstance(one, triton.JITFunction)]
     return {one.__name__ for one in functions if one.__name__.endswith("_kernel")}
@@ -60,13 +61,14 @@ def quantizing(width: int) -> Case:
 def test_every_op_and_every_kernel_is_compiled(arch):
     calls = list(cases())
     called = {case.op for case in calls} | {f"{case.op}_backward" for case in calls if "backward" in case.text}
-    assert set(TRITON) == called
+    backends.load("triton")
+    assert implemented("triton") == called
     found = variants(arch, calls)
     # Descriptors are for Hopper's copies, the only ones that were measured.
     assert {one.kernel for one in found} == all_kernels() - ({"int8_descriptor_kernel"} if arch != "sm_90" else set())
     assert {one.arch for one in found} == {arch}
     smallest = smallest_set(found)
-    assert {(one.kernel, one.plan) for one in smallest} == {(one.kernel, one.plan) for one in found}
+    assert {(one.kernel, one.config) for one in smallest} == {(one.kernel, one.config) for one in found}
     assert {(one.kernel, one.hungry) for one in smallest} >= {(one.kernel, one.hungry) for one in found if one.hungry}
     assert len(smallest) < len(found) / 2
 
@@ -101,9 +103,9 @@ def test_what_is_loaded_value_by_value_is_not_loaded_ahead(arch, M):
     """Rows of 312 levels: a tile as deep as others would take a register for each of its values, and spill."""
     with absent_gpu(arch):
         device = current()
-    plan, whole = (plans.int8_plan(M, 1248, K, 1, "gelu", device) for K in (312, 320))
-    assert plan.stages == 1 < whole.stages
-    assert M <= plans.SKINNY_ROWS or (plan.block_m, plan.block_n, plan.block_k) == (64, 64, 32)
+    config, whole = (heuristics.int8_config(M, 1248, K, 1, "gelu", device) for K in (312, 320))
+    assert config.num_stages == 1 < whole.num_stages
+    assert M <= heuristics.SKINNY_ROWS or (config.block_m, config.block_n, config.block_k) == (64, 64, 32)
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
@@ -119,11 +121,11 @@ def test_no_part_of_a_planned_tile_holds_more_outputs_than_registers_are_left_fo
     with absent_gpu(arch):
         device = current()
     for M, (N, K) in itertools.product((64, 128, 1024, 8192), ((768, 768), (3072, 768), (768, 3072))):
-        plan = plans.int8_plan(M, N, K, 1, activation, device)
+        config = heuristics.int8_config(M, N, K, 1, activation, device)
         for out_bytes, most in ((1, 32), (2, 32), (4, 16)):
-            parts = plan.output_parts(out_bytes)
-            assert plan.sums < 64 or plan.sums // parts <= most, (plan, out_bytes)
-            assert plan.block_n // parts >= 16 and plan.block_n % parts == 0, (plan, out_bytes)
+            parts = config.output_parts(out_bytes)
+            assert config.sums < 64 or config.sums // parts <= most, (config, out_bytes)
+            assert config.block_n // parts >= 16 and config.block_n % parts == 0, (config, out_bytes)
 
 
 def test_the_stand_in_is_there_within_its_block_alone():
@@ -148,19 +150,19 @@ def test_a_kernel_passes(arch):
 
 
 def test_a_measured_plan_is_compiled(tmp_path, monkeypatch):
-    plan = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 1}
-    plan |= {"block_m": 32, "block_n": 64, "block_k": 64, "warps": 2, "stages": 3}
-    content = {"device": "NVIDIA H100 80GB HBM3", "triton": triton.__version__, "plans": [plan]}
+    config = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 1}
+    config |= {"block_m": 32, "block_n": 64, "block_k": 64, "num_warps": 2, "num_stages": 3}
+    content = {"device": "NVIDIA H100 80GB HBM3", "triton": triton.__version__, "configs": [config]}
     (tmp_path / "h100.json").write_text(json.dumps(content))
     monkeypatch.setattr(tuned, "FOLDER", tmp_path)
-    for cached in (tuned._plans, plans.int8_plan):
+    for cached in (tuned._configs, heuristics.int8_config):
         cached.cache_clear()
     assert list(tuned_cases("sm_80")) == []
     found = variants("sm_90", tuned_cases("sm_90"))
     tiles = [one for one in found if one.kernel == "int8_tile_kernel"]
-    assert tiles and all("BLOCK_M=32, BLOCK_N=64" in one.plan and "2 warps, 3 stages" in one.plan for one in tiles)
-    tuned._plans.cache_clear()
-    plans.int8_plan.cache_clear()
+    assert tiles and all("BLOCK_M=32, BLOCK_N=64" in one.config and "2 warps, 3 stages" in one.config for one in tiles)
+    tuned._configs.cache_clear()
+    heuristics.int8_config.cache_clear()
 
 
 @triton.jit

@@ -13,12 +13,13 @@ import torch
 from bench import common, goals
 from bench.kernels.cases import ROWS
 from bench.kernels.conftest import Deadline
-from bench.render import render
+from bench.render import NO_RESULTS, render
+from bench.tables import filled
 from bench.target import Target
 from sparseq import InputError
 from sparseq.timing import Comparison
 from tools import gpu, gpu_host
-from tools.gpu import BEYOND_AN_END, Run, Step, steps
+from tools.gpu import Run, Step, steps
 from tools.gpu_results import page, unpack
 
 ROOT = Path(__file__).parents[2]
@@ -121,35 +122,35 @@ def test_the_sanitizer_is_found_on_the_path_or_beside_cuda(run, monkeypatch):
     monkeypatch.setattr(gpu.shutil, "which", lambda name: f"/bin/{name}")
     command = commands(Run(run.out, run.work, dry=False))["memcheck"]
     assert command[:5] == ["/bin/compute-sanitizer", "--tool", "memcheck", "--error-exitcode", "9"]
-    assert command[-1] == " or ".join(BEYOND_AN_END)
+    assert command[-2:] == ["-m", "memcheck"]
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
     monkeypatch.setattr(gpu.glob, "glob", lambda pattern: ["/usr/local/cuda-13.0/bin/compute-sanitizer"])
     assert gpu.sanitizer() == "/usr/local/cuda-13.0/bin/compute-sanitizer"
 
 
-def test_the_memory_check_selects_tests():
-    text = "".join(path.read_text() for path in (ROOT / "tests" / "triton").glob("test_*.py"))
-    for part in BEYOND_AN_END:
-        assert part in text or f"({', '.join(part.split('-'))})" in text
+def test_every_ops_kernels_are_checked_for_memory_errors():
+    files = (ROOT / "tests" / "triton").glob("test_triton_*.py")
+    unmarked = {path.stem.removeprefix("test_triton_") for path in files if "mark.memcheck" not in path.read_text()}
+    assert unmarked == {"layers", "packed_sources", "repeated"}  # which run the ops' kernels
 
 
 def row(M, ours=1.0, size="large", layer="1024 -> 1024", **more):
     names = {"sparseq": ours, "sparseq, x as int8": 0.8, "torch._int_mm": 0.9, "bf16 nn.Linear": 2.0, "fake": 5.0}
     times = Comparison({name: (1e-6 * seconds,) * 7 for name, seconds in names.items()})
     pairs = [("sparseq", "bf16 nn.Linear"), ("sparseq", "fake"), ("sparseq, x as int8", "torch._int_mm")]
-    return {"case": {"size": size, "layer": layer, "M": M, "step": "forward"}, **times.as_dict(pairs), **more}
+    return {"case": {"size": size, "layer": layer, "M": M, "step": "forward"}} | times.as_dict(pairs) | more
 
 
-def write(folder, op, rows):
+def write(folder, op, rows, gpu=MACHINE["gpu"], date="2026-01-01"):
     content = {
         "name": op,
-        "machine": MACHINE,
+        "machine": MACHINE | {"gpu": gpu},
         "versions": VERSIONS,
         "commit": "abc",
-        "date": "2026-01-01",
+        "date": date,
         "rows": rows,
     }
-    common.write_json(folder / f"{op}-gpu.json", content)
+    common.write_json(folder / f"{op}-{common.words(gpu)}.json", content)
 
 
 def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
@@ -176,6 +177,31 @@ def test_goals_are_measured_over_the_larger_sizes(tmp_path, monkeypatch):
     assert "0.02" in goals.goals(tmp_path)
 
 
+def test_goals_and_tables_are_of_the_gpu_that_was_measured_last(tmp_path):
+    marker = "<!-- table: goals -->\n<!-- end -->\n"
+    assert NO_RESULTS in filled(marker, tmp_path)
+    write(tmp_path, "int8_linear", [row(8192, ours=1.0)], "NVIDIA H100", "2026-01-02")
+    write(tmp_path, "int8_linear", [row(8192, ours=0.5)], "NVIDIA H200", "2026-01-03")
+    write(tmp_path, "qat_linear", [row(8192)], "NVIDIA H100", "2026-01-02")
+    text = filled(marker, tmp_path)
+    assert "\n\nNVIDIA H200, driver 1.2;" in text and "4.00 (4.00 to 4.00) met" in text and "2.00" not in text
+    text = render("int8_linear", tmp_path)
+    assert "0.25 [0.25, 0.25]" in text and "0.5 [0.5, 0.5]" not in text
+    assert "Not shown here, kept in bench/results: NVIDIA H100, driver 1.2;" in text
+    assert render("qat_linear", tmp_path).startswith("NVIDIA H100")
+
+
+def test_goals_say_why_a_peer_is_absent(tmp_path):
+    absent = {goals.TORCHAO: "torchao is not installed"}
+    write(
+        tmp_path, "int8_linear_compiled", [row(8192, absent=absent), row(1, absent={"another": "it is not installed"})]
+    )
+    write(tmp_path, "int8_linear", [row(1, absent={goals.INT_MM: "it needs more than 16 rows"}, ratios=[])])
+    lines = {line.split("|")[1].strip(): line for line in goals.goals(tmp_path).splitlines()}
+    assert lines["int8_linear, times as fast as torchao"].count("not installed") == 1
+    assert "no peer" in lines["int8_linear of int8 x, times as fast as torch._int_mm"]
+
+
 def test_a_gpus_results_are_rendered(tmp_path):
     floor = {"floor": {"datasheet": {"fraction": 0.6, "bound": "bytes", "seconds": 1e-6}}}
     failed = {
@@ -194,7 +220,7 @@ def test_a_gpus_results_are_rendered(tmp_path):
 
 def test_results_are_unpacked_to_a_file_each(tmp_path, monkeypatch, capsys):
     write(tmp_path, "int8_linear", [row(8192)])
-    content = json.loads((tmp_path / "int8_linear-gpu.json").read_text())
+    content = json.loads((tmp_path / "int8_linear-nvidia-h100-80gb-hbm3.json").read_text())
     common.write_json(tmp_path / "results.json", {"results": [content, None]})
     monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
     assert gpu.main(["--unpack", str(tmp_path / "results.json")]) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sparseq_kernels.triton.runtime import interpreted, why_not
+from sparseq_kernels.triton.runtime.availability import interpreted, why_not
 
 if (reason := why_not()) is not None or interpreted():
     pytest.skip(f"needs a Triton that compiles: {reason or 'this is its interpreter'}", allow_module_level=True)
@@ -20,8 +20,8 @@ from bench.studies import host
 from sparseq import pack
 from sparseq.nn import QuantSparseLinear
 from sparseq_kernels.triton import int8_linear, quantize_rows
-from sparseq_kernels.triton.launch import launch
-from sparseq_kernels.triton.plans import Plan, use_plan
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
+from sparseq_kernels.triton.runtime.launch import launch
 from tools.absent_gpu import absent_gpu
 from tools.compile_cases import Case
 from tools.compile_variants import variants
@@ -81,9 +81,10 @@ def test_a_further_call_does_nothing_but_launch(M, launches):
         finally:
             sys.setprofile(None)
     assert len(gpu.launches) == first + launches
-    # The plan and the backend in force are asked for; nothing is planned, checked, or chosen.
+    # The config and the backend in force are asked for; nothing is checked, and nothing is chosen.
     assert {module for module, _ in called} <= {
-        "packed_linear", "repeated", "looks", "recording", "launch", "device", "runtime", "plans", "backends"
+        "packed_linear", "repeated", "looks", "launch_cache", "launch", "device", "availability", "gemm_config",
+        "backends",
     }  # fmt: skip
     assert {name for module, name in called if module == "backends"} <= {"forced"}
     assert len(called) <= 12, called
@@ -95,11 +96,13 @@ def address(argument):
     return argument.data_ptr() if isinstance(argument, torch.Tensor) else None
 
 
-@pytest.mark.parametrize("plan", [None, Plan(64, 64, 128, 4, 3, inside=False, descriptors=True)], ids=["rule", "tma"])
+@pytest.mark.parametrize(
+    "config", [None, GemmConfig(64, 64, 128, 4, 3, quantize_inside=False, descriptors=True)], ids=["rule", "tma"]
+)
 @pytest.mark.parametrize("M", [5, 700])
-def test_a_further_call_hands_over_the_new_tensors_and_the_same_weights(M, plan):
+def test_a_further_call_hands_over_the_new_tensors_and_the_same_weights(M, config):
     layer, (x, other) = packed(768, 128), torch.zeros(2, M, 768, dtype=torch.bfloat16)
-    with absent_gpu("sm_90") as gpu, torch.inference_mode(), use_plan(plan):
+    with absent_gpu("sm_90") as gpu, torch.inference_mode(), use_config(config):
         results = [layer(x), layer(other)]
         count = len(gpu.launches) // 2
         first, further = gpu.launches[:count], gpu.launches[count:]

@@ -54,10 +54,10 @@ class Layer:
         x, weight, *scales = self.operands
         return x, weight, self.bias, *scales, *self.bits, out_dtype, False, self.tiles
 
-    def backward(self, residuals: list[Tensor] | None = None, regrow: bool = False, needs: str = "11111") -> Any:
+    def backward(self, saved: list[Tensor] | None = None, regrow: bool = False, needs: str = "11111") -> Any:
         wanted = [need == "1" for need in needs]
         settings = (*self.bits, self.x.dtype, regrow, wanted)
-        return torch.ops.sparseq.qat_linear_backward(self.grad, *self.operands, residuals or [], *settings, self.tiles)
+        return torch.ops.sparseq.qat_linear_backward(self.grad, *self.operands, saved or [], *settings, self.tiles)
 
 
 def fake_quantized(values: Tensor, scale: Tensor | None, bits: int, dtype: torch.dtype) -> Tensor:

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparseq_kernels import call, use_backend
-from sparseq_kernels.numerics import CLIP_TOLERANCE, clip_and_slope, lsq_gradient_scale
-from sparseq_kernels.reference.fake_quant import sum_to
-from sparseq_kernels.triton.fake_quant import _plan, fake_quant
+import sparseq_kernels
+from sparseq_kernels import use_backend
+from sparseq_kernels.numerics import CLIP_TOLERANCE
+from sparseq_kernels.reference.fake_quant import clip_and_slope, lsq_gradient_scale, sum_to
+from sparseq_kernels.triton.fake_quant import _tiling, fake_quant
 
 OPS = torch.ops.sparseq
 SHAPES = [
@@ -71,8 +72,8 @@ def test_scales_of_any_shape(shape, scale_shape):
 
 
 def test_rows_without_end_are_not_counted_in_32_bits():
-    assert [_plan((n, 2**12, 2), (2**12, 1), True).by for n in (2**18, 2**19)] == ["cycle", "column"]
-    assert _plan((2**19, 2**12, 2), (2**12, 1), True).expanded and _plan((2**20, 2**12, 2), (), False).B == 1
+    assert [_tiling((n, 2**12, 2), (2**12, 1), True).by for n in (2**18, 2**19)] == ["cycle", "column"]
+    assert _tiling((2**19, 2**12, 2), (2**12, 1), True).expanded and _tiling((2**20, 2**12, 2), (), False).B == 1
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -130,6 +131,7 @@ def test_nothing_beyond_the_last_row_or_column_is_summed():
         check(x, s, 8)
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     x, grad = randn(6, 5, 14), randn(6, 5, 14, seed=1)
     views = [
@@ -151,7 +153,7 @@ def test_other_layouts():
     check(x[:, :1].expand(6, 5, 14), positive(14), 4)
 
 
-@pytest.mark.parametrize("columns", [1, 3, 130])
+@pytest.mark.parametrize("columns", [1, pytest.param(3, marks=pytest.mark.memcheck), 130])
 def test_a_column_longer_than_its_programs_share(columns):
     x, scale = randn(5000 if columns < 9 else 389, columns), positive(columns)
     check(x, scale, 4)
@@ -196,10 +198,10 @@ def test_the_forward_allocates_its_output_alone():
 def test_through_autograd():
     x, scale = randn(5, 12).requires_grad_(), positive(5, 1).requires_grad_()
     with use_backend("triton"):
-        call("fake_quant", x, scale, 4).sum().backward()
+        sparseq_kernels.fake_quant(x, scale, 4).sum().backward()
     found = x.grad, scale.grad
     with use_backend("reference"):
-        expected = torch.autograd.grad(call("fake_quant", x, scale, 4).sum(), (x, scale))
+        expected = torch.autograd.grad(sparseq_kernels.fake_quant(x, scale, 4).sum(), (x, scale))
     assert same(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1])
 

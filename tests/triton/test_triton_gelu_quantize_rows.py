@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.triton.launch import launch, on
-from sparseq_kernels.triton.numerics import activate
+from sparseq_kernels.triton.kernels.numerics import activate
 from sparseq_kernels.triton.quantize_rows import LONGEST
+from sparseq_kernels.triton.runtime.launch import launch, on
 
 ACTIVATIONS = {"none": "gelu", "tanh": "gelu_tanh"}
 
@@ -27,7 +27,7 @@ def activated(x: torch.Tensor, approximate: str) -> torch.Tensor:
     x, y = x.contiguous(), torch.empty(x.shape, dtype=x.dtype, device=x.device)
     with on(x):
         grid = (triton.cdiv(x.numel(), 1024), 1, 1)
-        launch(activate_kernel, grid, (x, y, x.numel()), (ACTIVATIONS[approximate], 1024), warps=4, stages=1)
+        launch(activate_kernel, grid, (x, y, x.numel()), (ACTIVATIONS[approximate], 1024), num_warps=4, num_stages=1)
     return y
 
 
@@ -102,6 +102,7 @@ def test_far_from_zero_and_not_finite(approximate):
     assert scale.isnan().tolist() == [False] * 3 + [True] * 2 and not q[3:].any() and q[1].tolist() == [127, 0, 0, 0]
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     x = randn(6, 5, 14)
     for view in (x[0].t(), x[:, :, :9], x[:, 2], x.permute(2, 0, 1)):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseq_kernels import use_backend
-from sparseq_kernels.backends import table
+from sparseq_kernels.triton import int8_embedding as triton
 
 OP = torch.ops.sparseq.int8_embedding
 
@@ -58,7 +58,7 @@ def test_an_index_outside_the_table_gives_nan_and_spoils_no_other_row():
     weight, scale = integers(11, 300), randn(11)
     outside = [11, -1, -11, -12, 2**31, 2**40, -(2**62), 2**32]
     # On a CPU, as in the interpreter, the op refuses such indices before the kernel gets them.
-    run = table("triton")["int8_embedding"]
+    run = triton.int8_embedding
     found = run(torch.tensor([0, *outside, 10], device=DEVICE), weight, scale, None)
     assert found[1:-1].isnan().all()
     assert torch.equal(found[0], weight[0] * scale[0]) and torch.equal(found[-1], weight[10] * scale[10])
@@ -70,6 +70,7 @@ def test_a_scale_that_is_nan_or_infinite():
     check(draw(3, 20), torch.tensor([[1, -1], [0, 5], [0, 127]], dtype=torch.int8, device=DEVICE), scale)
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     weight, scale, indices = integers(40, 30), randn(80), draw(15, 6, 4)
     check(indices.t(), weight[:15], scale[:15])

@@ -1,4 +1,4 @@
-"""int8_linear in Triton: the reference's integers to the bit, and its outputs, for any shape, type and plan."""
+"""int8_linear in Triton: the reference's integers to the bit, and its outputs, for any shape, type and config."""
 
 import itertools
 
@@ -11,26 +11,28 @@ from hypothesis import strategies as st
 
 from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.numerics import MAX_INT8_DEPTH
-from sparseq_kernels.triton.plans import Plan, use_plan
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 
 OPS = torch.ops.sparseq
-SHAPES = [(1, 1, 1), (5, 7, 63), (33, 5, 577), (63, 65, 7), (70, 40, 64), (0, 8, 8), (8, 0, 8), (8, 8, 0), (40, 8, 0)]
-TILES = Plan(32, 32, 64, warps=4, stages=2)
-QUANTIZED_BEFORE = Plan(64, 32, 32, warps=4, stages=2, group_m=2, inside=False)
-WIDE = Plan(32, 256, 64, warps=4, stages=2)
-EIGHT_PARTS = Plan(32, 256, 64, warps=2, stages=2, inside=False)
-DESCRIPTORS = Plan(64, 128, 64, warps=4, stages=2, group_m=2, inside=False, descriptors=True)
-SPLIT = Plan(16, 32, 32, warps=4, stages=2, split=3)
+SHAPES = [(1, 1, 1), (33, 5, 577), (70, 40, 64), (0, 8, 8), (8, 0, 8), (8, 8, 0), (40, 8, 0)]
+# Sizes that no tile divides.
+BEYOND_A_TILE = [pytest.param(*shape, marks=pytest.mark.memcheck) for shape in ((5, 7, 63), (63, 65, 7))]
+TILES = GemmConfig(32, 32, 64, num_warps=4, num_stages=2)
+QUANTIZED_BEFORE = GemmConfig(64, 32, 32, num_warps=4, num_stages=2, group_m=2, quantize_inside=False)
+WIDE = GemmConfig(32, 256, 64, num_warps=4, num_stages=2)
+EIGHT_PARTS = GemmConfig(32, 256, 64, num_warps=2, num_stages=2, quantize_inside=False)
+DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, group_m=2, quantize_inside=False, descriptors=True)
+SPLIT = GemmConfig(16, 32, 32, num_warps=4, num_stages=2, split_k=3)
 
 
-def sums(x, weight, plan=None):
+def sums(x, weight, config=None):
     """The int32 sums of an int8 x: with scales of 1 and no bias the fp32 output is these, exactly below 2^24."""
     one = torch.ones(1, device=DEVICE)
-    with use_backend("triton"), use_plan(plan):
+    with use_backend("triton"), use_config(config):
         return OPS.int8_linear(x, weight, one.expand(weight.shape[0]).contiguous(), None, one)
 
 
-@pytest.mark.parametrize("M,N,K", SHAPES)
+@pytest.mark.parametrize("M,N,K", [*SHAPES, *BEYOND_A_TILE])
 def test_sums_are_exact(M, N, K):
     x, w = integers(M, K), integers(N, K, seed=1)
     assert same(sums(x, w), (x.double() @ w.double().t()).float())
@@ -51,7 +53,7 @@ def test_extremes_do_not_saturate():
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("M,N,K", SHAPES)
+@pytest.mark.parametrize("M,N,K", [*SHAPES, *BEYOND_A_TILE])
 def test_fp32_outputs_are_the_references_to_the_bit(M, N, K, dtype):
     x, w, scale, bias = randn(M, K, dtype=dtype), integers(N, K), randn(N).abs() * 0.01, randn(N, seed=1)
     assert same(*reversed(both("int8_linear", x, w, scale, bias, None, "relu", torch.float32)))
@@ -59,11 +61,11 @@ def test_fp32_outputs_are_the_references_to_the_bit(M, N, K, dtype):
     assert same(*reversed(both("int8_linear", x, w, scale, bias, static, "none", torch.float32)))
 
 
-@pytest.mark.parametrize("plan", [TILES, QUANTIZED_BEFORE, WIDE, EIGHT_PARTS, DESCRIPTORS])
+@pytest.mark.parametrize("config", [TILES, QUANTIZED_BEFORE, WIDE, EIGHT_PARTS, DESCRIPTORS])
 @pytest.mark.parametrize("M,N,K", [(70, 300, 130), (33, 33, 64), (200, 70, 144)])
-def test_every_kind_of_plan_gives_the_same_bits(plan, M, N, K):
+def test_every_kind_of_config_gives_the_same_bits(config, M, N, K):
     x, w, scale, bias = randn(M, K), integers(N, K), randn(N).abs(), randn(N, seed=1)
-    with use_plan(plan):
+    with use_config(config):
         expected, found = both("int8_linear", x, w, scale, bias)
     assert same(found, expected)
 
@@ -75,8 +77,8 @@ def test_a_tile_in_any_number_of_parts_gives_the_same_bits(out_dtype):
     assert EIGHT_PARTS.output_parts(4) == 8 and EIGHT_PARTS.output_parts(2) == 4
     assert QUANTIZED_BEFORE.output_parts(4) == QUANTIZED_BEFORE.output_parts(2) == 1
     found = []
-    for plan in (EIGHT_PARTS, QUANTIZED_BEFORE):
-        with use_backend("triton"), use_plan(plan):
+    for config in (EIGHT_PARTS, QUANTIZED_BEFORE):
+        with use_backend("triton"), use_config(config):
             found.append(OPS.int8_linear(x, w, scale, bias, None, "relu", out_dtype))
     assert same(*found)
 
@@ -104,7 +106,7 @@ def test_vectors_with_gaps(M):
 def test_sharing_the_depth_gives_the_same_bits(M, N, K):
     x, w, scale, bias = randn(M, K), integers(N, K), randn(N).abs(), randn(N, seed=1)
     for input_scale in (None, torch.tensor([0.02], device=DEVICE)):
-        with use_plan(SPLIT):
+        with use_config(SPLIT):
             expected, found = both("int8_linear", x, w, scale, bias, input_scale)
         assert same(found, expected)
 
@@ -136,10 +138,11 @@ def test_activations_against_fp64(M, activation, dtype):
 
 @pytest.mark.parametrize("M", [3, 40])
 @pytest.mark.parametrize("split", [False, True])
+@pytest.mark.memcheck
 def test_requantized_outputs(M, split):
     x, w, scale, bias = randn(M, 96), integers(40, 96), randn(40).abs() * 0.01, randn(40, seed=1)
     to = torch.tensor([0.05], device=DEVICE)
-    with use_plan(SPLIT if split and M == 3 else None):
+    with use_config(SPLIT if split and M == 3 else None):
         expected, found = both("int8_linear", x, w, scale, bias, None, "relu", None, to)
     assert found.dtype == torch.int8 and same(found, expected) and found.abs().max() == 127
 
@@ -197,7 +200,7 @@ def test_rows_far_apart_are_found():
 
 def test_repeated_runs_agree_to_the_bit():
     x, w, scale = randn(20, 300), integers(40, 300), randn(40).abs()
-    with use_backend("triton"), use_plan(SPLIT):
+    with use_backend("triton"), use_config(SPLIT):
         first = OPS.int8_linear(x, w, scale)
         assert all(same(OPS.int8_linear(x, w, scale), first) for _ in range(3))
 

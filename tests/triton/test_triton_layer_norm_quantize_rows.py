@@ -97,6 +97,7 @@ def test_rows_longer_than_a_program_holds(K):
     check(x, residual, *parameters(K))
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     x, weight = randn(6, 5, 14), randn(14, 3)
     for view in (lambda t: t[:, :, :9], lambda t: t[0].t(), lambda t: t[:, 2], lambda t: t.permute(2, 0, 1)):

@@ -116,6 +116,7 @@ def test_few_and_many_left_of_a_tile():
         check(weights, 0.5, "unstructured")
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     x = randn(16, 48)
     views = [x.t(), x[:, 4:20], x[::2], x[:, ::2], x[1:2].expand(8, 48), x.flatten()[3:43].reshape(4, 10)]

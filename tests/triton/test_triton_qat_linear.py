@@ -13,11 +13,12 @@ from qat_layer import BITS, WHAT, Layer, What, assert_gradients
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sparseq_kernels import call, use_backend
+import sparseq_kernels
+from sparseq_kernels import use_backend
 from sparseq_kernels.numerics import masked
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.triton.plans import Plan, use_plan
 from sparseq_kernels.triton.qat_linear import qat_linear, qat_linear_backward
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 
 OPS = torch.ops.sparseq
 
@@ -75,31 +76,32 @@ def test_ties_round_to_even() -> None:
 )
 def test_any_size(M: int, N: int, K: int, bits: tuple[int, int], what: What) -> None:
     layer = Layer(M, N, K, bits, what)
-    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
     assert same(y, expected)
-    assert_gradients(layer.backward(residuals), layer)
+    assert_gradients(layer.backward(saved), layer)
 
 
 def test_a_depth_and_a_width_beyond_many_tiles() -> None:
     layer = Layer(65, 33, 577, what=(True, True, True))
-    with use_plan(Plan(64, 128, 128, 4, 2)):
-        (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    with use_config(GemmConfig(64, 128, 128, 4, 2)):
+        (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
         assert same(y, expected)
-        assert_gradients(layer.backward(residuals), layer)
+        assert_gradients(layer.backward(saved), layer)
 
 
 @pytest.mark.parametrize("M,N,K", [(0, 4, 5), (3, 0, 5), (3, 4, 0), (0, 0, 0)])
 @pytest.mark.parametrize("what", [(False, False, False), (True, True, True)])
 def test_empty(M: int, N: int, K: int, what: What) -> None:
     layer = Layer(M, N, K, what=what)
-    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
     assert same(y, expected)
-    assert [r.numel() for r in residuals] == [0, 0 if what[2] else M, 0, 0 if what[1] else N]
-    found = layer.backward(residuals)
+    assert [r.numel() for r in saved] == [0, 0 if what[2] else M, 0, 0 if what[1] else N]
+    found = layer.backward(saved)
     with use_backend("reference"):
         assert all(same(value, wanted) for value, wanted in zip(found, layer.backward(), strict=True))
 
 
+@pytest.mark.memcheck
 def test_any_layout_in_memory() -> None:
     layer = Layer(18, 10, 12, what=(True, True, True))
     y, *_ = OPS.qat_linear(*layer.forward())
@@ -117,11 +119,11 @@ def test_any_layout_in_memory() -> None:
 def test_rows_far_apart() -> None:
     """Offsets of rows beyond 2^31 values."""
     layer = Layer(3, 3, 40, what=(True, True, True), dtype=torch.float16, weight_dtype=torch.float16)
-    residuals, expected = OPS.qat_linear(*layer.forward()), layer.backward()
+    saved, expected = OPS.qat_linear(*layer.forward()), layer.backward()
     for name in ("x", "weight", "grad"):
         value = getattr(layer, name)
         setattr(layer, name, far_rows(value.shape[1], torch.float16).copy_(value))
-        assert all(same(a, b) for a, b in zip(OPS.qat_linear(*layer.forward()), residuals, strict=True))
+        assert all(same(a, b) for a, b in zip(OPS.qat_linear(*layer.forward()), saved, strict=True))
         # On a GPU another product of torch's may serve such rows, which sums in another order.
         for a, b in zip(layer.backward(), expected, strict=True):
             torch.testing.assert_close(a, b, rtol=4e-3, atol=4e-3)
@@ -132,7 +134,7 @@ def test_rows_far_apart() -> None:
 @pytest.mark.parametrize("inside", [True, False])
 def test_any_tile_gives_the_same_integers_and_gradients(tile: tuple[int, int, int], inside: bool) -> None:
     layer = Layer(35, 20, 70, what=(True, True, True))
-    with use_plan(Plan(*tile, 4, 2, inside=inside)):
+    with use_config(GemmConfig(*tile, 4, 2, quantize_inside=inside)):
         (expected, *_), (y, *_) = both("qat_linear", *layer.forward())
         assert same(y, expected)
         assert_gradients(layer.backward(), layer)
@@ -161,15 +163,15 @@ class Allocations(TorchDispatchMode):
 @pytest.mark.parametrize("what", [(False, False, False), (True, False, False), (True, True, True)])
 @pytest.mark.parametrize("bits", [(8, 8), (16, 16)])
 def test_what_is_quantized_inside_is_never_in_memory(bits: tuple[int, int], what: What) -> None:
-    """By a plan that says so, nothing as large as an int8 operand is made but the output and the gradients."""
+    """By a config that says so, nothing as large as an int8 operand is made but the output and the gradients."""
     layer = Layer(48, 40, 64, bits, what)
     inputs = [t for t in (layer.grad, layer.bias, *layer.operands) if t is not None]
-    with use_plan(Plan(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:
-        y, *residuals = qat_linear(*layer.forward())
+    with use_config(GemmConfig(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:
+        y, *saved = qat_linear(*layer.forward())
     assert made.new == {y.untyped_storage().data_ptr()}
     settings = (*bits, torch.float32, False, [True] * 5)
-    with use_plan(Plan(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:
-        grads = qat_linear_backward(layer.grad, *layer.operands, residuals, *settings)
+    with use_config(GemmConfig(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:
+        grads = qat_linear_backward(layer.grad, *layer.operands, saved, *settings)
     assert made.new == {grad.untyped_storage().data_ptr() for grad in grads[:2]}
 
 
@@ -178,7 +180,7 @@ def test_autograd_keeps_the_inputs_and_scales_alone() -> None:
     x, weight = layer.x.requires_grad_(), layer.weight.requires_grad_()
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        call("qat_linear", x, weight, layer.bias, layer.mask, None, None, 8, 8, None, False)
+        sparseq_kernels.qat_linear(x, weight, layer.bias, layer.mask)
     own = {t.data_ptr() for t in (x, weight, layer.mask)}
     assert sorted(t.numel() for t in kept if t.data_ptr() not in own) == [0, 0, 10, 18]
 

@@ -63,6 +63,7 @@ def test_a_row_longer_than_a_program_holds(place):
     check(x, 16)
 
 
+@pytest.mark.memcheck
 def test_other_layouts():
     x = randn(6, 5, 14)
     for view in (

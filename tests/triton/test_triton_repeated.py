@@ -14,7 +14,7 @@ import sparseq
 from sparseq.nn import QuantSparseLinear
 from sparseq_kernels import Repeated, call, repeated, use_backend
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.triton.plans import Plan, use_plan
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ class Counted:
     """How often what was recorded is run."""
 
     def __init__(self, monkeypatch):
-        from sparseq_kernels.triton.recording import Recording
+        from sparseq_kernels.triton.runtime.launch_cache import Recording
 
         self.runs = 0
         run = Recording.run
@@ -80,12 +80,12 @@ def test_any_number_of_dimensions(shape):
 
 def test_a_split_product_and_its_workspace_are_repeated(monkeypatch):
     counted, run, constants = Counted(monkeypatch), Repeated(), weights(40, 130)
-    with use_plan(Plan(16, 32, 32, warps=4, stages=2, split=3)):
+    with use_config(GemmConfig(16, 32, 32, num_warps=4, num_stages=2, split_k=3)):
         for seed in range(3):
             x = randn(5, 130, seed=seed)
             assert same(run("int8_linear", x, *constants), call("int8_linear", x, *constants))
         assert counted.runs == 2
-    # By another plan it is another product.
+    # By another config it is another product.
     run("int8_linear", x, *constants)
     assert counted.runs == 2
 

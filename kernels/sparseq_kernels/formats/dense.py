@@ -30,8 +30,6 @@ class DenseWeight(WeightFormat):
     is_sparse = False
     layout_fields = ("kept_weights",)
     tensor_names = ("values",)
-    op = "int8_linear"
-    operand_names = ("weight",)
 
     @classmethod
     def _from_dense(cls, values: Tensor, bits: int, mask: Tensor | None, block: tuple[int, int]) -> "DenseWeight":
@@ -67,15 +65,3 @@ class DenseWeight(WeightFormat):
         check_range(self)
         if self.kept_weights < self.shape[0] * self.shape[1]:
             check_kept(self, self.to_dense())
-
-    @classmethod
-    def operand_specs(cls, op: str, values: Tensor, outputs: int, inputs: int) -> dict[str, TensorSpec]:
-        return {"weight": TensorSpec((outputs, inputs), (torch.int8,))}
-
-    @classmethod
-    def decode(cls, operands: tuple[Tensor, ...], columns: int) -> Tensor:
-        return operands[0]
-
-    @classmethod
-    def validate_operands(cls, op: str, columns: int, *operands: Tensor) -> None:
-        """Any int8 matrix is a dense weight."""

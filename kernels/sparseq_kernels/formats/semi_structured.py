@@ -71,10 +71,7 @@ class SemiStructuredWeight(WeightFormat):
 
     @classmethod
     def tensor_specs(cls, layout: dict[str, Any], dtype: torch.dtype) -> dict[str, TensorSpec]:
-        return cls._specs(*layout["shape"])
-
-    @classmethod
-    def _specs(cls, rows: int, columns: int) -> dict[str, TensorSpec]:
+        rows, columns = layout["shape"]
         return {
             "values": TensorSpec((rows, columns // 2), (torch.int8,)),
             "indices": TensorSpec((rows, -(-columns // 8)), (torch.uint8,)),

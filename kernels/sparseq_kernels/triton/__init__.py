@@ -1,5 +1,6 @@
-"""The GPU's implementations, in Triton: NVIDIA and AMD, and the CPU through Triton's interpreter, for tests.
+"""The GPU backend, in Triton: for NVIDIA and AMD, and for tests on the CPU in Triton's interpreter.
 
-Importing this package imports no Triton; `table` does. A kernel's file holds the kernel and the function that launches
-it; `plans` says with which tile sizes, `launch` how, and `numerics` is the arithmetic that all of them share.
+OP.py is an op's host code and kernels/OP.py its device code. runtime/ has what all host code shares: the device,
+launches and their cache, and the choice of a product's tile sizes. Importing this package imports no Triton; `table`
+does.
 """

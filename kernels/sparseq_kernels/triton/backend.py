@@ -1,7 +1,7 @@
 """The backend "triton": kernels for GPUs, and for CPU tensors in Triton's interpreter."""
 
 from ..registry import Backend
-from .runtime import interpreted, why_not
+from .runtime.availability import interpreted, why_not
 
 
 def _why_not(device: str) -> str | None:

@@ -1,16 +1,25 @@
+"""Host code of `int8_linear`, and of the int8 product that other ops end in."""
+
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..numerics import as_rows, check_depth, given_scale, qmax, result_dtype
-from .device import current
-from .int8_gemm import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
-from .launch import empty, launch, on
-from .plans import SKINNY_ROWS, Plan, forced, int8_plan, quantizes_inside, skinny_search
-from .quantize_rows import row_levels, row_scales
-from .runtime import cdiv, run_length
+from ..registry import implementation
+from .kernels.int8_linear import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
+from .operands import contiguous_rows, optional_vector, scale_stride, vector
+from .quantize_rows import quantized_rows, row_scales
+from .runtime.device import current
+from .runtime.gemm_config import GemmConfig, forced_config
+from .runtime.grid import cdiv, run_length
+from .runtime.heuristics import SKINNY_ROWS, int8_config, quantizes_inside, skinny_search
+from .runtime.launch import empty, launch, on
+
+# (weight int8 [N, K], its scale [N], bias [N], out [M, N], output scale)
+Operands = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
 
 
+@implementation("int8_linear", "triton")
 def int8_linear(
     x: Tensor,
     weight: Tensor,
@@ -21,148 +30,160 @@ def int8_linear(
     out_dtype: torch.dtype | None,
     output_scale: Tensor | None,
 ) -> Tensor:
-    rows = rowwise(as_rows(x))
+    rows = contiguous_rows(as_rows(x))
     (M, K), N = rows.shape, weight.shape[0]
     check_depth(K)
     out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype, output_scale), x.device)
     if M and N:
-        scale = vector(given_scale(input_scale)) if x.dtype == torch.int8 else _given(input_scale)
+        scale = vector(given_scale(input_scale)) if x.dtype == torch.int8 else optional_vector(input_scale)
         inside = x.dtype != torch.int8 and quantizes_inside(M, K, scale is not None)
-        plan = forced() or int8_plan(M, N, K, x.element_size() if inside else 1, activation, current())
+        x_bytes = x.element_size() if inside else 1
+        config = forced_config() or int8_config(M, N, K, x_bytes, activation, current())
         bias = None if bias is None else bias.contiguous()
         with on(x):
-            mode = "levels"
-            if x.dtype != torch.int8 and plan.inside:
+            mode = "quantized"
+            if x.dtype != torch.int8 and config.quantize_inside:
                 mode = "max" if scale is None else "given"
             elif x.dtype != torch.int8:
-                rows, scale = row_levels(rows, None, scale, 8)
-            operands = (rowwise(weight), vector(weight_scale), bias, out, output_scale)
-            launch_product(rows, scale, mode, operands, activation, plan)
+                rows, scale = quantized_rows(rows, None, scale, 8)
+            operands = (contiguous_rows(weight), vector(weight_scale), bias, out, output_scale)
+            launch_product(rows, scale, mode, operands, activation, config)
     return out
 
 
-Operands = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
+def quantized_input(
+    x: Tensor, N: int, input_scale: Tensor | None, out_dtype: torch.dtype | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(the output [..., N], still to be written, x's integers [M, K], their scale [M] or one)."""
+    rows = contiguous_rows(as_rows(x))
+    check_depth(rows.shape[1])
+    out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype), x.device)
+    if x.dtype == torch.int8:
+        return out, rows, vector(given_scale(input_scale))
+    return out, *quantized_rows(rows, None, optional_vector(input_scale), 8)
 
 
-def _given(scale: Tensor | None) -> Tensor | None:
-    return None if scale is None else vector(scale)
+def launch_product(
+    x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, config: GemmConfig
+) -> None:
+    """Launches x [M, K] times `operands`, by the kernel that suits the number of rows.
 
-
-def launch_product(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
-    """x [M, K], whose scale may be missing in the mode "max" alone, times `operands` (weight [N, K] int8, its scale,
-    bias, out [M, N], output scale), by the kernel that suits the number of rows."""
+    mode: "quantized" (x is int8), or how the kernel quantizes a floating x: by each row's "max", where `scale` may be
+    None, or by the scale that is "given".
+    """
     if len(x) <= SKINNY_ROWS:
-        _skinny(x, scale, mode, operands, activation, plan)
+        _launch_skinny(x, scale, mode, operands, activation, config)
         return
     if scale is None:
         scale = row_scales(x, 8)
     weight, weight_scale, bias, out, output_scale = operands
-    if plan.descriptors and mode == "levels" and _describable(x) and _describable(weight):
-        _descriptors(x, scale, operands, activation, plan)
+    if config.descriptors and mode == "quantized" and _can_be_described(x) and _can_be_described(weight):
+        _launch_descriptors(x, scale, operands, activation, config)
         return
-    launch_tiles(x, scale, mode, 8, weight, weight_scale, "levels", 8, None, bias, out, output_scale, activation, plan)
+    x_side, w_side = (x, scale, mode, 8), (weight, weight_scale, "quantized", 8)
+    launch_tiles(x_side, w_side, None, bias, out, output_scale, activation, config)
 
 
-def _describable(x: Tensor) -> bool:
-    """Whether the hardware can copy tiles of x by itself."""
+def _can_be_described(x: Tensor) -> bool:
+    """Whether the hardware can copy tiles of x by a descriptor."""
     return x.data_ptr() % 16 == 0 and x.stride(0) % 16 == 0 and x.shape[1] > 0
 
 
-def _descriptors(x: Tensor, scale: Tensor, operands: Operands, activation: str, plan: Plan) -> None:
+def _launch_descriptors(x: Tensor, scale: Tensor, operands: Operands, activation: str, config: GemmConfig) -> None:
     weight, weight_scale, bias, out, output_scale = operands
     (M, K), N = x.shape, weight.shape[0]
-    blocks = (plan.block_m, plan.block_n, plan.block_k)
+    blocks = (config.block_m, config.block_n, config.block_k)
     x_tiles = TensorDescriptor(x, [M, K], [x.stride(0), 1], [blocks[0], blocks[2]])
     w_tiles = TensorDescriptor(weight, [N, K], [weight.stride(0), 1], [blocks[1], blocks[2]])
-    tiles = cdiv(M, plan.block_m) * cdiv(N, plan.block_n)
+    parts = config.output_parts(out.element_size())
     launch(
         int8_descriptor_kernel,
-        (min(tiles, plan.resident * current().processors), 1, 1),
+        _persistent_grid(M, N, config),
         (x_tiles, scale, w_tiles, weight_scale, bias, out, output_scale, M, N, K),
-        (int(scale.numel() > 1 or M == 1), activation, *blocks, plan.group_m, plan.output_parts(out.element_size())),
-        plan.warps,
-        plan.stages,
+        (scale_stride(scale, M), activation, *blocks, config.group_m, parts),
+        config.num_warps,
+        config.num_stages,
     )
 
 
+def _persistent_grid(M: int, N: int, config: GemmConfig) -> tuple[int, int, int]:
+    """No more programs than run side by side: each computes one tile after another."""
+    tiles = cdiv(M, config.block_m) * cdiv(N, config.block_n)
+    return min(tiles, config.programs_per_sm * current().processors), 1, 1
+
+
+# One side of `launch_tiles`: (values [rows, K], scale [rows] or one, mode as in `launch_product`, bits).
+Side = tuple[Tensor, Tensor, str, int]
+
+
 def launch_tiles(
-    x: Tensor,
-    x_scale: Tensor,
-    x_mode: str,
-    x_bits: int,
-    weight: Tensor,
-    weight_scale: Tensor,
-    weight_mode: str,
-    weight_bits: int,
+    x_side: Side,
+    w_side: Side,
     mask: Tensor | None,
     bias: Tensor | None,
     out: Tensor,
     output_scale: Tensor | None,
     activation: str,
-    plan: Plan,
+    config: GemmConfig,
     precision: str = "ieee",
 ) -> None:
-    """One `int8_tile_kernel`: x [M, K] and weight [N, K], both with their values side by side in a row."""
+    """Launches `int8_tile_kernel` of x [M, K] and weight [N, K], both with their values side by side in a row."""
+    (x, x_scale, x_mode, x_bits), (weight, weight_scale, weight_mode, weight_bits) = x_side, w_side
     (M, K), N = x.shape, weight.shape[0]
-    tiles = cdiv(M, plan.block_m) * cdiv(N, plan.block_n)
     constants = (
         x_mode,
-        int(x_scale.numel() > 1 or M == 1),
+        scale_stride(x_scale, M),
         qmax(x_bits),
         weight_mode,
         qmax(weight_bits),
         x_bits <= 8 and weight_bits <= 8,
         precision,
         activation,
-        K % plan.block_k == 0,
-        plan.block_m,
-        plan.block_n,
-        plan.block_k,
-        plan.group_m,
-        plan.output_parts(out.element_size()),
+        K % config.block_k == 0,
+        config.block_m,
+        config.block_n,
+        config.block_k,
+        config.group_m,
+        config.output_parts(out.element_size()),
     )
     args = (x, x_scale, weight, weight_scale, mask, bias, out, output_scale, M, N, K, x.stride(0), weight.stride(0))
-    grid = (min(tiles, plan.resident * current().processors), 1, 1)
-    launch(int8_tile_kernel, grid, args, constants, plan.warps, plan.stages)
+    grid = _persistent_grid(M, N, config)
+    launch(int8_tile_kernel, grid, args, constants, config.num_warps, config.num_stages)
 
 
-def _skinny(x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, plan: Plan) -> None:
+def _launch_skinny(
+    x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, config: GemmConfig
+) -> None:
     weight, weight_scale, bias, out, output_scale = operands
     (M, K), N = x.shape, weight.shape[0]
-    if scale is None and plan.split > 1:
+    if scale is None and config.split_k > 1:  # The kernel finds the scales; the one that adds up needs them too.
         scale = empty((M,), torch.float32, x.device)
-    stride = int(scale is None or scale.numel() > 1 or M == 1)
-    sums = out if plan.split == 1 else empty((plan.split, M, N), torch.int32, x.device)
-    columns, row_blocks = cdiv(N, plan.block_n), cdiv(M, plan.block_m)
-    tile = (plan.split, plan.block_m, plan.block_n)
-    search = skinny_search(K, mode, plan, x.element_size(), current())
+    stride = 1 if scale is None else scale_stride(scale, M)
+    sums = out if config.split_k == 1 else empty((config.split_k, M, N), torch.int32, x.device)
+    columns, row_blocks = cdiv(N, config.block_n), cdiv(M, config.block_m)
+    tile = (config.split_k, config.block_m, config.block_n)
+    search = skinny_search(K, mode, config, x.element_size(), current())
     launch(
         int8_skinny_kernel,
-        (columns, plan.split, row_blocks),
+        (columns, config.split_k, row_blocks),
         (x, scale, weight, weight_scale, bias, sums, output_scale, M, N, K, x.stride(0), weight.stride(0)),
-        (mode, stride, activation, K % plan.block_k == 0, *tile, plan.block_k, search),
-        plan.warps,
-        plan.stages,
+        (mode, stride, activation, K % config.block_k == 0, *tile, config.block_k, search),
+        config.num_warps,
+        config.num_stages,
     )
-    if plan.split > 1:
-        launch(
-            int8_sum_kernel,
-            (columns, row_blocks, 1),
-            (sums, scale, weight_scale, bias, out, output_scale, M, N),
-            (stride, activation, run_length(N), *tile),
-            plan.warps,
-            1,
-        )
+    if config.split_k > 1 and scale is not None:
+        launch_sum(sums, scale, operands, activation, config)
 
 
-def rowwise(x: Tensor) -> Tensor:
-    """x [M, K] with each row's values side by side; a copy only if they are not."""
-    return x if x.stride(1) == 1 else x.contiguous()
-
-
-def vector(scale: Tensor) -> Tensor:
-    """Scales as kernels read them: fp32, side by side. What is so already passes untouched, for each call into torch
-    takes a microsecond."""
-    if scale.dtype is torch.float32 and scale.dim() == 1 and scale.is_contiguous():
-        return scale
-    return scale.reshape(-1).float().contiguous()
+def launch_sum(sums: Tensor, scale: Tensor, operands: Operands, activation: str, config: GemmConfig) -> None:
+    """Adds up the int32 `sums` [split_k, M, N] of programs that shared the depth, and stores the output."""
+    _, weight_scale, bias, out, output_scale = operands
+    _, M, N = sums.shape
+    launch(
+        int8_sum_kernel,
+        (cdiv(N, config.block_n), cdiv(M, config.block_m), 1),
+        (sums, scale, weight_scale, bias, out, output_scale, M, N),
+        (scale_stride(scale, M), activation, run_length(N), config.split_k, config.block_m, config.block_n),
+        config.num_warps,
+        1,
+    )

@@ -1,4 +1,4 @@
-"""Masks of many weights at once: no launch for each weight, and no wait for the device in between.
+"""Host code of `magnitude_mask`: masks of many weights at once, without a launch for each or a wait for the device.
 
 A table on the device says where each weight is. The units to drop are found by a radix select: digit after digit of the
 magnitudes' bits is counted in chunks, and a program chooses the digit in which the last unit to drop lies. Among equals
@@ -18,14 +18,15 @@ from torch import Tensor
 from ..numerics import pack_mask
 from ..patterns import Pattern
 from ..reference.magnitude_mask import magnitude_mask as reference
-from .launch import launch, on
-from .mask_kernels import (
+from ..registry import implementation
+from .kernels.magnitude_mask import (
     choose_digit_kernel,
     count_digits_kernel,
     find_tie_kernel,
     unit_scores_kernel,
     write_masks_kernel,
 )
+from .runtime.launch import launch, on
 
 # Bits of a magnitude's 31 that each pass decides. Counting takes time as the number of digits does.
 DIGITS = (7, 8, 8, 8)
@@ -67,6 +68,7 @@ def _table(entries: Iterable[tuple[int, ...]], device: torch.device) -> _Table:
     return _Table(host.to(device, non_blocking=True), ends[-1], len(some), triton.next_power_of_2(len(some)))
 
 
+@implementation("magnitude_mask", "triton")
 def magnitude_mask(weights: list[Tensor], sparsity: float, pattern: str) -> list[Tensor]:
     return _masks(weights, sparsity, pattern, False)[0]
 
@@ -112,8 +114,8 @@ def _masks(weights: list[Tensor], sparsity: float, pattern: str, packed: bool) -
             (table.programs, 1, 1),
             (table.values, scores, limit, table.entries),
             (TYPES[values[0].dtype], table.size, even, *tile, packed, BYTES),
-            warps=4,
-            stages=1,
+            num_warps=4,
+            num_stages=1,
         )
     return masks, bits
 
@@ -142,8 +144,8 @@ def _scores(values: Sequence[Tensor], units: Sequence[int], tile: tuple[int, int
         (table.programs, 1, 1),
         (table.values, scores, table.entries),
         (TYPES[values[0].dtype], table.size, *tile, UNITS),
-        warps=4,
-        stages=1,
+        num_warps=4,
+        num_stages=1,
     )
     return scores
 
@@ -167,19 +169,21 @@ def _limit(values: Sequence[Tensor], count: int) -> Tensor:
             (table.programs, 1, 1),
             (table.values, chosen, counts, table.entries),
             (dtype, table.size, even, digit, shift, TILES, VALUES),
-            warps=4,
-            stages=1,
+            num_warps=4,
+            num_stages=1,
         )
         before, chosen = chosen, torch.empty(2, dtype=torch.int64, device=device)
         rank = count if before is None else 0
-        launch(choose_digit_kernel, (1, 1, 1), (counts.sum(0), before, chosen, rank), (digit,), warps=1, stages=1)
+        launch(
+            choose_digit_kernel, (1, 1, 1), (counts.sum(0), before, chosen, rank), (digit,), num_warps=1, num_stages=1
+        )
     limit = torch.empty(2, dtype=torch.int64, device=device)
     launch(
         find_tie_kernel,
         (1, 1, 1),
         (table.values, chosen, counts, limit, table.entries, table.programs),
         (dtype, table.size, DIGITS[-1], TILES, VALUES),
-        warps=4,
-        stages=1,
+        num_warps=4,
+        num_stages=1,
     )
     return limit

@@ -1,23 +1,23 @@
-"""The products of a weight whose mask leaves tiles of it empty: lists say which tiles are not (`tiles.BlockIndex`), and
-nothing of the others is loaded, multiplied or looked at.
+"""Device code of `masked_linear`: products by a block index (`BlockIndex`), which says what tiles keep a weight.
 
-The weight is masked, and where it is wanted quantized, before: a product that masks its operand as it loads it waits
-for that in every step.
+Nothing of the other tiles is loaded or multiplied. The weight is masked before, and quantized where that is wanted: a
+product that masked its operand after the load would wait for that in every step.
 """
 
 import triton
 import triton.language as tl
 
-from .int8_gemm import place, store_outputs, store_tile, tile_place
-from .qat_gradients import product
-from .quantize_rows import row_values, store_levels
+from .epilogue import store_outputs, store_tile
+from .qat_linear import product
+from .quantize_rows import row_values, store_quantized
+from .tiles import place, tile_place
 
 
 @triton.jit
 def tile_values_kernel(
     weight,  # [N, K] floating
     mask,  # uint8 [N, ceil(K / 8)], bit by bit; without lists [N, K]
-    kept,  # int32: the tiles to make, by number; None makes all
+    kept,  # int32: the numbers of the tiles to write; None writes all
     count,  # int32 [1]: how many these are
     scale,  # [N], or None
     values,  # [N, K] floating, or int8; written in those tiles
@@ -28,7 +28,7 @@ def tile_values_kernel(
     CLIP: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """The masked weight of the listed tiles, and if there is a scale its levels or its fake-quantized values."""
+    """Writes the masked weight of the tiles in `kept`, quantized or fake-quantized if QMAX is not 0."""
     tile = tl.program_id(0)
     listed = tile >= 0
     BITS: tl.constexpr = kept is not None
@@ -44,7 +44,7 @@ def tile_values_kernel(
     found = row_values(weight + far * stride_wn, mask_at, columns, inside, "none", BITS)
     values += far * K
     if QMAX > 0:
-        store_levels(values, found, tl.load(scale + rows, mask=rows < N, other=1.0), columns, inside, QMAX, CLIP)
+        store_quantized(values, found, tl.load(scale + rows, mask=rows < N, other=1.0), columns, inside, QMAX, CLIP)
     else:
         tl.store(values + columns[None, :], found.to(values.dtype.element_ty), mask=inside)
 
@@ -74,7 +74,7 @@ def tile_product_kernel(
     GROUP_M: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """out = a b^T, or a b unless ROWS, over the tiles of b that are not empty."""
+    """out = a b^T, or a b unless ROWS, over the tiles of b that keep a weight."""
     tile_m, tile_c = tile_place(tl.program_id(0), tl.cdiv(M, BLOCK_M), tl.cdiv(C, TILE), GROUP_M)
     rows, a_rows = place(tile_m, M, BLOCK_M)
     columns, b_columns = place(tile_c, C, TILE, RUN_C)
@@ -115,8 +115,8 @@ def tile_product_kernel(
 
 @triton.jit
 def shares(count, programs, most):
-    """Among how many programs each of `count` tiles' depth is shared, so that all of `programs` have something to do
-    and no more sums come of it than there are programs."""
+    """How many programs share the depth of each of `count` tiles: as many as keep all `programs` busy, at most one sum
+    each."""
     return tl.maximum(1, tl.minimum(most, programs // tl.maximum(count, 1)))
 
 
@@ -155,8 +155,7 @@ def tile_gradient_kernel(
     TILE: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """out = (g^T x) o mask. How the tiles are shared among programs follows from their number, which is known on the
-    device alone."""
+    """out = (g^T x) o mask. How programs share the tiles follows from their number, which only the device knows."""
     programs = tl.num_programs(0)
     found = tl.load(count)
     split = shares(found, programs, most)
@@ -203,8 +202,7 @@ def tile_gradient_sum_kernel(
     most,
     TILE: tl.constexpr,
 ):
-    """What `tile_gradient_kernel` does at its end, where programs share the depth: adds up in their order, and
-    stores."""
+    """The epilogue of `tile_gradient_kernel` where programs share the depth: adds up in their order and stores."""
     index = tl.program_id(0)
     found = tl.load(count)
     split = shares(found, programs, most)

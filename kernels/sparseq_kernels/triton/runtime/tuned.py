@@ -1,4 +1,4 @@
-"""Plans that were measured, by GPU and Triton version: JSON files that `python -m tools.tune` writes to `../tuned`.
+"""Measured configs, by GPU and Triton version: the JSON files in `sparseq_kernels/tuned`, which the tuner writes.
 
 Nothing is ever measured when an op is called. Files are read once, and what they say is checked before it is used.
 """
@@ -8,21 +8,19 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import triton
 
-from ..errors import InputError
+from ...errors import InputError
 from .device import Device
+from .gemm_config import GemmConfig
 
-if TYPE_CHECKING:  # plans asks this module before it follows its own rules.
-    from .plans import Plan
-
-FOLDER = Path(__file__).parent.parent / "tuned"
-# Of plans: "int8" for `plans.int8_plan`.
+FOLDER = Path(__file__).parent.parent.parent / "tuned"
+# Of configs: "int8" for `heuristics.int8_config`.
 KINDS = ("int8",)
 SIZES = ("M", "N", "K", "x")
-# Of M: more rows go by the plan for so many.
+# Of M: more rows go by the config for so many.
 LARGEST_BUCKET = 16384
 
 # (kind, M's bucket, N, K, bytes of a value of x)
@@ -38,22 +36,22 @@ def key(kind: str, M: int, N: int, K: int, x_bytes: int) -> Key:
     return kind, bucket(M), N, K, x_bytes
 
 
-def find(kind: str, M: int, N: int, K: int, x_bytes: int, device: Device) -> "Plan | None":
-    """The measured plan for this product on this device, if there is one. InputError for a file that is malformed.
+def find(kind: str, M: int, N: int, K: int, x_bytes: int, device: Device) -> GemmConfig | None:
+    """The measured config for this product on this device, if there is one. InputError for a file that is malformed.
 
-    kind: one of KINDS. x_bytes: of a value of x, as it comes to the product.
+    kind: one of KINDS. x_bytes: of a value of x, as the product's kernel reads it.
     """
-    return _plans(device.name).get(key(kind, M, N, K, x_bytes)) if device.name else None
+    return _configs(device.name).get(key(kind, M, N, K, x_bytes)) if device.name else None
 
 
 @functools.cache
-def _plans(name: str) -> Mapping[Key, "Plan"]:
-    """All plans for the GPU of that name under this version of Triton; of two files the one that sorts last wins."""
-    found: dict[Key, Plan] = {}
+def _configs(name: str) -> Mapping[Key, GemmConfig]:
+    """All configs for the GPU of that name under this version of Triton. Of two files the one that sorts last wins."""
+    found: dict[Key, GemmConfig] = {}
     for path in sorted(FOLDER.glob("*.json")):
         content = _content(path)
         if content["device"] == name and _minor(content["triton"]) == _minor(triton.__version__):
-            found.update(_entry(path, number, entry) for number, entry in enumerate(content["plans"], 1))
+            found.update(_entry(path, number, entry) for number, entry in enumerate(content["configs"], 1))
     return found
 
 
@@ -71,23 +69,21 @@ def _content(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _refused(path, f"cannot be read as JSON ({error})") from error
-    for field, kind in (("device", str), ("triton", str), ("plans", list)):
+    for field, kind in (("device", str), ("triton", str), ("configs", list)):
         if not isinstance(content, dict) or not isinstance(content.get(field), kind):
             raise _refused(path, f"has no {field!r}, or one that is no {kind.__name__}")
     return dict(content)
 
 
-def _entry(path: Path, number: int, entry: Any) -> tuple[Key, "Plan"]:
-    from .plans import Plan
-
+def _entry(path: Path, number: int, entry: Any) -> tuple[Key, GemmConfig]:
     if not isinstance(entry, dict) or entry.get("kind") not in KINDS:
-        raise _refused(path, f"has a plan, number {number}, that is of no known kind, {' or '.join(KINDS)}")
-    fields = dataclasses.fields(Plan)
-    plan = {field.name: entry.get(field.name, field.default) for field in fields}
+        raise _refused(path, f"has a config, number {number}, that is of no known kind, {' or '.join(KINDS)}")
+    fields = dataclasses.fields(GemmConfig)
+    config = {field.name: entry.get(field.name, field.default) for field in fields}
     sizes = {name: entry.get(name) for name in SIZES}
-    for name, value in (sizes | plan).items():
+    for name, value in (sizes | config).items():
         expected = bool if any(field.name == name and field.type is bool for field in fields) else int
-        tile = name.startswith("block_") or name == "warps"
+        tile = name.startswith("block_") or name == "num_warps"
         if type(value) is not expected or (expected is int and (value < 1 or (tile and value & (value - 1)))):
-            raise _refused(path, f"has a plan, number {number}, with the {name} {entry.get(name)!r}")
-    return key(entry["kind"], *(entry[name] for name in SIZES)), Plan(**plan)
+            raise _refused(path, f"has a config, number {number}, with the {name} {entry.get(name)!r}")
+    return key(entry["kind"], *(entry[name] for name in SIZES)), GemmConfig(**config)

@@ -14,12 +14,12 @@ from qat_layer import Layer, assert_gradients
 from rounding import assert_within_rounding
 from torch import Tensor
 
-from sparseq_kernels import call, use_backend
+from sparseq_kernels import masked_linear, use_backend
 from sparseq_kernels.block_index import BLOCK as TILE
-from sparseq_kernels.numerics import masked
+from sparseq_kernels.reference.qat_linear import masked
 from sparseq_kernels.reference.quantize_rows import quantize_rows
-from sparseq_kernels.triton.plans import Plan, use_plan
-from sparseq_kernels.triton.tile_sparse import masked_values
+from sparseq_kernels.triton.block_products import masked_values
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 
 OPS = torch.ops.sparseq
 SIZES = [1, 5, 7, 63, 64, 65, 130]
@@ -103,19 +103,20 @@ def test_a_depth_and_a_width_of_many_tiles() -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(16, 64, 64, 4, 2), Plan(128, 64, 32, 4, 2, split=2), Plan(64, 64, 16, 4, 2, split=9)]
+    "config",
+    [GemmConfig(16, 64, 64, 4, 2), GemmConfig(128, 64, 32, 4, 2, split_k=2), GemmConfig(64, 64, 16, 4, 2, split_k=9)],
 )
 @pytest.mark.parametrize("density", [0.1, 0.6])
-def test_any_plan(plan: Plan, density: float) -> None:
+def test_any_config(config: GemmConfig, density: float) -> None:
     """Of few tiles the depth is shared, of many not."""
     mask = make_mask(200, 200, "tiles", density)
     layer, tiles = Masked(150, 200, 200, mask), lists(mask)
-    with use_plan(plan):
+    with use_config(config):
         layer.check(layer.forward(tiles), layer.backward(tiles))
         assert all(same(a, b) for a, b in zip(layer.backward(tiles), layer.backward(tiles), strict=True))
 
 
-@pytest.mark.parametrize("regrow", [False, True])
+@pytest.mark.parametrize("regrow", [False, pytest.param(True, marks=pytest.mark.memcheck)])
 @pytest.mark.parametrize("listed", [False, True])
 def test_regrow_gives_masked_weights_the_dense_gradient(regrow: bool, listed: bool) -> None:
     mask = make_mask(70, 130)
@@ -139,6 +140,7 @@ def test_empty(M: int, N: int, K: int) -> None:
         layer.check(layer.forward(tiles), layer.backward(tiles))
 
 
+@pytest.mark.memcheck
 def test_any_layout_in_memory() -> None:
     mask = make_mask(70, 130, "thin")
     layer, tiles = Masked(20, 70, 130, mask), lists(mask)
@@ -193,7 +195,7 @@ def test_autograd_is_the_references(listed: bool) -> None:
     results = []
     for backend in ("reference", "triton"):
         with use_backend(backend), torch.autocast(DEVICE, dtype=torch.bfloat16):
-            y = call("masked_linear", x, weight, mask, bias, False, lists(mask) if listed else None)
+            y = masked_linear(x, weight, mask, bias, False, lists(mask) if listed else None)
             results.append((y, *torch.autograd.grad(y.float().square().sum(), (x, weight, bias))))
     for expected, found in zip(*results, strict=True):
         assert found.dtype == expected.dtype
@@ -225,12 +227,12 @@ def test_a_quantized_layer_of_any_size_and_mask(
 ) -> None:
     """Its output is the reference's to the bit."""
     layer = Layer(M, N, K, bits, (True, learned, static)).masked_by(make_mask(N, K, pattern, density))
-    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
     assert same(y, expected)
     if not learned:
         with use_backend("reference"):
-            assert same(residuals[3], quantize_rows(masked(layer.weight, layer.mask), bits[0])[1])
-    assert_gradients(layer.backward(residuals), layer)
+            assert same(saved[3], quantize_rows(masked(layer.weight, layer.mask), bits[0])[1])
+    assert_gradients(layer.backward(saved), layer)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -238,12 +240,12 @@ def test_a_quantized_layer_of_any_size_and_mask(
 @pytest.mark.parametrize("bits", [(8, 8), (16, 16)])
 def test_a_quantized_layer_of_every_dtype(dtype: torch.dtype, weight_dtype: torch.dtype, bits: tuple[int, int]) -> None:
     layer = Layer(33, 70, 130, bits, (True, False, False), dtype, weight_dtype).masked_by(make_mask(70, 130, "thin"))
-    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
     if dtype != torch.bfloat16 and bits == (8, 8):
         assert same(y, expected)
     else:
         torch.testing.assert_close(y, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
-    found = layer.backward(residuals)
+    found = layer.backward(saved)
     assert found[0].dtype == dtype and found[1].dtype == weight_dtype
     assert_gradients(found, layer)
     assert not found[1][~layer.mask].any()
@@ -252,9 +254,9 @@ def test_a_quantized_layer_of_every_dtype(dtype: torch.dtype, weight_dtype: torc
 @pytest.mark.parametrize("regrow", [False, True])
 def test_a_quantized_layer_of_many_tiles(regrow: bool) -> None:
     layer = Layer(130, 320, 577, what=(True, False, False)).masked_by(make_mask(320, 577, "tiles", 0.3))
-    (expected, *_), (y, *residuals) = both("qat_linear", *layer.forward())
+    (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
     assert same(y, expected)
-    assert_gradients(layer.backward(residuals, regrow), layer, regrow)
+    assert_gradients(layer.backward(saved, regrow), layer, regrow)
 
 
 def test_the_largest_integers_of_a_depth_of_many_tiles() -> None:

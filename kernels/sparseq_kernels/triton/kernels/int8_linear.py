@@ -1,34 +1,15 @@
-"""The int8 matrix product that `int8_linear` and the forward of `qat_linear` are, in two kernels: one of tiles, for
-many rows, and one that shares the depth of few rows among programs.
+"""Device code of `int8_linear` and of `qat_linear`'s forward: int8 products of many rows, and of few.
 
-An operand comes as levels (int8, multiplied as they are), or in floating point and is quantized between its load and
-the product: by scales from the maximum ("max"), which clip nothing, or by given ones ("given"), which do.
+An operand is int8 (mode "quantized"), or floating and quantized between its load and the product: by scales from the
+maximum (mode "max"), which clip nothing, or by given ones (mode "given"), which do.
 """
 
 import triton
 import triton.language as tl
 
-from .numerics import activate, inverse, level_bits, level_float, magnitude_bits, scale_from_bits
-
-
-@triton.jit
-def tile_place(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
-    """Row and column of a tile, in an order in which GROUP_M rows of tiles run together."""
-    in_group = GROUP_M * tiles_n
-    first = tile // in_group * GROUP_M
-    rows = tl.minimum(tiles_m - first, GROUP_M)
-    return first + tile % in_group % rows, tile % in_group // rows
-
-
-@triton.jit
-def place(index, count, BLOCK: tl.constexpr, RUN: tl.constexpr = 1):
-    """The rows of a block, and the same with those beyond the last as row 0: read and not stored. RUN: how many follow
-    each other in what is read, where they lie side by side in memory; a divisor of `count`, or reads pass its end."""
-    rows = index * BLOCK + tl.arange(0, BLOCK)
-    read = tl.where(rows < count, rows, 0)
-    if RUN > 1:
-        read = tl.max_contiguous(tl.multiple_of(read, RUN), RUN)
-    return rows, read
+from .epilogue import store_outputs, store_tile
+from .numerics import inverse, magnitude_bits, quantized_bits, quantized_float, scale_from_bits
+from .tiles import place, tile_place
 
 
 @triton.jit
@@ -41,90 +22,14 @@ def load_operand(pointers, k, K, columns, EVEN_K: tl.constexpr):
 
 
 @triton.jit
-def quantized(value, factor, scale, MODE: tl.constexpr, QMAX: tl.constexpr, INTEGERS: tl.constexpr):
-    """What of an operand goes into the product: its int8 levels, or (wider than 8 bits) its fake-quantized values."""
-    if MODE != "levels":
+def quantize_operand(value, factor, scale, MODE: tl.constexpr, QMAX: tl.constexpr, INTEGERS: tl.constexpr):
+    """An operand's tile as the product takes it: int8, or for more than 8 bits the fake-quantized values."""
+    if MODE != "quantized":
         if INTEGERS:
-            value = level_bits(value, factor[:, None], QMAX, MODE == "given").to(tl.int8)
+            value = quantized_bits(value, factor[:, None], QMAX, MODE == "given").to(tl.int8)
         else:
-            value = level_float(value, factor[:, None], QMAX, MODE == "given") * scale[:, None]
+            value = quantized_float(value, factor[:, None], QMAX, MODE == "given") * scale[:, None]
     return value
-
-
-@triton.jit
-def store_outputs(
-    acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS: tl.constexpr, ACTIVATION: tl.constexpr
-):
-    """act(acc * xs[:, None] * w_scale[None, :] + bias), stored in the type of `out` [M, N]; as levels of `out_scale` if
-    there is one."""
-    y = acc.to(tl.float32)
-    if INTEGERS:
-        y = y * xs[:, None] * tl.load(w_scale + columns, mask=columns < N, other=1.0)[None, :]
-    if bias is not None:
-        y += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-    y = activate(y, ACTIVATION)
-    if out_scale is not None:
-        y = level_bits(y, inverse(tl.load(out_scale)), 127, True)
-    inside = (rows[:, None] < M) & (columns[None, :] < N)
-    tl.store(out + rows.to(tl.int64)[:, None] * N + columns[None, :], y.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def halves(acc):
-    """The left and the right half of a tile's columns, which a product's layout has in registers of their own."""
-    return tl.split(tl.permute(tl.reshape(acc, (acc.shape[0], 2, acc.shape[1] // 2)), (0, 2, 1)))
-
-
-@triton.jit
-def store_parts(
-    acc,
-    xs,
-    w_scale,
-    bias,
-    out,
-    out_scale,
-    rows,
-    first,
-    M,
-    N,
-    INTEGERS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    PARTS: tl.constexpr,
-):
-    """`store_outputs` of sums whose columns begin at `first`, in PARTS (a power of two) one after the other."""
-    if PARTS == 1:
-        columns = first + tl.arange(0, acc.shape[1])
-        store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, INTEGERS, ACTIVATION)
-    else:
-        left, right = halves(acc)
-        middle = first + left.shape[1]
-        store_parts(left, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION, PARTS // 2)
-        store_parts(right, xs, w_scale, bias, out, out_scale, rows, middle, M, N, INTEGERS, ACTIVATION, PARTS // 2)
-
-
-@triton.jit
-def store_tile(
-    acc,
-    x_scale,
-    w_scale,
-    bias,
-    out,
-    out_scale,
-    tile_m,
-    tile_n,
-    M,
-    N,
-    X_STRIDE: tl.constexpr,
-    INTEGERS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    PARTS: tl.constexpr,
-):
-    """`store_outputs` of a tile's sums, in PARTS of its columns."""
-    BLOCK_M: tl.constexpr = acc.shape[0]
-    rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
-    xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
-    first = tile_n * acc.shape[1]
-    store_parts(acc, xs, w_scale, bias, out, out_scale, rows, first, M, N, INTEGERS, ACTIVATION, PARTS)
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -170,10 +75,10 @@ def int8_tile_kernel(
         x_factor = x_scale
         ws = w_scale
         w_factor = w_scale
-        if X_MODE != "levels":
+        if X_MODE != "quantized":
             xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
             x_factor = inverse(xs)
-        if W_MODE != "levels":
+        if W_MODE != "quantized":
             ws = tl.load(w_scale + columns, mask=columns < N, other=1.0)
             w_factor = inverse(ws)
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32 if INTEGERS else tl.float32)
@@ -183,8 +88,8 @@ def int8_tile_kernel(
             if mask is not None:
                 kept = load_operand(mask + w_rows.to(tl.int64)[:, None] * K + depth[None, :], k, K, depth, EVEN_K)
                 b = tl.where(kept != 0, b, 0.0)
-            a = quantized(a, x_factor, xs, X_MODE, X_QMAX, INTEGERS)
-            b = quantized(b, w_factor, ws, W_MODE, W_QMAX, INTEGERS)
+            a = quantize_operand(a, x_factor, xs, X_MODE, X_QMAX, INTEGERS)
+            b = quantize_operand(b, w_factor, ws, W_MODE, W_QMAX, INTEGERS)
             if INTEGERS:
                 acc = tl.dot(a, tl.trans(b), acc, out_dtype=tl.int32)
             else:
@@ -214,8 +119,10 @@ def int8_descriptor_kernel(
     GROUP_M: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """`int8_tile_kernel` for levels on both sides, whose tiles the hardware copies by itself, zeros beyond the ends.
-    The loops are one to the compiler, so that the next tile's copies begin while this one's outputs are stored."""
+    """`int8_tile_kernel` for two int8 operands, whose tiles the hardware copies, with zeros beyond the ends.
+
+    The compiler flattens the two loops, so that the next tile's copies begin while this tile's outputs are stored.
+    """
     tl.assume(K > 0)  # Or it also writes out what to do without any depth.
     tiles_m = tl.cdiv(M, BLOCK_M)
     tiles_n = tl.cdiv(N, BLOCK_N)
@@ -284,7 +191,7 @@ def int8_skinny_kernel(
     share = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLIT) * BLOCK_K
     for k in range(part * share, tl.minimum(K, (part + 1) * share), BLOCK_K):
         read = in_rows if EVEN_K else in_rows & (depth[None, :] < K - k)
-        a = quantized(tl.load(x + (k + depth)[None, :], mask=read, other=0), x_factor, xs, X_MODE, 127, True)
+        a = quantize_operand(tl.load(x + (k + depth)[None, :], mask=read, other=0), x_factor, xs, X_MODE, 127, True)
         acc = tl.dot(a, tl.trans(load_operand(w_at, k, K, depth, EVEN_K)), acc, out_dtype=tl.int32)
     if SPLIT > 1:
         at = (part.to(tl.int64) * M + rows[:, None]) * N + columns[None, :]
@@ -310,7 +217,7 @@ def int8_sum_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """What `int8_skinny_kernel` does at its end, where programs share the depth: adds up, scales, stores."""
+    """The epilogue of `int8_skinny_kernel` where programs share the depth: adds up, scales and stores."""
     rows, x_rows = place(tl.program_id(1), M, BLOCK_M)
     columns, read = place(tl.program_id(0), N, BLOCK_N, RUN)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)

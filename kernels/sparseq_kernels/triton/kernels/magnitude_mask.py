@@ -1,10 +1,12 @@
-"""The kernels by which `magnitude_mask` scores, selects and writes, each with a table of all weights: `find_entry` says
-whose a program is."""
+"""Device code of `magnitude_mask`: scoring, selecting and writing the masks of many weights.
+
+Each kernel gets a table of all weights on the device; `find_entry` finds the weight that a program works on.
+"""
 
 import triton
 import triton.language as tl
 
-from ..numerics import NAN_KEY
+from ...numerics import NAN_KEY
 from .numerics import magnitude_bits
 
 LARGEST_KEY = tl.constexpr(NAN_KEY)

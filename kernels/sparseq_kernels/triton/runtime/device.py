@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from triton.runtime import driver
 
-from .runtime import interpreted
+from .availability import interpreted
 
 INTERPRETER = "interpreter"
 

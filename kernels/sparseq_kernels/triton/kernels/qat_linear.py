@@ -1,15 +1,15 @@
-"""The two products of `qat_linear`'s backward: dX = G fq(W) and dW = G^T fq(X), for G [M, N] the gradient of y.
+"""Device code of `qat_linear`'s backward: dX = G fq(W) and dW = G^T fq(X), for G [M, N] the gradient of y.
 
-Both are out [R, C] = G' [R, D] fq(b) [D, C] with b floating, one scale for each row of b, and the rows of b and of out
-side by side in memory. b is fake-quantized between its load and the product, or comes so.
+Both are out [R, C] = G' [R, D] fq(b) [D, C], where b is floating and each of its rows has a scale. The values of a row
+of b and of out lie side by side. b is fake-quantized before, or between its load and the product.
 """
 
 import triton
 import triton.language as tl
 
-from .int8_gemm import place, tile_place
-from .numerics import clip_and_slope, inverse, level_float
-from .runtime import interpreted
+from ..runtime.availability import interpreted
+from .numerics import clip_and_slope, inverse, quantized_float
+from .tiles import place, tile_place
 
 INTERPRETED = tl.constexpr(interpreted())
 
@@ -42,8 +42,11 @@ def finish(
     CLIPPED_QMAX: tl.constexpr,
     REGROW: tl.constexpr,
 ):
-    """Stores a tile of the gradient `acc` of `clipped` [R, C]: through the clip range, if that has a learned scale, and
-    through the mask unless REGROW. slopes[:, part] is the tile's share of each row's sum of gradient * LSQ slope."""
+    """Stores a tile `acc` of the gradient of `clipped` [R, C], with zeros where masked unless REGROW.
+
+    Where `clipped` is not None its scale is learned: the gradient is zero outside the clip range, and slopes[:, part]
+    is the tile's share of each row's sum of gradient * LSQ slope.
+    """
     inside = (rows[:, None] < R) & (columns[None, :] < C)
     at = rows.to(tl.int64)[:, None] * C + columns[None, :]
     if out_mask is not None:
@@ -130,7 +133,7 @@ def gradient_kernel(
         if QMAX > 0:
             s = tl.load(scale + k + depth, mask=depth < D - k, other=0.0)
             f = tl.load(factor + k + depth, mask=depth < D - k, other=0.0)
-            b_tile = (level_float(b_tile, f[:, None], QMAX, CLIP) * s[:, None]).to(g_tile.dtype)
+            b_tile = (quantized_float(b_tile, f[:, None], QMAX, CLIP) * s[:, None]).to(g_tile.dtype)
         acc = product(tl.trans(g_tile) if TRANSPOSED else g_tile, b_tile, acc, PRECISION)
         g_at += g_step
         b_at += step * stride_b
@@ -173,7 +176,7 @@ def gradient_sum_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """What `gradient_kernel` does at its end, where programs share the depth: adds up in their order, and stores."""
+    """The epilogue of `gradient_kernel` where programs share the depth: adds up in their order and stores."""
     rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     columns = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = (rows[:, None] < R) & (columns[None, :] < C)

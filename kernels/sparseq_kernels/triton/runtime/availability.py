@@ -25,13 +25,3 @@ def interpreted() -> bool:
     """Whether TRITON_INTERPRET asks for the interpreter, which runs kernels on CPU tensors. Read once, as Triton does
     when it is imported."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
-
-
-def cdiv(a: int, b: int) -> int:
-    """a / b rounded up. Triton's own, which kernels may call too, takes several microseconds."""
-    return -(-a // b)
-
-
-def run_length(count: int) -> int:
-    """How many of `count` values side by side a kernel may read at once, aligned to as many: a divisor of it."""
-    return 16 if count % 16 == 0 else 1

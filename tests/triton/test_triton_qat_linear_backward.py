@@ -1,4 +1,4 @@
-"""The gradients of a quantization-aware layer against their formulas in fp64, and the plans of their products."""
+"""The gradients of a quantization-aware layer against their formulas in fp64, and the configs of their products."""
 
 import itertools
 from collections.abc import Iterator
@@ -9,8 +9,9 @@ from gpu_or_interpreter import DEVICE, FLOATS, both, randn, same
 from qat_layer import BITS, WHAT, Layer, What, assert_gradients
 
 from sparseq_kernels import use_backend
-from sparseq_kernels.triton.device import Device
-from sparseq_kernels.triton.plans import Plan, gradient_plan, use_plan
+from sparseq_kernels.triton.runtime.device import Device
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
+from sparseq_kernels.triton.runtime.heuristics import gradient_config
 
 OPS = torch.ops.sparseq
 
@@ -26,19 +27,19 @@ def _triton() -> Iterator[None]:
 @pytest.mark.parametrize("bits", BITS[:-1])
 def test_every_gradient_by_its_formula(bits: tuple[int, int], what: What, dtype: torch.dtype) -> None:
     layer = Layer(13, 9, 21, bits, what, dtype)
-    residuals = list(OPS.qat_linear(*layer.forward())[1:])
-    found = layer.backward(residuals)
+    saved = list(OPS.qat_linear(*layer.forward())[1:])
+    found = layer.backward(saved)
     assert_gradients(found, layer)
     assert [grad.dtype for grad in found[:3]] == [dtype, torch.float32, torch.float32]
     if what[0]:
         assert not found[1][~layer.mask].any()
 
 
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.memcheck)])
 @pytest.mark.parametrize("split", [1, 3])
 def test_regrow_gives_masked_weights_the_dense_gradient(learned: bool, split: int) -> None:
     layer = Layer(33, 11, 20, what=(True, learned, False))
-    with use_plan(Plan(32, 32, 16, 4, 2, split=split)):
+    with use_config(GemmConfig(32, 32, 16, 4, 2, split_k=split)):
         found = layer.backward(regrow=True)
     assert_gradients(found, layer, regrow=True)
     assert found[1][~layer.mask].any()
@@ -78,6 +79,7 @@ def test_the_gradient_of_a_gradient_that_is_no_number() -> None:
     assert torch.equal(found[1][2].isnan(), layer.mask[2]) and not found[1][3:].isnan().any()
 
 
+@pytest.mark.memcheck
 def test_an_expanded_gradient() -> None:
     layer = Layer(18, 10, 12)
     layer.grad = torch.ones((), device=DEVICE).expand(18, 10)
@@ -89,10 +91,10 @@ def test_an_expanded_gradient() -> None:
 @pytest.mark.parametrize("what", [(False, False, False), (True, True, True)])
 def test_a_shared_depth_changes_no_more_than_rounding(what: What) -> None:
     layer = Layer(45, 17, 30, what=what)
-    with use_plan(Plan(32, 32, 32, 4, 2)):
+    with use_config(GemmConfig(32, 32, 32, 4, 2)):
         whole = layer.backward()
     for split in (2, 5):
-        with use_plan(Plan(32, 32, 16, 4, 2, split=split)):
+        with use_config(GemmConfig(32, 32, 16, 4, 2, split_k=split)):
             found, again = layer.backward(), layer.backward()
         assert_gradients(found, layer)
         assert all(same(a, b) for a, b in zip(found, again, strict=True))
@@ -108,11 +110,11 @@ def test_a_backward_after_another_backends_forward(forward: str, what: What) -> 
     layer = Layer(18, 10, 12, what=what)
     x = layer.x
     with use_backend(forward):
-        _, *residuals = OPS.qat_linear(*layer.forward())
-    found = layer.backward(residuals)
-    if residuals[0].numel():
+        _, *saved = OPS.qat_linear(*layer.forward())
+    found = layer.backward(saved)
+    if saved[0].numel():
         layer.x = None
-        found = OPS.qat_linear_backward(layer.grad, *layer.operands, residuals, 8, 8, x.dtype, False, [True] * 5)
+        found = OPS.qat_linear_backward(layer.grad, *layer.operands, saved, 8, 8, x.dtype, False, [True] * 5)
         layer.x = x
     assert_gradients(found, layer)
 
@@ -131,12 +133,14 @@ H100 = {"arch": "sm_90", "processors": 132, "shared_bytes": 227 * 1024}
 
 @pytest.mark.parametrize("a_bytes", [2, 4])
 @pytest.mark.parametrize("b_bytes", [2, 3, 4, 5])
-def test_a_plan_fills_the_processors_and_fits_the_shared_memory(a_bytes: int, b_bytes: int) -> None:
+def test_a_config_fills_the_processors_and_fits_the_shared_memory(a_bytes: int, b_bytes: int) -> None:
     device = Device(**H100)
     for M, N, K in itertools.product([16, 128, 768, 1024, 8192], [128, 768, 1024, 4096], [128, 768, 4096, 8192]):
-        plan = gradient_plan(M, N, K, a_bytes, b_bytes, device)
-        tiles = -(-M // plan.block_m) * -(-N // plan.block_n)
-        assert plan.split == 1 or (tiles < 132 and plan.split * 4 * plan.block_k <= K)
-        loads = plan.block_k * (plan.stages * plan.block_m * a_bytes + (plan.stages - 1) * plan.block_n * b_bytes)
-        assert loads + plan.block_k * plan.block_n * a_bytes <= device.shared_bytes
-    assert gradient_plan(768, 768, 8192, a_bytes, b_bytes, device).split > 1
+        config = gradient_config(M, N, K, a_bytes, b_bytes, device)
+        tiles = -(-M // config.block_m) * -(-N // config.block_n)
+        assert config.split_k == 1 or (tiles < 132 and config.split_k * 4 * config.block_k <= K)
+        loads = config.block_k * (
+            config.num_stages * config.block_m * a_bytes + (config.num_stages - 1) * config.block_n * b_bytes
+        )
+        assert loads + config.block_k * config.block_n * a_bytes <= device.shared_bytes
+    assert gradient_config(768, 768, 8192, a_bytes, b_bytes, device).split_k > 1

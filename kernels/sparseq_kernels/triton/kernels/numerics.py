@@ -10,7 +10,7 @@ import math
 import triton
 import triton.language as tl
 
-from .. import numerics as rule
+from ... import numerics as rule
 
 MAGIC = tl.constexpr(1.5 * 2.0**23)
 ZERO_BELOW = tl.constexpr(rule.ZERO_BELOW)
@@ -56,7 +56,7 @@ def clip(v, QMAX: tl.constexpr):
 
 
 @triton.jit
-def level_bits(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
+def quantized_bits(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
     """round(x / scale) in the low 16 bits of an int32. CLIP False is for scales from the maximum, beyond which nothing
     lies; where such a scale is NaN the integers are arbitrary, and whatever they are multiplied into is NaN."""
     v = scaled(x, inverse_scale)
@@ -66,8 +66,8 @@ def level_bits(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
 
 
 @triton.jit
-def level_float(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
-    """round(x / scale) as fp32; CLIP as in `level_bits`, except that NaN stays NaN."""
+def quantized_float(x, inverse_scale, QMAX: tl.constexpr, CLIP: tl.constexpr):
+    """round(x / scale) as fp32; CLIP as in `quantized_bits`, except that NaN stays NaN."""
     v = scaled(x, inverse_scale)
     if CLIP:
         v = tl.where(v == v, tl.minimum(tl.maximum(v, -QMAX * 1.0), QMAX * 1.0), v)
