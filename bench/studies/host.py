@@ -34,7 +34,7 @@ ALLOCATION, LINEAR = "torch.empty", "nn.Linear(1, 1)"
 # What each time comprises, the outermost first.
 PARTS = {
     MODULE: "the packed layer's call",
-    REPEATED: "of these: its memory and launches, as recorded",
+    REPEATED: "of these: the launch cache, a replay",
     OP: "torch.ops.sparseq.int8_linear, which records nothing",
     CHECKS: "of these: the checks of its arguments",
     HOST: "of these: the Triton backend's function",
@@ -56,18 +56,18 @@ def parts(M: int) -> dict[str, Callable[[], object]]:
     """A call of each of PARTS, for M rows."""
     from sparseq_kernels.ops.int8_linear import OP as INT8_LINEAR
     from sparseq_kernels.triton.int8_linear import int8_linear as triton_int8_linear
-    from sparseq_kernels.triton.runtime.launch_cache import record
+    from sparseq_kernels.triton.runtime.launch_cache import cached, captured_shapes
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)
     held: Any = layer
     given = (x, held.quantized_values(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
-    recording = record(triton_int8_linear, x, whole[1:])[1]
-    assert recording is not None
+    cached("int8_linear", triton_int8_linear, whole)
+    assert captured_shapes(whole[1]) == 1
     linear, one = nn.Linear(1, 1), torch.ones(1, 1)
     return {
         MODULE: lambda: layer(x),
-        REPEATED: lambda: recording.run(x),
+        REPEATED: lambda: cached("int8_linear", triton_int8_linear, whole),
         OP: lambda: torch.ops.sparseq.int8_linear(*given),
         CHECKS: lambda: INT8_LINEAR.check(whole),
         HOST: lambda: triton_int8_linear(*whole),

@@ -7,28 +7,29 @@ import torch
 from gpu_or_interpreter import DEVICE, FLOATS, both, integers, randn, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparseq_kernels.products import operands
 
-from sparseq_kernels.formats import BlockBitmapWeight, PackedWeight, SemiStructuredWeight
+from sparseq_kernels.formats import BitmaskWeight, BlockSparseWeight, SemiStructuredWeight, WeightFormat
+from sparseq_kernels.sparse_dispatch import operands
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
 
 OPS = torch.ops.sparseq
 
 
-def stored(N: int, K: int, block: tuple[int, int], density: float, seed: int = 0) -> tuple[PackedWeight, torch.Tensor]:
+def stored(N: int, K: int, block: tuple[int, int], density: float, seed: int = 0) -> tuple[WeightFormat, torch.Tensor]:
     """(a weight in blocks of that size, or (0, 0) for 2:4, and the same dense)"""
     levels, generator = integers(N, K, seed=seed), torch.Generator().manual_seed(seed)
     if block == (0, 0):
         chosen = torch.rand(N, K // 4, 4, generator=generator).argsort(-1) < round(2 * density)
         mask = chosen.flatten(1).to(DEVICE)
-        return SemiStructuredWeight.from_dense(levels, mask), levels * mask
+        return SemiStructuredWeight.from_dense(levels, 8, mask), levels * mask
     keep = (torch.rand(N // block[0], K // block[1], generator=generator) < density).to(DEVICE)
     mask = keep.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
-    return BlockBitmapWeight.from_dense(levels, mask, block, 8), levels * mask
+    format = BitmaskWeight if block == (1, 1) else BlockSparseWeight
+    return format.from_dense(levels, 8, mask, block), levels * mask
 
 
 def check(
-    M: int, weight: PackedWeight, dense: torch.Tensor, x: torch.Tensor | None = None, static: bool = False
+    M: int, weight: WeightFormat, dense: torch.Tensor, x: torch.Tensor | None = None, static: bool = False
 ) -> None:
     N, K = dense.shape
     found = operands(weight)
@@ -37,7 +38,7 @@ def check(
     x = randn(M, K) if x is None else x
     scale, bias = randn(N, seed=2).abs() * 0.01, randn(N, seed=3)
     given = (torch.tensor([0.02], device=DEVICE) if static else None, "relu", torch.float32)
-    expected, y = both(op, x, *tensors, scale, bias, *given)
+    expected, y = both(op.__name__, x, *tensors, scale, bias, *given)
     assert same(y, expected)
     assert same(OPS.int8_linear(x, dense, scale, bias, *given), expected)
 
@@ -98,7 +99,7 @@ def test_rows_of_blocks_of_very_different_length() -> None:
     levels = integers(64, 256)
     mask = torch.zeros(64, 256, dtype=torch.bool, device=DEVICE)
     mask[16:32], mask[48:, :16] = True, True
-    weight = BlockBitmapWeight.from_dense(levels, mask, (16, 16), 8)
+    weight = BlockSparseWeight.from_dense(levels, 8, mask, (16, 16))
     order = operands(weight)[1][3]  # type: ignore[index]
     assert order.tolist() == [1, 3, 0, 2]
     check(40, weight, levels * mask)

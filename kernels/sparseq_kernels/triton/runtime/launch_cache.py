@@ -1,49 +1,148 @@
-"""What an op launches for an input of one shape, recorded once and launched again for others like it.
+"""Replays the launches of an op's earlier call, for the same weights and an x of the same shape and dtype.
 
-On the host most of a call's time goes into what is the same each time: checks, configs, the facts by which a compiled
-kernel is found. What differs is where x lies and where what is new lies.
+Most of a call's time on the host goes into what is the same each time: checks, the choice of a `GemmConfig`, the
+properties by which a compiled kernel is found. `cached` does that once, captures what is launched, and launches it
+again in later calls, which differ only in the addresses of x, of the result, and of scratch memory.
 """
 
 import itertools
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ...torch_internals import is_plain_tensor
 from .device import Device, current, current_and_stream
 from .gemm_config import GemmConfig, forced_config
 from .launch import CapturedLaunch, capturing, hooked
 
-# Of memory, in bytes: by which Triton tells its kernels apart, and what lies apart in a call's scratch memory.
-ALIGNMENT, APART = 16, 256
+# Shapes of x that are captured for one weight; calls with further shapes are not captured.
+MOST_SHAPES = 128
+# Of memory, in bytes: the alignment by which Triton tells its kernels apart, and that of a call's scratch tensors.
+ALIGNMENT, SCRATCH_ALIGNMENT = 16, 256
 
-# An empty tensor like one that is made anew, and its shape.
+_address: Callable[[Tensor], int] = Tensor.data_ptr
+# An empty tensor of the same kind as one that is allocated anew, and its shape.
 Like = tuple[Tensor, tuple[int, ...]]
 
 
+def cached(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """run(*args), or the same by replaying the launches of an earlier call.
+
+    op: one whose argument after x is a tensor of the weight, which lives as long as the layer. args: all of its
+    arguments by position. The caller has made sure that nothing observes the call (no tracing, transforms, dispatch
+    modes or autocast), and that no gradient is wanted. run: validates, and runs the op. Returns None for tensors that
+    are not plain, such as a subclass.
+
+    A call is replayed if the arguments after x are the same objects, with their tensors in the same memory, as in a
+    captured call for x's shape and dtype. Their values may have changed in place.
+    """
+    weight = args[1]
+    entry = _entries.get(id(weight))  # Read once: another thread may replace it.
+    if entry is not None and entry.is_for(op, args):
+        capture = entry.captures.get((args[0].shape, args[0].dtype))
+        if capture is not None:
+            result = capture.replay(args[0])
+            return run(*args) if result is None else result
+    else:
+        entry = None
+    return _capture(op, run, args, entry)
+
+
+def captured_shapes(weight: Tensor) -> int:
+    """For how many shapes and dtypes of x calls with this weight are captured."""
+    entry = _entries.get(id(weight))
+    return 0 if entry is None or entry.weight() is not weight else len(entry.captures)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The captured calls of an op with one weight and other arguments. It is replaced as a whole, never changed.
+
+    weight: to the weight, whose end removes the entry. rest: the arguments after it. tensors: those of `rest` that are
+    tensors. addresses: where the weight and they lay at the capture. memory: that memory, so that no other tensor takes
+    its place. captures: by x's shape and dtype.
+    """
+
+    op: str
+    weight: "weakref.ref[Tensor]"
+    rest: tuple[Any, ...]
+    tensors: tuple[Tensor, ...]
+    addresses: list[int]
+    memory: tuple[Tensor, ...]
+    captures: Mapping[tuple[torch.Size, torch.dtype], "Capture"]
+
+    def is_for(self, op: str, args: tuple[Any, ...]) -> bool:
+        """Whether the captures are of this op with these arguments, as they lie in memory now."""
+        weight: Tensor = args[1]
+        return (
+            self.weight() is weight
+            and self.op == op
+            and len(args) == len(self.rest) + 2
+            and all(map(operator.is_, self.rest, args[2:]))
+            and list(map(_address, (weight, *self.tensors))) == self.addresses
+        )
+
+
+# By the weight's id.
+_entries: dict[int, _Entry] = {}
+
+
+def _new_entry(op: str, args: tuple[Any, ...]) -> _Entry:
+    weight, rest = args[1], args[2:]
+    key = id(weight)
+
+    def remove(reference: "weakref.ref[Tensor]") -> None:
+        entry = _entries.get(key)
+        if entry is not None and entry.weight is reference:
+            _entries.pop(key, None)
+
+    tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
+    held = (weight, *tensors)
+    memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
+    return _Entry(op, weakref.ref(weight, remove), rest, tensors, list(map(_address, held)), memory, {})
+
+
+def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
+    """run(*args), captured and added to `entry`, or to a new one, if it can be replayed."""
+    if not all(is_plain_tensor(arg) for arg in args if isinstance(arg, Tensor)):
+        return None
+    if entry is not None and len(entry.captures) >= MOST_SHAPES:
+        return run(*args)
+    x, constants = args[0], args[1:]
+    with capturing() as capture:
+        result = run(*args)
+    captured = Capture.of(x, constants, result, capture.launches, capture.allocated) if capture.complete else None
+    if captured is not None:
+        entry = entry or _new_entry(op, args)
+        _entries[id(args[1])] = replace(entry, captures={**entry.captures, (x.shape, x.dtype): captured})
+    return result
+
+
 class _Step(NamedTuple):
-    """A launch, as run(*pick(values)) of all that is numbered."""
+    """A launch, as run(*pick(values)) of the values of all slots."""
 
     run: Callable[..., Any]
     pick: Callable[[list[Any]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
-class Recording:
-    """The launches of one call of an op.
+class Capture:
+    """The launches of one call, for any x of the same shape and dtype.
 
-    What its kernels get is numbered: 0 is x, 1 the stream, 2 the result, and from 3 on comes the scratch that is made
-    anew, and then what is `fixed`. Kernels get the first of these as addresses, with which a launch has less to do, and
-    scratch is one piece of memory; but as tensors where `tensors` is not None.
+    The values that kernels get have numbers, their slots: 0 is x, 1 the stream, 2 the result. Then come the scratch
+    tensors, which are allocated anew for each call, and then `fixed`. Where `scratch` is None, kernels get tensors as
+    addresses, which makes a launch cheaper, and scratch is one piece of memory.
 
-    device, index, forced: Triton's device, torch's number for it, and the config in force, under which all this holds.
-    result: an empty tensor like it, and its shape. offsets: where the scratch of each number begins. memory: an empty
-    tensor like all of it, and its bytes. tensors: of each scratch an empty tensor like it, and its shape. descriptors:
-    (number, number of the tensor) of the fixed ones that describe a tensor made anew.
+    device, index, forced: Triton's device, torch's number for it, and `forced_config`, which must be the same in a
+    replay. result: an empty tensor like it, and its shape. offsets: where each scratch tensor begins in that piece.
+    memory: an empty tensor like all of it, and its bytes. descriptors: (slot, slot of the tensor) of the `fixed`
+    descriptors that describe a tensor that is new in each call.
     """
 
     device: Device
@@ -54,12 +153,14 @@ class Recording:
     result: Like
     offsets: tuple[int, ...]
     memory: tuple[Tensor, int]
-    tensors: tuple[Like, ...] | None
+    scratch: tuple[Like, ...] | None
     descriptors: tuple[tuple[int, int], ...]
 
-    def run(self, x: Tensor) -> Tensor | None:
-        """The op's result for x, of the recorded shape and dtype; None where what was recorded does not hold for how it
-        lies, or does not hold any more."""
+    def replay(self, x: Tensor) -> Tensor | None:
+        """The op's result for x, of the captured shape and dtype.
+
+        None where the captured launches are not right for x's memory layout, or in the present state of the process.
+        """
         at, (device, stream) = x.data_ptr(), current_and_stream()
         if (
             at % ALIGNMENT
@@ -73,11 +174,11 @@ class Recording:
         like, shape = self.result
         result = like.new_empty(*shape)
         values: list[Any]
-        if self.tensors is not None:
-            scratch = [like.new_empty(*shape) for like, shape in self.tensors]
+        if self.scratch is not None:
+            scratch = [like.new_empty(*shape) for like, shape in self.scratch]
             values = [x, stream, result, *scratch, *self.fixed]
-            for number, base in self.descriptors:
-                values[number] = _moved(values[number], values[base])
+            for slot, base in self.descriptors:
+                values[slot] = _describing(values[base], values[slot])
         elif self.offsets:
             like, size = self.memory
             memory = like.new_empty(size)
@@ -89,97 +190,111 @@ class Recording:
             run(*pick(values))
         return result
 
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        constants: Sequence[Any],
+        result: Any,
+        launches: Sequence[CapturedLaunch],
+        allocated: Sequence[Tensor],
+    ) -> "Capture | None":
+        """The capture of a call with these launches; None where it cannot be replayed.
 
-def _moved(descriptor: TensorDescriptor, base: Tensor) -> TensorDescriptor:
-    return TensorDescriptor(base, descriptor.shape, descriptor.strides, descriptor.block_shape)
+        That is where x or what was allocated has gaps or is not aligned; x is not on the current device; nothing was
+        launched; there are several results; or a kernel got another tensor than x, the constants, and what
+        `launch.empty` allocated: such as a copy of a constant, whose values a replay would not copy again.
+        """
+        if not isinstance(result, Tensor) or not launches or result.dim() == 0:
+            return None
+        scratch = [tensor for tensor in allocated if tensor is not result]
+        here = not x.is_cuda or torch.cuda.current_device() == x.get_device()
+        if len(scratch) == len(allocated) or not here or not all(map(_is_aligned, (x, *allocated))):
+            return None
+        by_address = all(one.stream is not None for one in launches) and not any(
+            isinstance(arg, TensorDescriptor) for one in launches for arg in one.args
+        )
+        slots = _Slots(x, [result, *scratch], constants, by_address)
+        if not (slots.are_apart and all(slots.knows(arg) for one in launches for arg in one.args)):
+            return None
+        steps = tuple(_Step(one.run, operator.itemgetter(*slots.of_launch(one))) for one in launches)
+        sizes = (-(-tensor.nbytes // SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT for tensor in scratch)
+        ends = [0, *itertools.accumulate(sizes)]
+        return cls(
+            current(),
+            x.get_device(),
+            forced_config(),
+            steps,
+            tuple(slots.fixed),
+            _like(result),
+            tuple(ends[:-1]),
+            (x.new_empty(0, dtype=torch.int8), ends[-1]),
+            None if by_address else tuple(map(_like, scratch)),
+            tuple(slots.descriptors),
+        )
 
 
-def record(run: Callable[..., Any], x: Tensor, constants: Sequence[Any]) -> tuple[Tensor, Recording | None]:
-    """(the first result of run(x, *constants), the recording of this call).
+class _Slots:
+    """The slots of what kernels get, as `Capture` has them. by_address: whether constants too become addresses."""
 
-    The recording is None where the call cannot be made again from it: x or what was made has gaps, or is not aligned; x
-    is not on the current device; a kernel was handed another tensor than x, the constants, and what `launch.empty`
-    made, such as a copy of a constant, whose values would not be copied again; there was nothing to launch, or not all
-    that was launched is known; or the op has more results than one.
-    """
-    with capturing() as watched:
-        result = run(x, *constants)
-    launches, made = watched.launches, watched.allocated
-    if not isinstance(result, Tensor):
-        return result[0], None
-    scratch = [tensor for tensor in made if tensor is not result]
-    result_made = len(scratch) < len(made) and result.dim() > 0
-    here = not x.is_cuda or torch.cuda.current_device() == x.get_device()
-    numbers = _Numbers(x, [result, *scratch], constants)
-    known = watched.complete and numbers.apart and all(numbers.knows(arg) for one in launches for arg in one.args)
-    if not (launches and known and result_made and here and all(map(_laid_out, (x, *made)))):
-        return result, None
-    steps = tuple(_Step(launched.run, operator.itemgetter(*numbers.of_launch(launched))) for launched in launches)
-    by_address = all(launched.stream is not None for launched in launches) and not numbers.descriptors
-    ends = [0, *itertools.accumulate(-(-tensor.nbytes // APART) * APART for tensor in scratch)]
-    return result, Recording(
-        current(),
-        x.get_device(),
-        forced_config(),
-        steps,
-        tuple(numbers.fixed),
-        _like(result),
-        tuple(ends[:-1]),
-        (x.new_empty(0, dtype=torch.int8), ends[-1]),
-        None if by_address else tuple(map(_like, scratch)),
-        tuple(numbers.descriptors),
-    )
-
-
-class _Numbers:
-    """The numbers of what kernels get, as `Recording` has them."""
-
-    def __init__(self, x: Tensor, made: Sequence[Tensor], constants: Sequence[Any]) -> None:
+    def __init__(self, x: Tensor, allocated: Sequence[Tensor], constants: Sequence[Any], by_address: bool) -> None:
         self.fixed: list[Any] = []
         self.descriptors: list[tuple[int, int]] = []
-        self._first_fixed = 2 + len(made)
+        self._by_address = by_address
+        self._first_fixed = 2 + len(allocated)
         self._constants = [constant for constant in constants if isinstance(constant, Tensor)]
-        # Of what begins where x or a new tensor does.
-        self._new = {tensor.data_ptr(): number for number, tensor in enumerate(made, 2)} | {x.data_ptr(): 0}
-        # With a constant in the memory of x it could not be told which of them a kernel got.
-        self.apart = not {*map(_memory, (x, *made))} & {*map(_memory, self._constants)}
+        # Of tensors that begin where x or an allocated one does.
+        self._new = {tensor.data_ptr(): slot for slot, tensor in enumerate(allocated, 2)} | {x.data_ptr(): 0}
+        # With a constant in x's memory it could not be told which of the two a kernel got.
+        self.are_apart = not {*map(_storage, (x, *allocated))} & {*map(_storage, self._constants)}
 
     def knows(self, arg: Any) -> bool:
-        """Whether a kernel's argument is no tensor, or one that there will be in the next call too."""
+        """Whether a kernel's argument is no tensor, or one that a later call has too."""
         tensor = _tensor(arg)
         return tensor is None or any(tensor is one for one in self._constants) or tensor.data_ptr() in self._new
 
-    def of_launch(self, launched: CapturedLaunch) -> list[int]:
-        args = (*launched.before, *launched.args, *launched.after)
-        return [1 if place == launched.stream else self._of(arg) for place, arg in enumerate(args)]
+    def of_launch(self, launch: CapturedLaunch) -> list[int]:
+        args = (*launch.before, *launch.args, *launch.after)
+        return [1 if place == launch.stream else self._slot(arg) for place, arg in enumerate(args)]
 
-    def _of(self, arg: Any) -> int:
+    def _slot(self, arg: Any) -> int:
         tensor = _tensor(arg)
-        number = None if tensor is None else self._new.get(tensor.data_ptr())
-        if tensor is not None and number is not None:
+        slot = None if tensor is None else self._new.get(tensor.data_ptr())
+        if tensor is not None and slot is not None:
             if tensor is arg:
-                return number
-            # Without the memory that was recorded with: it is not to be kept.
-            self.descriptors.append((self._first_fixed + len(self.fixed), number))
-            arg = _moved(arg, tensor.new_empty(0))
+                return slot
+            # A descriptor, kept without the memory of this call.
+            self.descriptors.append((self._first_fixed + len(self.fixed), slot))
+            arg = _describing(tensor.new_empty(0), arg)
+        elif tensor is not None:
+            # A constant. The capture must not refer to the weight itself, which then could not end.
+            if tensor is not arg:
+                arg = _describing(tensor.detach(), arg)
+            else:
+                arg = tensor.data_ptr() if self._by_address else tensor.detach()
         self.fixed.append(arg)
         return self._first_fixed + len(self.fixed) - 1
+
+
+def _describing(base: Tensor, descriptor: TensorDescriptor) -> TensorDescriptor:
+    """The same descriptor of another tensor."""
+    return TensorDescriptor(base, descriptor.shape, descriptor.strides, descriptor.block_shape)
 
 
 def _like(tensor: Tensor) -> Like:
     return tensor.new_empty(0), tuple(tensor.shape)
 
 
-def _laid_out(x: Tensor) -> bool:
-    """Whether x is as kernels like it best, without gaps and aligned."""
+def _is_aligned(x: Tensor) -> bool:
+    """Whether x has no gaps and begins at a multiple of ALIGNMENT."""
     return x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0
 
 
 def _tensor(arg: Any) -> Tensor | None:
-    """The tensor that an argument of a kernel is, or describes."""
+    """The tensor that a kernel's argument is, or describes."""
     arg = arg.base if isinstance(arg, TensorDescriptor) else arg
     return arg if isinstance(arg, Tensor) else None
 
 
-def _memory(tensor: Tensor) -> int:
+def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
