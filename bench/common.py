@@ -163,11 +163,16 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(unfinished, path)
 
 
-def read_results(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The results of that name, of all machines, in the order of their file names."""
+def read_results(name: str, folder: Path | None = None, kind: str | None = None) -> list[dict[str, Any]]:
+    """The results of that name, in the order of their file names: of all machines, or of those whose `kind` is "cpu" or
+    "gpu"."""
     files = sorted((folder or RESULTS).glob(f"{name}-*.json"))
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return [result for result in found if result["name"] == name]
+    return [result for result in found if result["name"] == name and kind in (None, _kind(result))]
+
+
+def _kind(result: Mapping[str, Any]) -> str:
+    return "gpu" if "gpu" in result.get("machine", ()) else "cpu"
 
 
 def smallest_asked() -> bool:

@@ -108,9 +108,8 @@ GOALS = (
 
 def newest(folder: Path) -> Mapping[str, Any] | None:
     """Of the results that goals are for, the last one that was taken on a GPU; None without any."""
-    results = [result for op in {goal.op for goal in GOALS} for result in read_results(op, folder)]
-    of_gpus = [result for result in results if "gpu" in result["machine"]]
-    return max(of_gpus, key=lambda result: str(result["date"]), default=None)
+    results = [result for op in {goal.op for goal in GOALS} for result in read_results(op, folder, "gpu")]
+    return max(results, key=lambda result: str(result["date"]), default=None)
 
 
 def goals(folder: Path) -> str:
@@ -127,7 +126,7 @@ def rows_of(op: str, folder: Path) -> list[Row]:
     """The rows of the sizes that goals are for; of all sizes where those were not measured."""
     last = newest(folder)
     gpu = last["machine"]["gpu"] if last else None
-    results = [result for result in read_results(op, folder) if result["machine"].get("gpu") == gpu]
+    results = [result for result in read_results(op, folder, "gpu") if result["machine"].get("gpu") == gpu]
     rows = [row for result in results for row in result["rows"] if "failed" not in row]
     first = [row for row in rows if not set(FIRST_SIZES).isdisjoint(row["case"]["size"].split(", "))]
     return first or rows

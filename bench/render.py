@@ -111,10 +111,13 @@ def _fraction(row: Row) -> str:
     return f"{found['fraction']:.2f} ({found['bound']})" if found else ""
 
 
-def render(name: str, folder: Path | None = None) -> str:
-    """All results of that name, one machine after the other; of GPUs the one that was measured last."""
+def render(name: str, folder: Path | None = None, kind: str | None = None) -> str:
+    """The results of that name, one machine after the other; of GPUs the one that was measured last.
+
+    kind: of GPUs ("gpu") or CPUs ("cpu") alone.
+    """
     parts = []
-    results = read_results(name, folder)
+    results = read_results(name, folder, kind)
     older = _older_gpus(results)
     for result in (result for result in results if result not in older):
         rows = result["rows"]

@@ -18,21 +18,24 @@ from bench.goals import goals, newest
 from bench.render import NO_RESULTS, caption, render
 from sparseq.terminal import shown
 
-PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "gpu")), ROOT / "README.md")
+PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "cpu", "gpu")), ROOT / "README.md")
+# Pages that show one kind of machine.
+KINDS = {"cpu.md": "cpu", "gpu.md": "gpu"}
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- table:")
 
 
-def filled(page: str, folder: Path | None = None) -> str:
-    """The page with every marked table as the results say. ValueError for a marker that is not closed."""
+def filled(page: str, folder: Path | None = None, kind: str | None = None) -> str:
+    """The page with every marked table as the results of that kind of machine say. ValueError for a marker that is not
+    closed."""
     if len(_OPENING.findall(page)) != len(_MARKED.findall(page)):
         raise ValueError("a '<!-- table: name -->' marker has no '<!-- end -->' after it, or no plain name in it")
-    return _MARKED.sub(lambda m: f"{m['open']}\n{_rendered(m['name'], folder)}\n{m['close']}", page)
+    return _MARKED.sub(lambda m: f"{m['open']}\n{_rendered(m['name'], folder, kind)}\n{m['close']}", page)
 
 
-def _rendered(name: str, folder: Path | None) -> str:
+def _rendered(name: str, folder: Path | None, kind: str | None) -> str:
     if name != "goals":
-        return render(name, folder)
+        return render(name, folder, kind)
     last = newest(folder or RESULTS)
     return f"{caption(last)}\n{goals(folder or RESULTS)}" if last else NO_RESULTS
 
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _update(page: Path, results: Path, check: bool) -> int:
     try:
         before = page.read_text(encoding="utf-8")
-        after = filled(before, results)
+        after = filled(before, results, KINDS.get(page.name))
     except (OSError, ValueError) as error:
         print(shown(f"{page}: {error}"), file=sys.stderr)
         return 2

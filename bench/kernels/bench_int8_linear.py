@@ -19,7 +19,7 @@ OURS_INT8 = f"{OURS}, x as int8"
 INT_MM = "torch._int_mm"
 EAGER = "torch._int_mm + eager scales"
 DYNAMIC = "torch dynamic quantization"
-FLOATS = {"fp32 nn.Linear": torch.float32, "bf16 nn.Linear": torch.bfloat16, "fp16 nn.Linear": torch.float16}
+FLOATS = {name: dtype for dtype, name in peers.LINEAR.items()}
 
 
 def make_operands(target: Target, M: int, outputs: int, inputs: int) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.check import require_close
 from bench.clock import Call
+from bench.kernels import peers
 from bench.kernels.bench_int8_linear import least
 from bench.kernels.cases import LAYERS, OURS, Benchmark, Case, Compare, Trial, layer_case
 from bench.packages import CURRENT, Libraries, Packages
@@ -47,8 +48,7 @@ def make_trial(target: Target, libraries: Libraries, M: int, outputs: int, input
     dense = nn.Linear(inputs, outputs).to(target.device)
     plain = nn.Linear(inputs, outputs, device=target.device, dtype=target.dtype)
     plain.load_state_dict(dense.state_dict())
-    name_of_plain = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[target.dtype]
-    name_of_plain += " nn.Linear"
+    name_of_plain = peers.LINEAR[target.dtype]
 
     def check(present: Mapping[str, Call]) -> None:
         expected = dense(x.float())

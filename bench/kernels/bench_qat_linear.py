@@ -34,7 +34,7 @@ def fake_quantized(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def make_trial(target: Target, libraries: Libraries, M: int, outputs: int, inputs: int) -> Trial:
     operands = Operands(target, M, outputs, inputs)
     exact = target.dtype == torch.float32
-    plain = "fp32 nn.Linear" if exact else "bf16 nn.Linear" if target.dtype == torch.bfloat16 else "fp16 nn.Linear"
+    plain = peers.LINEAR[target.dtype]
     fake = fake_quantized if exact and not target.gpu else peers.fake_quantized_linear
     # A product of bf16 is rounded to it; nn.Linear has unquantized operands.
     tolerances = {plain: 3e-2, FAKE: 5e-2} | dict.fromkeys(libraries, 1e-5 if exact and not target.gpu else 1e-2)

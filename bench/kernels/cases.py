@@ -21,7 +21,7 @@ OURS = "sparseq"
 ROWS = {False: (1, 16, 128, 1024), True: (8192, 1024, 128, 16, 1)}
 FIRST_SIZES = ("large", "base")
 # A CPU is slower, and its sizes fewer: these networks' layers, of at most so many multiplications.
-CPU_SIZES, CPU_MOST_MULTIPLICATIONS = ("mini", "base"), 2**29
+CPU_SIZES, CPU_MOST_MULTIPLICATIONS = ("mini", "base"), 2**28
 # Of the first shapes, one each. On a GPU with enough rows for every peer, and without.
 SMALLEST_ROWS = {False: (1,), True: (32, 1)}
 Shape = tuple[int, ...]

@@ -14,6 +14,12 @@ from bench.target import Target
 
 OP_BY_OP, COMPILED = "torch, op by op", "torch, compiled"
 COMPILED_SIZE, COMPILED_ROWS = "large", (8192, 128)
+# nn.Linear, by the dtype of its input and parameters.
+LINEAR = {
+    torch.float32: "fp32 nn.Linear",
+    torch.bfloat16: "bf16 nn.Linear",
+    torch.float16: "fp16 nn.Linear",
+}
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda y: y, "gelu": F.gelu}
 
 

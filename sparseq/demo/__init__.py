@@ -6,6 +6,6 @@ packed, saved, loaded back and evaluated. After an interruption, the same comman
 results again.
 
 Both students are trained for the same number of epochs at the same learning rate, and in fp32 on every processor, so
-that the recipe does not depend on the processor. `bench.studies.demo_seeds` measures how much the result varies with the
-seed.
+that the recipe does not depend on the processor. `bench.studies.demo_seeds` measures how much the result varies with
+the seed.
 """

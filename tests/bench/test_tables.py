@@ -49,6 +49,28 @@ def test_tables_are_rendered_checked_and_stable(tmp_path):
     assert tables.main([*switches, "--check"]) == 1
 
 
+def test_a_page_of_one_kind_of_machine_shows_no_other(tmp_path, monkeypatch):
+    common.write_result("int8_linear", kernel_rows(), {}, tmp_path)
+    [of_cpu] = common.read_results("int8_linear", tmp_path)
+    gpu = of_cpu["machine"] | {"gpu": "A GPU", "driver": "1"}
+    versions = of_cpu["versions"] | {"triton": "3"}
+    common.write_json(tmp_path / "int8_linear-gpu.json", of_cpu | {"machine": gpu, "versions": versions})
+    texts = {}
+    for name in ("cpu", "gpu", "both"):
+        page = tmp_path / f"{name}.md"
+        page.write_text("<!-- table: int8_linear -->\n<!-- end -->\n")
+        assert tables.main(["--page", str(page), "--results", str(tmp_path)]) == 0
+        texts[name] = page.read_text()
+    captions = {name: ("cores" in text, "A GPU" in text) for name, text in texts.items()}
+    assert captions == {"cpu": (True, False), "gpu": (False, True), "both": (True, True)}
+
+
+def test_every_op_is_shown_for_a_cpu():
+    page = (ROOT / "docs" / "cpu.md").read_text(encoding="utf-8")
+    shown = [op for op in OPS if f"<!-- table: {op} -->" in page]
+    assert [op for op in OPS if op not in shown] == ["int8_linear_compiled", "packed_linear"]
+
+
 def test_a_table_without_results_says_so_and_an_open_marker_is_refused(tmp_path):
     assert tables.filled("<!-- table: none -->\n<!-- end -->", tmp_path).count(render.NO_RESULTS) == 1
     page = tmp_path / "page.md"
