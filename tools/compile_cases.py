@@ -74,7 +74,6 @@ def cases() -> Iterator[Case]:
 
 def tuned_cases(arch: str) -> Iterator[Case]:
     """Calls that run by the configs measured on GPUs of that architecture under this version of Triton."""
-    sizes = {1: torch.int8, 2: BF16}
     for path in sorted(tuned.FOLDER.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         same = content["triton"].split(".")[:2] == triton.__version__.split(".")[:2]
@@ -82,7 +81,7 @@ def tuned_cases(arch: str) -> Iterator[Case]:
             continue
         for config in content["configs"]:
             M, N, K = config["M"], config["N"], config["K"]
-            found = [case for case in int8_linear(M, N, K, False) if f"x {_name(sizes[config['x']])} " in case.text]
+            found = [case for case in int8_linear(M, N, K, False) if f"x {_name(torch.int8)} " in case.text]
             yield from (replace(case, device=content["device"]) for case in found)
 
 

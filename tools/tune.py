@@ -180,7 +180,7 @@ def warm(ops: Sequence[str], target: Target, part: int, parts: int) -> None:
 
 def compiled_for(product: Product) -> tuple[Any, ...]:
     """The properties of a product, beside the config and the depth, for which Triton compiles a kernel anew."""
-    return product.op, product.x_bytes, product.skinny, product.M == 1, product.outputs > product.inputs
+    return product.op, product.skinny, product.M == 1, product.outputs > product.inputs
 
 
 def warm_in_parallel(ops: Sequence[str], target: Target, jobs: int, seconds: float) -> None:

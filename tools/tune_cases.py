@@ -16,7 +16,7 @@ from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.triton.runtime import heuristics, tuned
 from sparseq_kernels.triton.runtime.device import INTERPRETER, Device
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig
-from sparseq_kernels.triton.runtime.heuristics import SKINNY_ROWS, may_quantize_inside
+from sparseq_kernels.triton.runtime.heuristics import SKINNY_ROWS
 
 OPS = torch.ops.sparseq
 OPERATIONS = ("int8_linear",)
@@ -28,17 +28,15 @@ SMALLEST = (((128, 128),), (64, 1))
 
 @dataclass(frozen=True)
 class Product:
-    """An op on a layer [M, inputs] -> [M, outputs], in which one config decides. x_bytes: a value's, 1 of int8."""
+    """An op on a layer [M, inputs] -> [M, outputs], in which one config decides."""
 
     op: str
     M: int
     outputs: int
     inputs: int
-    x_bytes: int = 1
 
     def __str__(self) -> str:
-        x = "" if self.x_bytes == 1 else f", x of {self.x_bytes} bytes a value"
-        return f"{self.op}, {self.M} x {self.inputs} -> {self.outputs}{x}"
+        return f"{self.op}, {self.M} x {self.inputs} -> {self.outputs}"
 
     @property
     def skinny(self) -> bool:
@@ -58,14 +56,7 @@ class Product:
 def products(ops: Sequence[str], target: Target) -> list[Product]:
     """All of them, by their rank, and then the numbers of tokens in the order of ROWS."""
     layers, rows = SMALLEST if target.smallest else (tuple(reversed(LAYERS)), ROWS)
-    found = [
-        Product(op, M, *layer, x_bytes)
-        for M in rows
-        for layer in layers
-        for op in ops
-        for x_bytes in (1, target.dtype.itemsize)
-        if x_bytes == 1 or may_quantize_inside(M)
-    ]
+    found = [Product(op, M, *layer) for M in rows for layer in layers for op in ops]
     return sorted(found, key=lambda one: one.rank)
 
 
@@ -91,18 +82,15 @@ def make_inputs(product: Product, target: Target) -> Inputs:
 
 
 def make_run(product: Product, target: Target) -> Callable[[], Tensor]:
-    """Of levels but for few rows: what else comes in floating point is quantized before, and then is such a product
-    too, also in QAT."""
+    """Of an int8 x: a floating x is quantized before the product, in QAT too."""
     M, N, K = product.M, product.outputs, product.inputs
     # With the activation that a BERT's layer of this shape ends with.
     activation = "gelu" if N > K else "none"
     x = torch.randn(M, K, device=target.device, dtype=target.dtype)
-    levels, rows = quantize_rows(x, 8)
+    x_q, rows = quantize_rows(x, 8)
     weight, scale = quantize_rows(torch.randn(N, K, device=target.device), 8)
     bias = torch.randn(N, device=target.device)
-    if product.x_bytes > 1:
-        return lambda: OPS.int8_linear(x, weight, scale, bias, None, activation, target.dtype)
-    return lambda: OPS.int8_linear(levels, weight, scale, bias, rows, activation, target.dtype)
+    return lambda: OPS.int8_linear(x_q, weight, scale, bias, rows, activation, target.dtype)
 
 
 @contextlib.contextmanager
@@ -111,8 +99,8 @@ def by_the_rules() -> Iterator[list[tuned.Key]]:
     asked: list[tuned.Key] = []
     find = tuned.find
 
-    def note(kind: str, M: int, N: int, K: int, x_bytes: int, device: Device) -> None:
-        asked.append(tuned.key(kind, M, N, K, x_bytes))
+    def note(kind: str, M: int, N: int, K: int, device: Device) -> None:
+        asked.append(tuned.key(kind, M, N, K))
 
     tuned.find = note
     try:
@@ -138,34 +126,27 @@ _TILES = (
 _SKINNY_TILES = (
     (16, 512, 4, 4), (16, 256, 4, 5), (16, 256, 2, 5), (32, 256, 4, 4), (64, 256, 4, 3), (128, 128, 8, 4)
 )  # fmt: skip
-_SKINNY_INSIDE_TILES = ((16, 512, 8, 4), (16, 256, 8, 4), (16, 256, 4, 4), (32, 256, 8, 4), (32, 512, 8, 3))
 # Beyond so many rows there are enough tiles of any size, and small ones only load more.
 _LARGE_TILES_ABOVE, _LARGE = 2048, 64 * 128
 
 
 def expected_key(product: Product) -> tuned.Key:
     """What the config of a product is looked up by."""
-    return tuned.key("int8", product.M, product.outputs, product.inputs, product.x_bytes)
+    return tuned.key("int8", product.M, product.outputs, product.inputs)
 
 
 def candidates(product: Product, key: tuned.Key, device: Device, target: Target) -> list[GemmConfig]:
     """The configs to try for a product whose config is looked up by `key`."""
-    _, M, N, K, _ = key
+    _, M, N, K = key
     if product.skinny:
         block_m = 16 if product.M <= 16 else 32
         shares = [(tile, split) for tile in _SKINNY_TILES for split in _splits(M, N, K, (block_m, *tile[:2]), device)]
-        found = [
-            GemmConfig(block_m, n, k, warps, stages, split_k=split, quantize_inside=False)
-            for (n, k, warps, stages), split in shares
-        ]
-        if product.x_bytes > 1:
-            # Or quantized before, by the first of the configs for int8 x.
-            found = [GemmConfig(block_m, *tile) for tile in _SKINNY_INSIDE_TILES] + found[:2]
+        found = [GemmConfig(block_m, n, k, warps, stages, split_k=split) for (n, k, warps, stages), split in shares]
     else:
         described = (True, False) if device.arch in ("sm_90", INTERPRETER) else (False,)
         most, least = max(64, 2 * M), _LARGE if M > _LARGE_TILES_ABOVE else 0
         found = [
-            GemmConfig(m, n, k, warps, stages, quantize_inside=False, programs_per_sm=resident, descriptors=descriptors)
+            GemmConfig(m, n, k, warps, stages, programs_per_sm=resident, descriptors=descriptors)
             for m, n, k, warps, stages, resident in _TILES
             for descriptors in described
             if m <= most and m * n >= least

@@ -103,7 +103,7 @@ def test_what_is_loaded_value_by_value_is_not_loaded_ahead(arch, M):
     """Rows of 312 levels: a tile as deep as others would take a register for each of its values, and spill."""
     with absent_gpu(arch):
         device = current()
-    config, whole = (heuristics.int8_config(M, 1248, K, 1, "gelu", device) for K in (312, 320))
+    config, whole = (heuristics.int8_config(M, 1248, K, "gelu", device) for K in (312, 320))
     assert config.num_stages == 1 < whole.num_stages
     assert M <= heuristics.SKINNY_ROWS or (config.block_m, config.block_n, config.block_k) == (64, 64, 32)
 
@@ -121,7 +121,7 @@ def test_no_part_of_a_planned_tile_holds_more_outputs_than_registers_are_left_fo
     with absent_gpu(arch):
         device = current()
     for M, (N, K) in itertools.product((64, 128, 1024, 8192), ((768, 768), (3072, 768), (768, 3072))):
-        config = heuristics.int8_config(M, N, K, 1, activation, device)
+        config = heuristics.int8_config(M, N, K, activation, device)
         for out_bytes, most in ((1, 32), (2, 32), (4, 16)):
             parts = config.output_parts(out_bytes)
             assert config.sums < 64 or config.sums // parts <= most, (config, out_bytes)
@@ -150,7 +150,7 @@ def test_a_kernel_passes(arch):
 
 
 def test_a_measured_plan_is_compiled(tmp_path, monkeypatch):
-    config = {"kind": "int8", "M": 64, "N": 512, "K": 256, "x": 1}
+    config = {"kind": "int8", "M": 64, "N": 512, "K": 256}
     config |= {"block_m": 32, "block_n": 64, "block_k": 64, "num_warps": 2, "num_stages": 3}
     content = {"device": "NVIDIA H100 80GB HBM3", "triton": triton.__version__, "configs": [config]}
     (tmp_path / "h100.json").write_text(json.dumps(content))

@@ -96,9 +96,7 @@ def address(argument):
     return argument.data_ptr() if isinstance(argument, torch.Tensor) else None
 
 
-@pytest.mark.parametrize(
-    "config", [None, GemmConfig(64, 64, 128, 4, 3, quantize_inside=False, descriptors=True)], ids=["rule", "tma"]
-)
+@pytest.mark.parametrize("config", [None, GemmConfig(64, 64, 128, 4, 3, descriptors=True)], ids=["rule", "tma"])
 @pytest.mark.parametrize("M", [5, 700])
 def test_a_further_call_hands_over_the_new_tensors_and_the_same_weights(M, config):
     layer, (x, other) = packed(768, 128), torch.zeros(2, M, 768, dtype=torch.bfloat16)

@@ -31,7 +31,7 @@ from tools.tune_cases import (  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 H100 = Device("sm_90", 132, 232448, "NVIDIA H100 80GB HBM3")
-ENTRY = {"kind": "int8", "M": 128, "N": 768, "K": 3072, "x": 2, "ratio": 0.9, "of": "something"}
+ENTRY = {"kind": "int8", "M": 128, "N": 768, "K": 3072, "ratio": 0.9, "of": "something"}
 CONFIG = {"block_m": 64, "block_n": 32, "block_k": 256, "num_warps": 4, "num_stages": 3, "quantize_inside": False}
 CUDA = Target("cuda", False)
 
@@ -57,8 +57,8 @@ def write(folder, *entries, device=H100.name, version=triton.__version__, name="
     (folder / name).write_text(json.dumps(content))
 
 
-def planned(M, N=768, K=3072, x=2, device=H100):
-    return int8_config(M, N, K, x, "none", device)
+def planned(M, N=768, K=3072, device=H100):
+    return int8_config(M, N, K, "none", device)
 
 
 def test_a_measured_plan_overrules_the_rules_in_its_bucket(folder):
@@ -66,7 +66,7 @@ def test_a_measured_plan_overrules_the_rules_in_its_bucket(folder):
     assert planned(128) != measured
     write(folder, ENTRY | CONFIG)
     assert planned(128) == planned(65) == measured
-    for other in (planned(64), planned(129), planned(128, N=769), planned(128, x=4), planned(128, x=1)):
+    for other in (planned(64), planned(129), planned(128, N=769), planned(128, K=3073)):
         assert other != measured
     assert planned(128, device=Device("sm_90", 132, 232448, "another")) != measured
     assert planned(128, device=Device("sm_90", 132, 232448)) != measured
@@ -120,13 +120,11 @@ def test_files_that_are_shipped_can_be_read():
 
 def test_what_matters_most_is_measured_first():
     every = products(list(OPERATIONS), CUDA)
-    levels, floats = ([one for one in every if one.x_bytes == size] for size in (1, 2))
-    assert len(set(every)) == len(every) == len(levels) + len(floats) and len(levels) == 15 * 15
-    assert {one.M for one in floats} == {1, 2, 4, 8, 16, 32}
+    assert len(set(every)) == len(every) == 15 * 15
     assert {one.M for one in every[:6]} == {8192} and every[0].outputs == 1024
     urgent = [one for one in every if one.rank == (False, False)]
     assert urgent == every[: len(urgent)] and {one.M for one in urgent} == set(tune_cases.FIRST_ROWS)
-    assert sum(one.x_bytes == 1 for one in urgent) == 6 * 5
+    assert len(urgent) == 6 * 5
     assert every[-1].rank == (True, True)
 
 
@@ -233,7 +231,7 @@ def test_what_the_rules_are_asked_for_is_noted_and_nothing_is_left_behind(folder
     with by_the_rules() as asked:
         tune_cases.forget()
         planned(100)
-    assert asked == [("int8", 128, 768, 3072, 2)] and tuned.find is find
+    assert asked == [("int8", 128, 768, 3072)] and tuned.find is find
     assert heuristics.int8_config.cache_info().currsize == 0
 
 

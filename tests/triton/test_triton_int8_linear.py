@@ -18,10 +18,10 @@ SHAPES = [(1, 1, 1), (33, 5, 577), (70, 40, 64), (0, 8, 8), (8, 0, 8), (8, 8, 0)
 # Sizes that no tile divides.
 BEYOND_A_TILE = [pytest.param(*shape, marks=pytest.mark.memcheck) for shape in ((5, 7, 63), (63, 65, 7))]
 TILES = GemmConfig(32, 32, 64, num_warps=4, num_stages=2)
-QUANTIZED_BEFORE = GemmConfig(64, 32, 32, num_warps=4, num_stages=2, group_m=2, quantize_inside=False)
+GROUPED = GemmConfig(64, 32, 32, num_warps=4, num_stages=2, group_m=2)
 WIDE = GemmConfig(32, 256, 64, num_warps=4, num_stages=2)
-EIGHT_PARTS = GemmConfig(32, 256, 64, num_warps=2, num_stages=2, quantize_inside=False)
-DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, group_m=2, quantize_inside=False, descriptors=True)
+EIGHT_PARTS = GemmConfig(32, 256, 64, num_warps=2, num_stages=2)
+DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, group_m=2, descriptors=True)
 SPLIT = GemmConfig(16, 32, 32, num_warps=4, num_stages=2, split_k=3)
 
 
@@ -61,7 +61,7 @@ def test_fp32_outputs_are_the_references_to_the_bit(M, N, K, dtype):
     assert same(*reversed(both("int8_linear", x, w, scale, bias, static, "none", torch.float32)))
 
 
-@pytest.mark.parametrize("config", [TILES, QUANTIZED_BEFORE, WIDE, EIGHT_PARTS, DESCRIPTORS])
+@pytest.mark.parametrize("config", [TILES, GROUPED, WIDE, EIGHT_PARTS, DESCRIPTORS])
 @pytest.mark.parametrize("M,N,K", [(70, 300, 130), (33, 33, 64), (200, 70, 144)])
 def test_every_kind_of_config_gives_the_same_bits(config, M, N, K):
     x, w, scale, bias = randn(M, K), integers(N, K), randn(N).abs(), randn(N, seed=1)
@@ -75,9 +75,9 @@ def test_a_tile_in_any_number_of_parts_gives_the_same_bits(out_dtype):
     """The last columns of a tile are beyond the outputs, in each number of parts that a type has."""
     x, w, scale, bias = randn(40, 64), integers(300, 64), randn(300).abs(), randn(300, seed=1)
     assert EIGHT_PARTS.output_parts(4) == 8 and EIGHT_PARTS.output_parts(2) == 4
-    assert QUANTIZED_BEFORE.output_parts(4) == QUANTIZED_BEFORE.output_parts(2) == 1
+    assert GROUPED.output_parts(4) == GROUPED.output_parts(2) == 1
     found = []
-    for config in (EIGHT_PARTS, QUANTIZED_BEFORE):
+    for config in (EIGHT_PARTS, GROUPED):
         with use_backend("triton"), use_config(config):
             found.append(OPS.int8_linear(x, w, scale, bias, None, "relu", out_dtype))
     assert same(*found)

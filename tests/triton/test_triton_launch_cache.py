@@ -25,7 +25,7 @@ from sparseq_kernels.triton.runtime.launch_cache import Capture, cached, capture
 
 OPS = torch.ops.sparseq
 SPLIT = GemmConfig(16, 32, 32, num_warps=4, num_stages=2, split_k=3)
-DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, quantize_inside=False, descriptors=True)
+DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, descriptors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -83,7 +83,7 @@ def test_any_size(M: int, N: int, K: int, bits: tuple[int, int], what: What) -> 
 
 def test_a_depth_and_a_width_beyond_many_tiles() -> None:
     layer = Layer(65, 33, 577, what=(True, True, True))
-    with use_config(GemmConfig(64, 128, 128, 4, 2)):
+    with use_config(GemmConfig(64, 128, 128, 4, 2, quantize_inside=True)):
         (expected, *_), (y, *saved) = both("qat_linear", *layer.forward())
         assert same(y, expected)
         assert_gradients(layer.backward(saved), layer)
@@ -166,11 +166,11 @@ def test_what_is_quantized_inside_is_never_in_memory(bits: tuple[int, int], what
     """By a config that says so, nothing as large as an int8 operand is made but the output and the gradients."""
     layer = Layer(48, 40, 64, bits, what)
     inputs = [t for t in (layer.grad, layer.bias, *layer.operands) if t is not None]
-    with use_config(GemmConfig(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:
+    with use_config(GemmConfig(64, 64, 64, 4, 2, quantize_inside=True)), Allocations(inputs, 40 * 64) as made:
         y, *saved = qat_linear(*layer.forward())
     assert made.new == {y.untyped_storage().data_ptr()}
     settings = (*bits, torch.float32, False, [True] * 5)
-    with use_config(GemmConfig(64, 64, 64, 4, 2)), Allocations(inputs, 40 * 64) as made:
+    with use_config(GemmConfig(64, 64, 64, 4, 2, quantize_inside=True)), Allocations(inputs, 40 * 64) as made:
         grads = qat_linear_backward(layer.grad, *layer.operands, saved, *settings)
     assert made.new == {grad.untyped_storage().data_ptr() for grad in grads[:2]}
 

@@ -52,8 +52,8 @@ def decoding_linear(
     with on(x):
         if M > DECODED_INSIDE_ROWS:
             operands = (_decoded(stored, N, K), vector(weight_scale), bias, out, None)
-            config = int8_config(M, N, K, 1, activation, current())
-            launch_product(rows, scale, "quantized", operands, activation, config)
+            config = int8_config(M, N, K, activation, current())
+            launch_product(rows, scale, operands, activation, config)
         else:
             _launch_decoding(rows, scale, stored, vector(weight_scale), bias, out, activation)
     return out

@@ -11,11 +11,11 @@ from ..numerics import as_rows, check_depth, given_scale, qmax, result_dtype
 from ..registry import implementation, shortcut
 from .kernels.int8_linear import int8_descriptor_kernel, int8_skinny_kernel, int8_sum_kernel, int8_tile_kernel
 from .operands import contiguous_rows, optional_vector, scale_stride, vector
-from .quantize_rows import quantized_rows, row_scales
+from .quantize_rows import quantized_rows
 from .runtime.device import current
 from .runtime.gemm_config import GemmConfig, forced_config
 from .runtime.grid import cdiv, run_length
-from .runtime.heuristics import SKINNY_ROWS, int8_config, may_quantize_inside, skinny_search
+from .runtime.heuristics import SKINNY_ROWS, int8_config
 from .runtime.launch import empty, launch, on
 from .runtime.launch_cache import cached
 
@@ -39,18 +39,16 @@ def int8_linear(
     check_depth(K)
     out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype, output_scale), x.device)
     if M and N:
-        scale = vector(given_scale(input_scale)) if x.dtype == torch.int8 else optional_vector(input_scale)
-        x_bytes = x.element_size() if may_quantize_inside(M) else 1
-        config = forced_config() or int8_config(M, N, K, x_bytes, activation, current())
+        config = forced_config() or int8_config(M, N, K, activation, current())
         bias = None if bias is None else bias.contiguous()
         with on(x):
-            mode = "quantized"
-            if x.dtype != torch.int8 and config.quantize_inside:
-                mode = "max" if scale is None else "given"
-            elif x.dtype != torch.int8:
-                rows, scale = quantized_rows(rows, None, scale, 8)
+            if x.dtype == torch.int8:
+                scale = vector(given_scale(input_scale))
+            else:
+                # Before the product: a kernel of its own takes less time than quantizing x in every program.
+                rows, scale = quantized_rows(rows, None, optional_vector(input_scale), 8)
             operands = (contiguous_rows(weight), vector(weight_scale), bias, out, output_scale)
-            launch_product(rows, scale, mode, operands, activation, config)
+            launch_product(rows, scale, operands, activation, config)
     return out
 
 
@@ -66,24 +64,16 @@ def quantized_input(
     return out, *quantized_rows(rows, None, optional_vector(input_scale), 8)
 
 
-def launch_product(
-    x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, config: GemmConfig
-) -> None:
-    """Launches x [M, K] times `operands`, by the kernel that suits the number of rows.
-
-    mode: "quantized" (x is int8), or how the kernel quantizes a floating x: by each row's "max", where `scale` may be
-    None, or by the scale that is "given".
-    """
+def launch_product(x: Tensor, scale: Tensor, operands: Operands, activation: str, config: GemmConfig) -> None:
+    """Launches x int8 [M, K] times `operands`, by the kernel that suits the number of rows. scale: x's, [M] or one."""
     if len(x) <= SKINNY_ROWS:
-        _launch_skinny(x, scale, mode, operands, activation, config)
+        _launch_skinny(x, scale, operands, activation, config)
         return
-    if scale is None:
-        scale = row_scales(x, 8)
     weight, weight_scale, bias, out, output_scale = operands
-    if config.descriptors and mode == "quantized" and _can_be_described(x) and _can_be_described(weight):
+    if config.descriptors and _can_be_described(x) and _can_be_described(weight):
         _launch_descriptors(x, scale, operands, activation, config)
         return
-    x_side, w_side = (x, scale, mode, 8), (weight, weight_scale, "quantized", 8)
+    x_side, w_side = (x, scale, "quantized", 8), (weight, weight_scale, "quantized", 8)
     launch_tiles(x_side, w_side, None, bias, out, output_scale, activation, config)
 
 
@@ -115,7 +105,7 @@ def _persistent_grid(M: int, N: int, config: GemmConfig) -> tuple[int, int, int]
     return min(tiles, config.programs_per_sm * current().processors), 1, 1
 
 
-# One side of `launch_tiles`: (values [rows, K], scale [rows] or one, mode as in `launch_product`, bits).
+# One side of `launch_tiles`: (values [rows, K], scale [rows] or one, mode as the kernel has it, bits).
 Side = tuple[Tensor, Tensor, str, int]
 
 
@@ -154,28 +144,23 @@ def launch_tiles(
     launch(int8_tile_kernel, grid, args, constants, config.num_warps, config.num_stages)
 
 
-def _launch_skinny(
-    x: Tensor, scale: Tensor | None, mode: str, operands: Operands, activation: str, config: GemmConfig
-) -> None:
+def _launch_skinny(x: Tensor, scale: Tensor, operands: Operands, activation: str, config: GemmConfig) -> None:
     weight, weight_scale, bias, out, output_scale = operands
     (M, K), N = x.shape, weight.shape[0]
-    if scale is None and config.split_k > 1:  # The kernel finds the scales; the one that adds up needs them too.
-        scale = empty((M,), torch.float32, x.device)
-    stride = 1 if scale is None else scale_stride(scale, M)
     sums = out if config.split_k == 1 else empty((config.split_k, M, N), torch.int32, x.device)
     columns, row_blocks = cdiv(N, config.block_n), cdiv(M, config.block_m)
     tile = (config.split_k, config.block_m, config.block_n)
-    search, dependent = skinny_search(K, mode, config, x.element_size(), current()), current().dependent_launch
+    dependent = current().dependent_launch
     launch(
         int8_skinny_kernel,
         (columns, config.split_k, row_blocks),
         (x, scale, weight, weight_scale, bias, sums, output_scale, M, N, K, x.stride(0), weight.stride(0)),
-        (mode, stride, activation, K % config.block_k == 0, *tile, config.block_k, search, dependent),
+        (scale_stride(scale, M), activation, K % config.block_k == 0, *tile, config.block_k, dependent),
         config.num_warps,
         config.num_stages,
         dependent,
     )
-    if config.split_k > 1 and scale is not None:
+    if config.split_k > 1:
         launch_sum(sums, scale, operands, activation, config)
 
 

@@ -38,7 +38,7 @@ from .runtime.launch import launch, on
 # Rows and columns that a program of `gradient_sum_kernel` adds up, 16 values a thread.
 SUM_TILE, SUM_WARPS = (16, 128), 4
 # Of a forward with more than 8 bits, whose operands are quantized as floats: both need registers for that.
-WIDE_CONFIG = GemmConfig(64, 64, 32, num_warps=4, num_stages=3)
+WIDE_CONFIG = GemmConfig(64, 64, 32, num_warps=4, num_stages=3, quantize_inside=True)
 
 
 @implementation("qat_linear", "triton", saves="scales")
@@ -76,7 +76,7 @@ def qat_linear(
     else:
         y = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
         bias = None if bias is None else bias.contiguous()
-        config = forced_config() or (int8_config(M, N, K, 1, "none", current()) if integers else WIDE_CONFIG)
+        config = forced_config() or (int8_config(M, N, K, "none", current()) if integers else WIDE_CONFIG)
         with on(x):
             if config.quantize_inside:
                 x_scale, w_scale = _inside(
@@ -85,7 +85,7 @@ def qat_linear(
             else:
                 x_q, x_scale = quantized_rows(rows, None, x_scale, input_bits)
                 w_q, w_scale = quantized_rows(channels, mask, w_scale, weight_bits)
-                launch_product(x_q, x_scale, "quantized", (w_q, w_scale, bias, y, None), "none", config)
+                launch_product(x_q, x_scale, (w_q, w_scale, bias, y, None), "none", config)
     no_x_q, no_x_scale, no_w_q, no_w_scale = nothing_saved(x, weight)
     return (
         y,

@@ -9,7 +9,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_wait
 
 from .epilogue import store_outputs, store_tile
-from .numerics import inverse, magnitude_bits, quantized_bits, quantized_float, scale_from_bits
+from .numerics import inverse, quantized_bits, quantized_float
 from .tiles import place, tile_place
 
 
@@ -139,8 +139,8 @@ def int8_descriptor_kernel(
 
 @triton.jit(do_not_specialize=["M"])
 def int8_skinny_kernel(
-    x,  # [M, K] int8 or floating
-    x_scale,  # [M], or one; if X_MODE is "max" written here for the sums of SPLIT > 1, else None
+    x,  # [M, K] int8
+    x_scale,  # [M], or one
     w,  # [N, K] int8
     w_scale,  # [N]
     bias,  # [N], or None
@@ -151,7 +151,6 @@ def int8_skinny_kernel(
     K,
     stride_xm,
     stride_wn,
-    X_MODE: tl.constexpr,
     X_STRIDE: tl.constexpr,  # of its scales: 1, or 0 if there is one in all
     ACTIVATION: tl.constexpr,
     EVEN_K: tl.constexpr,
@@ -159,7 +158,6 @@ def int8_skinny_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    WIDE: tl.constexpr,  # how much of a row is searched for its maximum at once
     WAIT: tl.constexpr,  # whether it is launched as dependent on the kernel before, which may have quantized x
 ):
     if WAIT:
@@ -171,36 +169,17 @@ def int8_skinny_kernel(
     depth = tl.arange(0, BLOCK_K)
     x += rows.to(tl.int64)[:, None] * stride_xm
     w_at = w + w_rows.to(tl.int64)[:, None] * stride_wn + depth[None, :]
-    xs = tl.full((BLOCK_M,), 1.0, tl.float32)
-    if X_MODE == "max":
-        # Every program finds the maxima itself: few rows are in the cache anyway, and no second launch is needed.
-        wide = tl.arange(0, WIDE)[None, :]
-        largest = tl.zeros((BLOCK_M,), tl.int32)
-        for k in range(0, K, WIDE):
-            values = tl.load(x + (k + wide), mask=in_rows & (wide < K - k), other=0.0)
-            largest = tl.maximum(largest, tl.max(magnitude_bits(values), axis=1))
-        xs = scale_from_bits(largest, 127)
-        if SPLIT > 1:
-            if (tl.program_id(0) == 0) & (part == 0):
-                tl.store(x_scale + rows, xs, mask=rows < M)
-    elif X_MODE == "given":
-        # Through a maximum, beyond which the compiler moves no layout: with a plain load it would have every warp
-        # quantize all of x for itself, in the layout of the product's operand.
-        again = tl.zeros((1, 16), tl.int32)
-        xs = tl.max(tl.load(x_scale + rows[:, None] * X_STRIDE + again, mask=in_rows, other=1.0), axis=1)
-    else:
-        xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
-    x_factor = inverse(xs)
     acc = tl.zeros((BLOCK_M, BLOCK_N), tl.int32)
     share = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLIT) * BLOCK_K
     for k in range(part * share, tl.minimum(K, (part + 1) * share), BLOCK_K):
         read = in_rows if EVEN_K else in_rows & (depth[None, :] < K - k)
-        a = quantize_operand(tl.load(x + (k + depth)[None, :], mask=read, other=0), x_factor, xs, X_MODE, 127, True)
+        a = tl.load(x + (k + depth)[None, :], mask=read, other=0)
         acc = tl.dot(a, tl.trans(load_operand(w_at, k, K, depth, EVEN_K)), acc, out_dtype=tl.int32)
     if SPLIT > 1:
         at = (part.to(tl.int64) * M + rows[:, None]) * N + columns[None, :]
         tl.store(out + at, acc, mask=(rows[:, None] < M) & (columns[None, :] < N))
     else:
+        xs = tl.load(x_scale + rows * X_STRIDE, mask=rows < M, other=1.0)
         store_outputs(acc, xs, w_scale, bias, out, out_scale, rows, columns, M, N, True, ACTIVATION)
 
 

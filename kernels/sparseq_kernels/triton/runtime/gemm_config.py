@@ -16,7 +16,8 @@ class GemmConfig:
     num_stages: how many steps' loads are in flight at once.
     group_m: rows of tiles that run together, so that they share the second operand in the cache.
     split_k: programs that share one tile's depth K; their sums go to a workspace, which a second kernel adds up.
-    quantize_inside: whether a floating x is quantized in the product's kernel; else by `quantize_rows` before.
+    quantize_inside: whether `qat_linear` quantizes its operands in the product's kernel; else `quantize_rows` does
+        before.
     programs_per_sm: programs that share a streaming multiprocessor (SM), so that one computes while another loads,
         quantizes or stores.
     descriptors: whether the hardware copies tiles by tensor descriptors. Both operands must be int8.
@@ -29,7 +30,7 @@ class GemmConfig:
     num_stages: int
     group_m: int = 8
     split_k: int = 1
-    quantize_inside: bool = True
+    quantize_inside: bool = False
     programs_per_sm: int = 1
     descriptors: bool = False
 

@@ -24,12 +24,9 @@ DESCRIPTORS_FROM = 1 << 32
 
 
 @functools.lru_cache(maxsize=4096)
-def int8_config(M: int, N: int, K: int, x_bytes: int, activation: str, device: Device) -> GemmConfig:
-    """For the int8 product of `int8_linear` and of `qat_linear`'s forward.
-
-    x_bytes: of a value of x, 1 where it comes to the product quantized. More than 1 only where `may_quantize_inside`.
-    """
-    if (measured := tuned.find("int8", M, N, K, x_bytes, device)) is not None:
+def int8_config(M: int, N: int, K: int, activation: str, device: Device) -> GemmConfig:
+    """For the int8 product of `int8_linear` and of `qat_linear`'s forward."""
+    if (measured := tuned.find("int8", M, N, K, device)) is not None:
         return measured
     if M <= SKINNY_ROWS:
         return _skinny(M, N, K, device)
@@ -182,25 +179,10 @@ def block_gradient_config(M: int, value_bytes: int, device: Device) -> GemmConfi
     return GemmConfig(TILE, TILE, block_k, warps, stages, split_k=split, programs_per_sm=resident)
 
 
-def may_quantize_inside(M: int) -> bool:
-    """Whether the config of an int8 product decides where a floating x [M, K] is quantized: inside, or before."""
-    return M <= SKINNY_ROWS
-
-
-def skinny_search(K: int, mode: str, config: GemmConfig, x_bytes: int, device: Device) -> int:
-    """How much of each row is searched for its maximum at once: all of it, or 32 KiB of all rows, which registers hold.
-
-    0 where the mode is not "max".
-    """
-    held = 1 << (14 if device.arch == "sm_100" else 15)  # There the compiler spills more.
-    return min(1 << max(K - 1, 15).bit_length(), held // (x_bytes * config.block_m)) if mode == "max" else 0
-
-
 def _skinny(M: int, N: int, K: int, device: Device) -> GemmConfig:
     """For few rows: the narrowest columns that give no SM a second program, for as many loads in flight as possible.
 
-    Programs share the depth only where it is so long that this makes up for the kernel that adds up. A floating x is
-    quantized before: on an H200 that was faster for every number of rows and every depth, even with the second launch.
+    Programs share the depth only where it is so long that this makes up for the kernel that adds up.
     """
     block_m = 16 if M <= 16 else 32
     block_n = next((n for n in (16, 32) if cdiv(N, n) <= device.processors), 64)
@@ -211,4 +193,4 @@ def _skinny(M: int, N: int, K: int, device: Device) -> GemmConfig:
     choices = [deepest, deepest // 2, deepest // 4]
     block_k = next((k for k in choices if K % k == 0), choices[-1])
     num_stages = 1 if K % ALIGNED_BYTES else 2 if device.amd else 5 if block_n == 16 else 4  # 1 as in `int8_config`.
-    return GemmConfig(block_m, block_n, block_k, 4, num_stages, split_k=max(1, split_k), quantize_inside=False)
+    return GemmConfig(block_m, block_n, block_k, 4, num_stages, split_k=max(1, split_k))

@@ -19,12 +19,12 @@ from .gemm_config import GemmConfig
 FOLDER = Path(__file__).parent.parent.parent / "tuned"
 # Of configs: "int8" for `heuristics.int8_config`.
 KINDS = ("int8",)
-SIZES = ("M", "N", "K", "x")
+SIZES = ("M", "N", "K")
 # Of M: more rows go by the config for so many.
 LARGEST_BUCKET = 16384
 
-# (kind, M's bucket, N, K, bytes of a value of x)
-Key = tuple[str, int, int, int, int]
+# (kind, M's bucket, N, K)
+Key = tuple[str, int, int, int]
 
 
 def bucket(count: int) -> int:
@@ -32,16 +32,16 @@ def bucket(count: int) -> int:
     return min(1 << max(count - 1, 0).bit_length(), LARGEST_BUCKET)
 
 
-def key(kind: str, M: int, N: int, K: int, x_bytes: int) -> Key:
-    return kind, bucket(M), N, K, x_bytes
+def key(kind: str, M: int, N: int, K: int) -> Key:
+    return kind, bucket(M), N, K
 
 
-def find(kind: str, M: int, N: int, K: int, x_bytes: int, device: Device) -> GemmConfig | None:
+def find(kind: str, M: int, N: int, K: int, device: Device) -> GemmConfig | None:
     """The measured config for this product on this device, if there is one. InputError for a file that is malformed.
 
-    kind: one of KINDS. x_bytes: of a value of x, as the product's kernel reads it.
+    kind: one of KINDS.
     """
-    return _configs(device.name).get(key(kind, M, N, K, x_bytes)) if device.name else None
+    return _configs(device.name).get(key(kind, M, N, K)) if device.name else None
 
 
 @functools.cache
