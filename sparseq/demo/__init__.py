@@ -5,5 +5,5 @@ from the same start, plainly, and with QAT + KD (with synonym augmentation) + MP
 loaded back and evaluated. Broken off at any moment, the same command goes on; run again, it shows its results.
 
 Both students are trained for the same epochs at the same rate, and in fp32 on every processor: a recipe whose outcome
-depends on the processor is not one. `bench.bench_demo_seeds` says how much the outcome varies with the seed.
+depends on the processor is not one. `bench.studies.demo_seeds` says how much the outcome varies with the seed.
 """
