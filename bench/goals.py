@@ -126,7 +126,7 @@ def rows_of(op: str, folder: Path) -> list[Row]:
     """The rows of the sizes that goals are for; of all sizes where those were not measured."""
     last = newest(folder)
     gpu = last["machine"]["gpu"] if last else None
-    results = [result for result in read_results(op, folder, "gpu") if result["machine"]["gpu"] == gpu]
+    results = [result for result in read_results(op, folder, "gpu") if result["machine"].get("gpu") == gpu]
     rows = [row for result in results for row in result["rows"] if "failed" not in row]
     first = [row for row in rows if not set(FIRST_SIZES).isdisjoint(row["case"]["size"].split(", "))]
     return first or rows

@@ -101,10 +101,10 @@ def _told(number: int | None, where: str | os.PathLike[str]) -> str:
 
 def _way_out(number: int | None) -> str:
     if number in _FORBIDDEN:
-        return "let it be written to, or give another folder"
+        return "make it writable, or give another folder"
     if number is None or number in _FULL:
         return "free some space, or raise the limit on the size of files, and give the same command again"
-    return "mend that, and give the same command again"
+    return "fix that, and give the same command again"
 
 
 def _asked_for(error: Exception) -> str:

@@ -17,7 +17,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{path} begins with a home that is not known here: give the whole path") from error
+        raise InputError(f"{path} begins with an unknown home folder: give the whole path") from error
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
@@ -46,7 +46,7 @@ def check_new_folder(folder: Path, option: str) -> Path:
     if not os.path.isdir(place):
         raise InputError(f"{option} {folder} is {'a file' if place == folder else 'inside a file'}: give a folder")
     if not os.access(place, os.W_OK):
-        raise InputError(f"{option} {folder}: {place} may not be written to; give another folder")
+        raise InputError(f"{option} {folder}: {place} is not writable; give another folder")
     return folder
 
 

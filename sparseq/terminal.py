@@ -80,7 +80,9 @@ def write(text: str, stream: TextIO | None = None) -> None:
         raise
     except OSError as error:
         name = getattr(stream, "name", "the output")
-        raise MachineError(f"{name} takes no more ({error.strerror or error}): give it a place with room") from error
+        raise MachineError(
+            f"cannot write to {name} ({error.strerror or error}): redirect it to a place with free space"
+        ) from error
 
 
 class Parser(argparse.ArgumentParser):

@@ -257,7 +257,9 @@ def test_nothing_prints_past_the_terminal_module(path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
 def test_an_output_that_takes_no_more_is_named() -> None:
     stream = open("/dev/full", "w")  # noqa: SIM115 (closing it fails once more)
-    with pytest.raises(MachineError, match=r"^/dev/full takes no more \(No space left on device\): give it a place"):
+    with pytest.raises(
+        MachineError, match=r"^cannot write to /dev/full \(No space left on device\): redirect it to a place"
+    ):
         write("text\n", stream)
     with contextlib.suppress(OSError):
         stream.close()

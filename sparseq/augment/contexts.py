@@ -1,8 +1,8 @@
-"""Which words stand in the same places of some texts: the cosine of their neighbours' pointwise mutual information.
+"""Similarity of words by the places they occur in: the cosine of the pointwise mutual information with neighbours.
 
-Positive pointwise mutual information of words and their neighbours: Church and Hanks 1990; the cosine of such vectors
-as likeness of meaning: Bullinaria and Levy 2007; neighbours' counts to the power 0.75, which keeps rare neighbours
-from deciding: Levy, Goldberg and Dagan 2015.
+Positive pointwise mutual information of words and their neighbours: Church and Hanks 1990. The cosine of such vectors
+as similarity of meaning: Bullinaria and Levy 2007. Counts of neighbours to the power 0.75, which limits the weight of
+rare neighbours: Levy, Goldberg and Dagan 2015.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 
 from sparseq.augment.corpus import BOUNDARY, Ids
 
-# Words with fewer uses than this are not compared: their neighbours are too few.
+# Words with fewer uses than this are not compared, because they have too few neighbours.
 _FEWEST_USES = 8
-# So many of the most frequent words and punctuation marks are counted as neighbours.
+# The number of most frequent words and punctuation marks that count as neighbours.
 _NEIGHBOURS = 3000
 _PLACES = (-2, -1, 1, 2)
 _COLUMNS = len(_PLACES) * _NEIGHBOURS
 _SMOOTHING = 0.75
-# Odd multipliers, so that a run of five numbers has a hash of its own in 64 bits.
+# Odd multipliers for a 64-bit hash of a run of five numbers.
 _HASH = np.array([1, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
 
 _Cells = NDArray[np.int64]
 
 
 class Contexts:
-    """Neighbours of words, two to the left and two to the right, each place by itself.
+    """Neighbours of words, two to the left and two to the right; each place counts separately.
 
     Args:
-        ids: texts as `Corpus.ids`; runs of five words that they repeat count once.
-        others: more texts in the same numbers.
-        wanted: bool [numbers], the words to be compared.
+        ids: texts as `Corpus.ids`; repeated runs of five words count once.
+        others: more texts with the same numbering.
+        wanted: bool [numbers], the words to compare.
     """
 
     def __init__(self, ids: Ids, others: Ids, wanted: NDArray[np.bool_]) -> None:
@@ -45,7 +45,10 @@ class Contexts:
         return bool(self._starts[number] < self._starts[number + 1])
 
     def likeness(self, one: int, others: Sequence[int]) -> list[float]:
-        """Of each of `others` to `one`: from 0, no neighbour in common or too few uses to tell, to 1, the same ones."""
+        """The similarity of each of `others` to `one`, from 0 to 1.
+
+        0: no neighbour in common, or too few uses to tell. 1: the same neighbours.
+        """
         own = slice(self._starts[one], self._starts[one + 1])
         self._scratch[self._columns[own]] = self._values[own]
         found = []
@@ -57,10 +60,10 @@ class Contexts:
 
 
 def _count(ids: Ids, others: Ids, wanted: NDArray[np.bool_]) -> tuple[_Cells, _Cells, _Cells]:
-    """How often each wanted word has each of the most frequent words or punctuation marks in each place beside it.
+    """How often each wanted word has each of the most frequent words or punctuation marks in each neighbouring place.
 
     Returns:
-        int64 [pairs] each, sorted by word: the number of the word, the column of the neighbour in its place, the uses.
+        int64 [pairs] each, sorted by word: the number of the word, the column of the neighbour and place, the count.
     """
     numbers = len(wanted)
     both = np.bincount(ids, minlength=numbers)[:numbers] + np.bincount(others, minlength=numbers)[:numbers]
@@ -75,10 +78,10 @@ def _count(ids: Ids, others: Ids, wanted: NDArray[np.bool_]) -> tuple[_Cells, _C
 
 
 def _weigh(rows: _Cells, columns: _Cells, uses: _Cells) -> tuple[_Cells, _Cells, NDArray[np.float64]]:
-    """The positive pointwise mutual information of what `_count` gives, each word's vector scaled to length 1.
+    """The positive pointwise mutual information of the result of `_count`, with each word's vector scaled to length 1.
 
     Returns:
-        Words, columns and float64 values of those pairs whose information is positive, in the same order.
+        Words, columns and float64 values of the pairs with positive information, in the same order.
     """
     of_row = np.bincount(rows, weights=uses)
     of_column = np.bincount(columns, weights=uses, minlength=_COLUMNS) ** _SMOOTHING
@@ -90,7 +93,7 @@ def _weigh(rows: _Cells, columns: _Cells, uses: _Cells) -> tuple[_Cells, _Cells,
 
 
 def _first_of_each(ids: Ids) -> NDArray[np.int64]:
-    """The middles of the first of all equal runs of five, in order."""
+    """The middle positions of the first of all equal runs of five, in order."""
     if len(ids) < 5:
         return np.zeros(0, np.int64)
     hashes = np.zeros(len(ids) - 4, np.uint64)

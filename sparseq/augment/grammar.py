@@ -1,4 +1,4 @@
-"""What the words beside a word say of it: which of its readings it has, and whether another word could stand there."""
+"""Rules on neighbouring words: the likely reading of a word, and whether another word fits in its place."""
 
 import re
 
@@ -21,17 +21,17 @@ from sparseq.augment.words import (
 _VOWEL_SOUND = re.compile(r"(?!uni|use|usu|uti|eu|one|once)(?:[aeiou]|hour|hono|heir|honest)")
 # Shorter adjectives are not compared with "more" and "most": "harder", not "more hard".
 _SHORTEST_AFTER_MORE = 7
-# Between these stand predicates and members of lists; "" is punctuation, or an end of the text.
+# Between these are predicates and members of lists; "" is punctuation, or an end of the text.
 _LIST_STARTS = frozenset(["", "and", "but", "or", "is", "are", "was", "were", "be", "'s"])
 _LIST_ENDS = frozenset(["", "and", "but", "or"])
 
 
 class Grammar:
-    """Readings of words in their places, by rules on the two neighbours.
+    """Readings of words in context, by rules on the two neighbours.
 
     Args:
         lexicon: the readings that words have.
-        pos_aware: False takes the most frequent reading whatever stands beside.
+        pos_aware: False uses the most frequent reading whatever the neighbours.
     """
 
     def __init__(self, lexicon: Lexicon, pos_aware: bool = True) -> None:
@@ -40,7 +40,7 @@ class Grammar:
         self._readings: dict[tuple[str, str, str], Reading | None] = {}
 
     def reading(self, token: Token) -> Reading | None:
-        """The likely reading of a word that another may replace, or None where none is likely or it must stay."""
+        """The likely reading of a word that may be replaced; None if no reading is likely or the word must stay."""
         key = token.word, token.before, token.after
         if key not in self._readings:
             self._readings[key] = self._find_reading(*key)
@@ -63,11 +63,11 @@ class Grammar:
         if uses < LIKELY_READING * sum(weight for _, weight in weighed):
             return None
         if reading.form in ("past", "gerund") and (len(weighed) > 1 or before not in SUBJECTS | AUXILIARIES):
-            return None  # most likely stands as an adjective or a noun
+            return None  # most likely used as an adjective or a noun
         return None if self._bound(reading, before, after) else reading
 
     def _is_participle_as_adjective(self, word: str, before: str, after: str) -> bool:
-        """Whether a verb's form that is an adjective, too, stands as one ("an engaging film", "it is touching .")."""
+        """Whether a participle that can be an adjective is one here ("an engaging film", "it is touching .")."""
         poses = {reading.pos for reading, _ in self._lexicon.weighed(word)}
         if not word.endswith(("ing", "ed")) or not {"verb", "adj"} <= poses:
             return False
@@ -77,7 +77,7 @@ class Grammar:
         return after in _LIST_ENDS and (before in NOUN_MARKERS or before in _LIST_STARTS)
 
     def _ruled_out(self, before: str, after: str) -> tuple[Pos, ...]:
-        """Parts of speech that a word between these two is not."""
+        """Parts of speech that a word between these two cannot have."""
         if before in NOUN_MARKERS:
             if after in NOUN_FOLLOWERS:
                 return ("verb", "adj", "adv")
@@ -89,7 +89,7 @@ class Grammar:
         return ("verb",) if self._lexicon.is_mostly("adj", before) else ()
 
     def _bound(self, reading: Reading, before: str, after: str) -> bool:
-        """Whether the words beside bind the word itself, and not any that means the same."""
+        """Whether the neighbours require this particular word, and not any with the same meaning."""
         if reading.pos == "adv":
             return "as" in (before, after) or after in DENIALS  # "as soon as", "simply no"
         if reading.pos in ("verb", "adj") and (after in GOVERNED or after.endswith("ing")):
@@ -100,7 +100,7 @@ class Grammar:
 
 
 def agrees(before: str, form: str) -> bool:
-    """Whether the word before, if it is an article or makes a comparative, can stand before `form`."""
+    """Whether the preceding word, if it is an article or makes a comparative, can precede `form`."""
     if before in ("a", "an"):
         return (_VOWEL_SOUND.match(form) is not None) == (before == "an")
     return before not in ("more", "most") or len(form) >= _SHORTEST_AFTER_MORE

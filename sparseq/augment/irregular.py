@@ -1,14 +1,14 @@
-"""Word lists of the inflection rules: what neither spelling nor WordNet's exception lists tell."""
+"""Word lists for the inflection rules: facts that follow neither from spelling nor from WordNet's exception lists."""
 
-# Not in the exception lists, as their past is their base form.
+# Not in the exception lists, because their past equals their base form.
 _UNCHANGED = """
 beat beset bet bid broadcast burst bust cast cost cut fit forecast hit hurt input inset knit let lipread miscast misread
 offset outbid output overbid overspread preset proofread put quit read rebroadcast recast recut reread reset rid set
 shed shut simulcast slit spit split spread sublet sweat telecast thrust typecast typeset undercut underbid upset wed wet
 """
-# Their participle is their base form: "had overcome".
+# Their participle equals their base form: "had overcome".
 _BASE_PARTICIPLES = "become come outrun overcome overrun rerun run"
-# The exception lists name a form that is rare or an adjective by now ("wrought", "molten"): the regular one is used.
+# The exception lists have a form that is now rare or an adjective ("wrought", "molten"); the regular one is used.
 _REGULAR_PASTS = """
 address bless burn bypass clothe curse dive dream geld gild learn melt rap seed shave sneak spill spoil spotlight
 squeegee transfix weed work
@@ -20,18 +20,18 @@ aircraft bison chassis craft debris deer fish moose offspring passerby rendezvou
 """
 # Nouns in -man whose plural is in -mans.
 _MANS = "caiman german hetman human norman ottoman roman shaman talisman"
-# Nouns in -ch that is spoken as k: "stomachs".
+# Nouns in -ch pronounced k: "stomachs".
 _HARD_CH = """
 almanach amphibrach bach broch coronach cromlech czech diptych distich epoch eunuch loch mach moloch pentateuch pibroch
 sassenach stomach sumach tech triptych
 """
-# Nouns and verbs in -arch that is spoken with ch as in "church"; in all others it is spoken as k: "monarchs".
+# Nouns and verbs in -arch with ch as in "church"; in all others it is pronounced k: "monarchs".
 _SOFT_ARCH = """
 arch cornstarch countermarch frogmarch larch march outmarch overarch parch research routemarch search starch
 """
-# More than one syllable and yet a doubled consonant, which no exception list tells.
+# A doubled consonant in spite of several syllables, which no exception list has.
 _DOUBLING = "instil"
-# With an e before -ing, lest they become forms of "sing" or "ting".
+# With an e before -ing, to differ from forms of "sing" or "ting".
 _KEEPING_E = "singe swinge tinge"
 
 UNCHANGED_VERBS = frozenset(_UNCHANGED.split())

@@ -1,4 +1,4 @@
-"""What WordNet says of a word whatever stands around it: its likely readings, whether it is a name, its phrases."""
+"""WordNet's information on a word without its context: its likely readings, whether it is a name, its phrases."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from sparseq.augment.wordnet import WordNet
 
 PLAIN = re.compile(r"[a-z]{3,}")
 _LONGEST_COLLOCATION = 5
-# A reading of a word is trusted when it has this share of the tagged uses.
+# A reading of a word is accepted if it has this share of the tagged uses.
 LIKELY_READING = 0.8
-# Tagged uses are counted by lemma; of them an inflected form has only a part.
+# Tagged uses are counted per lemma; an inflected form has only a part of them.
 _INFLECTED_SHARE = 0.3
-# Endings of words that WordNet may lack without their being names: "funnier", "filmmaking".
+# Endings of words that may be missing from WordNet without being names: "funnier", "filmmaking".
 _KNOWN_ENDINGS = ("er", "est", "ing", "ed", "ly", "s", "less", "ness", "able", "ish")
 
 
@@ -37,7 +37,7 @@ class Lexicon:
         self._first_two = frozenset((words[0], words[1]) for words in split)
 
     def weighed(self, word: str) -> tuple[tuple[Reading, float], ...]:
-        """Readings of a word with their number of tagged uses (of untagged ones a tenth)."""
+        """Readings of a word with their number of tagged uses (a tenth for untagged ones)."""
         if word not in self._readings:
             weighed = []
             for reading in readings(self.wordnet, word):
@@ -47,12 +47,12 @@ class Lexicon:
         return self._readings[word]
 
     def is_mostly(self, pos: Pos, word: str) -> bool:
-        """Whether a word is most often of this part of speech."""
+        """Whether a word most often has this part of speech."""
         weighed = self.weighed(word) if PLAIN.fullmatch(word) and word not in self.stop_words else ()
         return bool(weighed) and max(weighed, key=lambda pair: pair[1])[0].pos == pos
 
     def is_name(self, word: str) -> bool:
-        """Whether a lower-case word is a name, or is in no dictionary as most names are ("shanghai", "spielberg")."""
+        """Whether a lower-case word is a name, or missing from WordNet like most names ("shanghai", "spielberg")."""
         if word not in self._named:
             self._named[word] = word.isalpha() and word not in self.stop_words and self._find_name(word)
         return self._named[word]
@@ -84,7 +84,7 @@ class Lexicon:
         return False
 
     def _starting(self, word: str) -> tuple[str, ...]:
-        """Those of a word and its base forms that begin a multiword entry."""
+        """The word and its base forms, if they begin a multiword entry."""
         if word not in self._beginning:
             self._beginning[word] = tuple(base for base in self._bases_of(word) if base in self._starts)
         return self._beginning[word]

@@ -1,8 +1,8 @@
-"""Inflected forms: which base form a word comes from, and the same form of another base form.
+"""Inflection: the base form of a word, and the same inflected form of another base form.
 
-Rules of detachment as WordNet's own `morphy` (manual page morphy(7WN)), with its exception lists for the irregular
-forms. A regular form is accepted only if inflecting the base form gives it back, so that a replacement is inflected
-by the very rules the original was read by.
+The rules of detachment are those of WordNet's `morphy` (manual page morphy(7WN)), with its exception lists for
+irregular forms. A regular form is accepted only if inflecting the base form gives it back, so that a replacement is
+inflected by the same rules that the original was analysed with.
 """
 
 import re
@@ -40,7 +40,7 @@ _SUFFIXES: tuple[tuple[Pos, Form, str, tuple[str, ...]], ...] = (
 )
 _DOUBLES = re.compile(r"^y?[^aeiouy]*[aeiou][bdgklmnprt]$")  # one syllable, one short vowel, one consonant: stop, plan
 _PLAIN = re.compile(r"[a-z]+")
-# Verbs in -o with a consonant before it whose third person is surely in -oes; others vary ("solos", "mottoes").
+# Verbs in consonant + o whose third person always ends in -oes; others vary ("solos", "mottoes").
 _OES = ("go", "do", "echo", "veto", "embargo")
 _PREFIXES = (
     "back",
@@ -62,7 +62,7 @@ _PREFIXES = (
 
 
 class Reading(NamedTuple):
-    """One way to understand a word: part of speech, base form, and which form of it the word is."""
+    """One analysis of a word: part of speech, base form, and which form of it the word is."""
 
     pos: Pos
     lemma: str
@@ -72,8 +72,8 @@ class Reading(NamedTuple):
 def readings(wordnet: WordNet, word: str) -> tuple[Reading, ...]:
     """All readings of a lower-case `word`. Comparatives and superlatives have none as such.
 
-    A verb whose past or participle equals its base form ("hit", "overcome") is not read as that base form, for
-    the tense cannot be told.
+    A verb whose past or participle equals its base form ("hit", "overcome") is not read as that base form, because its
+    tense is unknown.
     """
     found = [Reading(pos, word, "base") for pos in ("noun", "verb", "adj", "adv") if wordnet.offsets(word, pos)]
     for pos, form, suffix, endings in _SUFFIXES:
@@ -93,10 +93,10 @@ def readings(wordnet: WordNet, word: str) -> tuple[Reading, ...]:
 
 
 def inflect(wordnet: WordNet, lemma: str, pos: Pos, form: Form) -> str | None:
-    """The `form` of a lower-case `lemma`, or None where it is not certain.
+    """The `form` of a lower-case `lemma`, or None if it is not certain.
 
-    The past is that of both the simple past and the participle, so that verbs with two of them have none here ("go":
-    "went" and "gone"; "show": "showed" and "shown").
+    The past must equal the participle, so verbs for which they differ have none here ("go": "went" and "gone"; "show":
+    "showed" and "shown").
     """
     if form == "base":
         return lemma
@@ -115,12 +115,12 @@ def inflect(wordnet: WordNet, lemma: str, pos: Pos, form: Form) -> str | None:
             return None
         listed = () if lemma in REGULAR_PASTS else listed
         if len(listed) == 1 and listed[0].endswith("n") and not listed[0].endswith(("won", "spun")):
-            return None  # the exception lists name the participle alone ("shown"), as the past is regular
+            return None  # the exception lists have only the participle ("shown"), because the past is regular
     return _one_or_regular(listed, lemma, form) if listed or not _of_irregular(wordnet, lemma, form) else None
 
 
 def _is_regular(wordnet: WordNet, lemma: str, form: Form, word: str) -> bool:
-    """Whether `word` is the regular `form` of `lemma`, and the irregular ones do not rule it out ("seed" of "see")."""
+    """Whether `word` is the regular `form` of `lemma` and no irregular form excludes it ("seed" of "see")."""
     if _regular(lemma, form) != word:
         return False
     if form != "past":
@@ -137,7 +137,7 @@ def _one_or_regular(listed: tuple[str, ...], lemma: str, form: Form) -> str | No
 
 
 def _of_irregular(wordnet: WordNet, verb: str, form: Form) -> bool:
-    """Whether a verb without a listed `form` is a prefix and a verb with one ("resell", "bootstrap")."""
+    """Whether a verb without a listed `form` is a prefix plus a verb with one ("resell", "bootstrap")."""
     for rest in (verb[len(prefix) :] for prefix in _PREFIXES if verb.startswith(prefix)):
         if not wordnet.offsets(rest, "verb") or rest in REGULAR_PASTS:
             continue
@@ -161,7 +161,7 @@ def _irregular_form(word: str) -> Form:
 
 
 def _regular(lemma: str, form: Form) -> str | None:
-    """The form that the rules of spelling give, or None where they leave it open."""
+    """The form by the rules of spelling, or None if they are ambiguous."""
     after_consonant = len(lemma) > 1 and lemma[-2] not in "aeiou"
     if form in ("plural", "third"):
         return _with_s(lemma, form, after_consonant)

@@ -1,21 +1,22 @@
-"""Pairs of words that make a fixed phrase or a title of some texts ("shanghai noon")."""
+"""Pairs of words that are a fixed phrase or a title in some texts ("shanghai noon")."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparseq.augment.corpus import BOUNDARY, Corpus
 
-# Two words are a phrase when they met this often, in different surroundings, and this share of the rarer one's uses.
+# Two words are a phrase if they occur together this often, in different contexts, and in this share of the uses of
+# the rarer one.
 _FEWEST_MEETINGS = 3
 _SHARE_OF_MEETINGS = 0.2
 
 
 def phrases(corpus: Corpus, words: NDArray[np.bool_]) -> frozenset[tuple[str, str]]:
-    """Pairs of neighbours that met often, and in varied surroundings: a text that is repeated makes no phrase.
+    """Pairs of neighbours that occur together often and in varied contexts, so that a repeated text makes no phrase.
 
     Args:
         corpus: the texts.
-        words: bool [numbers], the words that phrases are made of.
+        words: bool [numbers], the words that phrases can consist of.
     """
     ids = corpus.ids.astype(np.int64)
     places = np.flatnonzero(words[ids[1:-2]] & words[ids[2:-1]]) + 1

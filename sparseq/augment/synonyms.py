@@ -17,7 +17,7 @@ from sparseq.errors import InputError
 
 
 class Site(NamedTuple):
-    """A word of a text that may be replaced: its place, its base form, and what may stand for it."""
+    """A word of a text that may be replaced: its position, its base form, and its possible replacements."""
 
     token: Token
     lemma: str
@@ -25,47 +25,47 @@ class Site(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to replace in one copy of a text: the first `number` of the sites, each by the first of its options."""
+    """The replacements of one copy of a text: the first `number` of the sites, each by the first of its options."""
 
     number: int
     sites: tuple[Site, ...]
 
 
 class SynonymAugmenter:
-    """Makes copies of texts with some words replaced by synonyms; label-preserving by intent, cheap, and seeded.
+    """Makes copies of texts with some words replaced by synonyms; intended to preserve labels; cheap, and seeded.
 
-    Which words may be replaced. A word is a candidate when it is a plain word that is neither protected nor a function
-    word, negation or light verb (`STOP_WORDS`), looks like no name (not capitalised within a sentence, and no noun or
-    adjective beside a name or a word that WordNet lacks), and is in no collocation that WordNet lists ("high school").
-    Its part of speech is taken without a tagger: of the readings WordNet has (inflected forms included) those that the
-    neighbouring words rule out are dropped (no verb after "a", no noun after "they"), and one must be left with at
-    least 80 % of the uses that WordNet's annotators tagged. A participle that is an adjective, too, counts as one where
-    it stands as one ("an engaging film"). `DATED_SENSES` stay. Words that govern a preposition or clause ("rely on")
-    stay.
+    Which words may be replaced: a candidate is a plain word that is neither protected nor a function word, negation or
+    light verb (`STOP_WORDS`), does not look like a name (not capitalised within a sentence, and not a noun or adjective
+    next to a name or a word that WordNet lacks), and is in no collocation that WordNet lists ("high school"). Its part
+    of speech is determined without a tagger: readings in WordNet (including inflected forms) that the neighbouring
+    words exclude are dropped (no verb after "a", no noun after "they"), and one must remain with at least 80 % of the
+    uses that WordNet's annotators tagged. A participle that can be an adjective counts as one where it is used as one
+    ("an engaging film"). Words in `DATED_SENSES`, and words that govern a preposition or clause ("rely on"), are not
+    replaced.
 
-    What replaces them. Words of the same synset; for an adjective those of its cluster too (its head, the head's other
-    satellites); for an adverb those made of its adjective's synonyms. Each has the evidence that WordNet gives: the
-    shares of the two words' uses whose meanings they have in common (`Thesaurus`). A synonym must be new to the text,
-    agree with a preceding "a" or "an", be no name, no multiword and no mere variant ("concept", "conception"), and it
-    takes the same form (plural, past, ...; none where that form is not certain). A verb must take the same sentence
-    frames. For a text by itself, half the uses of both words must have the meaning, and WordNet's annotators must have
-    met both.
+    What replaces them: words of the same synset; for an adjective also those of its cluster (its head, and the head's
+    other satellites); for an adverb those derived from its adjective's synonyms. The evidence for each is the share of
+    the two words' uses that have a common meaning in WordNet (`Thesaurus`). A synonym must be new to the text, agree
+    with a preceding "a" or "an", and not be a name, a multiword or a mere variant ("concept", "conception"). It takes
+    the same form (plural, past, ...), and is not used if that form is not certain. A verb must have the same sentence
+    frames. For a single text, half the uses of both words must have the meaning, and WordNet's annotators must have
+    seen both.
 
-    What texts add. `augment_dataset` counts the words of its texts (`WordUsage`). Where they have 20,000 or more, the
-    evidence is weighed with the likeness of the two words' neighbours, in the texts and in WordNet's definitions and
-    examples, and the better synonyms are drawn more often. A synonym must be common in the texts, and stand there with
-    the labels that the word has. What is a phrase or a title there stays ("big screen").
+    What texts add: `augment_dataset` counts the words of its texts (`WordUsage`). If they have 20,000 or more, the
+    evidence is combined with the similarity of the two words' neighbours, in the texts and in WordNet's definitions and
+    examples, and better synonyms are drawn more often. A synonym must be common in the texts, and occur there with the
+    labels that the word has. Phrases and titles there are not changed ("big screen").
 
-    Case, spacing and punctuation stay as they are.
+    Case, spacing and punctuation are preserved.
 
     Args:
         wordnet: an open `WordNet`.
-        rate: share of a text's words to replace, above 0 and at most 1. At least one is replaced where any can be,
-            and never more than can be; `augment_dataset` tells which share was reached.
+        rate: the share of a text's words to replace, above 0 and at most 1. At least one is replaced if any can be, and
+            never more than can be; `augment_dataset` reports the share that was reached.
         copies: how many different copies of a text to make, at least 1.
-        pos_aware: False skips the rules on part of speech: the most frequent reading is taken whatever stands around.
-        protected: more words never to replace (surface forms or base forms, case does not matter).
-        seed: with the index of a text it settles everything drawn for that text.
+        pos_aware: False skips the rules on part of speech: the most frequent reading is used whatever the neighbours.
+        protected: more words never to replace (surface forms or base forms; case does not matter).
+        seed: together with the index of a text it determines everything drawn for that text.
         stop_words: function words; give an empty set to allow them.
 
     Raises:
@@ -105,8 +105,8 @@ class SynonymAugmenter:
     def augment(self, text: str, index: int) -> list[str]:
         """Copies of `text`: at most `copies`, all different from it and from one another; none if no word qualifies.
 
-        The result depends on the arguments, the settings and (seed, index) alone: not on the order of calls, the
-        process or PYTHONHASHSEED.
+        The result depends only on the arguments, the settings and (seed, index), not on the order of calls, the process
+        or PYTHONHASHSEED.
         """
         variants = [self.variant(text, index, copy) for copy in range(self.copies)]
         return [variant for variant in dict.fromkeys(variants) if variant != text]
@@ -120,9 +120,9 @@ class SynonymAugmenter:
     def plan(
         self, sites: Sequence[Site], words: int, index: int, copy: int = 0, part: str = "", rate: float | None = None
     ) -> Plan:
-        """Draws how many of a text's `words` to replace, in which order to try its sites, and each one's options.
+        """Draws how many of a text's `words` to replace, the order in which to try its sites, and the options of each.
 
-        An option is the more likely to come first, the more its weight. rate: instead of the augmenter's own.
+        Options with a greater weight are more likely to come first. rate: instead of the augmenter's own.
         """
         if not sites:
             return Plan(0, ())
@@ -138,8 +138,8 @@ class SynonymAugmenter:
 
         Args:
             text: the text.
-            tokens: its words, as `split` gives them.
-            usage: of the texts that this one is from; where it is enough, a synonym must be common there.
+            tokens: its words, as `split` returns them.
+            usage: of the texts that this one belongs to; if it is large enough, a synonym must be common there.
         """
         found = []
         words = tokens.words
@@ -162,7 +162,7 @@ class SynonymAugmenter:
         return found
 
     def _begin(self, usage: WordUsage | None) -> None:
-        """Forgets what was looked up for other texts."""
+        """Clears what was looked up for other texts."""
         if usage is not self._usage:
             self._usage, self._options = usage, {}
 
@@ -190,7 +190,7 @@ def _shuffled(site: Site, rng: random.Random) -> Site:
     """The site with its options in an order drawn without replacement, by the squares of their weights.
 
     Source: Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir": the largest u ** (1 / w) comes
-    first. Its logarithm is compared, as the power itself is 0 for most u where w is small.
+    first. Logarithms are compared, because the power underflows to 0 for most u if w is small.
     """
     if len(site.options) == 1:
         return site
@@ -199,7 +199,7 @@ def _shuffled(site: Site, rng: random.Random) -> Site:
 
 
 def replaced(text: str, choices: Iterable[tuple[Site, Option]]) -> str:
-    """`text` with each site's word replaced, in its capitals."""
+    """`text` with the word of each site replaced, with the same capitals."""
     pieces: list[str] = []
     at = 0
     for site, option in sorted(choices, key=lambda choice: choice[0].token.start):

@@ -1,4 +1,4 @@
-"""Synonyms of words by WordNet, each with the evidence that it means what the word means."""
+"""Synonyms of words by WordNet, each with the evidence that the meanings agree."""
 
 import math
 import re
@@ -13,32 +13,32 @@ from sparseq.augment.senses import sense_shares
 from sparseq.augment.wndb import Pos, Synset, Word
 from sparseq.augment.words import AVOIDED, DATED_SENSES, ENUMERATING, WEAKENING
 
-# A synonym is likely when half the uses of the word have a meaning that it has, and the other way round.
+# A synonym is likely if half the uses of the word have a meaning that the synonym has, and vice versa.
 _LIKELY = 0.5
-# Meanings of a word with a smaller share of its uses, and synonyms with less evidence, are left aside. These and the
-# three weights below were chosen on the training sentences of SST-2, by reading what replaced what (`usage`).
+# Meanings of a word with a smaller share of its uses, and synonyms with less evidence, are ignored. These and the
+# three weights below were chosen on the training sentences of SST-2, by reading the replacements (`usage`).
 _LEAST_SHARE = 0.05
 _LEAST_EVIDENCE = 0.1
-# The weight of a shared meaning if the words are of one synset; if their synsets are similar; and if a satellite
-# replaces its head, as it says more ("dramatic", "hammy").
+# The weight of a shared meaning if the words are in one synset; if their synsets are similar; and if a satellite
+# replaces its head, because it is more specific ("dramatic", "hammy").
 _SAME, _SIMILAR, _SATELLITE = 1.0, 0.8, 0.6
 
-# Decimal digits that weights are rounded to before they are compared or drawn by. The last digits of numpy's sums,
-# logarithms and powers differ between processors, as it uses other instructions on each.
+# Decimal digits that weights are rounded to before they are compared or used for drawing. The last digits of numpy's
+# sums, logarithms and powers differ between processors, because it uses other instructions on each.
 DIGITS = 6
 
 
 class Synonym(NamedTuple):
-    """A word that may stand for another.
+    """A possible replacement of a word.
 
     Attributes:
-        form: inflected as the word that it replaces.
+        form: inflected like the word that it replaces.
         lemma: its base form.
-        evidence: from 0 to 1, the geometric mean of the share of the word's uses whose meaning this one has too, and
-            the share of this one's uses with those meanings. Similar meanings count less than the same ones. Rounded
-            to six decimal digits.
+        evidence: from 0 to 1, the geometric mean of the share of the word's uses with a meaning that the synonym has
+            too, and the share of the synonym's uses with those meanings. Similar meanings count less than the same
+            ones. Rounded to six decimal digits.
         likely: whether the two share most of their uses. If not, texts should show that they are used alike.
-        tagged: whether WordNet's annotators met both; if not, one of them may be a rare word.
+        tagged: whether WordNet's annotators saw both; if not, one of them may be a rare word.
     """
 
     form: str
@@ -50,7 +50,7 @@ class Synonym(NamedTuple):
 
 @dataclass
 class _Found:
-    """What a word and a synonym share: by offsets of synsets, what each counts for the word and for the synonym."""
+    """What a word and a synonym share: by offset of the synset, the weight for the word and for the synonym."""
 
     own: dict[int, float] = field(default_factory=dict)
     its: dict[int, float] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class _Found:
 
 
 class _Usable(NamedTuple):
-    """A word that may replace others: what share of its uses has the meaning at hand; the ending of its degree."""
+    """A word that may replace others: the share of its uses with this meaning, and the ending of its degree."""
 
     word: Word
     share: float
@@ -79,11 +79,13 @@ class _Usable(NamedTuple):
 
 
 class Thesaurus:
-    """Synonyms of readings of words, each looked up once: words of the same synsets; for an adjective those of similar
-    synsets too (WordNet's clusters of a head and its satellites); for an adverb those made of its adjective's.
+    """Synonyms of readings of words, each looked up once.
+
+    Synonyms are words of the same synsets; for an adjective also those of similar synsets (WordNet's clusters of a head
+    and its satellites); for an adverb those derived from its adjective's synonyms.
 
     Args:
-        lexicon: says what else a synonym may be read as.
+        lexicon: determines what other readings a synonym has.
     """
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -93,7 +95,7 @@ class Thesaurus:
         self._usables: dict[tuple[Pos, int], tuple[_Usable, ...]] = {}
 
     def synonyms(self, reading: Reading) -> tuple[Synonym, ...]:
-        """Synonyms in the reading's form, each once, those with most evidence first."""
+        """Synonyms in the form of the reading, each once, those with most evidence first."""
         if reading not in self._synonyms:
             found = sorted(self._find(reading), key=lambda synonym: (-synonym.evidence, synonym.form))
             unique: dict[str, Synonym] = {}
@@ -118,7 +120,7 @@ class Thesaurus:
             yield from self._from_adjective(lemma)
 
     def _gather(self, lemma: str, pos: Pos) -> tuple[dict[str, _Found], dict[str, _Found]]:
-        """All synonyms with what they share with `lemma`, and what they share by its very synsets or definitions."""
+        """All synonyms with what they share with `lemma`, and what they share by the same synsets or definitions."""
         every: dict[str, _Found] = {}
         sure: dict[str, _Found] = {}
         for offset, share in sense_shares(self._wordnet, lemma, pos).items():
@@ -146,7 +148,7 @@ class Thesaurus:
         for similar in synset.similar:
             head = synset if not synset.satellite else self._wordnet.synset(pos, similar)
             if ENUMERATING.intersection(word.lemma for word in head.words):
-                continue  # similar are here the members of a series ("fourth", "ninth")
+                continue  # these are the members of a series ("fourth", "ninth")
             for usable in self._usable(pos, similar):
                 yield similar, usable, synset.satellite and _defined(synset, usable.word)
             for sibling in self._wordnet.synset(pos, similar).similar if synset.satellite else ():
@@ -155,7 +157,7 @@ class Thesaurus:
                         yield sibling, usable, False
 
     def _from_adjective(self, adverb: str) -> Iterator[Synonym]:
-        """Adverbs of the synonyms of the adjective that an adverb comes from."""
+        """Adverbs derived from the synonyms of the adjective that an adverb comes from."""
         adjective = self._wordnet.adjective(adverb)
         if adjective is None or next(iter(sense_shares(self._wordnet, adverb, "adv").values())) < _LIKELY:
             return
@@ -166,7 +168,7 @@ class Thesaurus:
                     yield Synonym(made, made, synonym.evidence, synonym.likely, synonym.tagged)
 
     def _fits(self, usable: _Usable, own: Word, pos: Pos) -> bool:
-        """Whether a word can stand in the same places as `own` does."""
+        """Whether a word can be in the same places as `own`."""
         word, lemma = usable.word, usable.word.lemma
         if lemma == own.lemma or word.marker not in ("", own.marker) or not word.frames >= own.frames:
             return False
@@ -189,13 +191,13 @@ class Thesaurus:
         return self._usables[pos, offset]
 
     def _is_usable(self, lemma: str, pos: Pos) -> bool:
-        """Whether a word is plain, and is mostly read as this part of speech."""
+        """Whether a word is plain, and mostly has this part of speech."""
         if PLAIN.fullmatch(lemma) is None or lemma in self._lexicon.stop_words or lemma in AVOIDED:
             return False
         if pos == "noun" and lemma.endswith("s") and inflect(self._wordnet, lemma, pos, "plural") is None:
             return False  # takes a plural verb ("surroundings")
         if pos == "adj" and lemma.endswith(("ing", "ed")):
-            return True  # a form of a verb, too, and yet understood where an adjective stands
+            return True  # also a form of a verb, but clear in the place of an adjective
         uses = dict(self._lexicon.weighed(lemma))
         same = sum(weight for r, weight in uses.items() if r.pos == pos and r.form == "base")
         return 0 < same >= LIKELY_READING * sum(uses.values())
@@ -223,7 +225,7 @@ def _adverbs(adjective: str) -> tuple[str, ...]:
 
 
 def _defined(synset: Synset, word: Word) -> bool:
-    """Whether `word`, or a word that begins as it does ("beauty", "beautiful"), is in the definition of a synset."""
+    """Whether `word`, or a word with the same beginning ("beauty", "beautiful"), is in the definition of a synset."""
     definition = re.findall("[a-z]+", synset.gloss.partition('"')[0])
     if WEAKENING.intersection(definition):
         return False
@@ -232,7 +234,7 @@ def _defined(synset: Synset, word: Word) -> bool:
 
 
 def _same_root(one: str, other: str) -> bool:
-    """Whether two words begin alike for most of the shorter one ("concept", "conception")."""
+    """Whether two words begin with the same letters for most of the shorter one ("concept", "conception")."""
     if one[:3] != other[:3]:
         return False
     alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))

@@ -1,4 +1,4 @@
-"""Words of a text, their places and their capitals."""
+"""The words of a text, their positions and their capitals."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ _SENTENCE_START = re.compile(r"(?:^|[.!?:][\"'\u2019\u201d)]*\s+)[\"'`\u2018\u20
 
 
 class Token(NamedTuple):
-    """A word at `text[start:end]`; `word` is in lower case, as are its neighbours `before` and `after`.
+    """A word at `text[start:end]`; `word` is in lower case, and so are its neighbours `before` and `after`.
 
-    A neighbour is "" where there is none or punctuation stands between.
+    A neighbour is "" if there is none or if punctuation is in between.
     """
 
     start: int
@@ -25,7 +25,7 @@ class Token(NamedTuple):
 
 
 class Tokens(Sequence[Token]):
-    """The words of a text in order; a `Token` is made when it is asked for.
+    """The words of a text in order; a `Token` is created when it is accessed.
 
     Attributes:
         words: all of them in lower case.
@@ -53,7 +53,7 @@ class Tokens(Sequence[Token]):
         return Token(match.start(), match.end(), match[0], self.words[i], before, after)
 
     def _adjoin(self, i: int) -> bool:
-        """Whether nothing but spaces stands between a word and the next."""
+        """Whether only spaces are between a word and the next."""
         return self._text[self._matches[i].end() : self._matches[i + 1].start()].isspace()
 
 
@@ -63,12 +63,15 @@ def split(text: str) -> Tokens:
 
 
 def pieces(text: str) -> list[str]:
-    """The words of a text, in lower case, and what punctuation stands between them."""
+    """The words of a text, in lower case, and the punctuation between them."""
     return _PIECE.findall(text.lower())
 
 
 def has_name_capitals(text: str, tokens: Sequence[Token], i: int) -> bool:
-    """Whether token `i` has the capitals of a name, not those of a sentence's first word or of a text in capitals."""
+    """Whether token `i` has the capitals of a name.
+
+    The first word of a sentence, and texts in capitals, do not count.
+    """
     token = tokens[i]
     if token.text == token.word:
         return False
@@ -79,7 +82,7 @@ def has_name_capitals(text: str, tokens: Sequence[Token], i: int) -> bool:
 
 
 def cased_like(original: str, word: str) -> str:
-    """A lower-case word with the capitals of another."""
+    """A lower-case word with the capitals of another word."""
     if original.isupper():
         return word.upper()
     return word.capitalize() if original[0].isupper() else word

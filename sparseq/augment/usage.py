@@ -1,4 +1,4 @@
-"""How a dataset's texts use their words: how often, beside which words, with which labels, and in which phrases."""
+"""How the texts of a dataset use words: how often, next to which words, with which labels, in which phrases."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -23,24 +23,24 @@ _SHARE_OF_WORD = 0.03
 # The thresholds below, and those of `thesaurus`, were chosen on SST-2's training sentences by reading replacements.
 # With them 8.0 % of the words are replaced where 15 % are asked for, and 5 of 50 replacements read as bad.
 #
-# The least product of WordNet's evidence for a synonym and of its likeness to the word. Nouns and verbs that stand in
-# the same places ("level", "degree") mean other things more often than adjectives and adverbs do.
+# The least product of WordNet's evidence for a synonym and its similarity to the word. Nouns and verbs that occur in
+# the same places ("level", "degree") differ in meaning more often than adjectives and adverbs do.
 _LEAST: dict[Pos, float] = {"adj": 0.035, "adv": 0.03, "noun": 0.05, "verb": 0.06}
-# The same where WordNet by itself makes the synonym likely (`Synonym.likely`).
+# The same if WordNet alone makes the synonym likely (`Synonym.likely`).
 _LEAST_OF_LIKELY = 0.02
 # An option needs this share of the weight of the best one.
 _LEAST_OF_BEST = 0.25
 # The largest distance between the label shares of two words' texts: half the sum of their differences.
 _LABEL_DISTANCE = 0.3
-# The label shares of all texts count as much as this many uses of the word.
+# The label shares of all texts have the weight of this many uses of the word.
 _PRIOR_USES = 5
-# Of texts with more characters than this only a sample of rows is counted.
+# If the texts have more characters than this, only a sample of rows is counted.
 MOST_CHARACTERS = 8_000_000
 _MOST_LABELS = 100
 
 
 class Option(NamedTuple):
-    """A word that may stand for another: its form and base form, and how good it is compared with other options."""
+    """A possible replacement: its form and base form, and a weight relative to other options."""
 
     form: str
     lemma: str
@@ -51,16 +51,17 @@ class WordUsage:
     """Statistics of the words of texts, in lower case.
 
     Args:
-        texts: the texts; where they have more than eight million characters, a random sample of the rows with about
-            so many is counted, the same one each time.
-        ignored: words of which no phrase is made, as function words are.
-        labels: the class of each text, from 0; None where there are none or they are no classes.
-        more: gives more texts that show which words stand in the same places; called once at most, where `enough`.
-        texts_per_row: how many neighbouring texts make a row, as 2 for pairs; a row is counted whole or not at all.
+        texts: the texts; if they have more than eight million characters, a random sample of rows with about that many
+            is counted, always the same one.
+        ignored: words that cannot be part of a phrase, such as function words.
+        labels: the class of each text, from 0; None if there are none or they are not classes.
+        more: returns more texts that show which words occur in the same places; called at most once, if `enough`.
+        texts_per_row: how many adjacent texts make a row, for example 2 for pairs; a row is counted completely or not
+            at all.
 
     Attributes:
         corpus: the texts that are counted.
-        words: how many words they have.
+        words: their number of words.
     """
 
     def __init__(
@@ -85,11 +86,11 @@ class WordUsage:
         return self.words >= _FEWEST_WORDS
 
     def comparable(self, word: str) -> bool:
-        """Whether enough is known of a word to compare it with others."""
+        """Whether enough is known about a word to compare it with others."""
         return self._contexts.known(self.corpus.numbers.get(word, BOUNDARY))
 
     def options(self, word: str, pos: Pos, synonyms: Iterable[Synonym]) -> tuple[Option, ...]:
-        """Those synonyms that the texts use as they do `word`, with the labels that it has."""
+        """The synonyms that the texts use like `word`, with the same labels."""
         known = [synonym for synonym in synonyms if self._common(synonym.form, word)]
         known = [synonym for synonym in known if self._label_distance(synonym.form, word) <= _LABEL_DISTANCE]
         if not known or not self.comparable(word):
@@ -105,16 +106,16 @@ class WordUsage:
         return tuple(option for option in found if option.weight >= _LEAST_OF_BEST * best)
 
     def phrase(self, token: Token) -> bool:
-        """Whether a word and one beside it make a fixed phrase or title of the texts ("shanghai noon")."""
+        """Whether a word and a neighbour make a fixed phrase or title of the texts ("shanghai noon")."""
         return (token.before, token.word) in self._phrases or (token.word, token.after) in self._phrases
 
     def _common(self, word: str, replaced: str) -> bool:
-        """Whether the texts use `word`, at least five times in a million words and 3 % as often as `replaced`."""
+        """Whether the texts use `word` at least five times in a million words and 3 % as often as `replaced`."""
         uses = self.corpus.count(word)
         return uses >= max(1.0, _SHARE_OF_WORDS * self.words, _SHARE_OF_WORD * self.corpus.count(replaced))
 
     def _label_distance(self, one: str, other: str) -> float:
-        """Between the shares of the labels of two words' texts: from 0 to 1, half the sum of the differences."""
+        """The distance between the label shares of two words' texts: from 0 to 1, half the sum of the differences."""
         if self._shares is None:
             return 0.0
         one_shares, other_shares = (self._shares[self.corpus.numbers.get(word, 0)] for word in (one, other))
@@ -122,7 +123,7 @@ class WordUsage:
 
     @cached_property
     def _shares(self) -> NDArray[np.float64] | None:
-        """float64 [numbers, labels]: shares of the labels of each word's texts, drawn towards those of all texts."""
+        """float64 [numbers, labels]: label shares of each word's texts, smoothed towards those of all texts."""
         if self._labels is None or not len(self._labels):
             return None
         if self._labels.dtype.kind not in "iu" or self._labels.min() < 0:
@@ -154,8 +155,8 @@ class WordUsage:
 def _sample(texts: Sequence[str], texts_per_row: int) -> Sequence[int]:
     """The indices of the texts to count: all of them, or those of a random sample of rows.
 
-    Rows are drawn at random and not at regular intervals, which would miss what comes at intervals itself, such as
-    the labels of a dataset whose classes take turns.
+    Rows are not drawn at regular intervals, because these could coincide with a pattern in the data, such as
+    alternating classes.
     """
     characters = sum(map(len, texts))
     if characters <= MOST_CHARACTERS:

@@ -1,4 +1,4 @@
-"""The WNDB format of WordNet's text files: which files there are, and what a line of `data.*` says.
+"""The WNDB format of WordNet's text files: the files, and the lines of `data.*`.
 
 Source: the manual page wndb(5WN) of WordNet 3.0.
 """
@@ -21,9 +21,9 @@ class Word:
 
     Attributes:
         lemma: as written in WordNet, with spaces for underscores ("motion picture", "Paris").
-        marker: where an adjective may stand: "a" before its noun only, "p" in the predicate only, "ip" after its
-            noun only, "" anywhere.
-        frames: numbers of the sentence frames that this verb takes in this sense; empty for other parts of speech.
+        marker: the positions of an adjective: "a" before its noun only, "p" in the predicate only, "ip" after its noun
+            only, "" anywhere.
+        frames: numbers of the sentence frames of this verb in this sense; empty for other parts of speech.
     """
 
     lemma: str
@@ -54,12 +54,12 @@ class Synset:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Those of `FILES` that a folder lacks."""
+    """The names in `FILES` that are missing from a folder."""
     return [name for name in FILES if not os.path.isfile(folder / name)]
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError for a folder that is not there or lacks files, naming them."""
+    """Raises InputError if a folder is missing or lacks files, naming them."""
     if not os.path.isdir(folder):
         raise InputError(f"there is no WordNet folder {folder}; it should hold {', '.join(FILES)}")
     if missing := missing_files(folder):
@@ -87,7 +87,7 @@ def parse_synset(fields: list[str], gloss: str) -> Synset:
 
 
 def _frames(fields: list[str], size: int) -> list[frozenset[int]]:
-    """Of each of so many verbs, from `f_cnt (+ frame word)*`; word number 0 is all of them."""
+    """The frames of this many verbs, from `f_cnt (+ frame word)*`; word number 0 stands for all of them."""
     frames: list[set[int]] = [set() for _ in range(size)]
     for i in range(int(fields[0])):
         frame, number = int(fields[2 + 3 * i]), int(fields[3 + 3 * i], 16)

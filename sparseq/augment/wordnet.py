@@ -1,11 +1,11 @@
 """WordNet from its own text files (the WNDB format), read lazily.
 
-Source of the format: the manual pages wndb(5WN) and senseidx(5WN) of WordNet 3.0. Read are, for each part of speech,
-`index.*` (lemma -> its synsets, most frequent first), `data.*` (the synsets, addressed by byte offset), `*.exc`
+Source of the format: the manual pages wndb(5WN) and senseidx(5WN) of WordNet 3.0. The files read are, for each part of
+speech, `index.*` (lemma -> its synsets, most frequent first), `data.*` (the synsets, addressed by byte offset), `*.exc`
 (irregular inflections), and `index.sense` (how often people tagged each sense in running text).
 
-`cntlist.rev` has those counts too. In release 3.0 its sense numbers are those of an older release, and its sense keys
-lack 83 of the tagged senses, so that it is not read.
+`cntlist.rev` has those counts too, but is not read: in release 3.0 its sense numbers are those of an older release, and
+its sense keys lack 83 of the tagged senses.
 """
 
 import os
@@ -26,13 +26,13 @@ _SENSE_LINE = re.compile(r"^(\S+?)%([1-5]):\S* (\d{8}) \d+ (\d+)\s*$", re.MULTIL
 class WordNet:
     """The synsets of a WNDB folder.
 
-    Only the indexes are read at once (about 0.3 s); a synset is parsed when it is first asked for.
+    Only the indexes are read at first (about 0.3 s); a synset is parsed when it is first used.
 
     Args:
-        path: folder with `index.*`, `data.*` and `index.sense`; `*.exc` are used where present.
+        path: folder with `index.*`, `data.*` and `index.sense`; `*.exc` are used if present.
 
     Raises:
-        InputError: no such folder, a file missing, or a file that is not in the format.
+        InputError: no such folder, a missing file, or a file that is not in the format.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -51,14 +51,14 @@ class WordNet:
         return isinstance(lemma, str) and any(lemma.replace(" ", "_") in self._index[pos] for pos in POS)
 
     def __reduce__(self) -> tuple[type["WordNet"], tuple[Path]]:
-        return type(self), (self.path,)  # another process reads the files itself rather than receive 30 MB
+        return type(self), (self.path,)  # another process reads the files itself instead of receiving 30 MB
 
     def lemmas(self, pos: Pos) -> tuple[str, ...]:
         """All lemmas of a part of speech in lower case, with spaces between words, in alphabetical order."""
         return tuple(lemma.replace("_", " ") for lemma in self._index[pos])
 
     def offsets(self, lemma: str, pos: Pos) -> tuple[int, ...]:
-        """Byte offsets of the synsets of `lemma`, most frequent sense first; empty when WordNet lacks it."""
+        """Byte offsets of the synsets of `lemma`, most frequent sense first; empty if WordNet lacks it."""
         known = self._offsets.get((lemma, pos))
         if known is None:
             known = self._offsets[lemma, pos] = self._find_offsets(lemma, pos)
@@ -81,7 +81,7 @@ class WordNet:
         return tuple([tagged.get(offset, 0) for offset in offsets]) if tagged else (0,) * len(offsets)
 
     def synset(self, pos: Pos, offset: int) -> Synset:
-        """The synset at `offset` of `data.<pos>`, as `offsets` gives it."""
+        """The synset at `offset` of `data.<pos>`, as returned by `offsets`."""
         if (pos, offset) not in self._synsets:
             self._synsets[pos, offset] = self._read_synset(pos, offset)
         return self._synsets[pos, offset]
@@ -123,10 +123,10 @@ class WordNet:
         Args:
             lemma: base form; case does not matter.
             pos: "noun", "verb", "adj" or "adv".
-            multiword: whether to give synonyms of more than one word ("motion picture") too.
+            multiword: whether to include synonyms of more than one word ("motion picture").
 
         Returns:
-            Base forms in WordNet's own case; empty when WordNet lacks the lemma or it stands alone.
+            Base forms in WordNet's own case; empty if WordNet lacks the lemma or it has no synonyms.
 
         Raises:
             InputError: unknown part of speech.
@@ -146,7 +146,7 @@ class WordNet:
         return frozenset(lemma.replace("_", " ") for pos in POS for lemma in self._index[pos] if "_" in lemma)
 
     def bases(self, form: str, pos: Pos) -> tuple[str, ...]:
-        """Base forms of an irregular `form` ("went" -> "go") by `<pos>.exc`; empty when it is not listed."""
+        """Base forms of an irregular `form` ("went" -> "go") by `<pos>.exc`; empty if it is not listed."""
         return self._bases[pos].get(form, ())
 
     def irregular(self, lemma: str, pos: Pos) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class WordNet:
         return entries
 
     def _read_data(self, pos: Pos) -> bytes:
-        # Some copies (the one on PyPI) have CRLF line ends, while the offsets count one byte a line end.
+        # Some copies (the one on PyPI) have CRLF line ends, but the offsets count one byte per line end.
         return read_bytes(self.path / f"data.{pos}").replace(b"\r\n", b"\n")
 
     def _read_counts(self) -> dict[Pos, dict[str, dict[int, int]]]:

@@ -33,7 +33,7 @@ _AUXILIARIES = """
 am is are was were be been being have has had having do does did doing done can could may might must shall should
 will would ought need needs dare used
 """
-# Verbs with so many meanings that no one of them is a safe guess.
+# Verbs with so many meanings that none of them is a safe guess.
 _LIGHT_VERBS = """
 get gets got gotten getting go goes went gone going make makes made making take takes took taken taking come comes
 came coming give gives gave given giving put puts putting let lets letting keep keeps kept keeping set sets run runs
@@ -69,9 +69,9 @@ _MODALS = "can could may might must shall should will would do does did don does
 _INTENSIFIERS = "very so too quite rather really pretty more most less least how as extremely truly"
 # Before these comes the noun that a determiner or an adjective belongs to.
 _NOUN_FOLLOWERS = "of is are was were has had that which who whose 's"
-# What a verb has for its object begins with a noun marker or one of these.
+# The object of a verb begins with a noun marker or one of these.
 _OBJECTS = "me you him it us them this that these those"
-# An adverb before one of these strengthens the denial, which few others do: "simply no", "not".
+# An adverb before one of these strengthens the negation, which few others do: "simply no", "not".
 _DENIALS = "no not nothing never none n't"
 _WEAKENING = "excess excessively less moderately most no not slightly too without"
 
@@ -92,7 +92,7 @@ OBJECT_STARTS = frozenset(f"{_NOUN_MARKERS} {_OBJECTS}".split())
 # Heads of clusters whose members are alternatives, not similar in meaning.
 ENUMERATING = frozenset(["cardinal", "ordinal", "chromatic", "achromatic"])
 DENIALS = frozenset(_DENIALS.split())
-# In a definition these say that the word does not mean what the others do: "tepid" is "moderately warm".
+# In a definition these say that the word has not the same meaning as the others: "tepid" is "moderately warm".
 WEAKENING = frozenset(_WEAKENING.split())
 # A word before one of these governs it ("rely on", "full of", "come up"), and a synonym may govern another.
 GOVERNED = frozenset(f"{_PREPOSITIONS} that away back together apart what how whether".split())

@@ -1,4 +1,4 @@
-"""The class of transformers that a file names."""
+"""The transformers class that a file names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["config_class", "model_class"]
 
 
 def model_class(architecture: str | None) -> Any:
-    """The class of transformers with exactly this name, among those that an instance can have. InputError: none."""
+    """The transformers model class with exactly this name. Raises InputError if there is none."""
     import transformers
 
     kind: Any = getattr(transformers, architecture or "", None)
@@ -24,7 +24,7 @@ def model_class(architecture: str | None) -> Any:
 
 
 def config_class(architecture: str | None) -> Any:
-    """The class of the named model's config; None where there is no such model, or no transformers."""
+    """The class of the named model's config; None if there is no such model or no transformers."""
     try:
         return model_class(architecture).config_class
     except (ImportError, InputError):

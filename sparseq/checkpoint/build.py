@@ -1,6 +1,6 @@
-"""A model built by transformers from a config that anyone may have written.
+"""Building a model with transformers from an untrusted config.
 
-What building takes of memory and time is bounded by the tensors in the file, and nothing is fetched for it.
+The memory and time for building are limited by the tensors in the file, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from sparseq.errors import InputError
 from sparseq.reading import brief
+from sparseq_kernels.torch_internals import TorchDispatchMode, tree_map_only
 from sparseq_kernels.untrusted import quoted
 
 from .architecture import model_class
@@ -29,17 +28,18 @@ from .names import CONFIG, QUANTIZATION
 
 __all__ = ["build"]
 
-# While a model is built: bytes for each byte that its tensors have in fp32, calls of torch that make a tensor for each
-# of them, and both in any case. A model makes small buffers of its own, causal masks and frequencies, and little else.
+# Limits while a model is built: bytes per byte of its tensors in fp32, tensor-creating calls per tensor, and the least
+# values of both. Besides its tensors a model makes only small buffers, such as causal masks and frequencies.
 _BYTES_PER_BYTE, _BYTES_ANYWAY = 8, 2**27
 _CALLS_PER_TENSOR, _CALLS_ANYWAY = 8, 512
 
 
 def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Path) -> nn.Module:
-    """The untrained model that transformers makes of the config; parameters are allocated, not initialised.
+    """Builds the untrained model of the config with transformers; parameters are allocated, not initialised.
 
-    On the CPU, in fp32 but where the class says otherwise. InputError: no such class in transformers (nothing is ever
-    fetched), values that it refuses, or a model much larger than the tensors in the file.
+    The model is on the CPU, in fp32 except where its class specifies otherwise. Raises InputError if transformers has
+    no such class (nothing is ever downloaded), if it refuses the values, or if the model is much larger than the
+    tensors in the file.
     """
     try:
         import transformers
@@ -55,7 +55,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
     own = sum(entry.numel for entry in header.entries.values()) + layout.weights
     budget = _Budget(_BYTES_PER_BYTE * 4 * own + _BYTES_ANYWAY, _CALLS_PER_TENSOR * len(layout.origin) + _CALLS_ANYWAY)
     try:
-        # The layers are put in afterwards, and `save` names their library anew.
+        # The layers are put in afterwards, and `save` writes this entry again.
         values = parsed(kind.config_class, {name: value for name, value in config.items() if name != QUANTIZATION})
         if config.get("transformers_version") == transformers.__version__:
             lost = [name for name in json.loads(as_json(values)) if name not in config]
@@ -65,7 +65,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
         # parameters that nothing touches cost nothing.
         with torch.device("cpu"), _in_fp32(), budget, no_init_weights():
             model: nn.Module = kind(values)
-    except Exception as error:  # whatever transformers raises for it, the file is at fault
+    except Exception as error:  # whatever transformers raises here, the file is the cause
         why = f" ({brief(error)})" if isinstance(error, InputError) else ""
         raise InputError(f"{where} cannot be read as {layout.architecture}'s{why}; save the model again") from error
     return model
@@ -73,7 +73,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
 
 @contextlib.contextmanager
 def _in_fp32() -> Iterator[None]:
-    """Buffers that are not stored are as they were when the model was made, whatever the default dtype is now."""
+    """Builds with fp32 as the default dtype, so that buffers that are not stored are as when the model was made."""
     default = torch.get_default_dtype()
     if default == torch.float32:
         yield
@@ -86,7 +86,7 @@ def _in_fp32() -> Iterator[None]:
 
 
 class _Budget(TorchDispatchMode):
-    """Refuses what would take more bytes or calls than `size` and `calls`, before it is taken."""
+    """Refuses allocations and calls beyond `size` bytes and `calls` calls, before they are made."""
 
     def __init__(self, size: int, calls: int) -> None:
         super().__init__()
@@ -103,13 +103,13 @@ class _Budget(TorchDispatchMode):
 
 
 def _size(func: Any, args: Any, kwargs: Any) -> int:
-    """Bytes of what the call returns, found without making it."""
+    """The size in bytes of what the call would return, determined without making it."""
     if func is torch.ops.aten.empty.memory_format:  # a parameter, as nearly all are
         return math.prod(args[0]) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
     to_meta = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
     try:
         results = func(*to_meta[0], **({**to_meta[1], "device": "meta"} if "device" in kwargs else to_meta[1]))
     except (RuntimeError, NotImplementedError):
-        return 0  # what has no form before its values are known, such as a number taken out of a tensor
+        return 0  # its shape depends on values, for example a number taken from a tensor
     results = results if isinstance(results, tuple | list) else (results,)
     return sum(result.nbytes for result in results if isinstance(result, Tensor))

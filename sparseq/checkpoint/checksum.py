@@ -13,7 +13,7 @@ __all__ = ["checksum", "raw"]
 
 
 def checksum(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Hex digest; `tensors` come sorted by name, and are let go one by one."""
+    """Hex digest; `tensors` must be sorted by name, and are released one by one."""
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, tensor in tensors:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
@@ -23,6 +23,6 @@ def checksum(metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]])
 
 
 def raw(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor that has some, not copied."""
+    """The bytes of a contiguous CPU tensor with at least one element, not copied."""
     data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
     return data

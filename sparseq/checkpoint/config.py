@@ -1,7 +1,7 @@
 """`config.json`: written with the model, covered by its checksum, and checked before a model is built from it.
 
-transformers builds what a config says, whatever it costs and wherever its code comes from; so its size, nesting,
-numbers and names are bounded first.
+transformers builds whatever a config says, at any cost and with code from anywhere. So the size, nesting, numbers and
+names of a config are checked first.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_c
 
 LARGEST_CONFIG = 16 * 2**20
 _DEEPEST = 16
-# Of any integer, and of one that says how many layers, labels and the like a config makes lists of. Rotary bases and
-# the longest contexts come to 10 million, hashed vocabularies to 20.
+# The largest value of any integer, and of one that gives a number of layers, labels and the like, for which a config
+# makes lists. Rotary bases and the longest contexts reach 10 million, hashed vocabularies 20 million.
 _LARGEST, _MOST = 2**25, 2**16
 _COUNTS = re.compile(r"(^|_)(layers?|labels|blocks|stages|experts|groups|copies)$")
-# Integers that say how much there is of something, and are not negative but where a class has such a default, as -1 for
-# "no limit"; others may be, such as an axis, or a layer counted from the last.
+# Integers that are amounts: not negative, except for the default of a class, such as -1 for "no limit". Others may be
+# negative, such as an axis, or a layer counted from the last.
 _SIZES = re.compile(
     r"^(num|n|max)_|"
     r"(^|_)(sizes?|heads|dim|width|length|positions|layers|labels|blocks|stages|experts|groups|copies)$"
 )
-# Objects whose keys are a user's words, which mean nothing to transformers.
+# Objects whose keys are chosen by users and have no meaning to transformers.
 _WORDS = ("label2id", "id2label")
-# Entries with which transformers would fetch code or weights, or would run what a hub holds.
+# Entries that make transformers download code or weights, or run code from a hub.
 _REFUSED = re.compile(
     r"auto_map|trust_remote_code|custom_pipelines|kernel_config|use_kernels|_?(attn|experts)_implementation(_internal)?"
 )
-# Floating-point entries, and what they may be from and to.
+# Floating-point entries and their ranges.
 _RANGES = {
     re.compile(r"(^|_)eps(ilon)?$"): (0.0, 0.1),
     re.compile(r"(^|_)(dropout|prob|dropout_prob|dropout_rate|drop_path_rate|pdrop|layerdrop)$"): (0.0, 1.0),
@@ -52,9 +52,11 @@ _RANGES = {
 
 
 def config_text(model: Any, architecture: str, quantized: bool) -> str:
-    """What `save` writes as config.json. quantized: whether the model has sparseq layers, which transformers then
-    leaves to `sparseq.pretrained`. Where a hub keeps code for the model is left out. InputError: a config that `load`
-    would refuse."""
+    """The text that `save` writes as config.json. Entries that refer to code on a hub are left out.
+
+    quantized: whether the model has sparseq layers, which transformers then leaves to `sparseq.pretrained`. Raises
+    InputError for a config that `load` would refuse.
+    """
     config = copy.deepcopy(model.config)
     if hasattr(config, QUANTIZATION):
         delattr(config, QUANTIZATION)
@@ -63,7 +65,7 @@ def config_text(model: Any, architecture: str, quantized: bool) -> str:
     config.architectures = [architecture]
     config.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), config.dtype)
     written = json.loads(as_json(config))
-    # A name that transformers leaves out for its default value would be read as another's, should the default change.
+    # transformers leaves out a name that has its default value, which would be misread if the default changed.
     written |= {name: value for name, value in json.loads(as_json(parsed(type(config), written))).items()
                 if name not in written}  # fmt: skip
     written = {name: value for name, value in written.items() if not _REFUSED.fullmatch(name)}
@@ -77,8 +79,11 @@ def digest(text: bytes) -> str:
 
 
 def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
-    """The checked values of the folder's config.json. InputError: it is missing, altered since `save` wrote it (in
-    format 1 the checksum does not cover it), or says what no config does."""
+    """The checked values of the folder's config.json.
+
+    Raises InputError if it is missing, was changed after `save` wrote it (in format 1 the checksum does not cover it),
+    or has invalid values.
+    """
     text = _text(folder, layout)
     config = strict_json(text, str(folder / CONFIG))
     check_values(config, str(folder / CONFIG), config_class(layout.architecture))
@@ -97,15 +102,15 @@ def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
 
 
 def verify_config(folder: Path, layout: Layout) -> None:
-    """InputError unless config.json is as `save` wrote it."""
+    """Raises InputError unless config.json is as `save` wrote it."""
     if layout.config is not None:
         _text(folder, layout)
 
 
 def check_values(config: Any, where: str, kind: Any = None) -> None:
-    """InputError unless a config has the form of one: nesting, numbers and names within bounds.
+    """Raises InputError unless the nesting, numbers and names of a config are within bounds.
 
-    kind: its class; what that has by default is within them.
+    kind: the class of the config; its default values are within bounds.
     """
     if not isinstance(config, dict):
         raise InputError(f"{where} is {quoted(config)}, and must be an object")
@@ -130,7 +135,7 @@ def check_values(config: Any, where: str, kind: Any = None) -> None:
 
 
 def parsed(kind: Any, config: Mapping[str, Any]) -> Any:
-    """The config of the class `kind` with these values."""
+    """The config of class `kind` with these values."""
     return kind.from_dict(copy.deepcopy(dict(config)))
 
 
@@ -139,7 +144,7 @@ def as_json(config: Any) -> str:
 
 
 def _text(folder: Path, layout: Layout) -> bytes:
-    """config.json, unparsed, if it is the one that the layout knows."""
+    """config.json, unparsed, if its checksum is the layout's."""
     try:
         text = read_bytes(folder / CONFIG, LARGEST_CONFIG)
     except InputError:
@@ -148,7 +153,7 @@ def _text(folder: Path, layout: Layout) -> bytes:
         text = b""
     if layout.config is None or digest(text) == layout.config:
         return text
-    # A `save` that was killed between moving the two files has left the config that belongs to the old weights.
+    # If `save` was killed between moving the two files, this is the config of the old weights.
     previous = folder / STAGING / PREVIOUS
     if previous.is_file() and not previous.parent.is_symlink():
         kept = read_bytes(previous, LARGEST_CONFIG)
@@ -160,7 +165,7 @@ def _text(folder: Path, layout: Layout) -> bytes:
 
 
 def _defaults(kind: Any) -> set[tuple[str, Any]]:
-    """(name, number) of every number in the config that the class makes of nothing; empty where it makes none."""
+    """(name, number) of every number in the default config of the class; empty if it has no default config."""
     if kind is None:
         return set()
     try:
@@ -171,7 +176,7 @@ def _defaults(kind: Any) -> set[tuple[str, Any]]:
 
 
 def _nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, int]]:
-    """(name, value, depth) of everything inside; items of lists and of `_WORDS` under the name of what holds them."""
+    """(name, value, depth) of everything inside; items of lists and of `_WORDS` have the name of their container."""
     waiting: list[tuple[str, Any, int]] = [(name, value, 1) for name, value in config.items()]
     while waiting:
         name, value, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""A folder that is checked and read, to be put into a model that another library has built around it."""
+"""A folder that was checked and read, to be loaded into a model that another library has built."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["Folder", "open_folder"]
 
 @dataclass(frozen=True)
 class Folder:
-    """Its checked header and layout, and its tensors by their names in the file, in memory of their own.
+    """A folder's checked header and layout, and its tensors by their names in the file, in their own memory.
 
-    dtype: of the parameters outside sparseq's layers, as config.json says; None where it does not. unnamed: the
-    sentinels by their names in the file.
+    dtype: of the parameters outside sparseq's layers, as config.json says; None if it does not. unnamed: the sentinels
+    by their names in the file.
     """
 
     path: Path
@@ -40,8 +40,8 @@ class Folder:
     unnamed: tuple[str, ...]
 
     def renamed(self, name_in_model: Callable[[str], str]) -> Folder:
-        """The same for a model that has other names: `name_in_model` gives its name for the name of a module or tensor
-        that the file has."""
+        """The same for a model with other names, which `name_in_model` gives for names of modules and tensors in the
+        file."""
         layout = self.layout
         return replace(
             self,
@@ -54,15 +54,15 @@ class Folder:
         )
 
     def is_guarded(self, name: str) -> bool:
-        """Whether the tensor with this name in the model is stored with one axis more."""
+        """Whether the tensor with this name in the model is stored with one more axis."""
         return self.layout.origin.get(name) in self.layout.guarded
 
     def sentinels(self) -> list[str]:
-        """Names of tensors in the file that are no model's, as the file has them and as the model would."""
+        """Names of the sentinel tensors, as in the file and as in the model; they are not part of the model."""
         return [*self.unnamed, *self.layout.sentinels]
 
     def aliases(self) -> list[str]:
-        """Names in the model of tensors that the file holds under another name only."""
+        """Names in the model of tensors that are stored under another name only."""
         firsts: set[str] = set()
         again = []
         for name, first in self.layout.origin.items():
@@ -72,17 +72,20 @@ class Folder:
         return again
 
     def place_layers(self, model: nn.Module) -> None:
-        """Exchanges the modules that the file names, as far as the model has them, for sparseq layers on the meta
-        device. InputError: one of another kind or shape, or a tensor of another shape or kind of dtype."""
+        """Replaces the modules that the file names, if the model has them, by sparseq layers on the meta device.
+
+        Raises InputError for a module of another kind or shape, and for a tensor of another shape or kind of dtype.
+        """
         layers = {name: layer for name, layer in self.layout.layers.items() if _has_module(model, name)}
         place_layers(model, replace(self.layout, layers=layers), self.path)
         check_state(model, self.layout, self.header, self.path, part=True)
 
     def fill(self, model: nn.Module, trainable: Mapping[str, bool]) -> None:
-        """Puts the file's tensors into the model, each on the device of what it replaces; names that share a tensor
-        share one Parameter. trainable: by name, whether a parameter needs a gradient (True where it says nothing).
+        """Puts the file's tensors into the model, each on the device of the tensor it replaces; shared tensors stay
+        shared.
 
-        InputError: what is to be replaced is on the meta device; NaN or infinity in a parameter or a sparseq layer.
+        trainable: by name, whether a parameter requires a gradient (True if not given). Raises InputError if a tensor
+        to replace is on the meta device, and for NaN or infinity in a parameter or a sparseq layer.
         """
         parameters: dict[str, nn.Parameter] = {}
         buffers = []
@@ -102,10 +105,10 @@ class Folder:
                 module._buffers[key] = tensor
                 buffers.append((module, key, first))
         for _, layer in named_layers(model):
-            # What a layer derives from its state follows when the state is loaded.
+            # Loading the state updates what a layer derives from it.
             layer.load_state_dict(layer.state_dict(keep_vars=True), assign=True)
         for module, key, first in buffers:
-            if first in parameters:  # the bias of a packed head that is another module's too, as in `skeleton.fill`
+            if first in parameters:  # a bias shared by a packed head and another module, as in `skeleton.fill`
                 module._buffers[key] = parameters[first]
         refuse_save_pretrained(model)
         try:
@@ -115,7 +118,7 @@ class Folder:
 
 
 def open_folder(folder: str | Path) -> Folder:
-    """The folder's content. InputError: as for `load`."""
+    """Opens a folder. Raises InputError like `load`."""
     with open_source(Path(folder)) as source:
         dtype = FLOAT_DTYPES.get(str(read_config(Path(folder), source.layout).get("dtype")))
         return Folder(source.path, source.header, source.layout, source.tensors(), dtype, source.layout.sentinels)

@@ -1,7 +1,7 @@
-"""The header of a safetensors file: read whole and checked against the file's size before any tensor is.
+"""The header of a safetensors file: read completely and checked against the file's size before any tensor is read.
 
-The format: 8 bytes with the header's length N, little endian; N bytes of JSON, an object of tensor name -> {"dtype",
-"shape", "data_offsets"} and "__metadata__", an object of texts; then the tensors' bytes without gaps.
+The format: 8 bytes with the length N of the header, little endian; N bytes of JSON, an object of tensor name ->
+{"dtype", "shape", "data_offsets"} and "__metadata__", an object of texts; then the tensors' bytes without gaps.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 class Entry(NamedTuple):
-    """A tensor in the file; start and end are places in the file, in bytes."""
+    """A tensor in the file; start and end are positions in the file, in bytes."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """metadata: the text entries. entries: tensor name -> Entry; together they fill the file, of `size` bytes."""
+    """metadata: the text entries. entries: tensor name -> Entry; together they cover the file, of `size` bytes."""
 
     metadata: dict[str, str]
     entries: dict[str, Entry]
@@ -61,7 +61,7 @@ class Header:
 
 
 def read_header(file: BinaryIO, path: Path) -> Header:
-    """The checked header. InputError: it is cut short, is no JSON, or does not fit the file's size."""
+    """The checked header. Raises InputError if it is truncated, is not JSON, or does not match the file's size."""
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
@@ -76,7 +76,7 @@ def read_header(file: BinaryIO, path: Path) -> Header:
 
 
 def parse_header(text: bytes, size: int, path: Path) -> Header:
-    """The header that `text` is, of a file of `size` bytes. InputError: it is no JSON, or does not fit the size."""
+    """Parses the header of a file of `size` bytes. Raises InputError if it is not JSON or does not match the size."""
     try:
         return _parse(strict_json(text, "its header"), 8 + len(text), size)
     except InputError as error:
@@ -84,8 +84,10 @@ def parse_header(text: bytes, size: int, path: Path) -> Header:
 
 
 def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """The first bytes of a file with these tensors, up to the first tensor's: length and JSON, filled with blanks to a
-    multiple of 8. InputError: a tensor of a dtype that the file cannot hold."""
+    """The first bytes of a file with these tensors, up to the first tensor: length and JSON, padded to a multiple of 8.
+
+    Raises InputError for a tensor of a dtype that the file cannot hold.
+    """
     codes = {dtype: (rank, code) for rank, (code, dtype) in enumerate(DTYPES.items())}
     ranked = {name: codes[tensor.dtype] for name, tensor in tensors.items()}
     header: dict[str, Any] = {METADATA: dict(metadata)}
@@ -101,7 +103,7 @@ def encode(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 
 def check_name(name: str, what: str) -> None:
-    """InputError for a name of a tensor or module that is longer than LONGEST_NAME, or no Unicode text."""
+    """Raises InputError for a tensor or module name longer than LONGEST_NAME, or that is not valid Unicode."""
     if len(name) > LONGEST_NAME:
         raise InputError(f"the name of {what} has {len(name):,} characters, and at most {LONGEST_NAME} are allowed")
     if name == METADATA or any("\ud800" <= character <= "\udfff" for character in name):
@@ -136,7 +138,7 @@ def _entry(name: str, entry: Any, start: int, size: int) -> Entry:
         raise InputError(f"{where}: its shape is no list of sizes")
     if not isinstance(offsets, list) or len(offsets) != 2:
         raise InputError(f"{where}: its data_offsets are no two numbers")
-    # torch's own sizes are signed 64-bit numbers, also those of a tensor without elements.
+    # torch's sizes are signed 64-bit numbers, even for a tensor without elements.
     sizes = tuple(integer(length, 0, 2**63 - 1, f"{where}: a side of its shape") for length in shape)
     first, last = (integer(offset, 0, size - start, f"{where}: data_offsets") for offset in offsets)
     if math.prod(side for side in sizes if side) >= 2**63 or math.prod(sizes) * dtype.itemsize != last - first:

@@ -1,9 +1,9 @@
-"""The layout: what the header says of the model around the tensors, checked against them before anything is made.
+"""The layout: the description of the model in the header, checked against the tensors before anything is built.
 
 JSON, in the header's text entry "sparseq": an object with "version", "architecture" (the model's class, or null),
-"aliases" (further name of a shared tensor -> its first) and "layers" (module name -> {"class", "settings"}); from
+"aliases" (further name of a shared tensor -> its first) and "layers" (module name -> {"class", "settings"}). From
 version 2 on also "config" (sha256 of config.json, or null), "dtypes" (floating dtypes of the tensors outside the
-layers) and "sentinels" (names of tensors that are not the model's).
+layers) and "sentinels" (names of tensors that are not part of the model).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _FIELDS = {
     1: ("version", "architecture", "aliases", "layers"),
     2: ("version", "architecture", "aliases", "layers", "config", "dtypes", "sentinels"),
 }
-# A sparse weight is expanded when it is loaded, and a pruned one's file may be much smaller than it: up to so many
-# weights a byte, and up to so many in all whatever the file's size.
+# A sparse weight is expanded when it is loaded, and its file may be much smaller: at most this many weights per byte,
+# or this many whatever the size of the file.
 _WEIGHTS_PER_BYTE, _WEIGHTS_ANYWAY = 4096, 2**26
 
 
 @dataclass(frozen=True)
 class Layer:
-    """kind: the name of its class. tensors: its state, by the names there."""
+    """kind: the name of its class. tensors: its state, by the names in the layer."""
 
     kind: str
     settings: dict[str, Any]
@@ -52,8 +52,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file says of its model. origin: name in the model's state -> name in the file, of every tensor but the
-    sentinels. guarded: names in the file of the tensors that are stored with one axis more, see `sentinels.py`."""
+    """What a file says about its model.
+
+    origin: name in the model's state -> name in the file, for every tensor except the sentinels. guarded: names in the
+    file of the tensors that are stored with one more axis, see `sentinels.py`.
+    """
 
     version: int
     architecture: str | None
@@ -65,12 +68,12 @@ class Layout:
 
     @property
     def weights(self) -> int:
-        """Values in the layers' weights, the dropped ones too."""
+        """The number of weights in the layers, including those that are pruned."""
         return sum(layer.shape[0] * layer.shape[1] for layer in self.layers.values())
 
 
 def read_layout(header: Header, path: Path) -> Layout:
-    """The checked layout. InputError: the file is not `save`'s, or what it says is not so."""
+    """The checked layout. Raises InputError if the file was not written by `save`, or if its layout is wrong."""
     if KEY not in header.metadata:
         raise InputError(f"{path} was not written by sparseq.save; load it with the library that wrote it")
     try:
@@ -82,7 +85,7 @@ def read_layout(header: Header, path: Path) -> Layout:
 
 
 class _VersionError(InputError):
-    """A version that another sparseq reads."""
+    """The file has a format version that only another version of sparseq reads."""
 
 
 def _parse(layout: Any, header: Header, path: Path) -> Layout:
@@ -158,7 +161,7 @@ def _aliases(aliases: Any, origin: Mapping[str, str], entries: Mapping[str, Entr
 
 
 def _renamed(origin: Mapping[str, str], layers: Mapping[str, Any]) -> dict[str, str]:
-    """The same, by the names that the layers' tensors have now."""
+    """`origin` with the layers' tensors under their present names."""
     result = {}
     for name, first in origin.items():
         module, dot, key = name.rpartition(".")
@@ -190,7 +193,7 @@ def _layer(name: str, entry: Any, header: Header, origin: Mapping[str, str], gua
 
 
 def _check_names(layout: Layout) -> None:
-    """InputError unless each layer's tensors are all that is below its name."""
+    """Raises InputError unless each layer's tensors are exactly those below its name."""
     for name in layout.layers:
         for above in _ancestors(name):
             if above in layout.layers:
@@ -206,7 +209,7 @@ def _check_names(layout: Layout) -> None:
 
 
 def _ancestors(name: str) -> Iterator[str]:
-    """Names of the modules around what has this name: "a.b" and "a" and "" of "a.b.c"."""
+    """Names of the modules around this one: "a.b", "a" and "" for "a.b.c"."""
     while name:
         name = name.rpartition(".")[0]
         yield name

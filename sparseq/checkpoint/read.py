@@ -1,4 +1,4 @@
-"""Reading a model folder: the whole header is checked, then the config, then the model is built, and then filled."""
+"""Reading a model folder: the header is checked, then the config; then the model is built, and then filled."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ __all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_met
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """The model that `save` wrote into `folder`, exact to the bit, on the CPU, in eval mode.
+    """Loads the model that `save` wrote into `folder`, exact to the bit, on the CPU, in eval mode.
 
-    Without `model` it is rebuilt from `config.json` by transformers, from its own classes and never from a hub; `model`
-    is a skeleton with the same module names (its plain layers are exchanged for the saved ones, its tensors replaced),
-    changed in place and returned (after an error it is of no more use).
-    InputError: folder or file missing, truncated, altered or not written by `save`; a skeleton that does not fit; NaN
-    or infinity in a parameter or in a sparseq layer (named). All that the header and `config.json` say is checked
-    before memory is taken for it.
+    model: a model with the same module names. Its plain layers are replaced by the saved ones and its tensors by the
+    file's; it is changed in place and returned, and unusable after an error. Without it, the model is rebuilt from
+    `config.json` by transformers, using only classes of transformers and never code or data from a hub.
+
+    Raises InputError if the folder or a file is missing, truncated, changed or not written by `save`; if the given
+    model does not match; and for NaN or infinity in a parameter or a sparseq layer (naming it). Everything that the
+    header and `config.json` say is checked before memory is allocated for it.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise InputTypeError(f"load() fills a model, an nn.Module, not {quoted(model)}")
@@ -59,29 +60,34 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 
 def verify(folder: str | Path) -> None:
-    """InputError unless the folder's `model.safetensors` and `config.json` are whole and unaltered since `save` wrote
-    them (in format 1 `config.json` has no checksum)."""
+    """Raises InputError unless the folder's `model.safetensors` and `config.json` are complete and as `save` wrote
+    them.
+
+    In format 1 `config.json` has no checksum.
+    """
     with open_source(Path(folder)) as source:
         verify_config(Path(folder), source.layout)
         source.verify()
 
 
 def is_saved(folder: str | Path) -> bool:
-    """Whether the folder's weights were written by `save`, going by the header alone."""
+    """Whether the folder's weights were written by `save`, judging by the header alone."""
     with contextlib.suppress(InputError):
         return KEY in read_metadata(folder)
     return False
 
 
 def layer_names(folder: str | Path) -> tuple[str, ...]:
-    """Names of the sparseq layers in a saved folder; empty for a plain model. InputError: the header is not `save`'s,
-    or damaged."""
+    """Names of the sparseq layers in a saved folder; empty for a plain model.
+
+    Raises InputError if the header was not written by `save` or is damaged.
+    """
     with open_source(Path(folder)) as source:
         return tuple(source.layout.layers)
 
 
 def read_metadata(folder: str | Path) -> dict[str, str]:
-    """The text entries of the header, unchecked. InputError: no such folder or file, or it is damaged."""
+    """The text entries of the header, unchecked. Raises InputError if the folder or file is missing or damaged."""
     with _opened(Path(folder)) as file:
         return read_header(file, Path(folder) / WEIGHTS).metadata
 
@@ -96,8 +102,10 @@ class Source:
     layout: Layout
 
     def tensors(self) -> dict[str, Tensor]:
-        """All but the sentinels, by their names in the file, in the shapes that they have in the model. InputError: the
-        checksum does not hold."""
+        """All tensors except the sentinels, by their names in the file, in the shapes that they have in the model.
+
+        Raises InputError if the checksum is wrong.
+        """
         tensors: dict[str, Tensor] = {}
 
         def reading() -> Iterator[tuple[str, Tensor]]:
@@ -113,7 +121,7 @@ class Source:
         }
 
     def verify(self) -> None:
-        """InputError unless the checksum holds. One tensor at a time is in memory."""
+        """Raises InputError if the checksum is wrong. Only one tensor at a time is in memory."""
         self._check((name, self._read(entry)) for name, entry in sorted(self.header.entries.items()))
 
     def _check(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
@@ -145,7 +153,7 @@ class Source:
 
 @contextlib.contextmanager
 def open_source(folder: Path) -> Iterator[Source]:
-    """The folder's weights, open and with a checked header. InputError: missing, damaged or not written by `save`."""
+    """Opens the folder's weights. Raises InputError if they are missing, damaged or not written by `save`."""
     path = folder / WEIGHTS
     with _opened(folder) as file:
         header = read_header(file, path)
@@ -170,17 +178,17 @@ def _opened(folder: Path) -> Iterator[BinaryIO]:
 
 
 def _build(folder: Path, source: Source) -> nn.Module:
-    """The untrained model around the tensors."""
+    """The untrained model for the tensors."""
     layout = source.layout
     if "" in layout.layers:
-        return nn.Identity()  # the model is one sparseq layer, and `place_layers` puts it here
+        return nn.Identity()  # the model is a single sparseq layer, which `place_layers` puts here
     if layout.architecture is None or not os.path.lexists(folder / CONFIG):
         raise InputError(f"{folder} does not say how to rebuild its model (no {CONFIG}); pass load() the model to fill")
     return build(read_config(folder, layout), layout, source.header, folder)
 
 
 def _memory() -> int | None:
-    """Bytes of memory that the machine has, where it says so."""
+    """The size of the machine's memory in bytes, if the system reports it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

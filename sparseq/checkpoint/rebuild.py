@@ -1,4 +1,4 @@
-"""What `save` would write and `load` would make of it, without a file: for a trial before hours of training."""
+"""A trial of saving and loading without a file, used before hours of training."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["rebuilt"]
 
 
 def rebuilt(model: nn.Module) -> nn.Module:
-    """The transformers model as `load` would rebuild it from what `save` would write, in eval mode. Nothing is written
-    or copied: the result shares its tensors with `model`, and is for a look or a forward only.
+    """The transformers model that `load` would rebuild from what `save` would write, in eval mode.
 
-    InputError: `save` would refuse the model, or `load` what it had written.
+    Nothing is written or copied: the result shares its tensors with `model`, and may only be inspected or run forward.
+    Raises InputError if `save` would refuse the model, or if `load` would refuse the file.
     """
     model = unwrapped(model)
     held = contents(model)
@@ -36,7 +36,7 @@ def rebuilt(model: nn.Module) -> nn.Module:
     written = encode(tensors, header)
     if len(written) > LARGEST_HEADER:
         raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
-    folder = Path("the saved folder")  # for messages: there is none
+    folder = Path("the saved folder")  # for messages; there is no file
     read = parse_header(written[8:], len(written) + sum(tensor.nbytes for tensor in tensors.values()), folder / WEIGHTS)
     layout = read_layout(read, folder / WEIGHTS)
     values = strict_json(config.encode(), str(folder / CONFIG))

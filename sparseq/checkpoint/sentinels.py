@@ -1,9 +1,10 @@
-"""What makes a library that knows no sparseq layer refuse a file, where it would take random or unquantized weights.
+"""Tensors that make other libraries refuse a file, where they would otherwise use random or unquantized weights.
 
-A reader of plain models takes tensors by their names, and leaves a weight that it finds no tensor for at random: of a
-packed layer the file holds `values` and `scale`, but no `weight`. And of a training layer it would take the weight and
-leave out its quantization. No such reader takes a tensor of another shape. So beside a packed layer's tensors stands a
-`weight` without elements, a sentinel; and a training layer's weight is stored with a third axis, of length 1.
+A reader of plain models looks up tensors by name, and initializes a weight at random if it finds no tensor for it: a
+packed layer is stored as `values` and `scale`, without a `weight`. Of a training layer it would take the weight and
+ignore the quantization. But such readers refuse tensors of another shape. So a `weight` without elements, a sentinel,
+is stored next to the tensors of a packed layer, and the weight of a training layer is stored with a third axis of
+length 1.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WEIGHT = "weight"
 
 
 def sentinel_name(layer: str, kind: str) -> str | None:
-    """The name of the sentinel that belongs to the layer called `layer` of the class `kind`; None where none does."""
+    """The name of the sentinel of the layer called `layer` of class `kind`; None if it has none."""
     return None if issubclass(LAYERS[kind], MaskedWeight) else f"{layer}.{WEIGHT}".removeprefix(".")
 
 
@@ -32,7 +33,7 @@ def sentinel() -> Tensor:
 
 
 def is_guarded(name: str, layers: Mapping[str, Any]) -> bool:
-    """Whether the tensor called `name` in the file is a training layer's weight; layers: name -> {"class", ...}."""
+    """Whether the tensor `name` in the file is a training layer's weight; layers: name -> {"class", ...}."""
     layer, _, key = name.rpartition(".")
     entry = layers.get(layer)
     kind = LAYERS.get(str(entry.get("class"))) if isinstance(entry, Mapping) else None
@@ -40,10 +41,10 @@ def is_guarded(name: str, layers: Mapping[str, Any]) -> bool:
 
 
 def guarded(tensor: Tensor) -> Tensor:
-    """A training layer's weight as it is stored."""
+    """A training layer's weight in its stored shape."""
     return tensor.unsqueeze(-1)
 
 
 def unguarded(tensor: Tensor) -> Tensor:
-    """A stored weight as the layer has it."""
+    """A stored weight in the shape that the layer has."""
     return tensor.squeeze(-1)

@@ -1,4 +1,4 @@
-"""A model's skeleton: the layers of the file put into it, and its tensors exchanged for the file's."""
+"""Putting a file's layers and tensors into an existing model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .layout import Layer, Layout
 
 __all__ = ["check_state", "fill", "place_layers"]
 
-# The classes that are linear and those that are embeddings, and what their weight's rows and columns are called.
+# The linear classes and the embedding classes, and the names of their weight's rows and columns.
 _KINDS: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
     ((nn.Linear, PackedLinear), "out_features", "in_features"),
     ((nn.Embedding, PackedEmbedding), "num_embeddings", "embedding_dim"),
@@ -27,8 +27,11 @@ _KINDS: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
 
 
 def place_layers(model: nn.Module, layout: Layout, path: Path) -> nn.Module:
-    """Exchanges the named modules for sparseq layers on the meta device; returns the model, which is a new one if it is
-    itself a layer. InputError: no such module, or one of another kind or shape; then nothing is exchanged."""
+    """Replaces the named modules by sparseq layers on the meta device; returns the model.
+
+    The returned model is a new one if it is a single layer. Raises InputError if a module is missing, or of another
+    kind or shape; then nothing is replaced.
+    """
     if "" in layout.layers and type(model) is nn.Identity:
         return _made(layout.layers[""])
     places = {}
@@ -56,9 +59,10 @@ def place_layers(model: nn.Module, layout: Layout, path: Path) -> nn.Module:
 
 
 def check_state(model: nn.Module, layout: Layout, header: Header, path: Path, *, part: bool = False) -> None:
-    """InputError unless the model's state and the file hold the same names, with the same shapes and kinds of dtype.
+    """Raises InputError unless the model's state and the file have the same names, with the same shapes and kinds of
+    dtype.
 
-    part: names that only one of them holds are passed over.
+    part: ignore names that only one of them has.
     """
     expected = model.state_dict(keep_vars=True)
     for name, wanted in expected.items():
@@ -84,7 +88,7 @@ def check_state(model: nn.Module, layout: Layout, header: Header, path: Path, *,
 
 
 def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> None:
-    """Puts the tensors into the model without a copy; names that share a tensor share one Parameter again."""
+    """Puts the tensors into the model without copying; names that share a tensor share one Parameter again."""
     parameters: dict[str, nn.Parameter] = {}
     state: dict[str, Tensor] = {}
     expected = model.state_dict(keep_vars=True)
@@ -96,7 +100,7 @@ def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> Non
     model.load_state_dict(state, assign=True)
     for name, wanted in expected.items():
         module, _, own = name.rpartition(".")
-        # The bias of a packed head that is also another module's: one object, which moves and casts change once.
+        # A bias shared by a packed head and another module is one object, so that moves and casts change it once.
         if layout.origin[name] in parameters and not isinstance(wanted, nn.Parameter):
             model.get_submodule(module)._buffers[own] = parameters[layout.origin[name]]
     refuse_save_pretrained(model)
@@ -104,7 +108,7 @@ def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> Non
 
 def _made(layer: Layer) -> nn.Module:
     kind: Any = LAYERS[layer.kind]
-    with torch.device("meta"):  # all that it holds comes from the file
+    with torch.device("meta"):  # all its tensors come from the file
         made: nn.Module = kind.from_settings(layer.settings)
     return made
 
@@ -124,7 +128,7 @@ def _check_place(name: str, layer: Layer, old: nn.Module, path: Path) -> None:
                 f"{quoted(name)} is {' x '.join(map(str, shape))} ({rows} x {columns}) in the model, and "
                 f"{' x '.join(map(str, layer.shape))} in {path}; pass a fitting model or mend config.json"
             )
-        # An embedding's, with which it renormalizes the rows that it looks up; packing has applied it.
+        # An embedding renormalizes the rows that it looks up to max_norm; packing has applied it.
         if isinstance(old, nn.Embedding) and "max_norm" in layer.settings:
             norms = layer.settings["max_norm"], layer.settings["norm_type"]
             if norms[0] != old.max_norm or (old.max_norm is not None and norms[1] != old.norm_type):
@@ -137,5 +141,5 @@ def _check_place(name: str, layer: Layer, old: nn.Module, path: Path) -> None:
 
 
 def _kind(dtype: torch.dtype) -> Any:
-    """Equal for dtypes that may stand for one another: a model made in fp32 takes tensors in bf16."""
+    """A key that is equal for dtypes that can replace each other: a model made in fp32 accepts tensors in bf16."""
     return "floating" if dtype.is_floating_point else dtype

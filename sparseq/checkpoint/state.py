@@ -1,4 +1,4 @@
-"""What a file holds of a model."""
+"""The content of a file: the tensors and the description of a model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Contents", "contents", "has_config"]
 
 @dataclass(frozen=True)
 class Contents:
-    """What `save` writes of a model.
+    """What `save` writes for a model.
 
-    tensors: state-dict name -> tensor, each shared tensor once, under its first name. aliases: every further name of
-    a shared tensor -> its first. layers: module name -> {"class", "settings"} of the sparseq layers. architecture: the
-    class of a transformers model. sentinels: name -> tensor that is written beside the model's, and is not part of it:
-    misshapen, where a library that knows no sparseq layer would otherwise take random weights.
+    tensors: state-dict name -> tensor, each shared tensor once, under its first name. aliases: every further name of a
+    shared tensor -> its first. layers: module name -> {"class", "settings"} of the sparseq layers. architecture: the
+    class of a transformers model. sentinels: name -> tensor that is written in addition and is not part of the model;
+    its shape is wrong where a library without sparseq would otherwise use random weights.
     """
 
     tensors: dict[str, Tensor]
@@ -38,16 +38,16 @@ class Contents:
     sentinels: dict[str, Tensor] = field(default_factory=dict)
 
     def stored(self) -> dict[str, Tensor]:
-        """Every tensor of the file, by its name there, in the shape that it has there."""
+        """Every tensor of the file, by its name and in its shape there."""
         own = {
             name: guarded(tensor) if is_guarded(name, self.layers) else tensor for name, tensor in self.tensors.items()
         }
         return own | self.sentinels
 
     def metadata(self, extra: Mapping[str, str] | None = None, config: str | None = None) -> dict[str, str]:
-        """The file's metadata but for the checksum; "format" lets transformers read a plain model from it too.
+        """The file's metadata without the checksum; "format" lets transformers read a plain model from it too.
 
-        config: the sha256 of config.json, in hex; None where there is none.
+        config: the sha256 of config.json, in hex; None if there is none.
         """
         layout = {
             "version": FORMAT_VERSION,
@@ -61,17 +61,18 @@ class Contents:
         return {**(extra or {}), "format": "pt", KEY: json.dumps(layout, sort_keys=True, separators=(",", ":"))}
 
     def header(self) -> bytes:
-        """What `save` writes before the first tensor, in length and but for the digits of its two checksums."""
+        """The bytes that `save` writes before the first tensor; only the digits of the two checksums differ."""
         digits = "0" * 64
         metadata = {**self.metadata(config=None if self.architecture is None else digits), CHECKSUM: digits}
         return encode(self.stored(), metadata)
 
 
 def contents(model: nn.Module) -> Contents:
-    """What `save(model)` would write, tensors not copied; a model on the meta device will do.
+    """What `save(model)` would write; tensors are not copied, and a model on the meta device is accepted.
 
-    What torch.compile, data parallelism or an average of weights has put around the model or parts of it is left out.
-    InputError: a subclass of a sparseq layer, FSDP's shards, or state that no file can hold (see `check_tensor`).
+    Wrappers of torch.compile, data parallelism and averages of weights, around the model or its parts, are left out.
+    Raises InputError for a subclass of a sparseq layer, for shards of FSDP, and for state that no file can hold (see
+    `check_tensor`).
     """
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -101,7 +102,7 @@ def contents(model: nn.Module) -> Contents:
 
 
 def check_tensor(name: str, tensor: Any) -> None:
-    """InputError unless a file can hold the tensor under this name."""
+    """Raises InputError unless a file can hold the tensor under this name."""
     check_name(name, "a tensor")
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} in the model's state is a {type(tensor).__name__}; only tensors can be saved")
@@ -120,7 +121,7 @@ def check_tensor(name: str, tensor: Any) -> None:
 
 
 def plain_dtypes(dtypes: Mapping[str, torch.dtype], layers: Mapping[str, Any]) -> list[str]:
-    """The names in the file of the floating dtypes that tensors outside sparseq's layers have, sorted."""
+    """The floating dtypes of tensors outside sparseq's layers, by their names in the file, sorted."""
     codes = {dtype: code for code, dtype in DTYPES.items()}
     plain = {dtype for name, dtype in dtypes.items() if name.rpartition(".")[0] not in layers}
     return sorted(codes[dtype] for dtype in plain if dtype.is_floating_point)
@@ -132,7 +133,7 @@ def has_config(model: nn.Module) -> bool:
 
 
 def _identity(tensor: Tensor) -> Any:
-    """Equal for two names of the same memory seen the same way (tied parameters), and for nothing else."""
+    """A key that is equal for names of the same memory with the same view (tied parameters), and for nothing else."""
     if tensor.device.type == "meta" or tensor.numel() == 0:
         return id(tensor)
     views = tensor.is_conj(), tensor.is_neg()

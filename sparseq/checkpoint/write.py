@@ -1,4 +1,4 @@
-"""Writing a model folder: what cannot be written is refused first, and what is there stays until the new is whole."""
+"""Writing a model folder: invalid input is refused first, and old files stay until the new ones are complete."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ __all__ = ["save"]
 def save(
     model: nn.Module, folder: str | Path, tokenizer: Any = None, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes `model.safetensors`, with a transformers model also `config.json`, and the tokenizer; returns the file.
+    """Writes `model.safetensors`, `config.json` for a transformers model, and the tokenizer; returns the weights' path.
 
-    Everything is first written whole into a sub-folder, then moved into place, the weights last: killed at any moment,
-    a new folder holds a whole model or none, an old one a whole model, the old or the new. What torch.compile, data
-    parallelism or an average of weights has put around the model is left out.
-    metadata: extra text entries for the file's header. InputError, before anything is written: `folder` is a file or
-    may not be written to, something else stands where a file belongs, another `save` is writing there; NaN or infinity
-    in a parameter or a sparseq layer; what a file cannot hold, see `contents`. OSError: the disk is full, or fails.
+    All files are first written to a subfolder and then moved into place, the weights last. If the process is killed at
+    any time, a new folder has a complete model or none, and an existing folder has a complete model, the old or the new
+    one. Wrappers of torch.compile, data parallelism and averages of weights around the model are left out.
+
+    metadata: additional text entries for the file's header.
+
+    Raises InputError before anything is written: if `folder` is a file or is not writable, if something else is in the
+    place of a file, if another `save` is writing there, for NaN or infinity in a parameter or a sparseq layer, and for
+    state that a file cannot hold (see `contents`). Raises OSError if the disk is full or fails.
     """
     if not isinstance(model, nn.Module):
         raise InputTypeError(f"save() writes a model, an nn.Module, not {quoted(model)}")
@@ -92,17 +95,18 @@ def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """A new, empty sub-folder of `folder`, both made if need be; removed in the end, and until then nobody else's.
+    """A new, empty subfolder of `folder`, for this call alone; both are created if necessary, and it is removed at the
+    end.
 
-    InputError where files cannot be written there, or another save is writing. The lock is the system's and ends with
-    the process, however that ends. Where folders have none (on Windows, on some network drives) nothing keeps two
-    writers apart.
+    Raises InputError if files cannot be written there, or if another save is writing. The lock belongs to the operating
+    system and ends with the process. On systems without locks for folders (Windows, some network drives) two writers
+    are not kept apart.
     """
     with contextlib.ExitStack() as held:
         try:
             _check_place(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            if os.name == "posix":  # elsewhere a folder cannot be opened
+            if os.name == "posix":  # on other systems a folder cannot be opened
                 descriptor = os.open(folder, os.O_RDONLY)
                 held.callback(os.close, descriptor)
                 _lock(descriptor, folder)
@@ -112,7 +116,7 @@ def _staging(folder: Path) -> Iterator[Path]:
             staging.mkdir()
         except (OSError, ValueError) as error:
             if isinstance(error, InputError) or (isinstance(error, OSError) and is_full(error)):
-                raise  # nothing that was given is wrong
+                raise  # the input is not the cause
             raise InputError(f"cannot save into {folder} ({brief(error)})") from error
         try:
             yield staging
@@ -132,7 +136,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 def _check_place(folder: Path) -> None:
-    """InputError where files cannot be written into the folder."""
+    """Raises InputError if files cannot be written to the folder."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"cannot save into {folder}: it is a file or a link to none, and a folder is needed")
     for name in (WEIGHTS, CONFIG):
@@ -142,17 +146,17 @@ def _check_place(folder: Path) -> None:
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         raise InputError(f"cannot save into {folder}: {STAGING} is in the way, which is no folder; remove it")
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot save into {folder}: it may not be written to")
+        raise InputError(f"cannot save into {folder}: the folder is not writable")
 
 
 def _move(staging: Path, folder: Path) -> None:
-    """Moves the files into place, the weights last. InputError, before the first, where one has a folder's name."""
+    """Moves the files into place, the weights last. Raises InputError before that if a folder has a name of a file."""
     files = sorted((file for file in staging.iterdir() if file.is_file()), key=lambda file: file.name == WEIGHTS)
     for file in files:
         if (folder / file.name).is_dir():
             raise InputError(f"cannot save into {folder}: {file.name} is a folder there; remove it")
         _flush(file)
-    # Should this be killed before the weights are moved, the old ones still find their config: see `config`.
+    # If the process is killed before the weights are moved, the old weights still have their config: see `config`.
     with contextlib.suppress(OSError):
         if any(file.name == CONFIG for file in files):
             shutil.copyfile(folder / CONFIG, staging / PREVIOUS)
@@ -162,11 +166,11 @@ def _move(staging: Path, folder: Path) -> None:
 
 
 def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, no two in one storage (safetensors refuses those), copied only where need be."""
+    """Contiguous CPU tensors that share no storage (which safetensors refuses), copied only if necessary."""
     result: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
-        # Conjugate and negative views say of their memory what is not in it.
+        # Conjugate and negative views differ from the content of their memory.
         tensor = tensor.cpu().resolve_conj().resolve_neg().contiguous()
         if tensor.untyped_storage().data_ptr() in storages and tensor.numel():
             tensor = tensor.clone()

@@ -1,4 +1,4 @@
-"""The command line: `sparseq compress | evaluate | predict | size`, a module a command."""
+"""The command line: `sparseq compress | evaluate | predict | size`, one module per command."""
 
 from .entry import main
 

@@ -15,7 +15,7 @@ EXAMPLES = """\
 examples:
   a teacher, fine-tuned plainly:
     sparseq compress --model base --task sst2 --methods none --out runs/teacher
-  a student of it, by all three methods (the teacher's layers 0, 3, 6 and 9 to start from):
+  a student of that teacher, with all three methods (it starts from the teacher's layers 0, 3, 6 and 9):
     sparseq compress --model runs/teacher --layers 4 --teacher runs/teacher --task sst2 \\
       --methods qat,kd,mp --sparsity 0.6 --pattern 4x4 --seed 0 --out runs/student
   your own data, and a recipe file with some settings changed:
@@ -27,14 +27,14 @@ examples:
   two processes:
     torchrun --nproc-per-node 2 -m sparseq.cli compress ...
 
-Broken off at any moment, the same command goes on from its last checkpoint."""
+After an interruption at any time, the same command continues from its last checkpoint."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A flag for each of the recipe's settings; none has a default here, so that only flags given override a file."""
+    """A flag for each setting of the recipe; flags have no defaults here, so that only given flags override a file."""
     parser.usage = "sparseq compress --model M --task TASK --out DIR [--teacher T] [--methods LIST] [setting ...]"
     parser.add_argument("--recipe", metavar="FILE", help="settings from a .toml or .yaml file; flags override them")
-    output = parser.add_argument_group("output, which is no part of a recipe")
+    output = parser.add_argument_group("output (not part of a recipe)")
     output.add_argument("--dry-run", action="store_true", help="check everything, say what would be done and how large "
                         "the model would be, and write nothing")  # fmt: skip
     output.add_argument("--quiet", action="store_true", help="no progress on stderr: only errors, and the result")

@@ -1,4 +1,4 @@
-"""Runs one command: its arguments in, an exit code out; whatever goes wrong is one sentence on stderr."""
+"""Runs one command: parses its arguments and returns its exit code; every error is one sentence on stderr."""
 
 import argparse
 import os
@@ -19,8 +19,11 @@ EXTRA = "pip install 'sparseq[train]'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0; 2 for bad input and 1 where the machine fails, such as a full
-    disk (one sentence on stderr); 130 when interrupted."""
+    """Runs one command and returns its exit code.
+
+    0: success. 2: bad input. 1: the machine failed, for example a full disk. 130: interrupted. Errors are one sentence
+    on stderr.
+    """
     try:
         arguments = _parsed(argv)
         with memory_kept("let it have more, or give it less at once"):
@@ -34,25 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("sparseq: interrupted", error=True)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has had enough
+    except BrokenPipeError:  # the reader of the output has closed it
         _leave_output()
         return 0
     except MachineError as error:
         _leave_output()
         _fail(error)
         return FAILED
-    except OSError as error:  # a full disk, a device that fails: nothing that was given is wrong
+    except OSError as error:  # a full disk or a failing device; the input is not the cause
         _leave_output()
         _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         return FAILED
     finally:
-        torch = sys.modules.get("torch")  # not imported for this: it takes a second, and --help does without
+        torch = sys.modules.get("torch")  # not imported here: it takes a second, and --help does not need it
         if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
 def _leave_output() -> None:
-    """Lets the interpreter's last flush of stdout succeed where stdout takes nothing any more."""
+    """Makes the interpreter's final flush of stdout succeed if stdout accepts no more data."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -67,7 +70,7 @@ def _fail(error: object) -> int:
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments. InputError for one that there is not, with the one that it may have meant."""
+    """The parsed arguments. Raises InputError for an unknown argument, with the one that was probably meant."""
     parser = _parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:

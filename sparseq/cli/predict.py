@@ -23,13 +23,13 @@ examples:
   sparseq predict runs/student --data-dir glue --submission glue-submission
 
 Each line of output has the label, its probability (the number itself for regression) and the text, separated by tabs. A
-blank line on stdin gives a blank line, so that line n of the output is always that of line n of the input."""
+blank line on stdin gives a blank line, so that line n of the output always belongs to line n of the input."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and texts or files of them."""
     parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
-    # A default keeps argparse from calling it required where the folder is missing.
+    # With a default, argparse does not call it required if the folder is missing.
     parser.add_argument("text", nargs="*", default=[], help="texts; without any, they are read from stdin, one a line")
     parser.add_argument("--text-pair", metavar="TEXT", help="the second text, for tasks on pairs")
     parser.add_argument(
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """InputError for arguments that contradict each other."""
+    """Raises InputError for arguments that contradict each other."""
     sources = {"texts": arguments.text, "--file": arguments.file, "--data-dir": arguments.data_dir}
     given = [name for name, value in sources.items() if value]
     if len(given) > 1:
@@ -99,14 +99,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _texts(arguments: argparse.Namespace, predictor: "Predictor") -> "tuple[list[str], list[Prediction | None]]":
-    """Predictions for the arguments, or for stdin's lines, None for a blank one; and the number of each, from 0."""
+    """Predictions for the arguments, or for the lines of stdin (None for a blank line), with their numbers from 0."""
     if arguments.text:
         pair = (arguments.text_pair,) if arguments.text_pair is not None else ()
         found = predictor.predict([(text, *pair) for text in arguments.text])
     else:
         wants_pairs = len(predictor.task.columns) == 2
         lines = _stdin_lines()
-        # In a task on one text a tab is a space like any other.
+        # In a task with one text a tab is ordinary white space.
         texts = [tuple(line.split("\t")) if wants_pairs else (line,) for line in lines]
         kept = [text if line.strip() else None for text, line in zip(texts, lines, strict=True)]
         found = predictor.predict(kept, lambda row: f"line {row + 1} of stdin")
@@ -114,13 +114,13 @@ def _texts(arguments: argparse.Namespace, predictor: "Predictor") -> "tuple[list
 
 
 def _stdin_lines() -> list[str]:
-    """Stdin's lines without their ends. InputError: there is none, or a byte that is not of its encoding."""
+    """The lines of stdin without their ends. Raises InputError if there is no stdin, or for an invalid byte."""
     if sys.stdin is None:
         raise InputError("there is no stdin to read texts from: give them as arguments")
     if sys.stdin.isatty():
         say("reading texts from the terminal, one a line; end with Ctrl-D", error=True)
     binary = getattr(sys.stdin, "buffer", None)
-    if binary is None:  # a text stream that was put in its place
+    if binary is None:  # stdin was replaced by a text stream
         return lines_of(sys.stdin.read())
     content = binary.read(LARGE + 1)
     if len(content) > LARGE:
@@ -157,7 +157,7 @@ def _submit(folder: Path, predicted: "list[Predicted]") -> None:
     from sparseq.tasks.unlabelled import TEST_ROWS
     from sparseq.train.predicting import write_output
 
-    for name, content in [one.submission() for one in predicted]:  # all are made before the first is written
+    for name, content in [one.submission() for one in predicted]:  # all are predicted before the first is written
         write_output(folder / name, content)
         say(f"wrote {folder / name}", error=True)
         rows, expected = content.count("\n") - 1, TEST_ROWS[name.removesuffix(".tsv")]

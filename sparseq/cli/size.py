@@ -5,14 +5,16 @@ import argparse
 import sparseq
 from sparseq.terminal import say_json, write
 
-HELP = "count what the model in a folder weighs, layer by layer"
+HELP = "print the size of the model in a folder, layer by layer"
 EXAMPLES = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The folder, and the form of the answer."""
+    """The folder, and the form of the output."""
     parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
-    parser.add_argument("--json", action="store_true", help="one JSON object: the totals, and each layer's numbers")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: the totals, and each layer's numbers"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

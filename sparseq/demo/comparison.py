@@ -14,13 +14,16 @@ from sparseq.paired import PairedAnswers
 COLOURS = ("#8c8c8c", "#4c72b0", "#dd8452", "#55a868", "#8172b3")
 BAR_WIDTH = 40
 ALLOWED_LOSS = 0.01
-# A difference within so many standard errors is one that chance makes.
+# A difference of at most this many standard errors is attributed to chance.
 NOISE = 2
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model's measured numbers. accuracy: a fraction. milliseconds: a sentence's, by batch size. Sizes in bytes."""
+    """Measured numbers of one model.
+
+    accuracy: a fraction. milliseconds: per sentence, by batch size. Sizes are in bytes.
+    """
 
     name: str
     accuracy: float
@@ -35,7 +38,7 @@ class ModelRow:
 
 
 def comparison_table(rows: Sequence[ModelRow], title: str) -> Table:
-    """A column a model; ratios are to the first one, which is the reference."""
+    """One column per model; ratios are relative to the first one, which is the reference."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for row in rows:
@@ -65,7 +68,7 @@ def comparison_table(rows: Sequence[ModelRow], title: str) -> Table:
 
 
 def bars(rows: Sequence[ModelRow]) -> Group:
-    """Stored size and time as bars for a terminal, the longest the largest."""
+    """Stored size and time as bars for a terminal; the longest bar is the largest value."""
     batch = max(rows[0].milliseconds)
     width = max(len(row.name) for row in rows)
     lines: list[Text] = []
@@ -83,7 +86,7 @@ def bars(rows: Sequence[ModelRow]) -> Group:
 
 
 def save_figure(rows: Sequence[ModelRow], path: str | Path, title: str) -> None:
-    """Accuracy, stored size and time a sentence of each model, as a PNG."""
+    """Draws accuracy, stored size and time per sentence of each model into a PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -131,7 +134,7 @@ def _against(value: float, ratio: float, word: str, reference: bool) -> str:
 
 
 def verdict(rows: Sequence[ModelRow], paired: PairedAnswers) -> str:
-    """Two sentences: whether the compressed student kept the plain one's accuracy, and how sure that is."""
+    """Two sentences: whether the compressed student kept the plain student's accuracy, and how certain that is."""
     teacher, _, compressed = rows
     points, error = 100 * paired.lost, 100 * paired.standard_error
     kept = "loses nothing to" if points <= 0 else f"loses {points:.1f} points to"

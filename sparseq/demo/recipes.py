@@ -1,4 +1,4 @@
-"""The demo's three runs as recipes, in two sizes."""
+"""The recipes of the demo's three runs, in two sizes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,10 @@ from .data import minilm_path, write_movie_task
 
 @dataclass(frozen=True)
 class DemoSize:
-    """rows: to train on; heldout: rows to score on; sentences: to time on, in so many alternating rounds."""
+    """The size of the demo.
+
+    rows: training rows. heldout: rows to score on. sentences: sentences to time, in `rounds` alternating rounds.
+    """
 
     rows: int
     heldout: int

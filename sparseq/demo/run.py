@@ -1,4 +1,4 @@
-"""Runs the demo's three recipes, times what they saved, and writes the numbers and the figure."""
+"""Runs the demo's three recipes, times the saved models, and writes the numbers and the figure."""
 
 import json
 from dataclasses import asdict
@@ -21,9 +21,9 @@ TITLE = "MiniLM-L6 on movie-review snippets, measured on this machine"
 
 
 def run(size_name: str, folder: Path, reporter: Reporter) -> tuple[list[ModelRow], PairedAnswers]:
-    """Trains the three, times them side by side, and leaves `results.json` and `demo.png` in the folder.
+    """Trains the three models, times them side by side, and writes `results.json` and `demo.png` into the folder.
 
-    Returns a row a model, and the answers of the plain and of the compressed student.
+    Returns one row per model, and the answers of the plain and the compressed student.
     """
     size = SIZES[size_name]
     try:

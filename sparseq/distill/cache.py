@@ -18,7 +18,7 @@ from sparseq.failures import writing
 from sparseq.reading import read_bytes
 
 FORMAT = 2
-"""Of the cached files; part of every key, so that files of another format are never read."""
+"""The format of the cached files; part of every key, so that files of another format are never read."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class TeacherLogits:
 
     @property
     def path(self) -> Path:
-        """The safetensors file, there or not."""
+        """The path of the safetensors file, whether or not it exists."""
         return self.folder / f"{hashlib.sha256(json.dumps([FORMAT, *self.key]).encode()).hexdigest()[:32]}.safetensors"
 
     def load(self, rows: int) -> Tensor | None:
-        """The cached logits [rows, labels], fp32; None where there are none, or the file is not as it was written."""
+        """The cached logits [rows, labels], fp32; None if there are none, or if the file was changed."""
         try:
             found = load(read_bytes(self.path))
             logits, digest = found["logits"], found["sha256"]
@@ -48,9 +48,9 @@ class TeacherLogits:
         return logits if torch.equal(digest, self._digest(logits)) else None
 
     def get(self, rows: int, compute: Callable[[], Tensor], say: Callable[[str], None] | None = None) -> Tensor:
-        """The logits [rows, labels], fp32: from the file, otherwise computed and written there, whole or not at all.
+        """The logits [rows, labels], fp32: from the file, or else computed and written to it, completely or not at all.
 
-        say: told where they cannot be written; without it that is raised as MachineError.
+        say: called with a message if they cannot be written; without it, MachineError is raised.
         """
         logits = self.load(rows)
         if logits is None:
@@ -64,7 +64,7 @@ class TeacherLogits:
         return logits
 
     def _store(self, logits: Tensor) -> None:
-        with writing(self.path, way_out="free or mend that, or name another folder in SPARSEQ_CACHE"):
+        with writing(self.path, way_out="free or fix that, or name another folder in SPARSEQ_CACHE"):
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor, partial = tempfile.mkstemp(".partial", f"{self.path.name}.", self.folder)
             os.close(descriptor)

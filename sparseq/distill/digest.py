@@ -1,4 +1,4 @@
-"""sha256 of what decides a model's outputs: its texts, its tokenizer, its weights and how it computes with them."""
+"""Digests (sha256) of what determines a model's outputs: texts, tokenizer, weights and computation."""
 
 import hashlib
 import json
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-# Of a transformers configuration: where it was read from and by what, which the outputs do not depend on.
+# Entries of a transformers configuration about its origin, which the outputs do not depend on.
 _NOT_BEHAVIOUR = ("_name_or_path", "_commit_hash", "transformers_version")
-# Of a tokenizers.Tokenizer: what the last call has set, and the next one sets again.
+# Entries of a tokenizers.Tokenizer that each call sets again.
 _OF_THE_LAST_CALL = ("truncation", "padding")
-# Of a tokenizer in Python: where it was read from.
+# Arguments of a Python tokenizer about its origin.
 _OF_THE_FOLDER = ("name_or_path", "is_local", "local_files_only", "cache_dir", "_commit_hash", "token")
 _TOKENIZER_SETTINGS = (
     "model_input_names", "padding_side", "truncation_side", "special_tokens_map", "clean_up_tokenization_spaces",
@@ -32,8 +32,11 @@ def digest_texts(columns: Iterable[Sequence[str]]) -> str:
 
 
 def digest_model(model: nn.Module) -> str:
-    """sha256 of a model's parameters and buffers (names, dtypes, shapes and values), of its modules with their
-    settings, and of its configuration: two models with one digest give the same outputs."""
+    """sha256 of a model: its parameters and buffers, its modules with their settings, and its configuration.
+
+    Parameters and buffers count with name, dtype, shape and values. Two models with the same digest give the same
+    outputs.
+    """
     found = hashlib.sha256(f"{type(model).__qualname__}\n{model!r}\n".encode())
     config = getattr(model, "config", None)
     if config is not None:
@@ -47,22 +50,25 @@ def digest_model(model: nn.Module) -> str:
 
 
 def digest_tokenizer(tokenizer: Any) -> str:
-    """sha256 of all that decides which numbers a tokenizer makes of a text: vocabulary, normalizer, pre-tokenizer,
-    post-processor, added and special tokens, the sides of padding and truncation, and the inputs that it gives."""
+    """sha256 of everything that determines the numbers that a tokenizer makes of a text.
+
+    That is vocabulary, normalizer, pre-tokenizer, post-processor, added and special tokens, the sides of padding and
+    truncation, and the inputs that it returns.
+    """
     settings = {name: getattr(tokenizer, name, None) for name in _TOKENIZER_SETTINGS}
     found = hashlib.sha256(_json({**settings, "class": type(tokenizer).__qualname__}))
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         whole = json.loads(backend.to_str())
         found.update(_json({name: value for name, value in whole.items() if name not in _OF_THE_LAST_CALL}))
-    else:  # in Python, where only its settings and vocabulary can be asked for
+    else:  # a Python tokenizer, which only gives its settings and vocabulary
         added = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items()}
         found.update(_json([_python_settings(tokenizer), tokenizer.get_vocab(), added]))
     return found.hexdigest()
 
 
 def _python_settings(tokenizer: Any) -> dict[str, Any]:
-    """What a tokenizer in Python was made with: of files, such as BPE's merges, the contents instead of the paths."""
+    """The arguments that a Python tokenizer was made with; files, such as merges of BPE, count by content, not path."""
     settings = {
         name: value
         for name, value in tokenizer.init_kwargs.items()

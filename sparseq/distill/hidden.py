@@ -23,11 +23,11 @@ def layer_map(student_layers: int, teacher_layers: int) -> tuple[tuple[int, int]
 
 
 class HiddenStates(nn.Module):
-    """A forward hook on the student that replaces its outputs' hidden states by those to compare with the teacher's.
+    """A forward hook on the student that returns the hidden states to compare with those of the teacher.
 
-    It picks the mapped layers' states and, where the two models' widths differ, projects each with a linear layer of
-    its own. As a submodule of the student (`attach`) its weights are trained and checkpointed with it, and as a hook
-    it runs inside the student's forward, which DistributedDataParallel requires of trained weights.
+    It selects the states of the mapped layers and, if the widths of the two models differ, projects each with its own
+    linear layer. As a submodule of the student (`attach`) its weights are trained and checkpointed with the student. As
+    a hook it runs inside the student's forward, which DistributedDataParallel requires for trained weights.
     """
 
     name = "hidden_projection"
@@ -56,9 +56,9 @@ class HiddenStates(nn.Module):
 
 
 def hidden_state_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
-    """Mean squared error between paired hidden states [N, L, H], over the tokens attended to, averaged over layers.
+    """Mean squared error between paired hidden states [N, L, H], averaged over layers; a scalar in fp32.
 
-    attention_mask [N, L] is 1 for tokens and 0 for padding. A scalar in fp32.
+    attention_mask [N, L] is 1 for tokens and 0 for padding; padding does not count.
     """
     kept = attention_mask.bool()
     losses = [(s[kept].float() - t[kept].float()).square().mean() for s, t in zip(student, teacher, strict=True)]

@@ -1,4 +1,4 @@
-"""The losses on logits."""
+"""Losses on logits."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,6 +63,6 @@ def distillation_loss(
         raise InputError("kd loss 'ce' needs classes, and a regression task has none: use mse (--kd-loss mse)")
     else:
         raise InputError(f"unknown kd loss {kind!r}: use ce or mse")
-    if alpha == 1:  # spares rows without a usable label
+    if alpha == 1:  # skipped, so that rows without a usable label are accepted
         return soft
     return alpha * soft + (1 - alpha) * label_loss(student_logits, labels, regression=regression)

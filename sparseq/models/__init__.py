@@ -1,6 +1,6 @@
 """The six BERT sizes with their parameter counts in closed form, and pretrained encoders with a classification head.
 
-The sizes and counts need no transformers; `config_for` and `load_model` import it when called.
+Sizes and counts do not need transformers; `config_for` and `load_model` import it when they are called.
 """
 
 from .cutting import keep_layers

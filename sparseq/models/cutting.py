@@ -1,4 +1,4 @@
-"""An encoder cut to some of its blocks, with everything in its configuration that goes by block."""
+"""Removing blocks of an encoder, with all per-block entries of its configuration."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from sparseq.errors import InputError
 
 __all__ = ["keep_layers"]
 
-# Lists in a configuration that have an entry a block. Others may be as long by chance: DeBERTa's `pos_att_type` has two
-# entries, whatever the number of blocks.
+# Lists in a configuration with one entry per block. Other lists may have the same length by chance: DeBERTa's
+# `pos_att_type` always has two entries.
 _PER_BLOCK = re.compile(r"(^|_)(layers?|blocks?|attention_window)(_|$)")
-# The names under which blocks know their own number.
+# The attributes in which blocks store their own index.
 _NUMBERS = ("layer_idx", "layer_id", "layer_index", "layer_number")
 
 
 def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> tuple[int, ...]:
-    """Cuts a transformers encoder to some of its blocks, in place; returns their indices.
+    """Removes all but some of a transformers encoder's blocks, in place; returns the indices of the kept ones.
 
-    An int keeps that many, evenly spaced from the first (3 of 6: 0, 2, 4); a sequence is taken as listed. Where blocks
-    share their weights (ALBERT), it is the number of passes that changes. The configuration's lists with an entry a
-    block, such as ModernBERT's `layer_types`, are cut alike.
-    InputError: more than there are, none, repeated, out of range, or a model without one stack of blocks.
+    An int keeps that many, evenly spaced from the first (3 of 6: 0, 2, 4); a sequence lists the blocks to keep. If
+    blocks share their weights (ALBERT), the number of passes changes instead. Lists of the configuration with one entry
+    per block, such as ModernBERT's `layer_types`, are cut in the same way.
+
+    Raises InputError for more layers than there are, none, repeated or out of range, and for a model without a single
+    stack of blocks.
     """
     config: Any = model.config
     total = config.num_hidden_layers
@@ -39,7 +41,7 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> tuple[int, ...
             raise InputError(f"layers is {list(kept)}, but must list different numbers from 0 to {total - 1}")
     try:
         config.num_hidden_layers = total
-    except NotImplementedError as error:  # Funnel's configuration counts its layers by other numbers
+    except NotImplementedError as error:  # Funnel's configuration has several numbers of layers
         raise InputError(f"{type(model).__name__} has no single number of layers to cut: leave out --layers") from error
     groups = getattr(config, "num_hidden_groups", None)
     if groups is None:
@@ -70,8 +72,10 @@ def _cut_stack(model: nn.Module, total: int, kept: tuple[int, ...]) -> None:
 
 
 def _check_groups(total: int, kept: tuple[int, ...], groups: int) -> None:
-    """InputError unless each kept pass goes through the group of blocks that it went through before. ALBERT spreads its
-    passes evenly over its groups, of which nearly all models have one."""
+    """Raises InputError unless each kept pass uses the same group of blocks as before.
+
+    ALBERT distributes its passes evenly over its groups; nearly all models have one group.
+    """
     if [i * groups // len(kept) for i in range(len(kept))] != [i * groups // total for i in kept]:
         raise InputError(
             f"layers is {list(kept)}, but the model's {total} layers share the weights of {groups} groups in turn, "

@@ -1,4 +1,4 @@
-"""Whether a trained classification head is one of the task's."""
+"""Checks that a trained classification head belongs to the task."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from sparseq_kernels.untrusted import quoted
 
 __all__ = ["check_head", "no_head"]
 
-# transformers' names for classes that have none, and numbers, which name nothing either: 0 and 1 of a file may be the
-# negative and positive of a teacher.
+# Names that carry no meaning: transformers' default names and numbers. 0 and 1 in a file may be the negative and
+# positive of a teacher.
 _GENERIC = re.compile(r"label[\W_]*\d+|[+-]?\d+(\.\d+)?", re.IGNORECASE)
 
 
 def check_head(
     config: Any, source: str, num_labels: int, label_names: Sequence[str] | None, *, regression: bool = False
 ) -> None:
-    """InputError unless the checkpoint's config has a classification head for these labels in this order.
+    """Raises InputError unless the checkpoint's config has a classification head for these labels in this order.
 
-    Names are compared where both have them, by their letters and digits alone: "Not Entailment" is "not_entailment".
+    If both have label names, the names are compared by their letters and digits alone: "Not Entailment" equals
+    "not_entailment".
     """
-    named = config.architectures or ()  # where it names none, the weights tell
+    named = config.architectures or ()  # if it names none, the weights decide
     if named and not any(name.endswith("ForSequenceClassification") for name in named):
         raise no_head(source)
     kind = getattr(config, "problem_type", None)
@@ -57,7 +58,7 @@ def check_head(
 
 
 def no_head(source: str) -> InputError:
-    """What to raise for a teacher that was never trained to classify."""
+    """The error for a teacher that was never trained to classify."""
     return InputError(f"the teacher {source} has no trained classification head; fine-tune it on the task first")
 
 

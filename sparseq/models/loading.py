@@ -1,4 +1,4 @@
-"""Pretrained encoders with a classification head, and their tokenizers, from a size's name, a hub id or a folder."""
+"""Loading pretrained encoders with a classification head, and tokenizers, by size, hub id or folder."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ def load_model(
     layers: int | Sequence[int] | None = None,
     teacher: bool = False,
 ) -> tuple[nn.Module, Any]:
-    """(sequence classifier in fp32 and eval mode, tokenizer) from one of the six sizes, a hub id or a local folder.
+    """Returns (sequence classifier in fp32 and eval mode, tokenizer) for one of the six sizes, a hub id or a local
+    folder.
 
-    layers: keep that many evenly spaced blocks (3 of 6: 0, 2, 4), or exactly the listed ones. A local copy in the hub's
-    cache is used before the hub is asked. A student (`teacher=False`) gets a new head where the checkpoint has none or
-    one for another number of labels, drawn from torch's global generator; a teacher must bring a trained head that
-    fits, and may be a folder that `sparseq.save` wrote, quantized or packed (taken whole, `layers` does not apply).
-    InputError: nothing found (with the ways out), weights that do not fit or are not finite, no vocabulary, bad
-    `layers`, a teacher without a fitting head, a packed or quantized folder as a student.
+    layers: keep that many evenly spaced blocks (3 of 6: 0, 2, 4), or exactly the listed ones. A copy in the hub's local
+    cache is preferred to the hub. A student (`teacher=False`) gets a new head, drawn from torch's global generator, if
+    the checkpoint has none or one for another number of labels. A teacher must have a trained head for the task; it may
+    be a folder written by `sparseq.save`, quantized or packed, which is loaded unchanged (`layers` does not apply).
+
+    Raises InputError if nothing is found (saying what to do), if weights do not match or are not finite, if there is no
+    vocabulary, for invalid `layers`, for a teacher without a suitable head, and for a packed or quantized folder as a
+    student.
     """
     name = str(name_or_path)
     if regression and num_labels != 1:
@@ -79,7 +82,7 @@ def load_model(
             try:
                 model, tokenizer = fetch(False)
             except OSError as error:
-                raise InputError(f"{source} cannot be had from the hub ({brief(error)})") from error
+                raise InputError(f"{source} cannot be downloaded from the hub ({brief(error)})") from error
     if len(tokenizer) > model.config.vocab_size:  # type: ignore[union-attr, operator]
         raise InputError(
             f"the tokenizer of {name} has {len(tokenizer)} tokens but the model embeds only "
@@ -95,15 +98,18 @@ def load_model(
 
 
 def load_tokenizer(name_or_path: str | Path, *, local_only: bool = True) -> Any:
-    """The tokenizer of a folder or hub id; InputError where a folder has none (transformers would make an empty one),
-    OSError where a hub id cannot be had."""
+    """The tokenizer of a folder or hub id.
+
+    Raises InputError if a folder has none (transformers would make an empty one), and OSError if a hub id cannot be
+    downloaded.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(name_or_path), local_files_only=local_only, trust_remote_code=False
         )
-    except Exception as error:  # the tokenizers library raises bare Exceptions, transformers whatever a file leads to
+    except Exception as error:  # the tokenizers library raises plain Exceptions, and transformers any kind
         if isinstance(error, OSError) and not os.path.isdir(name_or_path):
             raise
         raise InputError(f"the tokenizer of {name_or_path} cannot be read ({brief(error)})") from error
@@ -122,7 +128,8 @@ def _from_pretrained(
     teacher: bool,
     local_only: bool,
 ) -> nn.Module:
-    """OSError passes through where it says that a hub id has no local copy; all else that goes wrong is InputError."""
+    """Calls from_pretrained. An OSError for a hub id without a local copy passes through; other errors become
+    InputError."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     is_folder = os.path.isdir(source)
@@ -140,14 +147,14 @@ def _from_pretrained(
             source,
             config=config,
             local_files_only=local_only,
-            trust_remote_code=False,  # asked, transformers would offer to run what the folder says
+            trust_remote_code=False,  # otherwise transformers asks whether to run code of the folder
             ignore_mismatched_sizes=not teacher,
             output_loading_info=True,
             dtype=torch.float32,
         )
     except InputError:
         raise
-    except Exception as error:  # transformers raises whatever a config or a header leads to
+    except Exception as error:  # transformers raises any kind of error for a bad config or header
         if isinstance(error, OSError) and not is_folder:
             raise
         raise InputError(f"the model of {source} cannot be read ({_why(error)})") from error
@@ -162,8 +169,8 @@ def _from_pretrained(
 
 
 def _why(error: Exception) -> str:
-    """What is wrong with a model's files, in words for whoever has them."""
-    if isinstance(error, pickle.UnpicklingError):  # torch's own words tell how to run the code in it
+    """The problem with a model's files, in words for their owner."""
+    if isinstance(error, pickle.UnpicklingError):  # torch's message explains how to run the code in the file
         return "a file of its weights holds more than tensors, which is not loaded: save them as safetensors"
     if isinstance(error, KeyError):
         return f"its config.json names {error}, which transformers does not know"
@@ -181,7 +188,10 @@ def _load_compressed(
 
 
 def _ask_hub(name: str, source: str) -> None:
-    """One quick request before transformers' slow retries; InputError: hub out of reach, or no such id there."""
+    """Makes one quick request before transformers' slow retries.
+
+    Raises InputError if the hub is unreachable or has no such id.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
@@ -192,7 +202,7 @@ def _ask_hub(name: str, source: str) -> None:
             f"there is no model {name!r}: neither a folder here, nor on the Hugging Face hub, nor one of the sizes "
             f"{', '.join(SIZES)}"
         ) from error
-    except Exception as error:  # the hub's client raises its HTTP library's own errors, which differ by version
+    except Exception as error:  # the hub's client raises errors of its HTTP library, which differ by version
         raise InputError(
             f"the model {source!r} is not in the local cache and the Hugging Face hub cannot be reached; connect once "
             "to have it cached, or give the path of a folder with config.json, model.safetensors and the tokenizer"
@@ -201,7 +211,7 @@ def _ask_hub(name: str, source: str) -> None:
 
 @contextlib.contextmanager
 def _quiet(bars: bool) -> Iterator[None]:
-    """Silences transformers' table of newly initialised weights (a student's new head is meant), perhaps its bars."""
+    """Silences transformers' report of newly initialised weights (a new head is intended), and its progress bars."""
     from transformers.utils import logging
 
     verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

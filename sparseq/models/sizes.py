@@ -1,4 +1,4 @@
-"""The six BERT sizes, and parameter counts in closed form. `config_for` imports transformers when called."""
+"""The six BERT sizes, and parameter counts in closed form; `config_for` imports transformers when called."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ SIZES: dict[str, SizeSpec] = {
 
 
 def config_for(size: str) -> Any:
-    """The `transformers.BertConfig` of one of the six sizes; InputError for another name."""
+    """The `transformers.BertConfig` of one of the six sizes. Raises InputError for another name."""
     from transformers import BertConfig
 
     if size not in SIZES:

@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError
 from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
-from sparseq_kernels.torch_internals import has_values
+from sparseq_kernels.torch_internals import has_values, is_functorch_wrapped
 
 from . import kin
 from .settings import DTYPES, QuantSettings
@@ -156,7 +156,7 @@ def readable(scale: Tensor) -> bool:
     """Whether the value of the scale can be read: not while a graph is traced, and not for tensors of torch.func."""
     if is_compiling() or type(scale) not in (Tensor, nn.Parameter) or scale.is_meta:
         return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(scale)
+    return not is_functorch_wrapped(scale)
 
 
 _warned = False

@@ -1,4 +1,4 @@
-"""Tasks: GLUE's nine and the user's own; where their rows come from, and how a model is scored on them."""
+"""Tasks: GLUE's nine and the user's own; reading their rows, and scoring models on them."""
 
 from sparseq.tasks.data import Data, Source
 from sparseq.tasks.load import load_data

@@ -1,4 +1,4 @@
-"""`Data`: a task's rows, and what was understood of where they came from."""
+"""`Data`: a task's rows, and what was inferred about their sources."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _FAR = 100.0
-"""Regression labels beyond this are worth a word: a new head gives numbers near 0."""
+"""Regression labels beyond this get a note: a new head gives numbers near 0."""
 
 _MANY_CLASSES = 20
-"""More classes than this, with hardly a row for each, are worth a word: a column of numbers, dates or texts."""
+"""More classes than this, with hardly a row each, get a note: it may be a column of numbers, dates or texts."""
 
 _MISSING = frozenset({"nan", "na", "n/a", "<na>", "#n/a", "null", "none", "nil", "undefined"})
-"""What tools write where there is no value; it may be a class all the same."""
+"""What tools write for a missing value; it may also be the name of a class."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows of one split came from.
+    """The source of the rows of one split.
 
     Attributes:
         name: the file's path, or the hub's data set.
-        rows: how many were read, before any subset was taken.
+        rows: how many were read, before a subset was taken.
         skipped: malformed rows that were left out.
         unlabelled: rows without a label.
-        empty: rows with a text of nothing but spaces.
-        notes: what else was understood of the file, such as its separator.
+        empty: rows with a text that is empty or only spaces.
+        notes: other findings about the file, such as its separator.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Data:
 
     Attributes:
         task: the task; for own files with what was inferred from them.
-        train: the training rows, None where they were not asked for.
+        train: the training rows; None if they were not requested.
         validations: the rows of each of `task.validation_splits`.
-        sources: where each split came from: "train", where it was read, and the validation splits.
+        sources: the source of each split: "train", if it was read, and the validation splits.
 
     The datasets' columns are "text_a", "text_b" for tasks on pairs (strings), and "label" (int64, float64 for
-    regression). A training row without a label, where that was allowed, has -100 there, or NaN.
+    regression). A training row without a label, where that is allowed, has -100 there, or NaN.
     """
 
     task: Task
@@ -73,9 +73,9 @@ class Data:
         return {split: source.skipped for split, source in self.sources.items() if source.skipped}
 
     def summary(self) -> list[str]:
-        """What was understood, one sentence without an end each: rows, texts, labels, metrics.
+        """What was inferred, as sentences without a full stop: rows, texts, labels, metrics.
 
-        Such as "98 training rows from train.csv", "3 classes: a, b, c", "regression, 0 to 5".
+        For example "98 training rows from train.csv", "3 classes: a, b, c", "regression, 0 to 5".
         """
         said = []
         for split, rows in [("train", self.train), *self.validations.items()]:
@@ -131,7 +131,7 @@ class Data:
         return found
 
     def _flat(self) -> list[str]:
-        """The validation splits of several rows that have one label in all of them."""
+        """The validation splits with several rows that all have the same label."""
         labels = {split: np.asarray(rows["label"]) for split, rows in self.validations.items()}
         return [split for split, values in labels.items() if len(values) > 1 and np.ptp(values) == 0]
 
@@ -147,7 +147,7 @@ class Data:
 
 
 def _alike(names: Sequence[str]) -> tuple[str, str] | None:
-    """The first two names that differ in case, in the form of a character, or in one that does not show."""
+    """The first two names that differ only in case, in Unicode form, or in invisible characters."""
     first: dict[str, str] = {}
     for name in names:
         plain = unicodedata.normalize("NFKC", name).casefold()

@@ -1,7 +1,8 @@
-"""Reading CSV and its kin: a header, double quotes where needed, separated by commas, semicolons, tabs or pipes.
+"""Reading CSV and similar files: a header, double quotes where necessary, and commas, semicolons, tabs or pipes.
 
-The form is that of RFC 4180, with any of three line ends. Python's csv module reads it, strictly; what it cannot see is
-a stray double quote at the begin of a text, which makes one field of all rows up to the next: see `_check_glued`.
+The format is that of RFC 4180, with any of three line ends. Python's csv module parses it in strict mode. It cannot
+detect a stray double quote at the beginning of a text, which merges all rows up to the next quote into one field: see
+`_check_glued`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from sparseq_kernels.untrusted import quoted
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _EACH = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a pipe"}
 
-_SAMPLE = 10_000  # rows from which a column's look is learned
+_SAMPLE = 10_000  # rows that are used to characterize a column
 
 _EXCEL_TELLS = re.compile(r"(\"?)sep=(.)\1(?=[\r\n])")
-"""Excel's own first line, which says what separates the fields."""
+"""The first line that Excel may write, which names the separator."""
 
 _OTHER = re.compile(r"(?<=\w)(\^|~|:|\x01|\x1f| {2,})(?=\w)")
-"""What separates names in a header that none of `SEPARATORS` does."""
+"""Separators in headers that are not among `SEPARATORS`."""
 
 _TAKEN = f"what is read are {', '.join(SEPARATORS.values())}"
 
@@ -38,22 +39,22 @@ _limit_lock = threading.Lock()
 
 
 def read_delimited(path: Path, text: str, usual: str) -> Table:
-    """The table that a text holds, all rows read and checked.
+    """The table in a text, with all rows read and checked.
 
     Args:
         path: for messages.
-        text: a file's whole text, its line ends as they are.
-        usual: the separator that the file's name promises; another one of `SEPARATORS` is taken where the header has
-            more of it.
+        text: a file's whole text, with its line ends.
+        usual: the separator that the file's name suggests; another one of `SEPARATORS` is used if the header has more
+            of it.
 
     Raises:
-        InputError: a quote that is never closed or that glues rows together, text after a closing quote, a wrong number
-            of fields. Each names the line where the row begins.
+        InputError: a quote that is never closed or that merges rows, text after a closing quote, or a wrong number of
+            fields. The message names the line where the row begins.
     """
     if _header(text).lstrip().startswith(("{", "[")):
         raise InputError(f"{path} looks like JSON: give it the suffix .jsonl or .json")
     if told := _EXCEL_TELLS.match(text):
-        separator, text = told[2], text[told.end() :]  # its line end stays, and so do the numbers of the lines
+        separator, text = told[2], text[told.end() :]  # its line end stays, so that line numbers are right
         if separator not in SEPARATORS:
             raise InputError(f"{path} is separated by {separator!r}: {_TAKEN}")
     else:
@@ -80,7 +81,7 @@ def _separator(text: str, usual: str) -> str:
     header = _header(text)
     with _unlimited_fields():
         counts = {mark: len(next(csv.reader([header], delimiter=mark))) for mark in SEPARATORS}
-    return max((usual, *SEPARATORS), key=lambda mark: counts[mark])  # the usual one comes first, and wins where equal
+    return max((usual, *SEPARATORS), key=lambda mark: counts[mark])  # the usual one comes first, and wins ties
 
 
 def _parse(path: Path, text: str, separator: str) -> tuple[list[tuple[int, list[str]]], list[tuple[int, int]]]:
@@ -91,7 +92,7 @@ def _parse(path: Path, text: str, separator: str) -> tuple[list[tuple[int, list[
     records: list[tuple[int, list[str]]] = []
     spans = []
     first, count = 1, 0
-    blank: list[int] = []  # lines that are empty rows of a table of one column, unless nothing follows them
+    blank: list[int] = []  # empty lines are rows of a table with one column, except at the end
     with _unlimited_fields():
         try:
             for fields in reader:
@@ -120,13 +121,13 @@ def _parse(path: Path, text: str, separator: str) -> tuple[list[tuple[int, list[
 
 
 def _spaced(text: str, separator: str) -> bool:
-    """Whether each separator of the header has a space after it, which belongs to no field: `id, text, label`."""
+    """Whether each separator of the header is followed by a space that is not part of a field: `id, text, label`."""
     gaps = _header(text).rstrip().split(separator)[1:]
     return separator != "\t" and bool(gaps) and all(gap.startswith(" ") for gap in gaps)
 
 
 def _miscounted(fields: Sequence[str], header: Sequence[str], separator: str) -> str:
-    """Why a line has another number of fields than the header, as far as it shows."""
+    """The likely reason why a line has another number of fields than the header, if one is apparent."""
     each = _EACH[separator]
     if len(header) == 1:
         return f"the first line must name the columns, and reads {quoted(header[0])}"
@@ -140,7 +141,7 @@ def _miscounted(fields: Sequence[str], header: Sequence[str], separator: str) ->
 
 
 def _check_single(path: Path, name: str, rows: Sequence[Record]) -> None:
-    """Refuses a header that is one field, as each row is, only because something else separates its names."""
+    """Refuses a header that is a single field, like each row, only because another separator is used."""
     found = _OTHER.search(name)
     if found and rows and all(fields[0].count(found[1]) == name.count(found[1]) for _, fields in rows):
         shown = "spaces" if found[1].isspace() else repr(found[1])
@@ -148,7 +149,7 @@ def _check_single(path: Path, name: str, rows: Sequence[Record]) -> None:
 
 
 def _check_headers(path: Path, header: Sequence[str], rows: Sequence[Record]) -> None:
-    """Refuses a row that repeats the header, as where files were put one behind the other."""
+    """Refuses a row that repeats the header, which happens when files are concatenated."""
     names = [name.strip() for name in header]
     for line, fields in rows:
         if fields[-1].strip() == names[-1] and [field.strip(" \t\ufeff") for field in fields] == names:
@@ -159,7 +160,7 @@ def _check_headers(path: Path, header: Sequence[str], rows: Sequence[Record]) ->
 
 @contextlib.contextmanager
 def _unlimited_fields() -> Iterator[None]:
-    """Lifts csv's limit of 131,072 characters a field, which is the whole process's: the text is in memory already."""
+    """Lifts csv's limit of 131,072 characters per field, which is global; the text is in memory already."""
     with _limit_lock:
         before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a C long, of 32 bits on Windows
         try:
@@ -171,11 +172,11 @@ def _unlimited_fields() -> Iterator[None]:
 def _check_glued(
     path: Path, rows: Sequence[Record], spans: Sequence[tuple[int, int]], separator: str, lines: Sequence[str]
 ) -> None:
-    """Refuses a field over several lines most of whose inner lines look like rows of this table.
+    """Refuses a field over several lines if most of its inner lines look like rows of this table.
 
-    A text may hold line breaks, and lines with separators in them. What gives rows away is the number of fields and how
-    they look beside those of the other rows: a number where all have numbers, a known name where names recur, one word
-    where all are one word, no space after the separator where none has one.
+    A text may contain line breaks, and lines with separators. Rows are recognized by their number of fields and by how
+    these look compared with other rows: a number where all have numbers, a known name where names recur, one word where
+    all are one word, no space after the separator where none has one.
     """
     sample = [fields for _, fields in rows[:_SAMPLE]]
     looks = [_Look([value for value in column if not _over_lines(value)]) for column in zip(*sample, strict=True)]
@@ -202,10 +203,10 @@ def _over_lines(value: str) -> bool:
 
 
 def _fields(line: str, separator: str, spaced: bool, count: int, quote: int = 0) -> list[str]:
-    """The fields of a line read by itself, without quotes around them.
+    """The fields of a line parsed by itself, without quotes around them.
 
-    quote: -1 where one of them begins with a stray quote, 1 where one ends with it. The text at that quote may hold
-    separators: what is over `count` is taken to be of it.
+    quote: -1 if one of them begins with a stray quote, 1 if one ends with it. The text at that quote may contain
+    separators: fields beyond `count` are counted as part of it.
     """
     fields = line.rstrip("\r\n").split(separator)
     if spaced:
@@ -221,7 +222,7 @@ def _fields(line: str, separator: str, spaced: bool, count: int, quote: int = 0)
 
 
 class _Look:
-    """How the values of one column look, where there are any."""
+    """What the values of one column have in common, if there are any."""
 
     def __init__(self, values: Sequence[str]) -> None:
         self.any = bool(values)
@@ -233,7 +234,10 @@ class _Look:
         self.known = set(values) if self.recurs else set()
 
     def fits(self, value: str, counts: Mapping[str, int]) -> bool:
-        """Whether a value may be one of this column's; counts: how often each is found in the lines in question."""
+        """Whether a value may belong to this column.
+
+        counts: how often each value occurs in the lines in question.
+        """
         if not self.any:
             return bool(value.strip())
         if not value.strip():

@@ -22,10 +22,10 @@ from sparseq.tasks.parquet import read_parquet
 from sparseq.tasks.table import Record, Table, name_list
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-"""The kinds of own file, each also with `.gz` after it."""
+"""The suffixes of own files; each may be followed by `.gz`."""
 
 OPTIONS = {"text": "--text-columns", "label": "--label-column"}
-"""What names the columns of an own file on the command line."""
+"""The options that name the columns of an own file on the command line."""
 
 _EXCEL = (".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers")
 _PACKED = {
@@ -39,7 +39,7 @@ _PACKED = {
 }
 _CSV = "save the table as CSV (UTF-8)"
 _UNPACK = "unpack it, or compress it with gzip"
-_MAGIC = {  # how a file begins -> what it is, and the way out
+_MAGIC = {  # first bytes of a file -> what it is, and what to do
     b"PK\x03\x04": ("a ZIP archive or an Excel workbook", _CSV),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook", _CSV),
     b"%PDF-": ("a PDF document", _CSV),
@@ -55,13 +55,13 @@ _MAGIC = {  # how a file begins -> what it is, and the way out
 }
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)\b", re.IGNORECASE)
 _TAR = (257, b"ustar")
-_VERSION = re.compile(r"(\.v?\d+)?")  # what a data set of the hub may have for a suffix
+_VERSION = re.compile(r"(\.v?\d+)?")  # suffixes that a data set of the hub may have
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+(?=[^/])")
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**24
-# Text shrinks by 3 to 20 times, a table of one row repeated by 1,000: only what was made to fill a memory does so.
+# Text is compressed 3 to 20 times, a table with one repeated row 1,000 times; more only in a decompression bomb.
 _BOMB_RATIO, _BOMB_BYTES = 400, 2**28
-_BYTE_ORDER_MARKS = (  # UTF-32's first: it begins as UTF-16's does
+_BYTE_ORDER_MARKS = (  # UTF-32 first, because its mark begins like that of UTF-16
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"),
@@ -70,11 +70,11 @@ _BYTE_ORDER_MARKS = (  # UTF-32's first: it begins as UTF-16's does
 
 
 def open_table(path: Path) -> Table:
-    """The user's own file as a table, by its suffix: `.csv`, `.tsv` (both with a header and the usual double quotes),
-    `.jsonl`, `.ndjson` or `.json` (one JSON object a line, columns from the first; or an array of objects), `.parquet`;
-    with `.gz` behind it, decompressed.
+    """Opens the user's own file as a table; the format follows from the suffix.
 
-    Text is UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so.
+    `.csv` and `.tsv` have a header and use double quotes. `.jsonl`, `.ndjson` and `.json` have one JSON object per
+    line, or one array of objects. `.parquet` is read by pyarrow. A file with `.gz` after that is decompressed. Text is
+    UTF-8, or UTF-16 or UTF-32 with a byte-order mark.
 
     Raises:
         InputError: no such file, unknown suffix, empty file, bad quotes, a wrong number of fields, invalid JSON, text
@@ -98,7 +98,7 @@ def _read(path: Path, suffix: str, content: bytes) -> Table:
 
 
 def _suffix(path: Path) -> str:
-    """The suffix that says what the file is. InputError for one that is not read, with the reason."""
+    """The suffix that determines the format. Raises InputError, with the reason, for one that is not read."""
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     suffix, named = plain.suffix.lower(), str(path)
     if _ADDRESS.match(named) and not os.path.lexists(path):
@@ -123,7 +123,7 @@ def _suffix(path: Path) -> str:
 
 
 def _decompressed(path: Path, content: bytes) -> bytes:
-    """What gzip compressed, whatever the file's name says. InputError: damaged, or it grows beyond all measure."""
+    """Decompresses gzip. Raises InputError if the data is damaged or becomes too large."""
     if not content.startswith(_GZIP):
         if path.suffix.lower() == ".gz":
             raise InputError(f"{path} is not compressed with gzip, as its suffix says: take .gz off its name")
@@ -146,7 +146,7 @@ def _decompressed(path: Path, content: bytes) -> bytes:
 
 
 def _check_kind(path: Path, content: bytes) -> None:
-    """InputError for what is no table of text or Parquet, whatever its name says."""
+    """Raises InputError for content that is neither a table of text nor Parquet, whatever its name."""
     for magic, (kind, way_out) in _MAGIC.items():
         if content.startswith(magic):
             raise InputError(f"{path} is {kind}, whatever its name says: {way_out}")
@@ -174,13 +174,13 @@ def open_glue_tsv(path: Path, columns: Sequence[str] | None = None, *, skip_bad:
     Args:
         path: the file.
         columns: names for the columns of a file without a header (CoLA).
-        skip_bad: leave out and count rows with a wrong number of fields, as GLUE's users do with QQP, where a few
-            questions hold line breaks; otherwise such a row is an InputError.
+        skip_bad: leave out and count rows with a wrong number of fields, as is usual for QQP, where a few questions
+            contain line breaks; otherwise such a row raises InputError.
     """
     content = _decompressed(path, read_bytes(path))
     _check_kind(path, content)
     text = _text(path, content)
-    # A lone CR is an old Mac's line end only where there is no other: some of GLUE's sentences hold one.
+    # A lone CR is a line end (old Mac) only if there is no other line end: some of GLUE's sentences contain one.
     lines = text.split("\n") if "\n" in text else lines_of(text)
     if not text.strip():
         raise InputError(f"{path} is empty: expected rows with a text and a label")

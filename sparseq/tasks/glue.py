@@ -1,4 +1,4 @@
-"""GLUE's classic folder layout: one folder a task, with the original files and columns."""
+"""GLUE's classic folder layout: one folder per task, with the original files and columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparseq.tasks.table import Rows, Table
 
 @dataclass(frozen=True)
 class Layout:
-    """How one task's folder looks: its name, the columns of its files, and the files of its validation and test rows.
+    """The layout of one task's folder: its name, the columns of its files, and its validation and test files.
 
     Test files have a header in every task, and an index in place of the label.
     """
@@ -35,7 +35,7 @@ class Layout:
 
 TRAIN_FILE = "train.tsv"
 INDEX_COLUMNS = ("index", "id")
-"""What the first column of a test file is called; QQP's is "id"."""
+"""The name of the first column of a test file; "id" for QQP."""
 
 LAYOUTS: dict[str, Layout] = {
     "cola": Layout("CoLA", ("sentence",), headerless=("source", "label", "mark", "sentence")),
@@ -55,8 +55,8 @@ LAYOUTS: dict[str, Layout] = {
     "wnli": Layout("WNLI", ("sentence1", "sentence2")),
 }
 
-# Microsoft's own download of MRPC, from which GLUE's train.tsv and dev.tsv are cut: its training file holds the
-# development rows too, and dev_ids.tsv says which they are.
+# Microsoft's original MRPC, from which GLUE's train.tsv and dev.tsv were made: its training file includes the
+# development rows, and dev_ids.tsv lists them.
 _MRPC_ORIGINAL = "msr_paraphrase_train.txt"
 _MRPC_DEV_IDS = "dev_ids.tsv"
 _MRPC_IDS = ("#1 ID", "#2 ID")
@@ -65,10 +65,10 @@ _MRPC_IDS = ("#1 ID", "#2 ID")
 def find_folder(task: Task, data_dir: Path, *, test: bool = False) -> Path:
     """The task's folder: inside `data_dir` under its usual name in any spelling, or `data_dir` itself.
 
-    test: it is for the test files that it is looked for.
+    test: look for the test files.
 
     Raises:
-        InputError: no such folder, or it holds neither the task's folder nor the task's files.
+        InputError: no such folder, or it has neither the task's folder nor the task's files.
     """
     if not os.path.isdir(data_dir):
         raise InputError(f"there is no data folder {data_dir}: give the folder that holds GLUE's task folders")
@@ -88,7 +88,7 @@ def find_folder(task: Task, data_dir: Path, *, test: bool = False) -> Path:
 
 
 def read_folder(task: Task, data_dir: Path, *, with_train: bool) -> dict[str, Rows]:
-    """The task's splits by name: "train" (when asked for) and each of `task.validation_splits`.
+    """The task's splits by name: "train" (if requested) and each of `task.validation_splits`.
 
     Raises:
         InputError: a missing folder, file or column, or a bad row.
@@ -108,7 +108,7 @@ def read_folder(task: Task, data_dir: Path, *, with_train: bool) -> dict[str, Ro
 
 
 def find_test_files(task: Task, data_dir: Path) -> list[Path]:
-    """The task's test files, MNLI's two. InputError: a missing folder or file."""
+    """The task's test files; two for MNLI. Raises InputError if the folder or a file is missing."""
     folder = find_folder(task, data_dir, test=True)
     return [_existing(LAYOUTS[task.name], folder / name) for name in LAYOUTS[task.name].test_files]
 
@@ -130,7 +130,7 @@ def _read(layout: Layout, path: Path) -> Rows:
 
 
 def _read_original_mrpc(layout: Layout, folder: Path, *, dev: bool) -> Rows:
-    """The rows of the original MRPC file that are GLUE's development rows, or those that are not."""
+    """The rows of the original MRPC file that are GLUE's development rows, or all others."""
     dev_ids = _mrpc_dev_ids(folder, layout.validation_files[0])
     table = open_glue_tsv(folder / _MRPC_ORIGINAL)
     first, second = (table.index(column) for column in _MRPC_IDS)

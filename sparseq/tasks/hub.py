@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 HUB_DATASET = "nyu-mll/glue"
 
-_SECONDS = 2.5  # to connect; `datasets` itself tries six times, for 23 s in all
+_SECONDS = 2.5  # to connect; `datasets` itself tries six times, which takes 23 s in total
 
 
 def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
     """The task's splits by name, with the columns `text_a`, `text_b` and `label`.
 
-    Where the hub cannot be reached, the local copy is taken at once.
+    If the hub cannot be reached, the local copy is used at once.
 
     Raises:
-        InputError: neither can be had, with the ways out; or the data is not what GLUE's is.
+        InputError: neither is available, with what to do; or the data differs from GLUE's.
     """
     from datasets import Value, load_dataset
 
@@ -36,7 +36,9 @@ def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
         for split in (("train",) if with_train else ()) + task.validation_splits:
             try:
                 rows = load_dataset(HUB_DATASET, task.name, split=split)
-            except Exception as error:  # the hub's clients raise errors of several libraries with no common base
+            except (
+                Exception
+            ) as error:  # the clients of the hub raise errors of several libraries without a common base class
                 reason = f"{type(error).__name__}: {brief(error)}"
                 if not reached:
                     reason = f"the hub cannot be reached, and there is no local copy; {reason}"
@@ -61,20 +63,20 @@ def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
 
 
 def reachable() -> bool:
-    """Whether the hub answers at all, asked once and for a few seconds at most. No where HF_HUB_OFFLINE is set."""
+    """Whether the hub answers, tested once, for a few seconds at most. False if HF_HUB_OFFLINE is set."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().dataset_info(HUB_DATASET, timeout=_SECONDS)
-    except Exception as error:  # its HTTP library's own errors, which differ by version
+    except Exception as error:  # errors of its HTTP library, which differ by version
         names = {kind.__name__ for kind in type(error).__mro__}
-        return bool(names & {"HfHubHTTPError", "ReadTimeout"})  # it was there, but said no, or was slow
+        return bool(names & {"HfHubHTTPError", "ReadTimeout"})  # it answered with an error, or was slow
     return True
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """`datasets` looks into its cache alone, without trying the network first."""
+    """Makes `datasets` use its cache alone, without trying the network first."""
     from datasets import config
 
     before = config.HF_HUB_OFFLINE

@@ -1,4 +1,4 @@
-"""Reading rows from JSON: one object a line (JSON Lines), or one array of objects."""
+"""Reading rows from JSON: one object per line (JSON Lines), or one array of objects."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _EXPECTED = 'expected one JSON object on each line, such as {"text": ..., "label
 
 
 def read_json_rows(path: Path, text: str) -> Table:
-    """The table that a text of JSON holds; its columns are the names in any of its objects, in the order met.
+    """The table in a text of JSON; its columns are the names in any of its objects, in order of first occurrence.
 
     Raises:
-        InputError: not JSON, or no objects; it names the line.
+        InputError: not JSON, or not objects; the message names the line.
     """
     objects = list(_array(path, text) if text.lstrip().startswith("[") else _lines(path, text))
     names = tuple(dict.fromkeys(name for _, values in objects for name in values))

@@ -1,4 +1,4 @@
-"""From labels as written in a file to the numbers a model is trained on."""
+"""Conversion of labels in a file to the numbers that a model is trained on."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from sparseq.tasks.table import NUMBER, Rows
 from sparseq_kernels.untrusted import quoted
 
 NO_CLASS = -100
-"""The class number of a row without a label, which torch's cross-entropy leaves out (`ignore_index`)."""
+"""The class number of a row without a label, which torch's cross-entropy ignores (`ignore_index`)."""
 
 LARGEST = 1e12
 """The largest magnitude of a regression label. fp32 holds numbers to 3.4e38; beyond this one, the squared errors and
 the squares of their gradients, summed over a model's weights, come near it."""
 
 LABEL_KINDS = ("auto", "classes", "regression")
-"""What a custom task's labels can be said to be; "auto" infers it from them."""
+"""The kinds of labels that a custom task can be given; "auto" infers the kind."""
 
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
-_EXACT = 14  # a number of more than 15 digits with an exponent is a measurement, and no class
-_DIGITS = 60  # characters at most of a number with an exponent, so that it is read exactly
+_EXACT = 14  # a number of more than 15 digits with an exponent is a measurement and not a class
+_DIGITS = 60  # the most characters of a number with an exponent that is parsed exactly
 _MANY = 8  # classes that a message lists
 _LONG = 60  # characters of a class's name that a message shows
 
 
 def whole(label: str) -> int | None:
-    """The whole number that a label writes, also as "1.0" or, as numpy and Parquet's decimals do, as "1.000e+00"; None
-    for anything else, and for an exponent that leads beyond the whole numbers that a float holds."""
+    """The whole number that a label represents; None for anything else.
+
+    Also accepted are "1.0" and, as numpy and Parquet's decimals write it, "1.000e+00". The result is None if the
+    exponent leads beyond the whole numbers that a float represents.
+    """
     found = _WHOLE.fullmatch(label)
     if found is not None:
-        return int(found[1]) if len(found[1]) <= 4000 else None  # Python reads no more digits
+        return int(found[1]) if len(found[1]) <= 4000 else None  # Python parses no more digits
     if "e" not in label.lower() or len(label) > _DIGITS or not NUMBER.fullmatch(label):
         return None
     value = Decimal(label)
@@ -57,18 +60,18 @@ def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: 
     """The custom task that these rows are examples of.
 
     Whole numbers, also written as 1.0 or 1e0, are classes, numbered by sorted distinct value: 1 to 5 stars are five
-    classes named "1" to "5". Where any number is not whole, all make a regression task. Anything else is the name of a
-    class, numbered in sorted order. `label_kind` overrules the two rules on numbers. `Task.label_names` keeps the
-    names; it is None where the labels are 0 ... n-1 themselves.
+    classes named "1" to "5". If any number is not whole, all of them make a regression task. Anything else is the name
+    of a class, numbered in sorted order. `label_kind` overrides the two rules for numbers. `Task.label_names` has the
+    names; it is None if the labels are 0 ... n-1 themselves.
 
     Args:
-        sources: the rows of one file, or of more where labels are missing in the first.
+        sources: the rows of one file, or of more if labels are missing in the first.
         columns: the text columns.
-        label_column: the label's.
-        label_kind: one of `LABEL_KINDS`. "regression" also of whole numbers; "classes" also of others.
+        label_column: the label's column.
+        label_kind: one of `LABEL_KINDS`. "regression" also for whole numbers; "classes" also for others.
 
     Raises:
-        InputError: numbers and names mixed, names where numbers are asked for, only one class, numbers with decimal
+        InputError: numbers and names mixed, names where numbers are required, only one class, numbers with decimal
             commas, or no labels.
     """
     found = [(rows, row, _value(label)) for rows in sources for row, label in rows.labelled()]
@@ -76,7 +79,7 @@ def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: 
         raise InputError(f"no row of {' or '.join(str(rows.path) for rows in sources)} has a label: expected some")
     numeric = [not isinstance(value, str) for _, _, value in found]
     if any(numeric) and not all(numeric):
-        rarer = sum(numeric) * 2 < len(numeric)  # True where the numbers are fewer than the names
+        rarer = sum(numeric) * 2 < len(numeric)  # True if there are fewer numbers than names
         rows, row, _ = found[numeric.index(rarer)]
         what = "a number" if rarer else "no number"
         raise InputError(
@@ -117,11 +120,11 @@ def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: 
 def parse_labels(task: Task, rows: Rows) -> list[int] | list[float]:
     """The rows' labels as class numbers 0 ... num_labels-1, or as floats for regression.
 
-    A custom task's classes are looked up by what the training file called them: names as they are, numbers by value. A
-    GLUE task's may be written as their names or as their numbers. A row without a label gets `NO_CLASS`, or NaN.
+    The classes of a custom task are looked up by their labels in the training file: names exactly, numbers by value.
+    Those of a GLUE task may be written as names or as numbers. A row without a label gets `NO_CLASS`, or NaN.
 
     Raises:
-        InputError: a label is none of the task's; the sentence names it, its line, and what is allowed.
+        InputError: a label is none of the task's; the message names it, its line, and what is allowed.
     """
     if task.is_regression:
         return [math.nan if label is None else _real(task, rows, row, label) for row, label in enumerate(rows.labels)]
@@ -159,13 +162,13 @@ def _not_known(task: Task, label: str) -> str:
 
 
 def listed(task: Task) -> str:
-    """A task's classes by name, the first few of many."""
+    """A task's classes by name; the first few if there are many."""
     names = task.label_names or tuple(map(str, range(min(task.num_labels, _MANY + 1))))
     return ", ".join(map(brief_name, names[:_MANY])) + (", ..." if len(names) > _MANY else "")
 
 
 def brief_name(name: str) -> str:
-    """A class's name for a message: of a long one the begin."""
+    """A class's name for a message; the beginning of a long one."""
     return name if len(name) <= _LONG else name[: _LONG - 3] + "..."
 
 

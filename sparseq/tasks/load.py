@@ -1,4 +1,4 @@
-"""One call that gives any task's data in one form, wherever it comes from."""
+"""Loads any task's data in one form, from any source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# GLUE's own column names and two more, pairs first: a file with "question" and "sentence" is about both
+# GLUE's column names and two more, pairs first: a file with "question" and "sentence" has pairs
 _USUAL_COLUMNS = sorted(
     {*(task.columns for task in GLUE.values()), TEXTS, ("text",)}, key=lambda names: (-len(names), names)
 )
@@ -51,28 +51,28 @@ def load_data(
     """The task's training and validation rows, from own files, a folder, or the hub's `nyu-mll/glue`.
 
     Args:
-        task: a GLUE task's name in any spelling, "custom" for own files, or a Task (for instance a custom one read
-            back from a finished run, whose label numbers must be kept).
+        task: a GLUE task's name in any spelling, "custom" for own files, or a Task (for instance a custom one read back
+            from a finished run, whose label numbers must be kept).
         data_dir: GLUE's classic folder layout: the folder of the task folders, or the task's own folder.
-        train_file, validation_file: own files, see `sparseq.tasks.files.open_table`. With a GLUE task's name its label
-            names, columns and metrics hold; with "custom" the labels say what it is: whole numbers are classes, other
-            numbers make a regression task, names are numbered in sorted order.
+        train_file, validation_file: own files, see `sparseq.tasks.files.open_table`. With a GLUE task's name, its label
+            names, columns and metrics are used. With "custom" the labels determine the task: whole numbers are classes,
+            other numbers make a regression task, names are numbered in sorted order.
         text_columns, label_column: columns of the own files; by default the task's, and for a custom task the usual
             names ("sentence", "text", "sentence1" and "sentence2", ...) and "label".
-        label_kind: of a custom task: "classes" or "regression" where the labels alone would say otherwise, such as
+        label_kind: for a custom task, "classes" or "regression" if that cannot be inferred from the labels, such as
             whole-number ratings to predict as numbers.
         max_train_rows: a random subset of that many training rows, chosen by `seed`, in the order of the file; a
-            smaller subset of the same seed is part of the larger.
-        max_validation_rows: the same for each validation split, but independent of `seed`, so that runs with
-            different seeds are scored on the same rows.
+            smaller subset with the same seed is part of a larger one.
+        max_validation_rows: the same for each validation split, but independent of `seed`, so that runs with different
+            seeds are scored on the same rows.
         seed: chooses the training subset.
-        with_train: False leaves the training rows out, and they need not exist.
-        allow_unlabelled: training rows of own files need no label, nor a label column, as where a teacher's logits are
-            all that is learned. A custom task's classes are then those of both files.
+        with_train: False leaves out the training rows, which need not exist.
+        allow_unlabelled: training rows of own files need neither a label nor a label column, for training on a
+            teacher's logits alone. A custom task's classes are then those of both files.
 
     Raises:
-        InputError: an unknown task; sources that contradict each other; a missing folder, file or column; empty data;
-            a label out of range; a malformed row; a hub that cannot be reached.
+        InputError: an unknown task; contradicting sources; a missing folder, file or column; empty data; a label out of
+            range; a malformed row; a hub that cannot be reached.
     """
     for what, rows in (("max_train_rows", max_train_rows), ("max_validation_rows", max_validation_rows)):
         if rows is not None and rows < 1:
@@ -140,7 +140,7 @@ def _from_files(
         missing = "--validation-file" if validation_file is None else "--train-file"
         raise InputError(f"own files need {missing} too: give both a file to train on and a file to validate on")
     paths = {"validation": expanded(validation_file)}
-    # a custom task's labels are numbered by its training file: without a Task, that file is read all the same
+    # a custom task's labels are numbered by its training file, so without a Task that file is read in any case
     if train_file is not None and (with_train or task is None):
         paths = {"train": expanded(train_file), **paths}
     tables = {split: open_table(path) for split, path in paths.items()}
@@ -154,7 +154,7 @@ def _from_files(
         for split, table in tables.items()
     }
     if task is None:
-        named_by = next(iter(rows.values()))  # both files where labels are missing in the first
+        named_by = next(iter(rows.values()))  # both files if labels are missing in the first
         sources = [named_by] if len(named_by.labelled()) == len(named_by.labels) else list(rows.values())
         task = infer_task(sources, columns, label_column, label_kind)
     task = replace(task, columns=columns, label_column=label_column, validation_splits=("validation",))
@@ -162,7 +162,7 @@ def _from_files(
 
 
 def choose_text_columns(text_columns: Sequence[str] | None, task: Task | None, table: Table) -> tuple[str, ...]:
-    """The text columns that were named, or the task's, or for a custom task the usual ones that the file has."""
+    """The named text columns, or those of the task, or for a custom task the usual ones that the file has."""
     if isinstance(text_columns, str):
         text_columns = (text_columns,)
     if text_columns is not None:

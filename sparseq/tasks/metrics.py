@@ -1,7 +1,7 @@
-"""GLUE's metrics and the mean that it makes of them; and F1 over the classes of the user's own tasks.
+"""GLUE's metrics and their mean, and F1 over the classes of the user's own tasks.
 
-All values are fractions, not percent: accuracy and F1 lie in 0..1, the correlations in -1..1. A correlation with a
-constant (all predictions alike) is undefined; it counts as 0.0 here, as Matthews' does in scikit-learn.
+All values are fractions, not percent: accuracy and F1 are in 0..1, correlations in -1..1. A correlation with a constant
+(all predictions equal) is undefined; it counts as 0.0 here, like Matthews' in scikit-learn.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def _accuracy(predictions: Array, labels: Array) -> float:
 
 
 def _f1(predictions: Array, labels: Array) -> float:
-    """F1 of class 1, GLUE's definition; 0.0 when that class is neither predicted nor present."""
+    """F1 of class 1, as GLUE defines it; 0.0 if that class is neither predicted nor present."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, zero_division=0.0))
 
 
 def _macro_f1(predictions: Array, labels: Array) -> float:
-    """The plain mean of the F1 of each class that is predicted or present."""
+    """The unweighted mean of the F1 of each class that is predicted or present."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
@@ -73,12 +73,12 @@ def compute_metrics(task: Task, predictions: Array, labels: Array) -> dict[str, 
     """The task's metrics on one validation split, by name, in the order of `task.metrics`.
 
     Args:
-        task: says which metrics.
+        task: determines the metrics.
         predictions: logits `(rows, num_labels)`, or class numbers `(rows,)`; for regression `(rows, 1)` or `(rows,)`.
         labels: class numbers, or real numbers for regression, `(rows,)`.
 
     Raises:
-        InputError: no rows, shapes that do not fit, or NaN or infinite values.
+        InputError: no rows, shapes that do not match, or NaN or infinite values.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     rows = labels.shape[0] if labels.ndim else 0
@@ -104,16 +104,16 @@ def compute_metrics(task: Task, predictions: Array, labels: Array) -> dict[str, 
 
 
 def _merged_name(task: Task, metric: str, split: str) -> str:
-    """`metric` itself where there is one split, otherwise with the split's own word: accuracy_mismatched."""
+    """`metric` itself if there is one split, otherwise with the name of the split: accuracy_mismatched."""
     return metric if len(task.validation_splits) == 1 else f"{metric}_{split.removeprefix('validation_')}"
 
 
 def merge_splits(task: Task, per_split: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of all validation splits in one dict: MNLI's are `accuracy_matched` and `accuracy_mismatched`.
+    """The metrics of all validation splits in one dict; for MNLI `accuracy_matched` and `accuracy_mismatched`.
 
     Args:
         task: names the splits.
-        per_split: what `compute_metrics` gave, by split name.
+        per_split: results of `compute_metrics`, by split name.
 
     Raises:
         InputError: a split is missing or unknown.
@@ -130,13 +130,13 @@ def merge_splits(task: Task, per_split: Mapping[str, Mapping[str, float]]) -> di
 
 
 def score(task: Task, metrics: Mapping[str, float]) -> float:
-    """GLUE's one number for the task: the mean of its score metrics over its validation splits.
+    """GLUE's single number for the task: the mean of its score metrics over its validation splits.
 
     CoLA: Matthews alone. MRPC, QQP: mean of accuracy and F1. STS-B: mean of Pearson and Spearman. MNLI: mean of the
-    matched and the mismatched accuracy. The others: accuracy. At most 1; below 0 only where a correlation is.
+    matched and the mismatched accuracy. The others: accuracy. At most 1, and below 0 only if a correlation is.
 
     Args:
-        task: says which metrics count.
+        task: determines which metrics count.
         metrics: from `merge_splits`.
 
     Raises:

@@ -13,10 +13,10 @@ from sparseq.tasks.table import Record, Table
 
 
 def read_parquet(path: Path, content: bytes) -> Table:
-    """The table that a Parquet file holds. Rows are counted from 1; there are no lines.
+    """The table in a Parquet file. Rows are counted from 1; there are no lines.
 
     Raises:
-        InputError: no Parquet, damaged, or larger than what is read of a table once it is decompressed.
+        InputError: not Parquet, damaged, or too large once decompressed.
     """
     import pyarrow as pa  # type: ignore[import-untyped]
     from pyarrow import parquet
@@ -45,9 +45,9 @@ def read_parquet(path: Path, content: bytes) -> Table:
 
 
 class _Columns:
-    """The columns of one batch, each made into Python's values when it is first asked for.
+    """The columns of one batch, each converted to Python values when it is first used.
 
-    A file may hold columns that Python has no value for, such as times of the year 100,000; nobody may want them.
+    A file may have columns that Python cannot represent, such as times in the year 100,000, and that are not used.
     """
 
     def __init__(self, path: Path, begin: int, batch: Any) -> None:

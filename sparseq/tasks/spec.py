@@ -1,8 +1,8 @@
-"""What a task is: its columns, its labels, its metrics, and how GLUE averages them into one score.
+"""The definition of a task: its columns, its labels, its metrics, and how GLUE averages them into one score.
 
 GLUE's definitions are those of Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language
 Understanding" (2019), table 1: Matthews correlation for CoLA, accuracy and F1 for MRPC and QQP, Pearson and Spearman
-correlation for STS-B, accuracy elsewhere, and the plain mean where a task has two. WNLI is the ninth, which many leave
+correlation for STS-B, accuracy elsewhere, and the plain mean if a task has two. WNLI is the ninth, which is often left
 out: its development set contradicts its training set.
 """
 
@@ -21,7 +21,7 @@ CUSTOM = "custom"
 """The name of a task whose columns and labels are inferred from the user's own files."""
 
 TEXTS = ("text_a", "text_b")
-"""What the text columns are called in every loaded dataset; the label's column is "label"."""
+"""The names of the text columns in every loaded dataset; the label's column is "label"."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Task:
 
     Attributes:
         name: one of `GLUE`'s keys, or `CUSTOM`.
-        columns: the one or two text columns, as the hub's dataset and the user's own files name them.
+        columns: the one or two text columns, as named in the hub's dataset and the user's own files.
         label_column: the column of labels there.
         num_labels: number of classes; 1 means regression.
-        label_names: the classes' names in the order of their numbers, None where they have none.
-        metrics: names of the metrics that `compute_metrics` gives for one validation split.
-        score_metrics: those of them whose mean is the task's score.
+        label_names: the names of the classes in the order of their numbers; None if they have none.
+        metrics: names of the metrics that `compute_metrics` returns for one validation split.
+        score_metrics: the metrics whose mean is the task's score.
         validation_splits: names of the validation splits; MNLI has two.
-        label_range: smallest and largest legal label of a regression task, None where any finite number is one.
+        label_range: smallest and largest valid label of a regression task; None if any finite number is valid.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Task:
 
     @property
     def is_regression(self) -> bool:
-        """True where labels are numbers to predict, not classes."""
+        """True if labels are numbers to predict, not classes."""
         return self.num_labels == 1
 
     def as_dict(self) -> dict[str, Any]:
-        """The task as JSON-able values; `from_dict` reads it back."""
+        """The task as values for JSON; `from_dict` reads it back."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Task:
-        """The task that `as_dict` wrote, also after a trip through JSON.
+        """The task that `as_dict` wrote, also after conversion to JSON and back.
 
         Raises:
-            InputError: a field is missing or unknown, or its value is not what a task has there.
+            InputError: a field is missing or unknown, or has an invalid value.
         """
         try:
             task = build(cls, values)
@@ -133,10 +133,10 @@ def plain_name(name: str) -> str:
 
 
 def get_task(name: str) -> Task:
-    """The GLUE task called `name`, however it is spelled ("SST-2", "sst-2", "sst2").
+    """The GLUE task called `name`, in any spelling ("SST-2", "sst-2", "sst2").
 
     Raises:
-        InputError: GLUE has no such task; the sentence lists all.
+        InputError: GLUE has no such task; the message lists all.
     """
     task = GLUE.get(plain_name(name))
     if task is None:

@@ -1,4 +1,4 @@
-"""A table of rows from any kind of file, and the texts and labels that are selected from it."""
+"""A table of rows from a file of any kind, and the selection of texts and labels from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparseq.errors import InputError
 from sparseq_kernels.untrusted import quoted
 
 Record = tuple[int, Sequence[Any]]
-"""Where a row begins (see `Table.unit`), and its fields in the order of the table's columns."""
+"""The position of a row (see `Table.unit`), and its fields in the order of the table's columns."""
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 """A number as files write it."""
@@ -28,12 +28,12 @@ class Rows:
 
     Attributes:
         path: the file.
-        lines: where each row begins, in the file's `unit`.
+        lines: the position of each row, in the file's `unit`.
         texts: the one or two strings of each row.
-        labels: each row's label as written, None where it has none.
+        labels: each row's label as written; None if it has none.
         skipped: malformed rows that were left out.
         unit: what `lines` counts, "line" or "row".
-        notes: what else was understood of the file, as sentences without an end.
+        notes: other findings about the file, as sentences without a full stop.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Rows:
     notes: tuple[str, ...] = ()
 
     def place(self, row: int) -> str:
-        """Where a row stands, for a message: "line 7 of train.csv"."""
+        """The position of a row for a message: "line 7 of train.csv"."""
         return f"{self.unit} {self.lines[row]} of {self.path}"
 
     def labelled(self) -> list[tuple[int, str]]:
@@ -55,16 +55,16 @@ class Rows:
 
 @dataclass
 class Table:
-    """A file whose header is read and whose rows are still to come (once: `select` uses them up).
+    """A file whose header was read and whose rows are read later (once: `select` consumes them).
 
     Attributes:
         path: the file.
         columns: their names, without spaces around them.
         records: the rows.
         count_errors: lines of the rows that were left out, once all rows are read.
-        unit: what the rows' places count: an editor's lines from 1, or rows from 1 where a file has no lines.
-        notes: what else was understood of the file.
-        options: what on the command line names the "text" and the "label" columns, where something does.
+        unit: what the positions count: lines from 1, as in an editor, or rows from 1 if a file has no lines.
+        notes: other findings about the file.
+        options: the command-line options that name the "text" and the "label" columns, if there are any.
     """
 
     path: Path
@@ -76,7 +76,10 @@ class Table:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def index(self, column: str, option: str = "") -> int:
-        """Where `column` stands; InputError when it is missing or there twice. option: names another column."""
+        """The position of `column`. Raises InputError if it is missing or occurs twice.
+
+        option: the option that names another column.
+        """
         if self.columns.count(column) != 1:
             what = "twice" if column in self.columns else "missing"
             way_out = f"; name the right one with {option}" if option and what == "missing" else ""
@@ -84,7 +87,7 @@ class Table:
         return self.columns.index(column)
 
     def described(self, wanted: str = "") -> str:
-        """The columns, for a message; with what may have been meant by `wanted`, and whether a header is there."""
+        """The columns, for a message, with a suggestion for `wanted` and a note if there seems to be no header."""
         if any(NUMBER.fullmatch(name) or name.count(" ") > 3 for name in self.columns):
             shown = quoted(", ".join(self.columns))
             return f"its first line must name the columns, such as text and label, and reads {shown}"
@@ -101,11 +104,11 @@ class Table:
         *,
         allow_unlabelled: bool = False,
     ) -> Rows:
-        """The texts and labels of all rows (of those that `keep` accepts, when given).
+        """The texts and labels of all rows (of those that `keep` accepts, if given).
 
         Args:
             text_columns: one or two.
-            label_column: None where no labels are wanted.
+            label_column: None if no labels are wanted.
             keep: which rows.
             allow_unlabelled: the label column may be missing, and rows may have no label.
 
@@ -142,29 +145,29 @@ class Table:
         return rows
 
     def _label(self, value: Any, column: str | None, line: int) -> str | None:
-        """A label as text, None for none; truth values as JSON writes them."""
+        """A label as text; None if there is none; truth values as JSON writes them."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
-            return None  # Parquet's columns of numbers mark a missing one by NaN, and so do pandas' JSON and Python's
+            return None  # NaN marks a missing number in Parquet's columns and in the JSON of pandas and Python
         if not isinstance(value, str | bool | int | float | Decimal):
             raise InputError(
                 f"{self.unit} {line} of {self.path} has {quoted(value)} in {column!r}: expected one number or name"
             )
         try:
             return (str(value).lower() if isinstance(value, bool) else str(value)).strip() or None
-        except ValueError:  # an integer of more digits than Python writes
+        except ValueError:  # an integer with more digits than Python converts
             raise InputError(
                 f"{self.unit} {line} of {self.path} has a number of too many digits in {column!r}"
             ) from None
 
 
 def name_list(columns: Sequence[str]) -> str:
-    """Names of columns for a message: the first few of many, and of a long one the begin."""
+    """Names of columns for a message: the first few of many, and the beginning of a long one."""
     names = [(name if len(name) <= 60 else name[:57] + "...") or "''" for name in columns[:20]]
     return ", ".join(names) + (", ..." if len(columns) > 20 else "")
 
 
 def shown_path(path: Path) -> str:
-    """A file's path for what is said of a run: from the current folder where it is inside it, whole otherwise."""
+    """A path for messages: relative to the current folder if it is inside it, complete otherwise."""
     try:
         return str(path.relative_to(os.getcwd()))
     except (ValueError, OSError):

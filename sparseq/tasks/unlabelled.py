@@ -1,4 +1,4 @@
-"""Rows to predict: texts of a file without labels, and GLUE's submission files of what is predicted."""
+"""Rows to predict: texts of files without labels, and GLUE's submission files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparseq.tasks.spec import GLUE, Task
 from sparseq.tasks.table import Rows
 
 _NAMED = ("mnli", "qnli", "rte")
-"""The tasks whose submissions have the classes' names; the others' have their numbers."""
+"""The tasks whose submissions contain the names of classes; the others contain numbers."""
 
 _STSB_DECIMALS = 3
 
 _HUB_INDEX = "idx"
-"""What the index is called in the hub's `nyu-mll/glue`, from where own files may come."""
+"""The name of the index in the hub's `nyu-mll/glue`, which own files may come from."""
 
 _DIAGNOSTIC = ("diagnostic", "AX")
 
@@ -33,17 +33,18 @@ TEST_ROWS = {
 
 
 def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequence[str] | None = None) -> Rows:
-    """The texts of a file, in order; a column of labels is not looked at.
+    """The texts of a file, in order; a column of labels is ignored.
 
     Args:
-        task: says how many texts a row has and, by default, their columns.
+        task: determines how many texts a row has and, by default, their columns.
         file: an own file, see `sparseq.tasks.files.open_table`, or one of GLUE's test files: a `.tsv` whose first
-            column is "index" or "id", with the columns of that task's, in which quotes are plain characters.
+            column is "index" or "id", with the task's columns, in which quotes are plain characters.
         text_columns: the text columns of an own file.
 
     Returns:
-        rows whose `labels` are what a column "index", "id" or "idx" holds; all None where there is none such, or where
-        a row has nothing in it.
+        Rows whose `labels` are the values of a column "index", "id" or "idx"; all None if there is no such column, or
+            if
+        a row has no value in it.
 
     Raises:
         InputError: see `open_table`; a missing column; no rows.
@@ -58,20 +59,20 @@ def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequenc
     names = (*INDEX_COLUMNS, _HUB_INDEX)
     index = next((name for name in names if table.columns.count(name) == 1 and name not in columns), None)
     rows = table.select(columns, index, allow_unlabelled=True)
-    if None in rows.labels:  # a number of the row between names that may be numbers too would be taken for one
+    if None in rows.labels:  # row numbers between names that may be numbers themselves would be ambiguous
         rows.labels = [None] * len(rows.labels)
     return rows
 
 
 def read_glue_tests(task: Task, data_dir: str | PathLike[str]) -> list[Rows]:
-    """The task's test rows in GLUE's classic folder layout, MNLI's two sets. InputError: as `read_unlabelled`."""
+    """The task's test rows in GLUE's classic layout; two sets for MNLI. Raises InputError like `read_unlabelled`."""
     if task.name not in GLUE:
         raise InputError(f"task {task.name!r} is none of GLUE's, which --data-dir is for: give --file")
     return [read_unlabelled(GLUE[task.name], path) for path in find_test_files(task, expanded(data_dir))]
 
 
 def submission_name(task: Task, path: Path) -> str:
-    """What GLUE calls the submission of a task's test file: "SST-2.tsv", "MNLI-mm.tsv".
+    """GLUE's name for the submission of a task's test file: "SST-2.tsv", "MNLI-mm.tsv".
 
     Raises:
         InputError: the task is none of GLUE's, or the file's name does not tell which of MNLI's two test sets it is.
@@ -80,7 +81,7 @@ def submission_name(task: Task, path: Path) -> str:
         raise InputError(f"GLUE takes no predictions for task {task.name!r}: its tasks are {', '.join(GLUE)}")
     layout = LAYOUTS[task.name]
     if task.name == "mnli" and path.name.partition(".")[0] in _DIAGNOSTIC:
-        return "AX.tsv"  # the diagnostic set, which MNLI's model answers
+        return "AX.tsv"  # the diagnostic set, which is predicted by MNLI's model
     if len(layout.test_files) == 1:
         return f"{layout.folder}.tsv"
     found = set(re.findall(r"(?<![a-z])(?:mis)?matched", path.name))
@@ -90,12 +91,12 @@ def submission_name(task: Task, path: Path) -> str:
 
 
 def submission_value(task: Task, label: str, value: float) -> str:
-    """One prediction as GLUE takes it: a name for MNLI, QNLI and RTE, a number from 0 to 5 for STS-B, else 0 or 1.
+    """One prediction in GLUE's form: a name for MNLI, QNLI and RTE, a number from 0 to 5 for STS-B, else 0 or 1.
 
     Args:
-        task: one of GLUE's, perhaps on own files.
-        label: the predicted class's name.
-        value: for regression the predicted number.
+        task: one of GLUE's, perhaps with own files.
+        label: the name of the predicted class.
+        value: the predicted number, for regression.
     """
     if task.is_regression:
         low, high = GLUE[task.name].label_range or (value, value)

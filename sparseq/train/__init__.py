@@ -1,4 +1,4 @@
-"""Compression runs: `compress(Recipe(...))`, and what to do with the folder that one leaves behind."""
+"""Compression runs: `compress(Recipe(...))`, and the use of the folders that runs leave behind."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "evaluate", "predict"]
 
-# Imported when first used: recipes and `sparseq --help` need neither transformers nor datasets.
+# Imported on first use: recipes and `sparseq --help` need neither transformers nor datasets.
 _LATER = {
     "Prediction": "predicting",
     "evaluate": "scoring",

@@ -1,4 +1,4 @@
-"""What a run chooses by the model, and what it says of that and of its pruning."""
+"""Choices that a run makes from the model, and its messages about these and about pruning."""
 
 from collections.abc import Mapping
 
@@ -9,25 +9,25 @@ from sparseq.tasks import Data, compute_metrics, merge_splits, score
 
 from .recipe import Recipe
 
-# Hidden size up to which -> peak learning rate. Google's miniatures were tuned over 3e-4 to 3e-5, the smaller model the
-# higher rate (Turc et al. 2019); the entry of 512 was measured at 384 (docs/benchmarks.md, bench.studies.methods).
+# Largest hidden size -> peak learning rate. Google's miniatures were tuned over 3e-4 to 3e-5, smaller models with
+# higher rates (Turc et al. 2019); the entry for 512 was measured at 384 (docs/benchmarks.md, bench.studies.methods).
 RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
 WIDEST_RATE = 3e-5
-# Up to so many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks; at 80 % twice the steps
-# of 3 epochs gave 8 points, three times gave 10 (docs/benchmarks.md, bench.studies.methods --study epochs).
+# Up to this many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks. At 80 % sparsity,
+# twice the steps of 3 epochs gave 8 points, three times 10 (docs/benchmarks.md, bench.studies.methods --study epochs).
 FEW_STEPS = 340
-# A layer of which less than a twentieth is left is named at the end of a run.
+# Layers with less than a twentieth of their weights left are listed at the end of a run.
 NEARLY_REMOVED = 0.95
 
 
 def hidden_size(model: nn.Module) -> int | None:
-    """The width of the model's layers, None where its configuration does not say."""
+    """The width of the model's layers; None if its configuration does not give it."""
     found = getattr(getattr(model, "config", None), "hidden_size", None)
     return found if isinstance(found, int) else None
 
 
 def peak_rate(recipe: Recipe, model: nn.Module) -> float:
-    """The recipe's peak learning rate; where it is "auto", that of RATES for the model's width (768 if unknown)."""
+    """The recipe's peak learning rate; if that is "auto", the rate in RATES for the model's width (768 if unknown)."""
     if isinstance(recipe.lr, float):
         return recipe.lr
     width = hidden_size(model) or 768
@@ -35,13 +35,13 @@ def peak_rate(recipe: Recipe, model: nn.Module) -> float:
 
 
 def described_rate(recipe: Recipe, model: nn.Module) -> str:
-    """The peak learning rate, and where it comes from."""
+    """The peak learning rate, and how it was chosen."""
     rate = f"{peak_rate(recipe, model):g}"
     return rate if recipe.lr != "auto" else f"{rate} (by the hidden size {hidden_size(model) or 'unknown'}; or --lr)"
 
 
 def described_pruning(recipe: Recipe, steps: int) -> list[str]:
-    """When, in a training of so many steps, pruning takes place, and whether they are few."""
+    """When pruning takes place in a training of this many steps, and whether the steps are few."""
     start, end = recipe.pruning_steps(steps)
     described = [f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"]
     if steps < FEW_STEPS:
@@ -50,15 +50,18 @@ def described_pruning(recipe: Recipe, steps: int) -> list[str]:
 
 
 def weak_teacher(data: Data, score_of_teacher: float) -> list[str]:
-    """A sentence where a teacher's score is not above that of one answer for all validation rows: the most frequent
-    class, or any number. Its labels may be in another order, or its task another."""
+    """A sentence if the teacher's score is not above that of one constant answer for all validation rows.
+
+    The constant answer is the most frequent class, or any number. A weak teacher may have its labels in another order,
+    or be trained on another task.
+    """
     task, constant = data.task, {}
     for split, rows in data.validations.items():
         labels = np.asarray(rows["label"][:])
         answer = 0.0 if task.is_regression else float(np.bincount(labels.astype(int)).argmax())
         constant[split] = compute_metrics(task, np.full(len(labels), answer), labels)
     reached = score(task, merge_splits(task, constant))
-    if score_of_teacher > reached or reached == 1:  # where all rows have one label, any good model answers so
+    if score_of_teacher > reached or reached == 1:  # if all rows have the same label, any good model gives this answer
         return []
     return [f"one answer for all rows would score {reached:.4f}: is it a teacher of this task?"]
 
@@ -69,7 +72,7 @@ def nearly_removed(sparsities: Mapping[str, float]) -> dict[str, float]:
 
 
 def at_end(layers_past_95: Mapping[str, float]) -> list[str]:
-    """Lines for the end of a run: the layers that pruning has nearly removed."""
+    """Lines for the end of a run, about layers that pruning has nearly removed."""
     if not layers_past_95:
         return []
     named = ", ".join(f"{name} ({sparsity:.1%})" for name, sparsity in layers_past_95.items())

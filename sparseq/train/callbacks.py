@@ -1,4 +1,4 @@
-"""What happens between optimizer steps: masks follow the schedule, quantization starts, progress is shown."""
+"""Callbacks between optimizer steps: pruning by the schedule, the start of quantization, and progress."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,12 +15,13 @@ from .progress import Phase
 
 
 class QuantizationStart(TrainerCallback):
-    """Quantizes from step `start` on: turns layers on, sets learned scales from the weights, calibrates activations.
+    """Quantizes from step `start` on: enables quantization, sets learned scales from the weights, calibrates
+    activations.
 
-    calibration: `calibrate`'s method, which static ranges follow afterwards.
+    calibration: the method of `calibrate`, which static ranges follow afterwards.
 
-    All of it follows from the step and the weights, so that a resumed run does what the unbroken one did. A start past
-    the last step leaves it to `finish`: post-training quantization.
+    All of this depends only on the step and the weights, so that a resumed run does the same as an uninterrupted one.
+    If the start is after the last step, `finish` does it: post-training quantization.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class QuantizationStart(TrainerCallback):
     ) -> None:
         self.model, self.start, self.batches, self.calibration = model, start, batches, calibration
         found = (layer for _, layer in named_layers(model) if isinstance(layer, MaskedWeight))
-        self.layers = [layer for layer in found if layer.bits is not None]  # without bits it is only pruned
+        self.layers = [layer for layer in found if layer.bits is not None]  # without bits, only pruning
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -41,7 +42,7 @@ class QuantizationStart(TrainerCallback):
             self.begin()
         for layer in self.layers:
             if isinstance(layer, QuantSparseLinear):
-                layer.range_follows = self.calibration  # is no part of a checkpoint
+                layer.range_follows = self.calibration  # is not part of a checkpoint
         self._set(state.global_step >= self.start)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -51,13 +52,13 @@ class QuantizationStart(TrainerCallback):
             share_static_scales(self.model)
 
     def finish(self, steps: int) -> None:
-        """After training of so many steps: quantizes if the training never came to it."""
+        """After a training of this many steps: quantizes if the training did not reach the start."""
         if steps < self.start:
             self.begin()
         self._set(True)
 
     def begin(self) -> None:
-        """Sets every scale afresh from the weights and some batches as they are now, and starts quantizing."""
+        """Sets every scale anew from the current weights and some batches, and starts quantizing."""
         self._set(True)
         for layer in self.layers:
             if isinstance(layer, QuantSparseLinear):
@@ -74,7 +75,7 @@ class QuantizationStart(TrainerCallback):
 
 
 class Pruning(TrainerCallback):
-    """Brings the masks along the schedule after each step; `make` builds the pruner once the steps are counted."""
+    """Updates the masks by the schedule after each step; `make` builds the pruner once the number of steps is known."""
 
     def __init__(self, make: Callable[[int], MagnitudePruner]) -> None:
         self.make = make
@@ -85,16 +86,16 @@ class Pruning(TrainerCallback):
     ) -> None:
         self.pruner = self.make(state.max_steps)
         if state.global_step == 0:
-            self.sparsity = self.pruner.step(0)  # a resumed run's masks came with its checkpoint
+            self.sparsity = self.pruner.step(0)  # a resumed run has the masks of its checkpoint
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.sparsity = self.pruner.step(state.global_step)
 
 
 class RowOrder(TrainerCallback):
-    """Tells the sampler its epoch.
+    """Sets the epoch of the sampler.
 
-    accelerate does so too, but under several processes it does not reach the sampler of a resumed epoch.
+    accelerate does this too, but not for the sampler of a resumed epoch with several processes.
     """
 
     def __init__(self, sampler: Callable[[], SimilarLengths]) -> None:
@@ -107,7 +108,7 @@ class RowOrder(TrainerCallback):
 
 
 class ShowProgress(TrainerCallback):
-    """Step, loss (a running mean) and sparsity, in the phase's bar."""
+    """Shows step, loss (a running mean) and sparsity in the progress bar of the phase."""
 
     def __init__(self, phase: Phase, loss: Callable[[], float], pruning: Pruning | None) -> None:
         self.phase, self.loss, self.pruning = phase, loss, pruning

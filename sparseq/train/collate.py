@@ -1,4 +1,4 @@
-"""Rows to padded batches: the student's inputs, and under names of their own the teacher's."""
+"""Padding of rows to batches: the student's inputs, and the teacher's under their own names."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from sparseq.errors import InputError
 from .data import inputs_of
 
 TEACHERS = "teacher_input."
-"""What the names of the teacher's inputs begin with, in rows and batches."""
+"""The prefix of the names of the teacher's inputs, in rows and batches."""
 
 
 def input_columns(rows: Dataset, model: nn.Module) -> list[str]:
-    """The columns of tokenised rows that the model's forward takes, without labels."""
+    """The columns of tokenised rows that the model's forward accepts, without labels."""
     taken = inputs_of(model) - {"labels"}
     return [name for name in rows.column_names if name in taken]
 
 
 def with_teachers_inputs(rows: Dataset, teachers: Dataset, teacher: nn.Module) -> Dataset:
-    """The student's tokenised rows with the teacher's inputs beside them.
+    """The student's tokenised rows with the teacher's inputs added.
 
-    teachers: the same rows as the teacher reads them. Raises InputError where the two have other tokens for a row:
-    hidden states could not be compared.
+    teachers: the same rows, tokenised for the teacher. Raises InputError if the tokens of a row differ, because hidden
+    states could not be compared.
     """
     for number, (own, other) in enumerate(zip(rows["input_ids"], teachers["input_ids"], strict=True), 1):
         if own != other:
@@ -38,7 +38,7 @@ def with_teachers_inputs(rows: Dataset, teachers: Dataset, teacher: nn.Module) -
 
 
 def teachers_inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    """Of a batch, what the teacher's forward takes, by the teacher's own names."""
+    """The inputs of the teacher's forward in a batch, by their own names."""
     return {name.removeprefix(TEACHERS): value for name, value in batch.items() if name.startswith(TEACHERS)}
 
 

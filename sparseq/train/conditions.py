@@ -1,4 +1,4 @@
-"""The conditions of a run: what changes its numbers beside its settings and its data."""
+"""The conditions of a run: everything except its settings and its data that can change its numbers."""
 
 import torch
 import transformers
@@ -10,8 +10,10 @@ from . import hardware
 
 
 def current(precision: str, *, ops: bool) -> dict[str, str]:
-    """What rounds the sums of a run here beside its settings and its data, by name: the same run under others can end
-    with other numbers. precision: of the arithmetic. ops: whether sparseq's own are used, which have backends."""
+    """The conditions that affect rounding in a run here, by name; the same run under others can give other numbers.
+
+    precision: of the arithmetic. ops: whether sparseq's own ops are used; then their backend is included.
+    """
     found = {
         "threads": str(torch.get_num_threads()),
         "processor": hardware.processor(),

@@ -1,4 +1,4 @@
-"""Rows to batches: tokenised once, batches of similar length in an order fixed by seed and epoch, padded as needed."""
+"""Rows to batches: tokenised once, batches of similar length in an order fixed by seed and epoch."""
 
 import inspect
 from collections.abc import Iterator
@@ -11,18 +11,19 @@ from torch.utils.data import Sampler
 
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
-    """The names of what a model's forward takes; a tokenizer may give more (DistilBERT takes no `token_type_ids`)."""
+    """The names of the inputs that a model's forward accepts; a tokenizer may return more (`token_type_ids`)."""
     return frozenset(inspect.signature(model.forward).parameters)
 
 
 def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -> Dataset:
-    """The rows as the model reads them: `input_ids` and so on, cut to `max_length` tokens, and `labels` if there are.
+    """The rows as inputs of the model: `input_ids` and so on, truncated to `max_length` tokens, and `labels` if there
+    are any.
 
     rows has text columns `text_a` and, for pairs, `text_b`, and a `label`.
     """
 
     taken = inputs_of(model)
-    # Some tokenizers know the segments of a pair and tell them only when asked, such as ALBERT's.
+    # Some tokenizers, such as ALBERT's, return the segments of a pair only on request.
     segments = True if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 0) > 1 else None
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -41,13 +42,13 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
 
 
 def count_cut(rows: Dataset, tokens: Dataset, tokenizer: Any, max_length: int) -> int:
-    """How many of the texts or pairs were longer than `max_length` tokens, and so were cut.
+    """How many texts or pairs were longer than `max_length` tokens, and so were truncated.
 
-    rows: with `text_a` and perhaps `text_b`. tokens: the same rows, as `tokenise` gave them.
+    rows: with `text_a` and perhaps `text_b`. tokens: the same rows, as `tokenise` returned them.
     """
     full = [row for row, length in enumerate(lengths(tokens)) if length >= max_length]
     cut = 0
-    for start in range(0, len(full), 1000):  # only these can be longer: few are tokenised twice
+    for start in range(0, len(full), 1000):  # only these can be longer, so few are tokenised twice
         batch = rows.select(full[start : start + 1000])
         pair = (batch["text_b"][:],) if "text_b" in batch.column_names else ()
         whole = tokenizer(batch["text_a"][:], *pair, truncation=False, verbose=False)["input_ids"]
@@ -56,20 +57,20 @@ def count_cut(rows: Dataset, tokens: Dataset, tokenizer: Any, max_length: int) -
 
 
 def describe_cut(cut: int, max_length: int) -> str:
-    """What is said of texts that were cut: "12 texts cut at 128 tokens"."""
+    """A description of truncated texts: "12 texts cut at 128 tokens"."""
     return f"{cut:,} {'text' if cut == 1 else 'texts'} cut at {max_length} tokens"
 
 
 def lengths(rows: Dataset) -> list[int]:
-    """Tokens of each tokenised row."""
+    """The number of tokens of each tokenised row."""
     return [len(ids) for ids in rows["input_ids"]]
 
 
 class SimilarLengths(Sampler[int]):
-    """Every row once an epoch, so that consecutive runs of `batch_size` rows have similar lengths.
+    """A sampler that yields every row once per epoch, so that consecutive `batch_size` rows have similar lengths.
 
-    Rows are shuffled, sorted by length within pools of 50 batches, and the batches shuffled. The order depends on the
-    seed and the epoch alone, never on what ran before: a resumed epoch sees the rows that the broken one would have.
+    Rows are shuffled, sorted by length within pools of 50 batches, and the batches are shuffled. The order depends only
+    on the seed and the epoch, so a resumed epoch has the same rows as an uninterrupted one.
     """
 
     pool = 50
@@ -89,14 +90,17 @@ class SimilarLengths(Sampler[int]):
         size = self.batch_size * self.pool
         pools = [sorted(order[i : i + size], key=lambda row: -self.lengths[row]) for i in range(0, len(self), size)]
         batches = [pool[i : i + self.batch_size] for pool in pools for i in range(0, len(pool), self.batch_size)]
-        # a short batch, if any, is the last one made; anywhere but at the end it would shift all that follow
+        # a short batch must stay at the end; elsewhere it would shift all later batches
         whole = len(self) // self.batch_size
         for index in [*torch.randperm(whole, generator=generator).tolist(), *range(whole, len(batches))]:
             yield from batches[index]
 
 
 def by_length(rows: Dataset, batch_size: int) -> Iterator[list[int]]:
-    """Row numbers in batches, longest rows first: prediction pads little, and runs out of memory at once or never."""
+    """Row numbers in batches, longest rows first.
+
+    So prediction pads little, and memory runs out in the first batch or never.
+    """
     found = lengths(rows)
     order = sorted(range(len(found)), key=lambda row: -found[row])
     for start in range(0, len(order), batch_size):

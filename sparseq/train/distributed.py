@@ -16,7 +16,7 @@ from sparseq.reading import brief
 T = TypeVar("T")
 
 MEETING = timedelta(minutes=10)
-"""How long the processes wait for each other to come."""
+"""How long the processes wait for each other to join."""
 
 WAITING = timedelta(days=1)
 """How long they wait for each other later: computing a teacher's logits in one process can take hours."""
@@ -28,8 +28,8 @@ _WAY_OUT = "start the processes with torchrun, which sets it, or unset WORLD_SIZ
 def start_processes() -> None:
     """Joins the process group that torchrun announces, if any; once.
 
-    Started here and not by accelerate because there the CPU's group has a limit of 30 minutes on any wait. InputError,
-    naming the variable: what is announced is not whole, or makes no sense; the other processes do not come.
+    This is not left to accelerate, which limits any wait in a CPU group to 30 minutes. Raises InputError, naming the
+    variable, if the announcement is incomplete or invalid, and if the other processes do not join.
     """
     if dist.is_initialized():
         return
@@ -49,7 +49,7 @@ def start_processes() -> None:
         raise InputError(f"MASTER_ADDR is not set, and WORLD_SIZE is {size}: {_WAY_OUT}")
     if torch.cuda.is_available():
         torch.cuda.set_device(_number("LOCAL_RANK", 0, torch.cuda.device_count() - 1))
-    if size == 1:  # nobody to wait for: accelerate joins this group, and would look for the address for a long time
+    if size == 1:  # a single process: accelerate joins this group, and would search for a wrong address for a long time
         _met(lambda: socket.getaddrinfo(address, port), f"process 0 of 1 cannot find {address}:{port} (MASTER_ADDR)")
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -71,7 +71,7 @@ def _met(join: Callable[[], object], what: str) -> None:
 
 
 def _number(name: str, low: int, high: int | None = None) -> int:
-    """The whole number in an environment variable. InputError: not set, none, or out of range."""
+    """The whole number in an environment variable. Raises InputError if it is not set, invalid, or out of range."""
     text = os.environ.get(name, "")
     if name not in os.environ:
         raise InputError(f"{name} is not set, though other variables announce several processes: {_WAY_OUT}")
@@ -82,7 +82,7 @@ def _number(name: str, low: int, high: int | None = None) -> int:
 
 
 def rank() -> int:
-    """This process's number; 0 writes files and talks."""
+    """This process's number; process 0 writes files and messages."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -97,8 +97,11 @@ def barrier() -> None:
 
 
 def in_first(function: Callable[[], T]) -> T:
-    """What `function` returns in the first process, in every process. Where it raises there, every process does: the
-    others InputError or MachineError, with a note that the first one tells it."""
+    """Calls `function` in the first process, and returns its result in every process.
+
+    If it raises there, every process raises: the others InputError or MachineError, with a note that the first one
+    reports it.
+    """
     if world_size() == 1:
         return function()
     value, error = _attempt(function) if rank() == 0 else (None, None)
@@ -110,8 +113,11 @@ def in_first(function: Callable[[], T]) -> T:
 
 
 def in_all(function: Callable[[], T]) -> T:
-    """What `function` returns in each process. Where it raises in some, every process raises what the first of them
-    did, as `in_first` does: none waits for one that has given up."""
+    """Calls `function` in each process, and returns its result.
+
+    If it raises in some processes, every process raises the error of the first of them, as with `in_first`, so that
+    none waits for one that has failed.
+    """
     if world_size() == 1:
         return function()
     value, error = _attempt(function)
@@ -129,15 +135,17 @@ def _attempt(function: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def _shareable(error: Exception | None) -> InputError | MachineError | None:
-    """An error as other processes raise it; of a kind that they have, too."""
+    """An error in the form that other processes raise: InputError or MachineError."""
     if error is None or isinstance(error, InputError | MachineError):
         return error
     return MachineError(f"process {rank()} failed ({type(error).__name__}: {brief(error)})")
 
 
 def _raise_first(errors: Sequence[InputError | MachineError | None], own: Exception | None) -> None:
-    """Raises the first of the processes' `errors`, if any: in its own process as it came, elsewhere with a note, by
-    which it is told once."""
+    """Raises the first of the processes' `errors`, if any.
+
+    In its own process the error is unchanged; elsewhere it has a note, so that it is reported once.
+    """
     process = next((number for number, error in enumerate(errors) if error is not None), None)
     if process is None:
         return

@@ -1,4 +1,4 @@
-"""Files that outlive a crash: written whole or not at all, flushed to the disk, and recognised when altered."""
+"""Files that survive a crash: written completely or not at all, flushed to disk, and checked for changes."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ _CHUNK = 2**20
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Writes a text file so that it is there whole or not at all, whenever the process is killed or the power fails.
+    """Writes a text file completely or not at all, even if the process is killed or the power fails.
 
-    MachineError: it cannot be written; what was there before stays.
+    Raises MachineError if it cannot be written; an existing file then stays.
     """
     partial = path.with_name(path.name + PARTIAL)
     with writing(path):
@@ -35,7 +35,7 @@ def write_whole(path: Path, content: str) -> None:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, is on the disk."""
+    """Waits until a file's content, or a folder's list of names, is on disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -43,17 +43,17 @@ def flush(path: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError:
-        if not path.is_dir():  # Windows and some network drives flush no folders
+        if not path.is_dir():  # Windows and some network drives cannot flush folders
             raise
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object whole, with a sha256 over itself. MachineError: see `write_whole`."""
+    """Writes a JSON object with a sha256 of itself. Raises MachineError like `write_whole`."""
     write_whole(path, json.dumps({**content, "sha256": _digest(content)}, indent=2) + "\n")
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The object that `write_sealed` wrote. ValueError, a short reason: there is none, or it was altered."""
+    """The object that `write_sealed` wrote. Raises ValueError, with a short reason, if it is missing or changed."""
     try:
         found = read_json(path)
     except InputError as error:
@@ -64,9 +64,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def seal(folder: Path, name: str, content: dict[str, Any]) -> None:
-    """Flushes the folder's files, then writes `name` there: `content`, and the size in bytes and sha256 of every file.
+    """Flushes the folder's files, then writes `name`: `content`, and the size in bytes and sha256 of every file.
 
-    The folder holds no sub-folders. MachineError: see `write_whole`.
+    The folder must not have subfolders. Raises MachineError like `write_whole`.
     """
     with writing(folder):
         files = {}
@@ -79,8 +79,11 @@ def seal(folder: Path, name: str, content: dict[str, Any]) -> None:
 
 
 def unseal(folder: Path, name: str) -> dict[str, Any]:
-    """The content that `seal` wrote into `name`. ValueError, a short reason: the folder does not hold the very files
-    that it held then, or `name` itself was altered."""
+    """The content that `seal` wrote into `name`.
+
+    Raises ValueError, with a short reason, if the folder does not have exactly the same files as then, or if `name` was
+    changed.
+    """
     content = read_sealed(folder / name)
     files = content.pop("files", None)
     if not isinstance(files, dict):

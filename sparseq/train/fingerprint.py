@@ -1,6 +1,6 @@
-"""What a run was made of, beside its settings: digests of its data, models and tokenizers.
+"""Digests of everything besides the settings that a run depends on: its data, models and tokenizers.
 
-They are of what was read and loaded, not of files: another spelling of the same rows is the same data.
+They are computed from what was read and loaded, not from files: another spelling of the same rows is the same data.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from sparseq.tasks import Data
 from .recipe import Recipe
 
 Fingerprint = dict[str, str]
-"""Digests by what they are of, in words that a sentence can name."""
+"""Digests by the name of what they describe, as used in messages."""
 
 LIBRARIES = "libraries"
-"""In a fingerprint, the versions of what loads models: by another one the same files can make other digests."""
+"""The entry for the versions of the libraries that load models; with others the same files can give other digests."""
 
 
 def of_data(data: Data) -> Fingerprint:
-    """Digests of the texts and labels of the training rows, with what the labels mean, and of all validation rows."""
+    """Digests of the texts and labels of the training rows, with the meaning of labels, and of all validation rows."""
     task = data.task
     meaning = json.dumps([task.num_labels, task.label_names, task.is_regression])
     train = [] if data.train is None else [_rows(data.train)]
@@ -46,7 +46,7 @@ def of_model(model: nn.Module, tokenizer: Any, name: str = "model") -> Fingerpri
 
 
 def of_copies(rows: Dataset) -> Fingerprint:
-    """A digest of the training rows with their augmented copies, which another version may make otherwise."""
+    """A digest of the training rows with their augmented copies, which may differ between versions."""
     return {"augmented data": _rows(rows)}
 
 
@@ -61,8 +61,10 @@ def of_wordnet(folder: Path) -> Fingerprint:
 
 
 def differing(known: Fingerprint, found: Fingerprint) -> tuple[list[str], list[str]]:
-    """(what is not the same any more, what cannot be compared because other versions of the libraries load it now): of
-    all that is in `found`."""
+    """Compares two fingerprints, for everything in `found`.
+
+    Returns (what has changed, what cannot be compared because other versions of the libraries load it now).
+    """
     names = [name for name, digest in found.items() if name != LIBRARIES and known.get(name) != digest]
     if LIBRARIES not in found or known.get(LIBRARIES) == found[LIBRARIES]:
         return names, []
@@ -73,11 +75,13 @@ def differing(known: Fingerprint, found: Fingerprint) -> tuple[list[str], list[s
 def compare(
     recipe: Recipe, known: Fingerprint, sources: dict[str, Callable[[], Fingerprint]]
 ) -> tuple[list[str], dict[str, str]]:
-    """What has changed since a run with the fingerprint `known`: (names of what differs, a reason for each of the
-    `sources` that cannot be compared).
+    """What has changed since a run with the fingerprint `known`.
 
-    sources: by the setting that names it, what loads a source and returns its part of the fingerprint. A source
-    that is there and cannot be read raises its InputError; one that is gone, or on another machine, is not compared.
+    sources: by the setting that names it, a function that loads a source and returns its part of the fingerprint. If a
+    source exists and cannot be read, its InputError is raised; one that is missing, or on another machine, is not
+    compared.
+
+    Returns (names of what differs, a reason for each of the `sources` that cannot be compared).
     """
     changed, not_compared = [], {}
     for setting, load in sources.items():
@@ -96,7 +100,7 @@ def compare(
 
 
 def _is_here(recipe: Recipe, setting: str) -> bool:
-    """Whether everything that a source is read from lies on this machine."""
+    """Whether everything that a source is read from is on this machine."""
     names = ("data_dir", "train_file", "validation_file") if setting == "data" else (setting,)
     given = [getattr(recipe, name) for name in names if getattr(recipe, name) is not None]
     return bool(given) and all(os.path.exists(expanded(path)) for path in given)

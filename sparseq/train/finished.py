@@ -1,4 +1,4 @@
-"""A run that has finished before: whether it is still what the same recipe would come to."""
+"""Checks of a finished run: whether the same recipe would still give the same result."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +17,10 @@ from .scoring import saved_tokenizer
 
 
 def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
-    """The result of a run that has finished here. InputError: its data or models are others now, or the model that it
-    has saved is damaged."""
+    """The result of a run that has finished in this folder.
+
+    Raises InputError if its data or models have changed, or if its saved model is damaged.
+    """
     result = RunResult.from_folder(folder.path)
     try:
         checkpoint.verify(folder.path)
@@ -46,6 +48,6 @@ def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> Ru
         if changed:
             raise folder.other_run(changed)
         for source, why in not_compared.items():
-            reporter.say(f"whether the {source} is still the same cannot be told ({why})")
+            reporter.say(f"cannot tell whether the {source} is still the same ({why})")
     folder.tidy()  # in case the run was killed after its last step
     return replace(result, finished_before=True)

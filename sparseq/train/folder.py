@@ -1,14 +1,16 @@
-"""The run's folder: which run it holds, how far that run is, and its checkpoints.
+"""The run's folder: which run it belongs to, how far that run is, and its checkpoints.
 
-The protocol that makes a run survive being killed at any moment, and never go on from what it did not write:
+With this protocol a run can be killed at any moment, and never continues from anything that it did not write:
+
 - one run at a time holds the folder's lock (see `lock`);
-- `recipe.toml`, then `checkpoints/fingerprint.json` (see `fingerprint`) are written first and say whose folder it is;
-- `checkpoints/checkpoint-N/complete` is written after everything else in that checkpoint is on the disk, with the size
-  and sha256 of every file, and removed before anything else of it is; a checkpoint that does not fit its marker does
-  not count and is cleared away at the next start;
+- `recipe.toml`, then `checkpoints/fingerprint.json` (see `fingerprint`) are written first and identify the run;
+- `checkpoints/checkpoint-N/complete` is written after everything else in that checkpoint is on disk, with the size and
+  sha256 of every file, and is removed before the rest; a checkpoint that does not match its marker does not count and
+  is removed at the next start;
 - the last complete checkpoint stays until the next one is complete, and the one before it after that;
-- `metrics.json` is written last, when the model is packed, saved, loaded back and scored: with it the run is finished.
-Each of these files appears whole or not at all.
+- `metrics.json` is written last, after the model was packed, saved, loaded back and scored: then the run is finished.
+
+Each of these files appears completely or not at all.
 """
 
 import json
@@ -38,12 +40,11 @@ FINGERPRINT = "fingerprint.json"
 
 @dataclass(frozen=True)
 class Marker:
-    """What a complete checkpoint says of itself.
+    """The description of a complete checkpoint.
 
-    step, max_steps: optimizer steps done, and the run's number of them.
-    seconds: wall time of the run so far, over all its processes' lives.
-    world_size: processes that trained. threads: of each of them, see `torch.get_num_threads`.
-    conditions: see `conditions.current`; empty in what older versions wrote.
+    step, max_steps: optimizer steps done, and the total of the run. seconds: wall time of the run so far, over all its
+    processes' lives. world_size: the number of processes that trained. threads: of each of them, see
+    `torch.get_num_threads`. conditions: see `conditions.current`; empty in checkpoints of older versions.
     """
 
     step: int
@@ -54,7 +55,7 @@ class Marker:
     conditions: dict[str, str] = field(default_factory=dict)
 
     def changed(self, now: dict[str, str]) -> list[str]:
-        """What differs now from the conditions that the checkpoint was written under, in words."""
+        """The conditions that have changed since the checkpoint was written, in words."""
         before = {**self.conditions, "threads": str(self.threads)}
         pairs = ((name, before.get(name, value), value) for name, value in now.items())
         return [f"{name}: {old} before, {new} now" for name, old, new in pairs if old != new]
@@ -68,7 +69,7 @@ class RunFolder:
         self.checkpoints = self.path / CHECKPOINTS
 
     def check(self, recipe: Recipe) -> bool:
-        """Whether this very run has finished here. Raises InputError where the folder holds anything else than it."""
+        """Whether this run has finished here. Raises InputError if the folder contains anything else."""
         if not os.path.exists(self.path):
             return False
         if not os.path.isdir(self.path):
@@ -97,14 +98,14 @@ class RunFolder:
         return os.path.exists(self.path / METRICS)
 
     def locked(self, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Keeps other runs out while the block runs: see `run_lock`."""
+        """Keeps other runs out of the folder inside the block: see `run_lock`."""
         return run_lock(self.path, say, ours=os.path.exists(self.path / RECIPE))
 
     def begin(self, recipe: Recipe, fingerprint: dict[str, str]) -> list[str]:
-        """Leaves the recipe and the fingerprint in the folder, and removes what cannot be gone on from; returns a
-        sentence for each checkpoint that is damaged.
+        """Writes the recipe and the fingerprint into the folder, and removes what the run cannot continue from.
 
-        InputError: the run that was begun here has another fingerprint. MachineError: the folder cannot be written to.
+        Returns a sentence for each damaged checkpoint. Raises InputError if the run that was begun here has another
+        fingerprint, and MachineError if the folder cannot be written to.
         """
         known = self._fingerprint()
         if known is not None:
@@ -112,12 +113,15 @@ class RunFolder:
             if changed:
                 raise self.other_run(changed)
             told = [
-                f"whether the {name} is still the same cannot be told: the libraries are others" for name in unknown
+                f"cannot tell whether the {name} is still the same: the versions of the libraries differ"
+                for name in unknown
             ]
             return told + self.clear_incomplete()
         told = []
         if self._found():
-            told.append(f"the checkpoints in {self.checkpoints} do not say what they were trained on and are not used")
+            told.append(
+                f"the checkpoints in {self.checkpoints} do not record what they were trained on and are not used"
+            )
         if not (self.path / RECIPE).exists():
             write_whole(self.path / RECIPE, recipe.to_toml())
         with writing(self.checkpoints):
@@ -127,7 +131,7 @@ class RunFolder:
         return told
 
     def other_run(self, changed: list[str]) -> InputError:
-        """What to raise where the run in the folder had the same settings and another fingerprint."""
+        """The error for a run in the folder with the same settings and another fingerprint."""
         verb = "has" if len(changed) == 1 else "have"
         return InputError(
             f"--out {self.path} already holds a run with these settings, but the {' and the '.join(changed)} {verb} "
@@ -141,8 +145,10 @@ class RunFolder:
             return None
 
     def clear_incomplete(self) -> list[str]:
-        """Removes what a killed process left half-written, and what does not fit its marker; a sentence for each of the
-        latter."""
+        """Removes incomplete checkpoints of a killed process, and those that do not match their markers.
+
+        Returns a sentence for each of the latter.
+        """
         told = []
         for path in self._found():
             try:
@@ -155,7 +161,7 @@ class RunFolder:
         return told
 
     def last_checkpoint(self) -> tuple[Path, Marker] | None:
-        """The complete checkpoint that is furthest on and is as it was written, None if there is none."""
+        """The latest complete and unchanged checkpoint; None if there is none."""
         for path in sorted(self._found(), key=_step, reverse=True):
             try:
                 return path, self._marker(path)
@@ -164,25 +170,25 @@ class RunFolder:
         return None
 
     def make_room(self, checkpoint: Path) -> None:
-        """Before a checkpoint is written: leaves of the others only the last one."""
+        """Removes all checkpoints but the last, before another one is written."""
         for path in sorted((path for path in self._found() if path != checkpoint), key=_step)[:-1]:
             self._remove(path)
 
     def complete(self, checkpoint: Path, marker: Marker) -> None:
-        """Declares a checkpoint complete. MachineError: it cannot be written."""
+        """Marks a checkpoint as complete. Raises MachineError if the marker cannot be written."""
         seal(checkpoint, MARKER, asdict(marker))
 
     def discard(self, checkpoint: Path) -> None:
-        """Removes a checkpoint that could not be written to its end."""
+        """Removes a checkpoint that could not be written completely."""
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Writes `metrics.json`, with which the run is finished, then removes its checkpoints."""
+        """Writes `metrics.json`, which marks the run as finished, then removes its checkpoints."""
         write_whole(self.path / METRICS, json.dumps(metrics, indent=2) + "\n")
         self.tidy()
 
     def abandon(self) -> None:
-        """Removes what the run has written, where there is no checkpoint yet to go on from."""
+        """Removes what the run has written, if there is no checkpoint yet to continue from."""
         if self.last_checkpoint() is None:
             self.tidy()
             (self.path / RECIPE).unlink(missing_ok=True)
@@ -192,7 +198,7 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def metrics(self) -> dict[str, Any]:
-        """The finished run's `metrics.json`. Raises InputError where there is none that can be read."""
+        """The finished run's `metrics.json`. Raises InputError if there is none that can be read."""
         if not os.path.isdir(self.path):
             raise InputError(f"there is no folder {self.path}: give one that `sparseq compress` has written")
         if not os.path.exists(self.path / METRICS):
@@ -209,7 +215,7 @@ class RunFolder:
         return found
 
     def _marker(self, checkpoint: Path) -> Marker:
-        """ValueError, a short reason: the checkpoint is not complete, or not as it was written."""
+        """The marker. Raises ValueError, with a short reason, if the checkpoint is incomplete or was changed."""
         return build(Marker, unseal(checkpoint, MARKER))
 
     def _remove(self, checkpoint: Path) -> None:

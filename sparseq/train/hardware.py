@@ -1,4 +1,4 @@
-"""What a run computes on: this process's device, its name, and whether it computes bf16."""
+"""The hardware of a run: this process's device, its name, and whether it computes bf16."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 
 def processor() -> str:
-    """The name of what computes here, as its maker calls it: the GPU's, otherwise the CPU's."""
+    """The maker's name of the processor that computes here: the GPU's if there is one, otherwise the CPU's."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name(device())
     try:
@@ -20,14 +20,14 @@ def processor() -> str:
 
 
 def device() -> torch.device:
-    """Where models run: this process's GPU if there is one, otherwise the CPU."""
+    """The device that models run on: this process's GPU if there is one, otherwise the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if dist.is_initialized() else 0)
     return torch.device("cpu")
 
 
 def computes_bf16() -> bool:
-    """Whether bf16 products run in hardware here: a GPU that has them, or a CPU with avx512_bf16 or amx_bf16."""
+    """Whether bf16 products run in hardware: on a GPU with bf16, or a CPU with avx512_bf16 or amx_bf16."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:

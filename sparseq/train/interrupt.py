@@ -1,7 +1,7 @@
 """Ctrl-C that is never lost.
 
-Python raises KeyboardInterrupt wherever it happens to be. In a finalizer or a weak reference's callback it is printed
-and dropped, and the run would go on.
+Python raises KeyboardInterrupt at the current point of execution. Inside a finalizer or a weak reference's callback the
+exception is printed and dropped, and the run would continue.
 """
 
 import signal
@@ -15,9 +15,9 @@ _asked = threading.Event()
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Remembers a SIGINT that comes while the block runs; `check` raises it again if it was dropped.
+    """Remembers a SIGINT that arrives inside the block; `check` raises it again if it was dropped.
 
-    Changes nothing outside the main thread, or where the program has a handler of its own.
+    Does nothing outside the main thread, or if the program has its own handler.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -33,7 +33,7 @@ def interruptible() -> Iterator[None]:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if one came inside `interruptible` and the block still runs."""
+    """Raises KeyboardInterrupt if one arrived inside `interruptible` and the block still runs."""
     if _asked.is_set():
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that the operating system holds for the process, and ends with it."""
+"""A lock that allows one run at a time in a folder; the operating system releases it when the process ends."""
 
 import contextlib
 import errno
@@ -20,17 +20,18 @@ TRIES = 1000
 
 @contextlib.contextmanager
 def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) -> Iterator[None]:
-    """Keeps other runs out of the folder while the block runs. The folder is made if need be.
+    """Keeps other runs out of the folder inside the block. The folder is created if necessary.
 
-    Where it is empty in the end, it is removed again if it was made here, or if it was a run's before (`ours`).
+    If it is empty at the end, it is removed again, provided that it was created here or belonged to a run before
+    (`ours`). The lock ends with the process, however that ends, so nothing is left behind after a kill. `say` gets a
+    message if the file system or the operating system has no such locks; then nothing keeps two runs apart.
 
-    The lock goes with the process however that ends, so that nothing is left to clear away after a kill. `say` is told
-    where the file system, or the operating system, has no such locks: nothing keeps two runs apart there.
-    InputError: another run has it (its process, host and start are named), or the folder cannot be written to.
+    Raises InputError if another run has the lock (naming its process, host and start), or if the folder cannot be
+    written to.
     """
     path = folder / LOCK
     made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
-    if not made and (ours or os.path.lexists(path)):  # a lock is left by a process that was killed
+    if not made and (ours or os.path.lexists(path)):  # a killed process leaves the lock file
         made = [folder]
     try:
         descriptor = _acquire(path, folder, say)
@@ -48,7 +49,7 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
         yield
     finally:
         with contextlib.suppress(OSError):
-            path.unlink()  # while it is held: afterwards it could be another run's
+            path.unlink()  # while the lock is held; later it could belong to another run
         os.close(descriptor)
         with contextlib.suppress(OSError):  # not empty
             for parent in made:
@@ -56,8 +57,8 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
 
 
 def _acquire(path: Path, folder: Path, say: Callable[[str], None]) -> int:
-    """The descriptor of the lock's file, locked. OSError: it cannot be opened."""
-    for _ in range(TRIES):  # the end of another run may remove the folder or the file in between
+    """The descriptor of the locked lock file. Raises OSError if it cannot be opened."""
+    for _ in range(TRIES):  # another run that ends may remove the folder or the file in between
         folder.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
@@ -82,7 +83,7 @@ def _lock(descriptor: int, path: Path, folder: Path, say: Callable[[str], None])
             f"--out {folder} is in use by another run ({_holder(path)}): wait for its end, or give another folder"
         ) from error
     except OSError as error:
-        say(f"{folder} cannot be locked ({brief(error)}): let no other run write to it")
+        say(f"{folder} cannot be locked ({brief(error)}): make sure that no other run writes to it")
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -101,5 +102,5 @@ def _holder(path: Path) -> str:
     try:
         told = read_json(path)
         return f"process {int(told['process'])} on {str(told['host'])[:100]}, since {str(told['since'])[:40]}"
-    except (ValueError, TypeError, KeyError):  # it has the lock and has not said so yet
+    except (ValueError, TypeError, KeyError):  # it has the lock but has not written this yet
         return "which has just begun"

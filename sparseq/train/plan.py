@@ -1,4 +1,4 @@
-"""What a run is going to do, told before it does it; `dry_run` stops there."""
+"""The plan of a run, reported before it starts; `dry_run` stops there."""
 
 import math
 import textwrap
@@ -38,12 +38,12 @@ RANKED = {"global": "over all layers together", "layer": "in each layer", "lamp"
 
 @dataclass(frozen=True)
 class Plan:
-    """What was understood, and what follows from it.
+    """What was inferred from the data and models, and what follows from it.
 
-    lines: the same for a person, at most 80 columns wide where words allow it. rows: of each split, training with its
-    augmented copies. texts_cut: of all splits. steps: of the optimizer. teacher_score: on the validation rows, None
-    without kd. pruned, quantized: names of layers. left_out: why -> names of the layers that are not pruned.
-    augmentation: see `RunResult`; empty without copies.
+    lines: the plan as text, at most 80 columns wide if words allow. rows: of each split, training with its augmented
+    copies. texts_cut: of all splits. steps: of the optimizer. teacher_score: on the validation rows; None without kd.
+    pruned, quantized: names of layers. left_out: reason -> names of the layers that are not pruned. augmentation: see
+    `RunResult`; empty without copies.
     """
 
     task: str
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class DryRun:
-    """A plan and the sizes that it would come to: see `sparseq.size_report`; bytes and numbers of parameters."""
+    """A plan and the expected sizes: see `sparseq.size_report`; bytes and numbers of parameters."""
 
     plan: Plan
     parameters: int
@@ -70,17 +70,17 @@ class DryRun:
     stored_bytes: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able, without the lines."""
+        """As JSON, without the lines."""
         plan = {key: value for key, value in asdict(self.plan).items() if key != "lines"}
         sizes = {key: value for key, value in asdict(self).items() if key != "plan"}
         return {"dry_run": True, **plan, **sizes}
 
 
 def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
-    """Everything that `compress` does before it trains, and nothing that it writes: loads and checks data and models,
-    scores the teacher, and prunes and packs the untrained student for the sizes to expect.
+    """Does everything that `compress` does before it trains, and writes nothing.
 
-    Raises InputError for all that `compress` would refuse before it trains.
+    Loads and checks data and models, scores the teacher, and prunes and packs the untrained student to find the
+    expected sizes. Raises InputError for everything that `compress` would refuse before it trains.
     """
     recipe = recipe.validate().resolved()
     assert recipe.out is not None  # validated
@@ -101,9 +101,9 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
 
 
 def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> tuple[Plan, Rows]:
-    """Tokenises the rows and scores the teacher, tells the plan, and returns it and the rows.
+    """Tokenises the rows, scores the teacher, reports the plan, and returns it and the rows.
 
-    keep: whether the teacher's logits on the validation rows are left in the cache.
+    keep: whether to store the teacher's logits on the validation rows in the cache.
     """
     rows = tokenised_rows(recipe, prepared, reporter)
     metrics: dict[str, float] = {}
@@ -135,7 +135,7 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
 
 
 def _pruning(recipe: Recipe, student: nn.Module) -> tuple[list[str], dict[str, list[str]]]:
-    """(names of the layers that are pruned, why -> names of the others that hold a matrix)."""
+    """(names of the layers that are pruned, reason -> names of the other layers with a matrix)."""
     if not recipe.uses("mp"):
         return [], {}
     pattern = Pattern.parse(recipe.pattern)
@@ -210,7 +210,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
 def _model(model: nn.Module, name: str) -> str:
     layers = getattr(model.config, "num_hidden_layers", None)
     numbers = [counted(layers, "layer")] if layers else []
-    # the projections of the hidden-state loss are no part of the model that is left in the end
+    # the projections of the hidden-state loss are not part of the final model
     own = [layer for layer in size_report(model).layers if not layer.name.startswith(HiddenStates.name)]
     numbers.append(f"{sum(layer.parameters for layer in own):,} parameters")
     packed = " (compressed)" if any(isinstance(m, tuple(LAYERS.values())) and not isinstance(m, MaskedWeight)
@@ -219,7 +219,7 @@ def _model(model: nn.Module, name: str) -> str:
 
 
 def _section(heading: str, sentences: Iterable[str]) -> Iterator[str]:
-    """Lines of at most `WIDTH` columns, the first with the heading, sentences on lines of their own."""
+    """Lines of at most `WIDTH` columns, the first with the heading; each sentence begins a line."""
     for sentence in sentences:
         yield from textwrap.wrap(
             sentence, WIDTH, initial_indent=heading.ljust(_HEADING), subsequent_indent=" " * (_HEADING + 2),
@@ -229,7 +229,7 @@ def _section(heading: str, sentences: Iterable[str]) -> Iterator[str]:
 
 
 def _names(names: tuple[str, ...], why: str) -> str:
-    """A few of the names, and how many more there are; of embeddings, which are known, their number."""
+    """A few of the names, and how many more there are; for embeddings, only their number."""
     if why == EMBEDDINGS:
         return counted(len(names), "embedding")
     shown = ", ".join(names[:4])
@@ -237,7 +237,7 @@ def _names(names: tuple[str, ...], why: str) -> str:
 
 
 def _expected(recipe: Recipe, prepared: Prepared) -> SizeReport:
-    """Sizes of the student as it is, pruned and packed: its values will be others, not their number."""
+    """The sizes of the student as it is, pruned and packed; training changes its values but not their number."""
     student = prepared.student
     if prepared.hidden is not None:
         prepared.hidden.detach(student)

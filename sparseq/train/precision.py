@@ -9,14 +9,15 @@ from sparseq.errors import InputError
 
 from .hardware import computes_bf16
 
-# Of every evaluation and calibration, whatever a model was trained in.
+# The precision of every evaluation and calibration, whatever the precision of training.
 EVALUATION_PRECISION = "fp32"
 
 
 def pick_precision(wanted: str) -> str:
-    """'fp32' or 'bf16' for a recipe's precision. Raises InputError for bf16 on a GPU without it.
+    """'fp32' or 'bf16' for a recipe's precision.
 
-    On a CPU without bf16 units bf16 is emulated, several times slower than fp32: auto never takes it.
+    A CPU without bf16 units emulates bf16 several times slower than fp32, so auto does not choose it there. Raises
+    InputError for bf16 on a GPU without it.
     """
     if wanted == "bf16" and torch.cuda.is_available() and not computes_bf16():
         raise InputError("this GPU does not compute bf16: use --precision fp32 (or auto)")
@@ -27,10 +28,10 @@ def pick_precision(wanted: str) -> str:
 
 @contextmanager
 def arithmetic(place: torch.device, precision: str = EVALUATION_PRECISION) -> Iterator[None]:
-    """Computes what is inside in 'fp32' or 'bf16' (autocast) on `place`, whatever surrounds it.
+    """Runs the block in 'fp32' or 'bf16' (autocast) on `place`, whatever the surrounding context.
 
-    The only place in a run that turns autocast on or off. Models are never wrapped for it: what a run leaves on a model
-    would decide how that model is evaluated later.
+    This is the only place in a run that switches autocast. Models are never wrapped for it, because a wrapper left on a
+    model would affect how that model is evaluated later.
     """
     with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
         yield

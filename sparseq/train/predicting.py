@@ -1,4 +1,4 @@
-"""Predictions of a finished run's folder: for texts, for files of them, and for GLUE's test sets."""
+"""Predictions with the model of a finished run: for texts, for files of texts, and for GLUE's test sets."""
 
 import csv
 import io
@@ -28,10 +28,10 @@ TABLES = (".tsv", ".csv", ".jsonl")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one text or pair.
+    """The prediction for one text or pair.
 
-    label: the class's name, or for regression the number as text.
-    value: the class's probability, or the number.
+    label: the name of the class, or for regression the number as text. value: the probability of the class, or the
+    number.
     """
 
     text: tuple[str, ...]
@@ -40,10 +40,10 @@ class Prediction:
 
 
 class Predictor:
-    """A finished run's model, ready to predict.
+    """The model of a finished run, which is loaded when it is first needed.
 
-    folder: that `sparseq compress` has written. batch_size: by default the run's own for evaluation.
-    Raises InputError for an unfinished or damaged folder. The model is loaded when it is first needed.
+    folder: written by `sparseq compress`. batch_size: by default the run's own for evaluation. Raises InputError for an
+    unfinished or damaged folder.
     """
 
     def __init__(self, folder: str | Path, *, batch_size: int | None = None) -> None:
@@ -56,8 +56,8 @@ class Predictor:
         return load_folder(self.folder)
 
     def check(self, text: Sequence[str], where: str) -> None:
-        """Raises InputError, naming `where`, for other than the one or two texts that the task reads, and for text that
-        no encoding can write."""
+        """Raises InputError, naming `where`, unless `text` has the one or two texts that the task reads, in valid
+        Unicode."""
         wanted = len(self.task.columns)
         if len(text) != wanted:
             raise InputError(
@@ -71,9 +71,9 @@ class Predictor:
     def predict(
         self, texts: Sequence[tuple[str, ...] | None], where: Callable[[int], str] = lambda row: f"text {row + 1}"
     ) -> list[Prediction | None]:
-        """A prediction for each text, in order; None for None, which keeps the place of a blank line.
+        """A prediction for each text, in order; None for None, which stands for a blank line.
 
-        where: names a text in messages. All texts are checked, see `check`, before any is predicted.
+        where: names a text in messages. All texts are checked (see `check`) before any is predicted.
         """
         given = [text for text in texts if text is not None]
         for row, text in enumerate(texts):
@@ -102,7 +102,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The predictions for one file: `index` says which row each is for, `path` the file, `task` what was asked."""
+    """The predictions for one file: `index` identifies each row, `path` is the file, `task` the task."""
 
     task: Task
     path: Path
@@ -110,9 +110,9 @@ class Predicted:
     predictions: list[Prediction]
 
     def submission(self) -> tuple[str, str]:
-        """(name, content) of the file that GLUE takes: `index`, `prediction`, separated by tabs.
+        """(name, content) of the file that GLUE accepts: `index`, `prediction`, separated by tabs.
 
-        Raises InputError where the task is none of GLUE's, or the index is not of whole numbers, each of them once.
+        Raises InputError if the task is none of GLUE's, or if the index does not consist of distinct whole numbers.
         """
         name = submission_name(self.task, self.path)
         seen: set[str] = set()
@@ -129,20 +129,20 @@ class Predicted:
 
 
 def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size: int | None = None) -> list[Prediction]:
-    """What a finished run's model says of texts, each a tuple of the one or two that its task reads.
+    """Predictions of a finished run's model for texts, each a tuple of the one or two that its task reads.
 
-    Raises InputError where a tuple's length is not the task's, and for text that is not valid Unicode.
+    Raises InputError if a tuple has another length, and for text that is not valid Unicode.
     """
     return [found for found in Predictor(folder, batch_size=batch_size).predict(texts) if found is not None]
 
 
 def predict_file(predictor: Predictor, file: str | Path, text_columns: Sequence[str] | None = None) -> Predicted:
-    """Predictions for the rows of an unlabelled file, in order. Raises InputError as `read_unlabelled`."""
+    """Predictions for the rows of an unlabelled file, in order. Raises InputError like `read_unlabelled`."""
     return _predict_rows(predictor, read_unlabelled(predictor.task, file, text_columns))
 
 
 def predict_glue_tests(predictor: Predictor, data_dir: str | Path) -> list[Predicted]:
-    """Predictions for the task's test files in GLUE's classic layout. Raises InputError as `read_glue_tests`."""
+    """Predictions for the task's test files in GLUE's classic layout. Raises InputError like `read_glue_tests`."""
     return [_predict_rows(predictor, rows) for rows in read_glue_tests(predictor.task, data_dir)]
 
 
@@ -153,7 +153,7 @@ def _predict_rows(predictor: Predictor, rows: Any) -> Predicted:
 
 
 def table_of(index: Sequence[str], predictions: Sequence[Prediction | None], suffix: str) -> str:
-    """Predictions as a file's content: index, prediction and value, in one of the `TABLES`; empty for None."""
+    """Predictions as the content of a file: index, prediction and value, in one of the `TABLES`; empty for None."""
     rows = [
         (at, None, None) if one is None else (at, one.label, one.value)
         for at, one in zip(index, predictions, strict=True)
@@ -169,26 +169,29 @@ def table_of(index: Sequence[str], predictions: Sequence[Prediction | None], suf
 
 
 def check_output(path: Path, source: str | Path | None = None) -> Path:
-    """A path that predictions can be written to. Raises InputError for a folder, another suffix, no folder for it, and
-    for the file `source`, which is read."""
+    """A path that predictions can be written to.
+
+    Raises InputError for a folder, for another suffix, if the parent folder is missing, and for the file `source`,
+    which is read.
+    """
     if path.suffix.lower() not in TABLES:
         raise InputError(f"--out {path} has the suffix {path.suffix!r}: predictions are written as {', '.join(TABLES)}")
-    path = Path(os.path.realpath(path))  # what a link leads to is written, and the link stays
+    path = Path(os.path.realpath(path))  # the target of a link is written, and the link stays
     if os.path.isdir(path):
         raise InputError(f"--out {path} is a folder: give a file")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise InputError(f"--out {path} is no regular file: give one that can be replaced")
     if source is not None and os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
-        raise InputError(f"--out {path} is the very file that is read: give another")
+        raise InputError(f"--out {path} is the file to predict: give another")
     if not os.path.isdir(path.parent):
         raise InputError(f"--out {path} is in a folder that is not there: make it first")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"--out {path} is in a folder that may not be written to: give another")
+        raise InputError(f"--out {path} is in a folder that is not writable: give another")
     return path
 
 
 def write_output(path: Path, content: str) -> None:
-    """Writes a file whole or not at all. OSError, naming the path, where the disk is full or it may not be written."""
+    """Writes a file completely or not at all. Raises OSError, naming the path, if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)

@@ -1,4 +1,4 @@
-"""Everything a run needs, loaded and checked before its folder is made."""
+"""Loads and checks everything that a run needs, before its folder is created."""
 
 import warnings
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
-    is known. fingerprint: of all that was loaded.
+    is known. fingerprint: of everything that was loaded.
     """
 
     data: Data
@@ -47,7 +47,7 @@ class Prepared:
 
 
 def kd_loss(recipe: Recipe, task: Task) -> str:
-    """The loss on the teacher's logits, 'ce' or 'mse'. Raises InputError for ce where there are no classes."""
+    """The loss on the teacher's logits, 'ce' or 'mse'. Raises InputError for ce if there are no classes."""
     if recipe.kd_loss == "auto":
         return "mse" if task.is_regression else "ce"
     if recipe.kd_loss == "ce" and task.is_regression:
@@ -56,7 +56,7 @@ def kd_loss(recipe: Recipe, task: Task) -> str:
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Loads data and models and converts the student. Raises InputError for all that cannot run; writes nothing."""
+    """Loads data and models and converts the student; writes nothing. Raises InputError if the run is not possible."""
     if recipe.task is not None and recipe.task.lower() != CUSTOM:
         get_task(recipe.task)
     precision = pick_precision(recipe.precision)
@@ -79,7 +79,7 @@ def prepare(recipe: Recipe) -> Prepared:
             _prepare_hidden(prepared)
     if recipe.uses("qat") or recipe.uses("mp"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the plan says what is left out
+            warnings.simplefilter("ignore", UserWarning)  # the plan reports what is left out
             convert(
                 student,
                 bits=recipe.bits if recipe.uses("qat") else None,
@@ -91,7 +91,7 @@ def prepare(recipe: Recipe) -> Prepared:
             pruner(recipe, student, steps=0)
         check_packs(student, recipe)
     if prepared.hidden is not None:
-        prepared.hidden.attach(student)  # only now: it is neither converted nor saved
+        prepared.hidden.attach(student)  # set only now, because it is neither converted nor saved
     return prepared
 
 
@@ -108,14 +108,14 @@ def read_data(recipe: Recipe) -> Data:
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
         seed=recipe.seed,
-        # the teacher's loss alone
+        # only the teacher's loss is used
         allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1 and recipe.augment_alpha in (None, 1),
     )
 
 
 def load_student(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
-    """(the recipe's student before it is converted, its tokenizer). Seeds every generator."""
-    set_seed(recipe.seed)  # the new head is drawn here
+    """(the recipe's student before conversion, its tokenizer). Seeds every generator."""
+    set_seed(recipe.seed)  # a new head is initialized here
     return load_model(recipe.model, layers=recipe.layers, **_labels(task))
 
 
@@ -126,7 +126,7 @@ def load_teacher(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
 
 
 def wordnet_fingerprint(recipe: Recipe) -> Fingerprint:
-    """Of the WordNet that copies of rows are made with; empty where none are."""
+    """The fingerprint of the WordNet that copies are made with; empty without copies."""
     if not recipe.augment_copies:
         return {}
     from sparseq.augment.finding import load_wordnet
@@ -139,7 +139,7 @@ def _labels(task: Task) -> dict[str, Any]:
 
 
 def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
-    """The recipe's pruner over so many steps. Raises InputError where the pattern does not fit a layer, naming it."""
+    """The recipe's pruner for this many steps. Raises InputError, naming the layer, if the pattern does not fit it."""
     start, end = recipe.pruning_steps(steps)
     pattern = Pattern.parse(recipe.pattern)
     layers = dividing(prunable(student, embeddings=recipe.prune_embeddings), pattern, recipe.on_mismatch)
@@ -155,7 +155,10 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
 
 
 def _prepare_hidden(prepared: Prepared) -> None:
-    """Pairs the two models' layers. Their states are compared token by token, so their vocabularies must agree."""
+    """Pairs the layers of the two models.
+
+    Their states are compared token by token, so their vocabularies must agree.
+    """
     assert prepared.teacher is not None
     own, theirs = prepared.tokenizer, prepared.teacher_tokenizer
     if own.get_vocab() != theirs.get_vocab() or own.padding_side != theirs.padding_side:

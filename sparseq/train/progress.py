@@ -1,4 +1,4 @@
-"""What a run shows: a progress bar for each phase on a terminal, a line now and then elsewhere."""
+"""A run's output: a progress bar for each phase on a terminal, otherwise a line from time to time."""
 
 import logging
 import time
@@ -28,10 +28,10 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class SafeConsole(Console):
-    """rich's console, on which text is only text: it holds no markup and nothing that acts on the terminal.
+    """rich's console for untrusted text: markup is not interpreted, and control characters are escaped.
 
-    Text is escaped where rich takes it, before widths are computed, and whatever a renderable made otherwise is escaped
-    once more on its way out; the console's own styles and cursor movements remain.
+    Text is escaped when rich receives it, before widths are computed, and the output of other renderables is escaped
+    again. The console's own styles and cursor movements remain.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -46,7 +46,7 @@ class SafeConsole(Console):
 
 
 class Phase:
-    """One phase with a number of steps, shown until its `with` block ends."""
+    """A phase with a number of steps, shown until its `with` block ends."""
 
     def __init__(self, reporter: "Reporter", name: str, total: int, done: int) -> None:
         self.reporter, self.name, self.total, self.done = reporter, name, total, done
@@ -54,9 +54,9 @@ class Phase:
         self.note = ""
 
     def update(self, done: int | None = None, note: str | None = None) -> None:
-        """Sets how many steps are done (one more by default), and what is said beside them.
+        """Sets the number of completed steps (one more by default), and the note next to it.
 
-        Raises KeyboardInterrupt where an earlier one was dropped (see `interrupt`).
+        Raises KeyboardInterrupt if an earlier one was dropped (see `interrupt`).
         """
         interrupt.check()
         self.done = self.done + 1 if done is None else done
@@ -69,13 +69,13 @@ class Phase:
             self.reporter.say(f"{self.name}: {self.done}/{self.total}  {self.note}".rstrip())
 
     def finish(self) -> None:
-        """Leaves one line behind: the phase, its last note, and the seconds it took."""
+        """Prints a final line: the phase, its last note, and the time it took in seconds."""
         seconds = time.monotonic() - self.started
         self.reporter.say(f"{self.name}: done in {seconds:.1f} s  {self.note}".rstrip())
 
 
 class Reporter:
-    """Writes progress to stderr, and leaves stdout to results; a silent one writes nothing."""
+    """Writes progress to stderr; stdout is for results. A silent reporter writes nothing."""
 
     def __init__(self, silent: bool = False) -> None:
         self.errors = SafeConsole(stderr=True, quiet=silent)
@@ -83,14 +83,14 @@ class Reporter:
         self.bar: Progress | None = None
 
     def say(self, message: str) -> None:
-        """One line of progress."""
+        """Prints one line of progress."""
         self.errors.print(message)
 
     @contextmanager
     def phase(self, name: str, total: int = 0, done: int = 0) -> Iterator[Phase]:
-        """Shows the phase called `name` while the block runs; its last state stays as one line.
+        """Shows the phase called `name` inside the block, and prints a final line.
 
-        total: its number of steps; 0 where it has none to show, or they become known later.
+        total: its number of steps; 0 if there are none to show, or if they become known later.
         """
         phase = Phase(self, name, total, done)
         if self.errors.is_terminal and not self.silent:
@@ -112,7 +112,7 @@ class Reporter:
 
 
 def quiet_libraries() -> None:
-    """Leaves errors as transformers', datasets' and torch's only messages: the run reports its own progress."""
+    """Reduces the messages of transformers, datasets and torch to errors; the run reports its own progress."""
     import datasets
     import transformers
 

@@ -1,4 +1,4 @@
-"""`Recipe`: every setting of a compression run, its default and what it means; reads and writes TOML and YAML."""
+"""`Recipe`: all settings of a compression run with defaults and meaning; reading and writing of TOML and YAML."""
 
 import dataclasses
 import os
@@ -17,11 +17,11 @@ from .settings import Setting, auto, layers, names, number, optional, setting, t
 from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
-# Settings that are younger than the first runs' folders -> what was done without them.
+# Settings that the first versions did not have -> their former behaviour.
 _BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
-# What the recipe in a run's folder always names, and hardly any other.
+# Settings that the recipe in a run's folder always has, and others rarely.
 _OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
-# Tokens: more than any encoder reads, and few enough for a text of so many to be tried.
+# In tokens: more than any encoder reads, and few enough to try a text of this length.
 LONGEST = 2**20
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
 DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
@@ -32,13 +32,15 @@ DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """One compression run. These defaults are the only ones: the command line and recipe files start from them.
+    """The settings of one compression run. These defaults are the only ones; the command line and recipe files use
+    them.
 
-    The paper (Movva et al. 2022) gives int8 QAT, a linear sparsity schedule after a warm-up on the encoder's linear
-    layers, and KD over 3 epochs; it leaves the losses, temperatures and rates open, so those here are our own choice.
+    The paper (Movva et al. 2022) specifies int8 QAT, a linear sparsity schedule after a warm-up for the encoder's
+    linear layers, and KD over 3 epochs. It does not specify losses, temperatures and learning rates; the defaults for
+    those are our choice.
     """
 
-    # A setting a line or two, as a table; the formatter would make six of each.
+    # One or two lines per setting, as a table; the formatter would use six for each.
     # fmt: off
     model: str = setting(None, text, MODEL, "the model to compress: tiny, mini, small, medium, base or large, any hub "
                          "id, or a local folder (the teacher's own is fine)", metavar="M")
@@ -64,17 +66,18 @@ class Recipe:
                                          metavar="N")
     max_validation_rows: int | None = setting(None, optional(whole(1)), DATA, "validate on a random subset of this "
                                               "many rows", metavar="N")
-    max_length: int = setting(128, whole(4, LONGEST), DATA, "tokens kept of each text or pair", metavar="N")
+    max_length: int = setting(128, whole(4, LONGEST), DATA, "most tokens of a text or pair; longer ones are "
+                              "cut", metavar="N")
 
-    bits: int = setting(8, whole(), QAT, "bits of a weight", choices=(4, 8, 16))
-    activation: str = setting("dynamic", text, QAT, "activation scales: one a token, or one a tensor, calibrated",
+    bits: int = setting(8, whole(), QAT, "bits per weight", choices=(4, 8, 16))
+    activation: str = setting("dynamic", text, QAT, "activation scales: per token, or per tensor (calibrated)",
                               choices=("dynamic", "static"))
     scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
                          choices=("max", "lsq"))
-    calibration: str = setting("average", text, QAT, "what a static range ends at: the largest magnitude, the batches' "
-                               "average, a percentile (99.99), or where the squared error is least",
+    calibration: str = setting("average", text, QAT, "how a static range is found: the largest magnitude, its average "
+                               "over batches, a percentile (99.99), or the least squared error",
                                choices=("max", "average", "percentile", "mse"))
-    qat_start: int = setting(0, whole(), QAT, "quantize from this step on; one past the last step is post-training "
+    qat_start: int = setting(0, whole(), QAT, "quantize from this step on; after the last step it is post-training "
                              "quantization", metavar="STEP")
 
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
@@ -83,13 +86,13 @@ class Recipe:
                          "(lamp), or in each layer; auto is lamp for blocks, else global",
                          choices=("auto", "global", "lamp", "layer"))
     max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that global and lamp remove at "
-                                        "most; the sparsity itself where that is more", metavar="SHARE")
+                                        "most; the sparsity itself if that is greater", metavar="SHARE")
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
     prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
     prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
                                metavar="SHARE")
-    prune_updates: int = setting(50, whole(1), MP, "how many times the masks are chosen anew on the way", metavar="N")
-    regrow: bool = setting(False, yes_no, MP, "let removed weights be updated, and come back")
+    prune_updates: int = setting(50, whole(1), MP, "how many times the masks are updated meanwhile", metavar="N")
+    regrow: bool = setting(False, yes_no, MP, "keep updating removed weights, so that they may return")
     prune_embeddings: bool = setting(False, yes_no, MP, "prune the embeddings as well (costs accuracy)")
     on_mismatch: str = setting("error", text, MP, "what to do with a layer that the pattern does not divide",
                                choices=("error", "skip"))
@@ -99,47 +102,49 @@ class Recipe:
     temperature: float = setting(2.0, number(0, open_low=True), KD, "softens both models' classes in ce")
     kd_alpha: float = setting(0.5, number(0, 1), KD, "weight of the teacher's loss; the labels' loss gets the rest",
                               metavar="SHARE")
-    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same on augmented copies; as on "
-                                          "other rows when not given", metavar="SHARE")
+    augment_alpha: float | None = setting(None, optional(number(0, 1)), KD, "the same for augmented copies; by "
+                                          "default as for other rows", metavar="SHARE")
     hidden_loss: float = setting(0.0, number(0), KD, "weight of the squared error between hidden states; above 0 the "
-                                 "teacher runs along", metavar="WEIGHT")
+                                 "teacher runs during training", metavar="WEIGHT")
 
-    augment_copies: int = setting(0, whole(), AUGMENT, "copies of each training row with synonyms put in", metavar="N")
+    augment_copies: int = setting(0, whole(), AUGMENT, "copies of each training row with synonyms", metavar="N")
     augment_rate: float = setting(0.15, number(0, 1, open_low=True), AUGMENT, "share of a text's words replaced",
                                   metavar="SHARE")
     pos_aware: bool = setting(True, yes_no, AUGMENT, "replace a word only by synonyms of its likely part of speech")
     protected_words: tuple[str, ...] = setting((), names, AUGMENT, "words never replaced", metavar="A,B,...")
     wordnet: str | None = setting(None, text, AUGMENT, "folder with WordNet's index.* and data.* files; searched for "
-                                  "when not given", metavar="DIR")
+                                  "by default", metavar="DIR")
 
     epochs: float = setting(3.0, number(0, open_low=True), TRAIN, "passes over the training rows, copies included",
                             metavar="N")
-    batch_size: int = setting(32, whole(1), TRAIN, "rows a step, over all processes together", metavar="N")
+    batch_size: int = setting(32, whole(1), TRAIN, "rows per step, over all processes together", metavar="N")
     lr: float | str = setting("auto", auto(number(0, open_low=True)), TRAIN, "peak learning rate of AdamW; auto goes "
                               "by the model's width: 3e-4 for tiny to 3e-5 for large", metavar="RATE")
     lr_warmup: float = setting(0.1, number(0, 1, open_high=True), TRAIN, "share of training in which the rate rises; "
                                "then it falls to 0 linearly", metavar="SHARE")
     weight_decay: float = setting(0.01, number(0), TRAIN, "AdamW's weight decay", metavar="W")
-    precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto takes bf16 only "
-                             "where the GPU or CPU computes it natively; models are always evaluated in fp32",
+    precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto uses bf16 only "
+                             "if the GPU or CPU computes it natively; models are always evaluated in fp32",
                              choices=("auto", "fp32", "bf16"))
     seed: int = setting(0, whole(0, 2**32 - 1), RUN, "seeds the new head, the order of rows, dropout and augmentation")
-    save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, from which a broken run goes on",
+    save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, which a run resumes from",
                               metavar="N", resumable=True)
-    eval_batch_size: int = setting(64, whole(1), RUN, "rows a step when only predicting", metavar="N", resumable=True)
+    eval_batch_size: int = setting(64, whole(1), RUN, "rows per step when only predicting", metavar="N", resumable=True)
     out: str | None = setting(None, text, RUN, "folder the compressed model is written to", metavar="DIR",
                               resumable=True)
     # fmt: on
 
     @classmethod
     def settings(cls) -> dict[str, Setting]:
-        """Every setting's description, by field name, in order."""
+        """The description of every setting, by field name, in order."""
         return {f.name: f.metadata["setting"] for f in fields(cls)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: str | None = None) -> "Recipe":
-        """A recipe of `values`, the rest defaults; None is not given, for a setting that need not be. Raises InputError
-        for unknown names and wrong types, naming the `file` that they are from, if any."""
+        """A recipe from `values`, with defaults for the rest; None means not given, for a setting that is optional.
+
+        Raises InputError for unknown names and wrong types, naming the `file` that they come from, if any.
+        """
         where = file or "the recipe"
         known = cls.settings()
         left = {field.name for field in fields(cls) if field.default in (None, ())}
@@ -160,9 +165,9 @@ class Recipe:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Recipe":
-        """Reads a .toml, .yaml or .yml file of settings. Raises InputError when it cannot be read as such.
+        """Reads settings from a .toml, .yaml or .yml file. Raises InputError if the file is invalid.
 
-        What a run's folder had written before a setting was there means what it meant then.
+        For the recipe in a run's folder, settings that did not exist when it was written get their former meaning.
         """
         values = read_settings(path)
         if values.keys() >= _OF_RUNS and not _BEFORE.keys() & values.keys():
@@ -170,7 +175,7 @@ class Recipe:
         return cls.from_dict(values, str(path))
 
     def to_toml(self) -> str:
-        """This recipe as a TOML document, without `out` and what is None; `from_file` reads it back."""
+        """The recipe as a TOML document, without `out` and settings that are None; `from_file` reads it back."""
         import tomli_w
 
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
@@ -183,15 +188,15 @@ class Recipe:
         )
 
     def replace(self, **changes: Any) -> "Recipe":
-        """A copy with some settings changed, each parsed as in a file."""
+        """A copy with some settings changed, each parsed like a value in a file."""
         known = self.settings()
         return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
 
     def resolved(self) -> "Recipe":
-        """A copy in which every path that exists is absolute, so that the folder's own recipe works from anywhere, and
-        the scope is the one that "auto" stands for.
+        """A copy with absolute paths (for paths that exist), and with the scope that "auto" stands for.
 
-        InputError: a path that begins with a home that is not known.
+        Absolute paths make the recipe in a run's folder usable from anywhere. Raises InputError for a path that begins
+        with an unknown home.
         """
         changes: dict[str, Any] = {}
         if self.scope == "auto" and self.uses("mp"):
@@ -203,7 +208,7 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: "Recipe") -> list[str]:
-        """The settings, by name, in which `other` is another run."""
+        """The names of the settings that make `other` a different run."""
         return [
             name
             for name, described in self.settings().items()
@@ -215,16 +220,16 @@ class Recipe:
         return method in self.methods
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
-        """Of a training of so many steps, those at which pruning starts and ends."""
+        """The steps at which pruning starts and ends, in a training of this many steps."""
         return round(self.prune_warmup * steps), round(self.prune_end * steps)
 
     def validate(self) -> "Recipe":
-        """This recipe, checked and with its methods in order. Raises InputError for what cannot run."""
+        """This recipe, checked and with its methods in order. Raises InputError for settings that cannot run."""
         parsed = self.from_dict({f.name: getattr(self, f.name) for f in fields(self)})
         for name, example in (("model", "--model small"), ("out", "--out runs/first")):
             if getattr(parsed, name) is None:
                 raise InputError(f"no {name} given: say for example {example}")
-        if parsed.methods == ("none",):  # as a list of one
+        if parsed.methods == ("none",):  # like a list with one element
             parsed = dataclasses.replace(parsed, methods=())
         for method in parsed.methods:
             if method not in METHODS:
@@ -248,8 +253,10 @@ class Recipe:
 
 
 def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are the same: paths are also where one of them is relative, as `resolved` leaves
-    those that lead nowhere."""
+    """Whether two values of a setting are equal.
+
+    Paths are equal even if one of them is relative, as `resolved` leaves paths that do not exist.
+    """
     if name in PATH_SETTINGS and one is not None and other is not None:
         return one == other or absolute(one) == absolute(other)
     return bool(one == other)

@@ -1,8 +1,8 @@
-"""What a recipe file says, before it becomes a `Recipe`: TOML or YAML from anywhere, so everything about it is bounded.
+"""Reading recipe files, before they become a `Recipe`: untrusted TOML or YAML, with bounds on everything.
 
-A setting is a number, a text or a list of them: no recipe needs more than a few levels or any of YAML's references,
-whose expansion is not bounded by the size of the file. What a YAML scalar is, its setting decides and not YAML, which
-takes `2:4` for 124 and `no` for False.
+A setting is a number, a text or a list of them. No recipe needs more than a few levels, or YAML's references, whose
+expansion is not bounded by the size of the file. The type of a YAML scalar is determined by its setting and not by
+YAML, which reads `2:4` as 124 and `no` as False.
 """
 
 import importlib
@@ -18,18 +18,20 @@ MOST_LEVELS = 16
 
 _NOTHING = ("", "~", "null")
 
-# Bare and quoted parts of a dotted key. The standard library's parser takes quadratic time in their number.
+# Bare and quoted parts of a dotted key; the standard library's parser needs quadratic time in their number.
 _KEY_PARTS = re.compile(
     r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*)""" + "{" + str(2 * MOST_LEVELS) + "}"
 )
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a .toml, .yaml or .yml file: TOML's with their types, YAML's as texts, lists of texts, and None
-    for an unquoted `null`, `~` or nothing.
+    """The settings in a .toml, .yaml or .yml file.
 
-    InputError: another suffix; no regular file of at most `MOST_BYTES` of UTF-8 text; not valid; nested deeper than
-    `MOST_LEVELS`; a setting given twice; YAML's anchors, aliases or tags; no table of settings.
+    TOML's values have their types; YAML's are texts, lists of texts, and None for an unquoted `null`, `~` or nothing.
+
+    Raises InputError for another suffix; for a file that is not a regular one with at most `MOST_BYTES` of UTF-8 text;
+    for invalid syntax; for nesting deeper than `MOST_LEVELS`; for a setting given twice; for anchors, aliases or tags
+    of YAML; and for a file that is not a table of settings.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -74,7 +76,7 @@ def _parse_yaml(content: str) -> Any:
 
 
 def _value(node: Any) -> Any:
-    """What a node of YAML holds: text, None, or a list or dict of them. Its depth was checked."""
+    """The value of a YAML node: text, None, or a list or dict of them. Its depth was checked before."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
@@ -85,7 +87,7 @@ def _value(node: Any) -> Any:
 
 
 def _check_events(events: Any) -> None:
-    """Refuses what expands or recurses, event by event, before anything is built of it."""
+    """Refuses YAML that expands or recurses, event by event, before anything is built from it."""
     import yaml
 
     level = 0
@@ -100,7 +102,7 @@ def _check_events(events: Any) -> None:
 
 
 def _check_names(root: Any) -> None:
-    """Refuses a setting that is given twice, of which YAML's loader would take the last."""
+    """Refuses a setting that is given twice; YAML's loader would use the last one."""
     import yaml
 
     seen: set[str] = set()

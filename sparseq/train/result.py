@@ -1,4 +1,4 @@
-"""`RunResult`: what a run came to, in memory and in its folder."""
+"""`RunResult`: the result of a run, in memory and in its folder."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,23 +12,37 @@ from .folder import RunFolder
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to; `metrics.json` holds the same.
+    """The result of a run; `metrics.json` has the same content.
 
-    Scores and metrics are fractions on the validation data, of the packed model as loaded back from the folder;
-    `score_before_packing` is the trained model's. sparsity, pattern: as asked for, None without mp; sparsity_reached:
-    share of all the weights that mp acts on which is removed. bits: None without qat. Sizes in bytes: see
-    `sparseq.size_report`. rows: of each split, training with its augmented copies. steps: of the optimizer. seconds:
-    wall time, over resumes. task_definition: names the labels for predicting. teacher_score: the teacher's own on the
-    validation data, None without kd. threads, processor: of the process that scored, and of training unless it was
-    resumed on another machine; sums are rounded otherwise with another number of threads. fingerprint: digests of data,
-    models and tokenizers (see `fingerprint`). lr: the peak learning rate. layers_past_95: sparsity of each layer of
-    which mp removed more than 95 %. precision: of the training, "fp32" or "bf16". backend: that computed sparseq's ops,
-    None where there were none. scope: in which weights were ranked, None without mp. texts_cut: rows of all splits that
-    were longer than the recipe's `max_length`. augmentation: copies of training rows, words of the rows that they were
-    asked for, how many of these words were replaced, copies that were not added as nothing could be replaced, and the
-    rate reached (see `sparseq.augment.AugmentationStats`); empty without copies. tokenizer: digest of the saved one.
-    All from teacher_score on are empty in what older versions wrote. finished_before: the run was found finished, and
-    was not run again.
+    Scores and metrics are fractions on the validation data, for the packed model as loaded back from the folder.
+
+    Attributes:
+        score_before_packing: the score of the trained model.
+        sparsity, pattern: as requested; None without mp.
+        sparsity_reached: the share of all the weights that mp acts on which is removed.
+        bits: None without qat.
+        parameters, nonzero, paper_bytes, stored_bytes: see `sparseq.size_report`; sizes in bytes.
+        rows: of each split, training with its augmented copies.
+        steps: of the optimizer.
+        seconds: wall time, including resumed parts.
+        task_definition: the task as a dict, with the names of the labels.
+        teacher_score: the teacher's score on the validation data; None without kd.
+        threads, processor: of the process that scored, and of training unless it was resumed on another machine.
+            Another number of threads rounds sums differently.
+        fingerprint: digests of data, models and tokenizers (see `fingerprint`).
+        lr: the peak learning rate.
+        layers_past_95: the sparsity of each layer of which mp removed more than 95 %.
+        precision: of the training, "fp32" or "bf16".
+        backend: that computed sparseq's ops; None if there were none.
+        scope: in which weights were ranked; None without mp.
+        texts_cut: rows of all splits that were longer than the recipe's `max_length`.
+        augmentation: the number of copies, the number of words of the rows to copy, how many of these were replaced,
+            the copies not added because nothing could be replaced, and the rate reached (see
+            `sparseq.augment.AugmentationStats`); empty without copies.
+        tokenizer: digest of the saved tokenizer.
+        finished_before: the run had finished before and was not run again.
+
+    The attributes from teacher_score on are empty in results of older versions.
     """
 
     task: str
@@ -71,7 +85,7 @@ class RunResult:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> "RunResult":
-        """The result that a finished run left in its folder. Raises InputError where there is none."""
+        """The result in the folder of a finished run. Raises InputError if there is none."""
         values = RunFolder(folder).metrics()
         try:
             return build(cls, {**values, "out": str(folder)})

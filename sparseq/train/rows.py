@@ -1,4 +1,4 @@
-"""The rows as a run takes them: with their copies, tokenised, and those to train on with what the teacher says."""
+"""The rows of a run: with their copies, tokenised, and for training with the teacher's logits."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rows:
-    """texts: the training rows with their copies. tokens: the same, as the student reads them. splits: the validation
-    splits, likewise. cut: texts of all of them that were longer than the recipe's `max_length`. augmentation:
-    what came of the copies, see `AugmentationStats`; empty without copies."""
+    """The rows of a run.
+
+    texts: the training rows with their copies. tokens: the same, tokenised for the student. splits: the validation
+    splits, tokenised. cut: the number of all texts that were longer than the recipe's `max_length`. augmentation:
+    statistics of the copies, see `AugmentationStats`; empty without copies.
+    """
 
     texts: Dataset
     tokens: Dataset
@@ -30,12 +33,12 @@ class Rows:
     augmentation: dict[str, float] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
-        """Rows of each split, by name; training with its copies."""
+        """The number of rows of each split, by name; training with its copies."""
         return {"train": len(self.texts), **{name: len(part) for name, part in self.splits.items()}}
 
 
 def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
-    """Every row as text and as tokens, copies made."""
+    """Every row as text and as tokens, with the copies."""
     assert prepared.data.train is not None
     rows, validations = prepared.data.train, prepared.data.validations
     with reporter.phase("preparing data") as phase:
@@ -54,7 +57,7 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
 
 
 def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:
-    """The tokenised training rows, under kd with `teacher_logits`, and with the inputs of a teacher that runs along."""
+    """The tokenised training rows, with `teacher_logits` under kd, and with the inputs of a live teacher."""
     tokens = rows.tokens
     if prepared.teacher is None:
         return tokens
@@ -65,14 +68,14 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
     tokens = tokens.add_column("teacher_logits", logits.tolist())
     if recipe.augment_alpha is not None and recipe.augment_copies:
         assert prepared.data.train is not None
-        own = len(prepared.data.train)  # copies come after them
+        own = len(prepared.data.train)  # copies come after the rows
         weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(tokens) - own)
         tokens = tokens.add_column(ALPHA, weights)
     return tokens
 
 
 def augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
-    """The rows with their copies, by the recipe, and what came of these. InputError: no WordNet is found."""
+    """The rows with their copies, by the recipe, and their statistics. Raises InputError if no WordNet is found."""
     from sparseq.augment import SynonymAugmenter, augment_dataset
     from sparseq.augment.finding import load_wordnet
 

@@ -1,4 +1,4 @@
-"""`compress`: a recipe in, a folder with the compressed model and its measured numbers out."""
+"""`compress`: runs a recipe, and leaves a folder with the compressed model and its measured numbers."""
 
 import platform
 import time
@@ -45,16 +45,17 @@ LESS_MEMORY = (
 
 @interrupt.interruptible()
 def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
-    """Runs a recipe to its end and returns what it came to; broken off, the same call goes on from its last checkpoint.
+    """Runs a recipe to its end and returns the result; after an interruption, the same call continues from a
+    checkpoint.
 
-    The folder `recipe.out` then holds `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and
-    `metrics.json`. A run that has finished there before is not run again. One run at a time has the folder. Under
-    torchrun every process calls this.
+    The folder `recipe.out` then contains `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and
+    `metrics.json`. A run that has finished there before is not run again. Only one run at a time can use the folder.
+    Under torchrun every process calls this function.
 
-    Raises InputError for a recipe, data or models that cannot run, before anything is written; for a folder that holds
-    another run, or the same with other data or models, or that another process is running in; and for a loss, gradient
-    or weights that are not finite, naming the layer. Raises MachineError where the disk is full or memory runs out: the
-    same call goes on afterwards.
+    Raises InputError, before anything is written, for a recipe, data or models that cannot run; for a folder that
+    contains another run, or the same run with other data or models, or that another process uses; and for a loss,
+    gradient or weights that are not finite, naming the layer. Raises MachineError if the disk is full or memory runs
+    out; the same call continues afterwards.
     """
     began = time.monotonic()
     recipe = recipe.validate().resolved()
@@ -67,7 +68,9 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
         return distributed.in_first(lambda: finished_before(recipe, folder, reporter))
     with ExitStack() as held, memory_kept(LESS_MEMORY):
         distributed.in_first(lambda: held.enter_context(folder.locked(reporter.say)))
-        if distributed.in_first(lambda: folder.check(recipe)):  # by a run that ended just before this one had the lock
+        if distributed.in_first(
+            lambda: folder.check(recipe)
+        ):  # finished by a run that ended just before this one got the lock
             return distributed.in_first(lambda: finished_before(recipe, folder, reporter))
         with reporter.phase("loading models and data"):
             arguments, prepared = distributed.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
@@ -95,7 +98,7 @@ def _finish(
     rows: Rows,
     reporter: Reporter,
 ) -> None:
-    """Scores, packs, saves, loads back and scores again, then writes `metrics.json`: with it the run is finished."""
+    """Scores, packs, saves, loads back and scores again, then writes `metrics.json`, which marks the run finished."""
     student, task, tokenizer = prepared.student, prepared.task, prepared.tokenizer
     options: dict[str, Any] = {"batch_size": recipe.eval_batch_size, "reporter": reporter}
     before = score(

@@ -1,4 +1,4 @@
-"""Logits and scores: of a model in hand, and of a finished run's folder alone."""
+"""Logits and scores: of a loaded model, and of a finished run's folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,10 +36,12 @@ def predict_logits(
     precision: str = EVALUATION_PRECISION,
     phase: Phase | None = None,
 ) -> Tensor:
-    """Logits [rows, labels] of tokenised rows in fp32 on the CPU, in the rows' order; the model is left in eval mode.
+    """Logits [rows, labels] of tokenised rows, in fp32 on the CPU, in the order of the rows; leaves the model in eval
+    mode.
 
-    It runs where its parameters are. Evaluation is always in fp32, so a score never depends on how a model was trained,
-    nor on what ran before; another precision is for a teacher's logits, which belong to the training.
+    The model runs on the device of its parameters. Evaluation is always in fp32, so that a score depends neither on how
+    a model was trained nor on what ran before. Another precision is only for a teacher's logits, which belong to the
+    training.
     """
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
@@ -68,9 +70,10 @@ def evaluate_model(
     reporter: Reporter,
     name: str = "evaluating",
 ) -> dict[str, float]:
-    """The task's metrics over its tokenised validation splits, by name. `sparseq.tasks.score` makes one number of them.
+    """The task's metrics over its tokenised validation splits, by name; `sparseq.tasks.score` reduces them to one
+    number.
 
-    Raises InputError when logits are not finite.
+    Raises InputError if logits are not finite.
     """
     per_split = {}
     with reporter.phase(name, sum(len(rows) for rows in splits.values())) as phase:
@@ -90,7 +93,7 @@ def evaluate_model(
 
 
 def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> str:
-    """The first layer whose output is not finite on the first row whose logits are not, computed as they were."""
+    """The first layer with a non-finite output, on the first row with non-finite logits, computed the same way."""
     number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
     inputs = {key: rows[number][key] for key in input_columns(rows, model)}
     place = next(t.device for t in [*model.parameters(), *model.buffers()])
@@ -110,10 +113,10 @@ def evaluate(
     batch_size: int | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Scores a finished run's folder on its own validation data, or on other data for the same labels.
+    """Scores the model of a finished run on its own validation data, or on other data with the same labels.
 
     Returns task, rows (per split), metrics and score. Raises InputError for an unfinished or damaged folder, and for
-    data that cannot be had.
+    data that cannot be read.
     """
     task, recipe = finished(folder)
     own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
@@ -145,7 +148,7 @@ def evaluate(
 
 
 def right_answers(folder: str | Path) -> list[bool]:
-    """Whether a finished run's model has the right class, for each row of its own validation data, in order.
+    """Whether a finished run's model predicts the right class, for each row of its own validation data, in order.
 
     Raises InputError for a run that predicts a number, and for an unfinished or damaged folder.
     """
@@ -177,16 +180,21 @@ def finished(folder: str | Path) -> tuple[Task, Recipe]:
 
 
 def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:
-    """(model in eval mode where this machine runs models, tokenizer) of a finished run's folder. InputError: either is
-    not what the run has saved."""
+    """(model in eval mode on the device of this process, tokenizer) of a finished run's folder.
+
+    Raises InputError if either is not what the run saved.
+    """
     quiet_libraries()
     model = checkpoint.load(folder)
     return model.to(hardware.device()), saved_tokenizer(folder)
 
 
 def saved_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a finished run's folder. InputError: it is not the one that the run has saved, as far as the
-    same versions of transformers and tokenizers read it."""
+    """The tokenizer of a finished run's folder.
+
+    Raises InputError if it is not the one that the run saved; this is checked if the versions of transformers and
+    tokenizers are the same.
+    """
     tokenizer = load_tokenizer(folder)
     metrics = RunFolder(folder).metrics()
     versions = metrics.get("versions", {})

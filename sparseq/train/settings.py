@@ -1,4 +1,4 @@
-"""What one setting of a recipe is: its help, what it accepts, and how text or a file's value becomes its value."""
+"""A setting of a recipe: its help, the values it accepts, and how text or a value in a file is parsed."""
 
 import math
 from collections.abc import Callable
@@ -11,12 +11,11 @@ from sparseq_kernels.untrusted import quoted
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, kept in the dataclass field's metadata; the command line and the recipe file both read it.
+    """One setting, stored in the metadata of the dataclass field, and used by the command line and recipe files.
 
-    parse: turns command-line text, or a TOML/YAML value, into the field's value; its ValueError says what it wants.
-    group: the heading it stands under in `--help`.
-    choices: the values allowed, where they can be listed.
-    resumable: False when a run started with another value is another run.
+    parse: converts text from the command line, or a TOML or YAML value, to the field's value; the message of its
+    ValueError says what it expects. group: the heading in `--help`. choices: the allowed values, if they can be listed.
+    resumable: False if another value makes it another run.
     """
 
     parse: Callable[[Any], Any]
@@ -27,8 +26,10 @@ class Setting:
     resumable: bool = False
 
     def value(self, name: str, raw: Any, file: str | None = None) -> Any:
-        """`raw` as this setting's value. Raises InputError, naming the setting, what it accepts, and the `file` that
-        it is from, if any."""
+        """`raw` as the value of this setting.
+
+        Raises InputError, naming the setting, what it accepts, and the `file` that it comes from, if any.
+        """
         what = flag(name) if file is None else f"{file}: {flag(name)}"
         try:
             value = self.parse(raw)
@@ -40,7 +41,7 @@ class Setting:
 
 
 def flag(name: str) -> str:
-    """A setting's name on the command line; in a recipe file and in Python it has underscores and no leading dashes."""
+    """A setting's name on the command line; in recipe files and Python it has underscores and no leading dashes."""
     return "--" + name.replace("_", "-")
 
 
@@ -50,7 +51,7 @@ def setting(default: Any, parse: Callable[[Any], Any], group: str, help: str, **
 
 
 def text(raw: Any) -> str | None:
-    """A non-empty string, or None for none given."""
+    """A non-empty string, or None if none is given."""
     if raw is None:
         return None
     if not isinstance(raw, str) or not raw.strip() or not _writable(raw):
@@ -78,7 +79,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, open_low: bool = F
 
 
 def whole(low: int = 0, high: int | None = None) -> Any:
-    """A parser of whole numbers from `low` up to `high`; 8, 8.0 and 8e0 are one, as numbers and as text."""
+    """A parser of whole numbers from `low` to `high`; accepts 8, 8.0 and 8e0, as numbers and as text."""
 
     def parse(raw: Any) -> int:
         wanted = ValueError(f"a whole number of at least {low}" + ("" if high is None else f" and at most {high}"))
@@ -87,7 +88,7 @@ def whole(low: int = 0, high: int | None = None) -> Any:
         try:
             exact = float(raw)
             value = raw if isinstance(raw, int) else int(exact)
-        except (ValueError, OverflowError):  # infinity is an overflow
+        except (ValueError, OverflowError):  # infinity gives OverflowError
             raise wanted from None
         if value != exact or value < low or (high is not None and value > high):
             raise wanted
@@ -97,7 +98,7 @@ def whole(low: int = 0, high: int | None = None) -> Any:
 
 
 def optional(parse: Callable[[Any], Any]) -> Any:
-    """The same parser, letting None (not given) through."""
+    """The same parser, which also accepts None (not given)."""
     return lambda raw: None if raw is None else parse(raw)
 
 
@@ -105,7 +106,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def auto(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The same parser, letting the word auto through."""
+    """The same parser, which also accepts the word auto."""
 
     def parse_or_auto(raw: Any) -> Any:
         if raw == "auto":
@@ -119,7 +120,7 @@ def auto(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def yes_no(raw: Any) -> bool:
-    """True or False, from a file or from a word for it; the words are those of YAML 1.1."""
+    """True or False, from a boolean or from one of the words of YAML 1.1."""
     if isinstance(raw, str) and raw.lower() in _WORDS:
         return _WORDS[raw.lower()]
     if not isinstance(raw, bool):
@@ -139,7 +140,7 @@ def names(raw: Any) -> tuple[str, ...]:
 
 
 def layers(raw: Any) -> int | tuple[int, ...] | None:
-    """A number of layers to keep, or the kept layers' numbers: 3, '3', '0,2,4' or [0, 2, 4]."""
+    """A number of layers to keep, or the numbers of the kept layers: 3, '3', '0,2,4' or [0, 2, 4]."""
     wanted = ValueError("a number of layers such as 3, or layer numbers such as 0,2,4")
     if raw is None:
         return None
@@ -157,7 +158,7 @@ def layers(raw: Any) -> int | tuple[int, ...] | None:
 
 
 def _writable(text: str) -> bool:
-    """Whether a path or a recipe file can hold the text: it has no zero character and no half of a surrogate pair."""
+    """Whether paths and recipe files can contain the text: without zero characters and halves of surrogate pairs."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -1,4 +1,4 @@
-"""What a run came to, or would come to, as it is shown, and what to do next."""
+"""The printed summary of a run or dry run, and suggestions for the next commands."""
 
 import shlex
 
@@ -11,7 +11,7 @@ from .recipe import Recipe
 from .result import RunResult
 from .settings import flag
 
-# What makes a run read the same rows in the same way.
+# The settings that determine which rows are read and how.
 DATA_SETTINGS = (
     "task", "data_dir", "train_file", "validation_file", "text_columns", "label_column", "label_kind",
     "max_train_rows", "max_validation_rows", "max_length",
@@ -19,7 +19,7 @@ DATA_SETTINGS = (
 
 
 def result_table(result: RunResult) -> Table:
-    """One row a number: the score of the saved model and before packing, its metrics, sizes, and what was asked for."""
+    """One number per row: the score of the saved model and before packing, its metrics, sizes, and settings."""
     methods = " + ".join(result.methods) or "plain fine-tuning"
     table = Table(title=f"{result.task}: {methods}, seed {result.seed}", show_header=False, title_justify="left")
     table.add_column()
@@ -46,7 +46,7 @@ def result_table(result: RunResult) -> Table:
 
 
 def show_result(result: RunResult, recipe: Recipe | None = None) -> None:
-    """Prints the result to stdout, and with the run's `recipe` the commands that would come next."""
+    """Prints the result to stdout, and with the run's `recipe` suggestions for the next commands."""
     console = SafeConsole()
     console.print(result_table(result))
     for line in advice.at_end(result.layers_past_95):
@@ -58,7 +58,7 @@ def show_result(result: RunResult, recipe: Recipe | None = None) -> None:
 
 
 def show_dry_run(found: DryRun) -> None:
-    """Prints the sizes that a run would come to, to stdout; its plan was told before."""
+    """Prints the expected sizes of a run to stdout; its plan was reported before."""
     console = SafeConsole()
     table = Table(title="nothing was trained or written; the model would have", show_header=False, title_justify="left")
     table.add_column()
@@ -72,13 +72,13 @@ def show_dry_run(found: DryRun) -> None:
 
 
 def next_commands(result: RunResult, recipe: Recipe) -> list[tuple[str, str]]:
-    """(what for, command) of what a user would do next with the folder, ready for a shell."""
+    """(purpose, command) for what a user may do next with the folder; commands are quoted for a shell."""
     out = shlex.quote(result.out)
     pair = ' --text-pair "..."' if len(result.task_definition["columns"]) == 2 else ""
     commands = [
         ("label a text", f'sparseq predict {out} "..."{pair}'),
         ("score it again, or on other data", f"sparseq evaluate {out}"),
-        ("see what each layer weighs", f"sparseq size {out}"),
+        ("see the size of each layer", f"sparseq size {out}"),
     ]
     if not result.methods:
         data = [

@@ -1,4 +1,4 @@
-"""What the teacher says of text rows: to train on, and as its own score."""
+"""The teacher's logits on text rows, for training and for its own score."""
 
 import json
 
@@ -21,7 +21,7 @@ from .scoring import predict_logits
 
 
 def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:
-    """The teacher's metrics on the validation rows, in fp32 as the student's. keep: see `_logits`."""
+    """The teacher's metrics on the validation rows, in fp32 like the student's. keep: see `_logits`."""
     found = {}
     for split, rows in prepared.data.validations.items():
         logits = _logits(
@@ -33,7 +33,7 @@ def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, k
 
 
 def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: Reporter) -> Tensor:
-    """The teacher's logits [rows, labels] on text rows, to train on."""
+    """The teacher's logits [rows, labels] on text rows, for training."""
     return _logits(recipe, prepared, rows, reporter, name="teacher logits", precision=prepared.precision)
 
 
@@ -47,8 +47,10 @@ def _logits(
     precision: str,
     keep: bool = True,
 ) -> Tensor:
-    """The teacher's logits [rows, labels] on text rows, from the cache where they were computed before. keep: False
-    leaves the cache as it is."""
+    """The teacher's logits [rows, labels] on text rows, from the cache if they were computed before.
+
+    keep: False does not write to the cache.
+    """
     teacher, tokenizer = prepared.teacher, prepared.teacher_tokenizer
     assert teacher is not None
     texts = [rows[name][:] for name in ("text_a", "text_b") if name in rows.column_names]
@@ -57,7 +59,7 @@ def _logits(
         prepared.fingerprint["teacher"],
         prepared.fingerprint["teacher's tokenizer"],
         str(recipe.max_length),
-        # rows are padded together
+        # rows of a batch are padded together
         str(recipe.eval_batch_size),
         json.dumps(conditions.current(precision, ops=any(True for _ in named_layers(teacher)))),
     )

@@ -30,16 +30,16 @@ from .folder import Marker, RunFolder
 from .precision import arithmetic
 from .recipe import Recipe
 
-# Column of the weight of the teacher's loss, where rows have one each.
+# The column with the weight of the teacher's loss, if each row has its own.
 ALPHA = "kd_alpha"
 
 
 @dataclass
 class Losses:
-    """What a training step minimises.
+    """The losses of a training step.
 
-    kind: of the loss on the teacher's logits, 'ce' or 'mse'; None trains on the labels alone.
-    teacher: the live teacher of the hidden-state loss; its hidden states numbered `teacher_layers` are compared.
+    kind: of the loss on the teacher's logits, 'ce' or 'mse'; None trains on the labels alone. teacher: the live teacher
+    of the hidden-state loss; its hidden states numbered `teacher_layers` are compared.
     """
 
     regression: bool
@@ -52,13 +52,13 @@ class Losses:
 
 
 class CompressTrainer(Trainer):
-    """Differs from Trainer in the loss, the order of the rows, and the checkpoints.
+    """A Trainer with other losses, another order of rows, and other checkpoints.
 
-    A checkpoint counts from the moment its marker is there (see `folder`), and the order of rows depends on seed and
-    epoch alone (see `SimilarLengths`): so a resumed run takes the very steps that an unbroken one would.
+    A checkpoint counts once its marker exists (see `folder`), and the order of rows depends only on seed and epoch (see
+    `SimilarLengths`). So a resumed run takes exactly the steps of an uninterrupted one.
     """
 
-    loss_is_scaled_for_ga = False  # `compute_loss` gives the mean over its batch
+    loss_is_scaled_for_ga = False  # `compute_loss` returns the mean over its batch
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class CompressTrainer(Trainer):
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run so far, counting what earlier processes spent up to the checkpoint resumed from."""
+        """Wall time of the run so far, including earlier processes up to the checkpoint resumed from."""
         return time.monotonic() - self.started
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The losses' sum on one batch. Raises InputError, naming the layer, when it is not finite."""
+        """The sum of the losses on one batch. Raises InputError, naming the layer, if it is not finite."""
         with arithmetic(self.args.device, self.precision):
             loss, outputs = self._loss(model, inputs)
         return (loss, outputs) if return_outputs else loss
@@ -123,13 +123,16 @@ class CompressTrainer(Trainer):
         return loss, outputs
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The step's loss, its gradient added to the parameters'. Raises InputError, naming the layer, when the
-        gradient is not finite: it would make every weight so, by the clipping of its norm."""
+        """The loss of the step; its gradient is added to those of the parameters.
+
+        Raises InputError, naming the layer, if the gradient is not finite; clipping by the norm would make every weight
+        non-finite.
+        """
         loss = super().training_step(*args, **kwargs)
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        if not torch.isfinite(get_total_norm(gradients.values())):  # or a finite gradient whose norm overflows
+        if not torch.isfinite(get_total_norm(gradients.values())):  # or the norm of a finite gradient overflows
             wrong = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
-            if wrong:  # it spreads from a layer to those before it
+            if wrong:  # it spreads from a layer to earlier ones
                 self._refuse(f"the gradient of {wrong[-1]!r} at step {self.state.global_step + 1} is not finite")
         return loss
 
@@ -149,7 +152,7 @@ class CompressTrainer(Trainer):
         )
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer over `parameter_groups`, with transformers' choice of what is decayed."""
+        """The optimizer over `parameter_groups`, with transformers' choice of decayed parameters."""
         model = self.model if model is None else model
         optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
         if optimizer is None:
@@ -161,7 +164,7 @@ class CompressTrainer(Trainer):
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
-        # the rows of all processes' batches at one step are neighbours here, and so of similar length
+        # the rows of all processes' batches at one step are adjacent here, and so have similar lengths
         self.sampler = SimilarLengths(
             self.lengths, self.args.train_batch_size * distributed.world_size(), self.args.seed
         )
@@ -209,12 +212,15 @@ class CompressTrainer(Trainer):
                 )
                 self.folder.complete(checkpoint, marker)
         except MachineError:
-            self.folder.discard(checkpoint)  # where the disk is full, nothing else could be written
+            self.folder.discard(checkpoint)  # on a full disk nothing else could be written
             raise
 
     def _check_state(self) -> None:
-        """Raises InputError where a weight, a scale or a moment of the optimizer is not finite: no run could go on from
-        it. Every process holds the same."""
+        """Raises InputError if a weight, a scale or a moment of the optimizer is not finite; no run could continue from
+        it.
+
+        The state is the same in every process.
+        """
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         moments = (
             (f"{name} of {names.get(parameter, 'a parameter')}", value)
@@ -229,10 +235,10 @@ class CompressTrainer(Trainer):
 
 @contextmanager
 def _readable(checkpoint: str | None) -> Iterator[None]:
-    """Raises InputError where a checkpoint, though it is as it was written, does not fit what reads it."""
+    """Raises InputError if an unchanged checkpoint does not match the code that loads it."""
     try:
         yield
-    except Exception as error:  # of pickle, torch and safetensors, which have no common base
+    except Exception as error:  # errors of pickle, torch and safetensors have no common base class
         if is_out_of_memory(error):
             raise
         raise InputError(
@@ -242,7 +248,7 @@ def _readable(checkpoint: str | None) -> Iterator[None]:
 
 
 def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
-    """The recipe as transformers' TrainingArguments. Raises InputError for a batch that the processes cannot share."""
+    """The recipe as transformers' TrainingArguments. Raises InputError for a batch that processes cannot share."""
     processes = distributed.world_size()
     if recipe.batch_size % processes:
         raise InputError(
@@ -267,11 +273,11 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         log_level_replica="error",
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
-        # masks are chosen alike by every process, from weights that are alike
+        # every process selects the same masks from the same weights
         ddp_broadcast_buffers=False,
         disable_tqdm=True,
     )
-    # accelerate would leave the model's forward wrapped in autocast for good; `CompressTrainer` has its own.
+    # accelerate would leave the model's forward wrapped in autocast permanently; `CompressTrainer` has its own.
     arguments.mixed_precision = "no"
-    arguments._n_gpu = min(arguments._n_gpu, 1)  # several GPUs are used by torchrun, never by DataParallel
+    arguments._n_gpu = min(arguments._n_gpu, 1)  # several GPUs are used through torchrun, never through DataParallel
     return arguments

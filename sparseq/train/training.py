@@ -1,4 +1,4 @@
-"""The training itself: the trainer set up for a recipe, gone on with where it was broken off, run to its last step."""
+"""Training: sets up the trainer for a recipe, resumes it if possible, and runs it to its last step."""
 
 import gc
 import time
@@ -37,7 +37,7 @@ def train(
     began: float,
     reporter: Reporter,
 ) -> CompressTrainer:
-    """Trains to the last step, from the last checkpoint where there is one; the trainer holds the trained student."""
+    """Trains to the last step, from the last checkpoint if there is one; the trainer has the trained student."""
     student, task = prepared.student, prepared.task
     losses = Losses(task.is_regression)
     if prepared.teacher is not None:
@@ -46,7 +46,7 @@ def train(
         losses.teacher, losses.teacher_layers = prepared.teacher.to(arguments.device).eval(), prepared.teacher_layers
         losses.hidden_weight = recipe.hidden_loss
     else:
-        prepared.teacher = None  # its logits are all that is left of it
+        prepared.teacher = None  # only its logits are used
         gc.collect()
     here = conditions.current(prepared.precision, ops=recipe.uses("qat") or recipe.uses("mp"))
     last = distributed.in_first(lambda: _last_checkpoint(folder))
@@ -54,10 +54,10 @@ def train(
         reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
         if changed := last[1].changed(here):
             reporter.say(
-                f"begun under other conditions ({'; '.join(changed)}): sums are rounded otherwise, and the result can "
-                "differ from that of an unbroken run"
+                f"begun under other conditions ({'; '.join(changed)}): rounding differs, and the result can differ "
+                "from that of an uninterrupted run"
             )
-    # What earlier processes spent counts; so does what this one has spent so far.
+    # Includes the time of earlier processes, and of this one so far.
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
     collate = Collate(prepared.tokenizer, prepared.teacher_tokenizer if prepared.hidden is not None else None)
     quantization = QuantizationStart(
@@ -76,7 +76,7 @@ def train(
     trainer.add_callback(RowOrder(lambda: trainer.sampler))
     if pruning is not None:
         trainer.add_callback(pruning)
-    trainer.add_callback(quantization)  # after pruning: scales are set from the masked weights
+    trainer.add_callback(quantization)  # after pruning, because scales are set from the masked weights
     with reporter.phase("training") as phase:
         trainer.add_callback(ShowProgress(phase, lambda: trainer.last_loss, pruning))
         if last is not None and last[1].step >= last[1].max_steps:
@@ -94,7 +94,10 @@ def train(
 
 
 def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
-    """What the run goes on from, if anything. InputError: as many processes as began it are wanted."""
+    """The checkpoint that the run continues from, if any.
+
+    Raises InputError unless the number of processes is the same as at the start.
+    """
     last = folder.last_checkpoint()
     if last is not None and last[1].world_size != distributed.world_size():
         raise InputError(
@@ -107,7 +110,7 @@ def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
 def _calibration_batches(
     recipe: Recipe, rows: Dataset, tokenizer: Any, student: nn.Module
 ) -> Iterator[dict[str, Tensor]]:
-    """A few training batches, the same whenever and wherever they are asked for."""
+    """A few training batches, always the same for the same recipe."""
     order = list(SimilarLengths(lengths(rows), recipe.batch_size, recipe.seed))
     place = next(student.parameters()).device
     collate = DataCollatorWithPadding(tokenizer)

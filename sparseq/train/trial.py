@@ -1,7 +1,7 @@
-"""What a run needs of its models in the end, tried on one row before the training: reading, packing, saving, loading.
+"""A trial on one row, before training, of what a run needs of its models: reading, packing, saving and loading.
 
-Models differ in how they number positions, in what their configurations list layer by layer, and in what they keep
-outside their state. Trying is sure where reading their configurations is a guess.
+Models differ in how they number positions, in which entries of their configurations are lists with one entry per layer,
+and in what they keep outside their state. A trial is reliable; inspecting configurations is not.
 """
 
 from typing import Any
@@ -23,20 +23,19 @@ from .precision import arithmetic
 from .recipe import Recipe
 
 Row = dict[str, Tensor]
-"""One text's or pair's inputs, by name: int64 [1, tokens]."""
+"""The inputs of one text or pair, by name: int64 [1, tokens]."""
 
-# Between the logits of a model and of the same model rebuilt: fp32 sums in the order of another attention kernel.
+# Between the logits of a model and of the same model rebuilt, whose attention kernel may sum in another order.
 TOLERANCE = 1e-3
 
 
 def check_reads(
     model: nn.Module, tokenizer: Any, max_length: int, *, pairs: bool, num_labels: int, name: str
 ) -> tuple[Row, Tensor]:
-    """A row cut at `max_length` tokens, and the model's logits for it, fp32 [1, num_labels].
+    """A row truncated at `max_length` tokens, and the model's logits for it, fp32 [1, num_labels].
 
-    Raises InputError where the model has no positions for so many tokens, saying how many it has, where it cannot read
-    what the tokenizer gives, where that cannot pad, and where the logits have another shape. The model is left
-    in eval mode.
+    Raises InputError if the model has too few positions (saying how many it has), if it cannot read the output of the
+    tokenizer, if the tokenizer cannot pad, and if the logits have another shape. The model is left in eval mode.
     """
     if tokenizer.pad_token is None:
         raise InputError(
@@ -61,8 +60,8 @@ def check_reads(
 
 
 def check_rebuilds(model: nn.Module, row: Row, logits: Tensor, name: str) -> None:
-    """Raises InputError unless the model, saved and loaded back, would be the same. Nothing is written."""
-    again = _rebuilt(model, name)  # ModernBERT's first layer, say, has one norm less than the others
+    """Raises InputError unless the model would be the same after saving and loading. Nothing is written."""
+    again = _rebuilt(model, name)  # for example, ModernBERT's first layer has one norm less than the others
     found = _logits(again, row)
     same = found is not None and torch.allclose(found, logits, rtol=TOLERANCE, atol=TOLERANCE)
     if logits.isfinite().all() and not same:
@@ -73,8 +72,11 @@ def check_rebuilds(model: nn.Module, row: Row, logits: Tensor, name: str) -> Non
 
 
 def check_packs(model: nn.Module, recipe: Recipe) -> None:
-    """Raises InputError where the converted model could not be saved and loaded, or one of its layers not be packed.
-    One layer is tried of each shape, pruned as the recipe says."""
+    """Raises InputError if the converted model could not be saved and loaded, or if one of its layers could not be
+    packed.
+
+    One layer of each shape is tried, pruned as the recipe says.
+    """
     _rebuilt(model, str(recipe.model))
     pattern = Pattern.parse(recipe.pattern)
     pruned: dict[str, Any] = {}
@@ -105,7 +107,7 @@ def _rebuilt(model: nn.Module, name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         try:
             return checkpoint.rebuilt(model)
-        except Exception as error:  # a configuration checks itself in ways of its own
+        except Exception as error:  # configurations have their own checks
             if is_out_of_memory(error):
                 raise
             raise InputError(
@@ -115,7 +117,7 @@ def _rebuilt(model: nn.Module, name: str) -> nn.Module:
 
 
 def _longest(model: nn.Module, row: Row, limit: int) -> int:
-    """The most tokens of the row, up to `limit`, that the model reads; 0 where it reads none."""
+    """The largest number of tokens, up to `limit`, that the model accepts; 0 if it accepts none."""
     low, high = 0, limit
     while low < high:
         middle = (low + high + 1) // 2
@@ -127,7 +129,7 @@ def _longest(model: nn.Module, row: Row, limit: int) -> int:
 
 
 def _logits(model: nn.Module, row: Row) -> Tensor | None:
-    """fp32; None where the forward fails, for whatever reason the model has."""
+    """The logits in fp32; None if the forward fails for any reason."""
     try:
         with torch.no_grad(), arithmetic(row["input_ids"].device):
             logits: Tensor = model.eval()(**row).logits

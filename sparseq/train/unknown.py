@@ -1,4 +1,4 @@
-"""What a setting that there is not may have meant: other libraries' names for ours, other spellings, near misses."""
+"""Suggestions for unknown settings: names in other libraries, other spellings, and near misses."""
 
 import difflib
 import re
@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from sparseq_kernels.untrusted import QUOTED
 
-# Our setting -> what transformers' Trainer and example scripts, torch's and others' pruning and quantization tools, and
-# people call it. In lower case, with underscores.
+# Our setting -> its names in transformers' Trainer and example scripts, in pruning and quantization tools of torch and
+# others, and in common use. In lower case, with underscores.
 _ELSEWHERE = {
     "model": "model_name model_name_or_path model_path model_id pretrained_model student student_model student_name "
     "student_name_or_path base_model checkpoint",
@@ -60,13 +60,13 @@ _ELSEWHERE = {
     "out": "output output_dir out_dir output_path output_folder save_dir run_dir",
 }
 USUAL_NAMES = {name: ours for ours, names in _ELSEWHERE.items() for name in names.split()}
-"""Name elsewhere -> ours."""
+"""Name in other libraries -> our name."""
 
 
 def meant(name: object, known: Collection[str]) -> str | None:
-    """The setting among `known` that `name`, which is none of them, most likely means; None where nothing is near.
+    """The setting among `known` that the unknown `name` most likely means; None if nothing is close.
 
-    Case, dashes, dots and camel case do not count: `--learning-rate`, `learningRate` and `LEARNING_RATE` are one.
+    Case, dashes, dots and camel case do not matter: `--learning-rate`, `learningRate` and `LEARNING_RATE` are the same.
     """
     plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)[:QUOTED]).lower()
     plain = re.sub(r"[\W_]+", "_", plain).strip("_")

@@ -36,7 +36,7 @@ def test_both_texts_of_large_pairs_are_counted(small: WordNet, monkeypatch: pyte
     words = [f"w{i}" for i in range(20)] * 3
     first = [f"one {word} gorgeous x{word} two" for word in words] + ["it is here"] * 7000
     second = [text.replace("gorgeous", "beautiful") for text in first]
-    monkeypatch.setattr("sparseq.augment.usage._MOST_CHARACTERS", sum(map(len, first + second)) * 2 // 3)
+    monkeypatch.setattr("sparseq.augment.usage.MOST_CHARACTERS", sum(map(len, first + second)) * 2 // 3)
     pairs = datasets.Dataset.from_dict({"text_a": first, "text_b": second, "label": [0] * len(first)})
     made = augment_dataset(pairs, SynonymAugmenter(small), max_share=1.0).dataset
     assert made["text_a"][len(first) :] == second[:60] and made["text_b"][len(first) :] == first[:60]

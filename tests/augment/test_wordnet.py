@@ -133,7 +133,7 @@ def test_looking_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPARSEQ_WORDNET", raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
     find_wordnet()
-    with pytest.raises(InputError, match="home that is not known"):
+    with pytest.raises(InputError, match="unknown home folder"):
         find_wordnet("~/wordnet")
 
 

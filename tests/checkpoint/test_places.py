@@ -108,7 +108,7 @@ def test_save_into_no_folder(place: Callable[[Path], Path], tmp_path: Path) -> N
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_save_where_one_may_not_write(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="may not be written to"):
+    with pytest.raises(InputError, match="is not writable"):
         save(nn.Linear(2, 2), tmp_path)
     tmp_path.chmod(0o700)
 
@@ -116,7 +116,7 @@ def test_save_where_one_may_not_write(tmp_path: Path) -> None:
 def test_save_asks_whether_it_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for root, who is told no."""
     monkeypatch.setattr("sparseq.checkpoint.write.os.access", lambda *args: False)
-    with pytest.raises(InputError, match="may not be written to"):
+    with pytest.raises(InputError, match="is not writable"):
         save(nn.Linear(2, 2), tmp_path)
     assert os.listdir(tmp_path) == []
 

@@ -191,7 +191,7 @@ def test_an_output_that_is_full(
             patch.setattr(sys, "stdout", full)
             assert main(command) == 1
         said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith("sparseq: error: /dev/full takes no more (No space left on device)")
+        assert said.startswith("sparseq: error: cannot write to /dev/full (No space left on device)")
 
 
 def test_a_disk_that_is_full(

@@ -54,7 +54,7 @@ def test_it_is_said_on_going_on(make_recipe: Callable[..., Recipe], monkeypatch:
     listening = Listening()
     compress(recipe, reporter=listening)
     [told] = [line for line in listening.said if "under other conditions" in line]
-    assert f"(processor: other before, {hardware.processor()} now): sums are rounded otherwise" in told
+    assert f"(processor: other before, {hardware.processor()} now): rounding differs" in told
 
 
 @pytest.mark.parametrize("name", ["threads", "processor", "torch", "transformers", "precision"])

@@ -204,7 +204,7 @@ def test_each_model_gets_its_own_inputs(
     tiny_regression_csv: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The hidden states of a teacher that runs along are those that it has on its own inputs."""
+    """The hidden states of a teacher that runs during training are those that it has on its own inputs."""
     from sparseq.train import trainer
 
     seen: list[dict[str, Any]] = []

@@ -97,7 +97,10 @@ def test_where_there_are_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(locks, "fcntl", None)
     with run_lock(tmp_path, said.append):
         pass
-    assert [str(tmp_path) in line and "let no other run write to it" in line for line in said] == [True, True]
+    assert [str(tmp_path) in line and "make sure that no other run writes to it" in line for line in said] == [
+        True,
+        True,
+    ]
 
 
 def test_a_second_start_of_a_run(

@@ -71,7 +71,7 @@ def test_places_that_cannot_be_written(writer: str, place: str, tmp_path: Path) 
 
 
 def test_read_only_places_have_another_way_out() -> None:
-    with pytest.raises(MachineError, match="let it be written to, or give another folder"), writing("/out/file"):
+    with pytest.raises(MachineError, match="make it writable, or give another folder"), writing("/out/file"):
         raise PermissionError(13, "Permission denied")
 
 

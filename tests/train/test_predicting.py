@@ -176,7 +176,7 @@ def test_a_files_predictions(suffix: str, single: Path, capsys: pytest.CaptureFi
 def test_the_file_that_is_read_is_not_written(single: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.csv", [{"sentence": "good film"}])
     before = file.read_bytes()
-    assert "the very file that is read" in refused(capsys, "predict", single, "--file", file, "--out", file)
+    assert "is the file to predict" in refused(capsys, "predict", single, "--file", file, "--out", file)
     assert file.read_bytes() == before
 
 

@@ -47,9 +47,9 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
 
 def test_folders_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(InputError, match=r"a\.csv is in a folder that may not be written to"):
+    with pytest.raises(InputError, match=r"a\.csv is in a folder that is not writable"):
         check_output(tmp_path / "a.csv")
-    with pytest.raises(InputError, match=r"--submission .*new: .* may not be written to"):
+    with pytest.raises(InputError, match=r"--submission .*new: .* is not writable"):
         check_new_folder(tmp_path / "new", "--submission")
 
 

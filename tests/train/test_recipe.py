@@ -81,5 +81,5 @@ def test_every_setting_is_described_and_its_default_is_one_it_accepts() -> None:
 
 def test_resolved_refuses_a_home_that_is_not_known(make_recipe: Callable[..., Recipe]) -> None:
     for name in PATH_SETTINGS:
-        with pytest.raises(InputError, match="home that is not known"):
+        with pytest.raises(InputError, match="unknown home folder"):
             make_recipe(**{name: "~nosuchuser/x"}).resolved()

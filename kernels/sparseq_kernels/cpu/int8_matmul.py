@@ -3,7 +3,7 @@
 - "int_mm": `torch._int_mm`. On a processor with AVX-512 VNNI it is oneDNN's; on others, and where oneDNN is turned
   off, a plain loop, some 30 times slower than fp32. Held to older instructions (ONEDNN_MAX_CPU_ISA) oneDNN saturates.
   So the processor and torch are asked, and products that would saturate are tried once.
-- "native": int8_matmul.c.
+- "native": native/int8_matmul.c.
 - "fp32": fp32 products, where there is no native code. Exact, but slower than an fp32 layer by the conversions.
 """
 
