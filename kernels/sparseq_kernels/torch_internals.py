@@ -48,7 +48,10 @@ def is_plain_tensor(x: Tensor) -> bool:
 
 def is_observed() -> bool:
     """Whether a trace, a torch.func transform, a dispatch mode or forward-mode autograd is active."""
-    return bool(dispatch_modes() or tracing_state() is not None or functorch_active() or forward_ad._current_level >= 0)
+    active: bool = (
+        dispatch_modes() != 0 or tracing_state() is not None or functorch_active() or forward_ad._current_level >= 0
+    )
+    return active
 
 
 def has_values(tensor: Tensor) -> bool:
