@@ -81,12 +81,13 @@ def test_a_further_call_does_nothing_but_launch(M, launches):
         finally:
             sys.setprofile(None)
     assert len(gpu.launches) == first + launches
-    # The config and the backend in force are asked for; nothing is checked, and nothing is chosen.
+    # The config in force is asked for; nothing is validated, no config is chosen, and no backend looked up.
     assert {module for module, _ in called} <= {
-        "packed_linear", "int8_linear", "dispatch", "torch_internals", "backends", "launch_cache", "launch", "device",
+        "packed_linear", "int8_linear", "dispatch", "torch_internals", "launch_cache", "launch", "device",
         "availability", "gemm_config",
     }  # fmt: skip
-    assert {name for module, name in called if module == "backends"} <= {"backend", "forced"}
+    assert {name for module, name in called if module == "int8_linear"} <= {"int8_linear", "cached_call"}
+    assert {name for module, name in called if module == "gemm_config"} <= {"forced_config"}
     assert len(called) <= 12, called
 
 
