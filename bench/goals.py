@@ -108,9 +108,8 @@ GOALS = (
 
 def newest(folder: Path) -> Mapping[str, Any] | None:
     """Of the results that goals are for, the last one that was taken on a GPU; None without any."""
-    results = [result for op in {goal.op for goal in GOALS} for result in read_results(op, folder)]
-    of_gpus = [result for result in results if "gpu" in result["machine"]]
-    return max(of_gpus, key=lambda result: str(result["date"]), default=None)
+    results = [result for op in {goal.op for goal in GOALS} for result in read_results(op, folder, "gpu")]
+    return max(results, key=lambda result: str(result["date"]), default=None)
 
 
 def goals(folder: Path) -> str:

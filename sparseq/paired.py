@@ -38,6 +38,8 @@ class PairedAnswers:
 
     @property
     def standard_error(self) -> float:
-        """The standard error of `lost` over the choice of rows; it does not include the variation between training
-        seeds."""
+        """The standard error of `lost` over the choice of rows.
+
+        It does not include the variation between training seeds.
+        """
         return float((self.only_first + self.only_second - self.rows * self.lost**2) ** 0.5 / self.rows)

@@ -27,8 +27,10 @@ __all__ = ["SparseqConfig", "SparseqQuantizer", "register"]
 
 
 class SparseqConfig(QuantizationConfigMixin):
-    """The entry of config.json that names sparseq as the quantization method; all settings are in the header of the
-    weights."""
+    """The entry of config.json that names sparseq as the quantization method.
+
+    All settings are in the header of the weights.
+    """
 
     def __init__(self, quant_method: str = METHOD, **unknown: Any) -> None:
         if unknown:
@@ -139,10 +141,10 @@ _NO_OFFLOAD = (
 
 
 def _names_in(model: Any) -> Any:
-    """The function that maps a name in the file to the model's name, by adding or removing the prefix of the base
-    model.
+    """The function that maps a name in the file to the model's name.
 
-    transformers does the same when it loads a model with a head from an encoder's folder, and the reverse.
+    It adds or removes the prefix of the base model, as transformers does when it loads a model with a head from an
+    encoder's folder, and the reverse.
     """
     prefix = model.base_model_prefix
     inside = bool(prefix) and hasattr(model, prefix)

@@ -1,6 +1,7 @@
 """Imports run one way: from layer to lower layer, and in no circle of modules."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ LAYERS = [
         "sparseq_kernels.torch_internals",
         "sparseq_kernels.untrusted",
     },
+    {"sparseq_kernels.weight_cache"},
     {"sparseq_kernels.dtypes", "sparseq_kernels.numerics"},
     {"sparseq_kernels.block_index", "sparseq_kernels.reference", "sparseq_kernels.registry"},
     {"sparseq_kernels.cpu", "sparseq_kernels.triton"},
@@ -45,10 +47,6 @@ LAYERS = [
     {"sparseq.assets", "sparseq.cli", "sparseq.demo"},
     {"sparseq.__main__"},
 ]
-# Circles that are known and to be mended. One that is no more must leave this list.
-KNOWN_CIRCLES = {
-    ("sparseq_kernels.triton.plans", "sparseq_kernels.triton.tuned"),
-}
 
 
 def layer_of(module: str) -> int | None:
@@ -75,9 +73,7 @@ def test_imports_run_one_way(path):
 
 
 def test_no_module_imports_itself_by_way_of_others():
-    found = set(circles(GRAPH))
-    assert not found - KNOWN_CIRCLES, "; ".join(way_around(GRAPH, circle) for circle in sorted(found - KNOWN_CIRCLES))
-    assert not KNOWN_CIRCLES - found, f"mended: remove {sorted(KNOWN_CIRCLES - found)} from KNOWN_CIRCLES"
+    assert not [way_around(GRAPH, circle) for circle in circles(GRAPH)]
 
 
 def test_a_circle_is_found_wherever_its_imports_stand(tmp_path):
@@ -114,6 +110,33 @@ def test_the_reference_is_built_on_torch_and_numerics_alone():
         for imported in imports_of(module, MODULES[module], MODULES):
             known = any(imported == name or imported.startswith(f"{name}.") for name in allowed)
             assert known, f"{module} imports {imported}"
+
+
+# Of torch: `torch._x`, `torch.a._x`, and what is private in the modules that are imported from it.
+PRIVATE = re.compile(
+    r"\btorch(\.\w+)*\._[A-Za-z]\w*(\.\w+)*|\bforward_ad\._\w+|\._is_view\(|\._is_zerotensor|\b_unsafe_view\b"
+)
+# A module that is looked up among those that were imported, by its name.
+NAMED = {"sparseq/nn/unwrap.py": "torch._dynamo.eval_frame"}
+
+
+def code_of(path):
+    """The file without its docstrings and comments, which may name what they like."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = ""
+    return ast.unparse(tree)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_private_functions_of_torch_are_used_in_one_module(path):
+    name = path.relative_to(ROOT).as_posix()
+    if name == "kernels/sparseq_kernels/torch_internals.py":
+        assert PRIVATE.search(code_of(path))
+        return
+    found = [one[0] for one in PRIVATE.finditer(code_of(path)) if one[0] != NAMED.get(name)]
+    assert not found, f"{name} uses {', '.join(found)}: name it in torch_internals.py"
 
 
 def is_kernel(function: ast.FunctionDef) -> bool:

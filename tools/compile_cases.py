@@ -165,8 +165,7 @@ def qat_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
             scales = (new(N), new(1)) if learned else (None, None)
             tiles = tile_lists(N, K) if listed else None
             y, *kept = ops.qat_linear(x, weight, bias, mask, *scales, *bits, None, False, tiles)
-            # Of the bias the gradient is a sum of torch's, which would run.
-            needs = [True, True, False, learned, learned]
+            needs = [True, True, True, learned, learned]
             return ops.qat_linear_backward(
                 new(M, N, dtype=y.dtype), x, weight, mask, *scales, kept, *bits, dtype, False, needs, tiles
             )
@@ -195,7 +194,7 @@ def masked_linear(M: int, N: int, K: int, rich: bool) -> Iterator[Case]:
         def run(dtype: torch.dtype = dtype) -> Any:
             x, weight, mask, tiles = new(M, K, dtype=dtype), new(N, K), new(N, K, dtype=torch.bool), tile_lists(N, K)
             y = ops.masked_linear(x, weight, mask, new(N, dtype=dtype), False, tiles)
-            needs = [True, True, False]
+            needs = [True, True, True]
             return ops.masked_linear_backward(y, x, weight, mask, False, needs, tiles)
 
         yield Case("masked_linear", f"x {_name(dtype)} [{M}, {K}], weight [{N}, {K}], tiles, and backward", run)

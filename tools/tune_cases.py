@@ -16,7 +16,7 @@ from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.triton.runtime import heuristics, tuned
 from sparseq_kernels.triton.runtime.device import INTERPRETER, Device
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig
-from sparseq_kernels.triton.runtime.heuristics import SKINNY_ROWS, quantizes_inside
+from sparseq_kernels.triton.runtime.heuristics import SKINNY_ROWS, may_quantize_inside
 
 OPS = torch.ops.sparseq
 OPERATIONS = ("int8_linear",)
@@ -64,7 +64,7 @@ def products(ops: Sequence[str], target: Target) -> list[Product]:
         for layer in layers
         for op in ops
         for x_bytes in (1, target.dtype.itemsize)
-        if x_bytes == 1 or quantizes_inside(M, layer[1], False)
+        if x_bytes == 1 or may_quantize_inside(M)
     ]
     return sorted(found, key=lambda one: one.rank)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from . import backends
 from .autograd import NO_SECOND, make_function
@@ -24,7 +24,6 @@ from .registry import NAMESPACE, F, OpDefinition
 from .torch_internals import (
     any_autocast,
     any_requires_grad,
-    dispatch_modes,
     functorch_active,
     is_differentiated,
     is_observed,
@@ -78,7 +77,7 @@ class Op(OpDefinition):
 
     def __call__(self, *args: Any) -> Any:
         """The results of the op. Arguments are given by position; defaults may be left out."""
-        if is_compiling():
+        if is_dynamo_compiling():
             return self.packet(*args)
         x = args[0]
         if x.__class__ is Tensor:
@@ -90,13 +89,12 @@ class Op(OpDefinition):
                 shortcut = self._find_shortcut(forced, x)
             if shortcut is not None and not (
                 any_autocast()
-                or dispatch_modes()
                 or is_observed()
                 or x.is_neg()
                 or is_zerotensor(x)
                 or (_grad_enabled() and any_requires_grad(*args))
             ):
-                result = shortcut(self.run, *args, *self.defaults[len(args) :])
+                result = shortcut(self.run, *(args if len(args) == len(self.names) else self.complete(args)))
                 if result is not None:
                     return result
         return self._call(args)
@@ -114,6 +112,8 @@ class Op(OpDefinition):
 
     def _call(self, args: tuple[Any, ...]) -> Any:
         """The call without a shortcut."""
+        if is_compiling():
+            return self.packet(*args)
         if not (is_plain(args) and isinstance(args[0], Tensor)):
             return self._call_dispatcher(args)
         device = args[0].device.type

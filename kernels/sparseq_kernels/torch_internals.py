@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_map_only as tree_map_only
 
 PLAIN_CLASSES = (Tensor, torch.nn.Parameter)
 """The classes whose tensors hold their values as they are. Others are subclasses, which may override any operation."""
@@ -25,6 +27,7 @@ is_functorch_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 mkldnn_enabled = torch._C._get_mkldnn_enabled
 is_zerotensor = Tensor._is_zerotensor
 int_mm = torch._int_mm
+has_compatible_shallow_copy_type = torch._has_compatible_shallow_copy_type
 
 
 def is_plain(args: Sequence[Any]) -> bool:
@@ -45,7 +48,10 @@ def is_plain_tensor(x: Tensor) -> bool:
 
 def is_observed() -> bool:
     """Whether a trace, a torch.func transform, a dispatch mode or forward-mode autograd is active."""
-    return bool(dispatch_modes() or tracing_state() is not None or functorch_active() or forward_ad._current_level >= 0)
+    active: bool = (
+        dispatch_modes() != 0 or tracing_state() is not None or functorch_active() or forward_ad._current_level >= 0
+    )
+    return active
 
 
 def has_values(tensor: Tensor) -> bool:

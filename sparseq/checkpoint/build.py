@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from sparseq.errors import InputError
 from sparseq.reading import brief
+from sparseq_kernels.torch_internals import TorchDispatchMode, tree_map_only
 from sparseq_kernels.untrusted import quoted
 
 from .architecture import model_class

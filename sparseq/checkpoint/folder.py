@@ -40,8 +40,10 @@ class Folder:
     unnamed: tuple[str, ...]
 
     def renamed(self, name_in_model: Callable[[str], str]) -> Folder:
-        """The same for a model with other names, which `name_in_model` gives for names of modules and tensors in the
-        file."""
+        """The same for a model with other names.
+
+        name_in_model: the name in the model of a module or tensor in the file.
+        """
         layout = self.layout
         return replace(
             self,
@@ -81,11 +83,11 @@ class Folder:
         check_state(model, self.layout, self.header, self.path, part=True)
 
     def fill(self, model: nn.Module, trainable: Mapping[str, bool]) -> None:
-        """Puts the file's tensors into the model, each on the device of the tensor it replaces; shared tensors stay
-        shared.
+        """Puts the file's tensors into the model, each on the device of the tensor it replaces.
 
-        trainable: by name, whether a parameter requires a gradient (True if not given). Raises InputError if a tensor
-        to replace is on the meta device, and for NaN or infinity in a parameter or a sparseq layer.
+        Shared tensors stay shared. trainable: by name, whether a parameter requires a gradient (True if not given).
+        Raises InputError if a tensor to replace is on the meta device, and for NaN or infinity in a parameter or a
+        sparseq layer.
         """
         parameters: dict[str, nn.Parameter] = {}
         buffers = []

@@ -60,10 +60,9 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 
 def verify(folder: str | Path) -> None:
-    """Raises InputError unless the folder's `model.safetensors` and `config.json` are complete and as `save` wrote
-    them.
+    """Checks that the folder's `model.safetensors` and `config.json` are complete and as `save` wrote them.
 
-    In format 1 `config.json` has no checksum.
+    Raises InputError if they are not. In format 1 `config.json` has no checksum.
     """
     with open_source(Path(folder)) as source:
         verify_config(Path(folder), source.layout)

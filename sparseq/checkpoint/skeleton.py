@@ -59,10 +59,9 @@ def place_layers(model: nn.Module, layout: Layout, path: Path) -> nn.Module:
 
 
 def check_state(model: nn.Module, layout: Layout, header: Header, path: Path, *, part: bool = False) -> None:
-    """Raises InputError unless the model's state and the file have the same names, with the same shapes and kinds of
-    dtype.
+    """Checks that the model's state and the file have the same names, with the same shapes and kinds of dtype.
 
-    part: ignore names that only one of them has.
+    part: ignore names that only one of them has. Raises InputError if they differ.
     """
     expected = model.state_dict(keep_vars=True)
     for name, wanted in expected.items():

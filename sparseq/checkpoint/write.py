@@ -95,12 +95,11 @@ def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """A new, empty subfolder of `folder`, for this call alone; both are created if necessary, and it is removed at the
-    end.
+    """A new, empty subfolder of `folder` for this call alone, removed at the end.
 
-    Raises InputError if files cannot be written there, or if another save is writing. The lock belongs to the operating
-    system and ends with the process. On systems without locks for folders (Windows, some network drives) two writers
-    are not kept apart.
+    Both are created if necessary. Raises InputError if files cannot be written there, or if another save is writing.
+    The lock belongs to the operating system and ends with the process. On systems without locks for folders (Windows,
+    some network drives) two writers are not kept apart.
     """
     with contextlib.ExitStack() as held:
         try:

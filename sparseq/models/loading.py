@@ -34,13 +34,13 @@ def load_model(
     layers: int | Sequence[int] | None = None,
     teacher: bool = False,
 ) -> tuple[nn.Module, Any]:
-    """Returns (sequence classifier in fp32 and eval mode, tokenizer) for one of the six sizes, a hub id or a local
-    folder.
+    """Loads a sequence classifier (in fp32 and eval mode) and its tokenizer.
 
-    layers: keep that many evenly spaced blocks (3 of 6: 0, 2, 4), or exactly the listed ones. A copy in the hub's local
-    cache is preferred to the hub. A student (`teacher=False`) gets a new head, drawn from torch's global generator, if
-    the checkpoint has none or one for another number of labels. A teacher must have a trained head for the task; it may
-    be a folder written by `sparseq.save`, quantized or packed, which is loaded unchanged (`layers` does not apply).
+    name_or_path: one of the six sizes, a hub id or a local folder. layers: keep that many evenly spaced blocks (3 of 6:
+    0, 2, 4), or exactly the listed ones. A copy in the hub's local cache is preferred to the hub. A student
+    (`teacher=False`) gets a new head, drawn from torch's global generator, if the checkpoint has none or one for
+    another number of labels. A teacher must have a trained head for the task; it may be a folder written by
+    `sparseq.save`, quantized or packed, which is loaded unchanged (`layers` does not apply).
 
     Raises InputError if nothing is found (saying what to do), if weights do not match or are not finite, if there is no
     vocabulary, for invalid `layers`, for a teacher without a suitable head, and for a packed or quantized folder as a
@@ -128,8 +128,10 @@ def _from_pretrained(
     teacher: bool,
     local_only: bool,
 ) -> nn.Module:
-    """Calls from_pretrained. An OSError for a hub id without a local copy passes through; other errors become
-    InputError."""
+    """Loads the model with transformers.
+
+    An OSError for a hub id without a local copy passes through; other errors become InputError.
+    """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     is_folder = os.path.isdir(source)

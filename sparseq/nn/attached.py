@@ -7,11 +7,10 @@ from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import prune
 
 from sparseq_kernels import InputError
-from sparseq_kernels.torch_internals import has_values
+from sparseq_kernels.torch_internals import FakeTensor, has_values
 
 from .masking import MaskedWeight
 from .settings import check_dtype

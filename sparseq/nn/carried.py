@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sparseq_kernels.torch_internals import has_compatible_shallow_copy_type
+
 Change = Callable[[Tensor], Tensor]
 _AS_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -32,7 +34,7 @@ def carry(tensor: Tensor, change: Change, keep_dtype: bool) -> Tensor:
         # Tied to another module's, which is changed in place there, too.
         with torch.no_grad():
             changed = change(tensor)
-            if torch._has_compatible_shallow_copy_type(tensor, changed):
+            if has_compatible_shallow_copy_type(tensor, changed):
                 tensor.data = changed
                 return tensor
             return nn.Parameter(changed, tensor.requires_grad)

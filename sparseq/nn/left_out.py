@@ -29,10 +29,9 @@ def inside_fused_attention(model: nn.Module) -> set[str]:
 
 
 def left_out(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> str:
-    """The modules with a weight matrix that have no quantized form, by kind ("8 Conv1D and 1 Conv2d, ..."); "" if there
-    are none.
+    """The modules with a weight matrix that have no quantized form, by kind ("8 Conv1D and 1 Conv2d, ...").
 
-    Modules that the name patterns of include and exclude leave out are not listed.
+    The result is "" if there are none. Modules that the name patterns of include and exclude leave out are not listed.
     """
     names = tuple(s for s in include if isinstance(s, str))
     fused = inside_fused_attention(model)

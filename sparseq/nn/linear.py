@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparseq_kernels import InputError, Pattern, masked_linear, qat_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
-from sparseq_kernels.torch_internals import has_values
+from sparseq_kernels.torch_internals import has_values, tracing_state
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
 from .inputs import check_floating, recorded
@@ -168,7 +168,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
         """Whether the scales are above what the weight without its mask would need: then they are with it. On a CPU,
         where a masked copy takes several times as long as the rows' maxima; False where nothing can be looked at."""
         weight = self.weight.detach()
-        if weight.device.type != "cpu" or torch._C._get_tracing_state() is not None:
+        if weight.device.type != "cpu" or tracing_state() is not None:
             return False
         if not (readable(weight) and readable(scale)):
             return False

@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError
 from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
-from sparseq_kernels.torch_internals import has_values
+from sparseq_kernels.torch_internals import has_values, is_functorch_wrapped
 
 from . import kin
 from .settings import DTYPES, QuantSettings
@@ -20,11 +20,10 @@ AVERAGE_STEP = 0.01
 
 
 class StaticScale(nn.Module):
-    """A layer with an `input_scale`: [1], fp32 (fp64 with an fp64 weight), 0 until it is set; None for dynamic
-    activations.
+    """A layer with an `input_scale`: [1], fp32 (fp64 with an fp64 weight); None for dynamic activations.
 
-    It is a buffer that follows the activations seen in training (see `range_follows`), or a Parameter if it is learned.
-    Whether it is set is read from the tensor, so a value set in any way counts.
+    It is 0 until it is set. It is a buffer that follows the activations seen in training (see `range_follows`), or a
+    Parameter if it is learned. Whether it is set is read from the tensor, so a value set in any way counts.
     """
 
     weight: Tensor
@@ -67,10 +66,9 @@ class StaticScale(nn.Module):
         self._reading = None
 
     def _static_scale(self, x: Tensor) -> Tensor | None:
-        """The scale to quantize `x` with, positive; None for dynamic activations. In training it is first updated from
-        `x`.
+        """The scale to quantize `x` with, positive; None for dynamic activations.
 
-        Raises InputError if there is no scale and none can be found.
+        In training it is first updated from `x`. Raises InputError if there is no scale and none can be found.
         """
         scale = self.input_scale
         if scale is None:
@@ -156,7 +154,7 @@ def readable(scale: Tensor) -> bool:
     """Whether the value of the scale can be read: not while a graph is traced, and not for tensors of torch.func."""
     if is_compiling() or type(scale) not in (Tensor, nn.Parameter) or scale.is_meta:
         return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(scale)
+    return not is_functorch_wrapped(scale)
 
 
 _warned = False

@@ -27,8 +27,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) like `named_modules(remove_duplicate=False)`, without wrappers and without their part of the
-    names.
+    """(name, module) like `named_modules(remove_duplicate=False)`, without the wrappers and their part of the names.
 
     Raises InputError for an FSDP wrapper.
     """

@@ -15,10 +15,10 @@ from .progress import Phase
 
 
 class QuantizationStart(TrainerCallback):
-    """Quantizes from step `start` on: enables quantization, sets learned scales from the weights, calibrates
-    activations.
+    """Starts quantization at step `start`.
 
-    calibration: the method of `calibrate`, which static ranges follow afterwards.
+    It enables quantization, sets learned scales from the weights, and calibrates activations. calibration: the method
+    of `calibrate`, which static ranges follow afterwards.
 
     All of this depends only on the step and the weights, so that a resumed run does the same as an uninterrupted one.
     If the start is after the last step, `finish` does it: post-training quantization.

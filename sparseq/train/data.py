@@ -16,10 +16,10 @@ def inputs_of(model: nn.Module) -> frozenset[str]:
 
 
 def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -> Dataset:
-    """The rows as inputs of the model: `input_ids` and so on, truncated to `max_length` tokens, and `labels` if there
-    are any.
+    """The rows as inputs of the model: `input_ids` and so on, and `labels` if there are any.
 
-    rows has text columns `text_a` and, for pairs, `text_b`, and a `label`.
+    rows: with text columns `text_a` and, for pairs, `text_b`, and a `label`. Texts are truncated to `max_length`
+    tokens.
     """
 
     taken = inputs_of(model)

@@ -56,8 +56,10 @@ class Predictor:
         return load_folder(self.folder)
 
     def check(self, text: Sequence[str], where: str) -> None:
-        """Raises InputError, naming `where`, unless `text` has the one or two texts that the task reads, in valid
-        Unicode."""
+        """Checks that `text` has the one or two texts that the task reads, in valid Unicode.
+
+        Raises InputError, naming `where`, if not.
+        """
         wanted = len(self.task.columns)
         if len(text) != wanted:
             raise InputError(

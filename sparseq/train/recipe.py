@@ -32,8 +32,7 @@ DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of one compression run. These defaults are the only ones; the command line and recipe files use
-    them.
+    """The settings of one compression run, with the only defaults: the command line and recipe files use them.
 
     The paper (Movva et al. 2022) specifies int8 QAT, a linear sparsity schedule after a warm-up for the encoder's
     linear layers, and KD over 3 epochs. It does not specify losses, temperatures and learning rates; the defaults for

@@ -45,14 +45,14 @@ LESS_MEMORY = (
 
 @interrupt.interruptible()
 def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
-    """Runs a recipe to its end and returns the result; after an interruption, the same call continues from a
-    checkpoint.
+    """Runs a recipe to its end and returns the result.
 
-    The folder `recipe.out` then contains `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and
-    `metrics.json`. A run that has finished there before is not run again. Only one run at a time can use the folder.
-    Under torchrun every process calls this function.
+    After an interruption, the same call continues from the last checkpoint. The folder `recipe.out` then contains
+    `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and `metrics.json`. A run that has finished there
+    before is not run again. Only one run at a time can use the folder. Under torchrun every process calls this
+    function.
 
-    Raises InputError, before anything is written, for a recipe, data or models that cannot run; for a folder that
+    Raises InputError for a recipe, data or models that cannot run (before anything is written); for a folder that
     contains another run, or the same run with other data or models, or that another process uses; and for a loss,
     gradient or weights that are not finite, naming the layer. Raises MachineError if the disk is full or memory runs
     out; the same call continues afterwards.

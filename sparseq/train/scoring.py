@@ -36,12 +36,11 @@ def predict_logits(
     precision: str = EVALUATION_PRECISION,
     phase: Phase | None = None,
 ) -> Tensor:
-    """Logits [rows, labels] of tokenised rows, in fp32 on the CPU, in the order of the rows; leaves the model in eval
-    mode.
+    """Logits [rows, labels] of tokenised rows, in fp32 on the CPU, in the order of the rows.
 
-    The model runs on the device of its parameters. Evaluation is always in fp32, so that a score depends neither on how
-    a model was trained nor on what ran before. Another precision is only for a teacher's logits, which belong to the
-    training.
+    The model runs on the device of its parameters, and is left in eval mode. Evaluation is always in fp32, so that a
+    score depends neither on how a model was trained nor on what ran before. Another precision is only for a teacher's
+    logits, which belong to the training.
     """
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
@@ -70,10 +69,9 @@ def evaluate_model(
     reporter: Reporter,
     name: str = "evaluating",
 ) -> dict[str, float]:
-    """The task's metrics over its tokenised validation splits, by name; `sparseq.tasks.score` reduces them to one
-    number.
+    """The task's metrics over its tokenised validation splits, by name.
 
-    Raises InputError if logits are not finite.
+    `sparseq.tasks.score` reduces them to one number. Raises InputError if logits are not finite.
     """
     per_split = {}
     with reporter.phase(name, sum(len(rows) for rows in splits.values())) as phase:

@@ -216,10 +216,9 @@ class CompressTrainer(Trainer):
             raise
 
     def _check_state(self) -> None:
-        """Raises InputError if a weight, a scale or a moment of the optimizer is not finite; no run could continue from
-        it.
+        """Raises InputError if a weight, a scale or a moment of the optimizer is not finite.
 
-        The state is the same in every process.
+        No run could continue from such a state. It is the same in every process.
         """
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         moments = (

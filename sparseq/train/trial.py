@@ -72,8 +72,7 @@ def check_rebuilds(model: nn.Module, row: Row, logits: Tensor, name: str) -> Non
 
 
 def check_packs(model: nn.Module, recipe: Recipe) -> None:
-    """Raises InputError if the converted model could not be saved and loaded, or if one of its layers could not be
-    packed.
+    """Raises InputError if the converted model could not be saved and loaded, or not be packed.
 
     One layer of each shape is tried, pruned as the recipe says.
     """

@@ -27,7 +27,7 @@ def asked_anew():
     """What is asked of the machine once, and the warnings that come once, belong to one test."""
     yield
     int8_matmul.why_not_this_processor.cache_clear()
-    int8_matmul.warn_if_slow.cache_clear()
+    int8_matmul._warn_if_slow.cache_clear()
 
 
 def filled(rows, columns, pattern):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sparseq_kernels import InputError, set_backend
-from sparseq_kernels.cpu import build, native
+from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu.native import build
 
 
 def test_is_built_once_and_then_taken_from_the_cache(tmp_path, fresh):
@@ -37,7 +38,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
 
 
 def test_forcing_it_where_it_is_not_available(monkeypatch):
-    monkeypatch.setattr("sparseq_kernels.backends.why_not_native", lambda: "no C compiler was found")
+    monkeypatch.setattr("sparseq_kernels.cpu.backend.why_not_native", lambda: "no C compiler was found")
     with pytest.raises(InputError, match="'native' cannot run here: no C compiler"):
         set_backend("native")
 

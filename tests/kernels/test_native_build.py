@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from code_folders import OTHER, compiler, compiles, forget, make, quietly, root, system_compiler
 
-from sparseq_kernels.cpu import build, native
+from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu.native import build
 
 pytestmark = pytest.mark.usefixtures("folder")
 

@@ -1,6 +1,8 @@
 """The CPU's shortcut for a packed layer's call: it takes the common case, and gives what the usual way gives."""
 
+import gc
 import sys
+import weakref
 
 import pytest
 import torch
@@ -91,7 +93,8 @@ def test_any_input_may_come(name):
     "case",
     [
         "relu", "static", "out_dtype", "output_scale", "fp64 scale", "weight with gaps", "negated bias", "one column",
-        "sparse weight", "bias of another length", "weight of another depth", "scale of another length", "meta weight",
+        "sparse weight", "scalar",
+        "bias of another length", "weight of another depth", "scale of another length", "meta weight",
     ],
 )  # fmt: skip
 def test_it_leaves_other_calls_to_the_usual_way(case):
@@ -111,10 +114,12 @@ def test_it_leaves_other_calls_to_the_usual_way(case):
         "weight of another depth": (weight[:, :16].contiguous(), scale, bias),
         "scale of another length": (weight, scale[:1].clone(), bias),
         "meta weight": (weight.to("meta"), scale, bias),
+        "scalar": (weight, scale, bias),
     }[case]
+    x = torch.ones(()) if case == "scalar" else x
     x = x[:, :1].contiguous() if case == "one column" else x
     assert by_shortcut(x, *args) is None
-    if case in ("sparse weight", "meta weight") or "another" in case:
+    if case in ("sparse weight", "meta weight", "scalar") or "another" in case:
         with pytest.raises(InputError):
             int8_linear(x, *args)
     elif case != "negated bias":
@@ -129,6 +134,39 @@ def test_constants_that_changed_in_place():
     given[0].neg_()
     given[1].mul_(2)
     assert torch.equal(int8_linear(x, *given), usual(x, *given))
+
+
+CHANGES = {
+    "transposed": lambda weight, scale, bias: weight.t_(),
+    "the weight's memory": lambda weight, scale, bias: weight.set_(-weight),
+    "the scale's memory": lambda weight, scale, bias: scale.set_(3 * scale),
+    "the scale's dtype": lambda weight, scale, bias: setattr(scale, "data", scale.double()),
+    "the bias's memory": lambda weight, scale, bias: setattr(bias, "data", bias + 1),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_constants_that_are_changed_under_it(name):
+    """The same tensor objects, with other memory or another layout."""
+    given, x = constants(17, 17), torch.randn(3, 17)
+    int8_linear(x, *given)
+    CHANGES[name](*given)
+    assert torch.equal(int8_linear(x, *given), usual(x, *given))
+
+
+def test_other_constants_with_the_same_weight():
+    given, x = constants(6, 17), torch.randn(3, 17)
+    for others in (given, (given[0], 2 * given[1], given[2]), (given[0], given[1], None), given):
+        assert torch.equal(int8_linear(x, *others), usual(x, *others))
+
+
+def test_no_weight_is_kept_alive():
+    given, x = constants(6, 17), torch.randn(3, 17)
+    gone = [weakref.ref(tensor) for tensor in given]
+    int8_linear(x, *given)
+    del given
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None, None]
 
 
 @pytest.mark.parametrize("name", ["cpu", "reference"])

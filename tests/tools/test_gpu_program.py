@@ -57,7 +57,7 @@ def test_a_step_that_fails_or_hangs_is_noted_and_the_rest_goes_on(run, monkeypat
         ("fails", True), ("hangs", True), ("absent", False), ("fine", False),
     ]  # fmt: skip
     assert found["steps"][1]["outcome"].startswith("stopped after")
-    assert "more 1" in (run.out / "log.txt").read_text() and "| hangs | stopped" in (run.out / "goals.md").read_text()
+    assert "more 1" in (run.out / "log.txt").read_text() and "| hangs | stopped" in (run.out / "summary.md").read_text()
     with pytest.raises(ProcessLookupError):  # what a stopped step started is gone too
         for _ in range(50):
             os.kill(int(child.read_text()), 0)
@@ -299,7 +299,7 @@ def test_all_of_it_runs_on_the_cpu(tmp_path):
     log = (tmp_path / "log.txt").read_text()
     assert done.returncode == 0, done.stdout + log[-5000:]
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) <= 8 and {"goals.md", "results.json", "tests.xml", "log.txt"} < set(files)
+    assert len(files) <= 8 and {"summary.md", "results.json", "tests.xml", "log.txt"} < set(files)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in files) and sorted(gpu.TUNED.iterdir()) == before
     found = json.loads((tmp_path / "results.json").read_text())
     assert all(step["outcome"] == "done" for step in found["steps"]) and len(found["steps"]) == 11

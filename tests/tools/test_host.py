@@ -63,7 +63,7 @@ def test_the_second_call_goes_around_tritons_own_launch(M, monkeypatch):
         assert runs
 
 
-@pytest.mark.parametrize(("M", "launches"), [(5, 1), (700, 2)])
+@pytest.mark.parametrize(("M", "launches"), [(5, 2), (700, 2)])
 def test_a_further_call_does_nothing_but_launch(M, launches):
     layer, x = packed(768, 128), torch.zeros(M, 768, dtype=torch.bfloat16)
     called = []
@@ -81,12 +81,13 @@ def test_a_further_call_does_nothing_but_launch(M, launches):
         finally:
             sys.setprofile(None)
     assert len(gpu.launches) == first + launches
-    # The config and the backend in force are asked for; nothing is checked, and nothing is chosen.
+    # The config in force is asked for; nothing is validated, no config is chosen, and no backend looked up.
     assert {module for module, _ in called} <= {
-        "packed_linear", "repeated", "looks", "launch_cache", "launch", "device", "availability", "gemm_config",
-        "backends",
+        "packed_linear", "int8_linear", "dispatch", "torch_internals", "launch_cache", "launch", "device",
+        "availability", "gemm_config",
     }  # fmt: skip
-    assert {name for module, name in called if module == "backends"} <= {"backend", "forced"}
+    assert {name for module, name in called if module == "int8_linear"} <= {"int8_linear", "cached_call"}
+    assert {name for module, name in called if module == "gemm_config"} <= {"forced_config"}
     assert len(called) <= 12, called
 
 
@@ -193,7 +194,7 @@ def test_a_kernel_is_found_again_only_where_triton_finds_the_same(monkeypatch):
         for levels in (None, wide.to(torch.int8), wide.to(torch.int16))
         for M, K in [*((size, 64) for size in sizes), *((40, size) for size in sizes)]
     ]
-    kernel, constants = quantize_rows.quantize_rows_kernel, (127, "none", False, 1, False, False, True, 16, 64)
+    kernel, constants = quantize_rows.quantize_rows_kernel, (127, "none", False, 1, False, False, True, 16, 64, True)
     monkeypatch.setattr(JITFunction, "run", lambda self, *args, **named: Compiled(facts(self, args[: len(calls[0])])))
     with absent_gpu("sm_90") as gpu:
         for args in calls * 2:

@@ -153,7 +153,7 @@ def test_checkpoints_of_unknown_data_are_not_used(
         assert held.last_checkpoint() is None
         return
     assert whole_numbers(compress(recipe, reporter=listening)) == broken[1]
-    assert any("do not say what they were trained on and are not used" in line for line in listening.said)
+    assert any("do not record what they were trained on and are not used" in line for line in listening.said)
 
 
 def test_nothing_of_a_checkpoint_is_unpickled(run: tuple[Recipe, RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`int8_linear` on the CPU: the int8 product that is fastest here, and its shortcut for packed layers."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ from ..numerics import (
     to_output,
 )
 from ..registry import implementation, shortcut
-from ..torch_internals import PLAIN_CLASSES, int_mm, mkldnn_enabled
+from ..torch_internals import PLAIN_CLASSES, int_mm, is_plain_tensor, mkldnn_enabled
+from ..weight_cache import WeightCache
 from . import native as compiled
-from .int8_matmul import MKLDNN_IS_OFF, int8_matmul, warn_if_slow, way, why_not_this_processor
+from .int8_matmul import int8_matmul, way, why_not_this_processor
 from .quantize_rows import quantize, quantize_rows
+
+FP32 = torch.float32
 
 
 def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int, *, native: bool) -> tuple[Tensor, Tensor]:
@@ -77,6 +81,23 @@ def int8_linear(
     return to_output(ACTIVATIONS[activation](y), result_dtype(x, out_dtype, output_scale), output_scale)
 
 
+class _Constants(NamedTuple):
+    """What a packed layer's calls have in common, validated once.
+
+    weight_scale, bias: the tensors themselves, which stay alive as long as the weight. at: the addresses of the weight,
+    the scale and the bias, by which a change of their memory is seen. N, K: the weight's sizes.
+    """
+
+    weight_scale: Tensor
+    bias: Tensor | None
+    at: tuple[int, int, int | None]
+    N: int
+    K: int
+
+
+_known: WeightCache[_Constants] = WeightCache()
+
+
 @shortcut("int8_linear", "native")
 def packed_call(
     run: Callable[..., Tensor],
@@ -91,45 +112,60 @@ def packed_call(
 ) -> Tensor | None:
     """`int8_linear` of an fp32 input that is quantized by row, and contiguous tensors; None for any other call.
 
-    In a small layer, validation and the choice of a product take longer than the product itself. Here both are one look
-    at each tensor.
+    In a small layer, validation takes longer than the product. So the weight, its scale and the bias are validated
+    once, and later calls only see that they are the same tensors in the same memory.
     """
-    fp32 = torch.float32
-    if input_scale is not None or output_scale is not None or activation != "none" or x.dtype is not fp32:
+    if input_scale is not None or output_scale is not None or activation != "none" or out_dtype is not None:
         return None
-    for tensor in (weight, weight_scale) if bias is None else (weight, weight_scale, bias):
-        if not (
-            tensor.__class__ in PLAIN_CLASSES
-            and tensor.is_cpu
-            and tensor.layout is torch.strided
-            and tensor.dtype is (torch.int8 if tensor is weight else fp32)
-            and tensor.is_contiguous()
-            and not tensor.is_neg()
-        ):
-            return None
-    if not (x.is_cpu and x.layout is torch.strided and x.is_contiguous() and weight.dim() == 2 and x.dim()):
-        return None
-    N, K = weight.shape
+    known = _known.get(weight)
+    if (
+        known is None
+        or known.weight_scale is not weight_scale
+        or known.bias is not bias
+        or known.at != (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
+        or not weight.is_contiguous()
+    ):
+        known = _validated(weight, weight_scale, bias)
     shape = x.shape
-    fits = shape[-1] == K and weight_scale.shape == (N,) and (bias is None or bias.shape == (N,))
-    if not fits or (out_dtype is not None and out_dtype is not fp32) or not (1 < K <= MAX_INT8_DEPTH and N):
+    if (
+        known is None
+        or x.dtype is not FP32
+        or not x.is_cpu
+        or x.layout is not torch.strided
+        or not x.is_contiguous()
+        or not shape
+        or shape[-1] != known.K
+    ):
         return None
-    M = x.numel() // K
-    y = x.new_empty((*shape[:-1], N))
-    native, bias_at = compiled.library(), None if bias is None else bias.data_ptr()
-    reason = why_not_this_processor() if mkldnn_enabled() else MKLDNN_IS_OFF
-    if reason is None:
-        if not M:
-            return y
+    _, _, (weight_at, scale_at, bias_at), N, K = known
+    y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
+    M, native = x.numel() // K, compiled.library()
+    if why_not_this_processor() is not None or not mkldnn_enabled():
+        failed = native.sparseq_quantized_linear(x.data_ptr(), weight_at, M, N, K, 127, scale_at, bias_at, y.data_ptr())
+        return None if failed else y
+    if M:
         q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
         native.sparseq_quantize_rows(x.data_ptr(), None, M, K, 127, q.data_ptr(), scale.data_ptr())
         sums = int_mm(q, weight.t())
-        native.sparseq_scale_sums(
-            sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), weight_scale.data_ptr(), bias_at, y.data_ptr()
-        )
-        return y
-    warn_if_slow("native", reason)
-    failed = native.sparseq_quantized_linear(
-        x.data_ptr(), weight.data_ptr(), M, N, K, 127, weight_scale.data_ptr(), bias_at, y.data_ptr()
-    )
-    return None if failed else y
+        native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
+    return y
+
+
+def _validated(weight: Any, weight_scale: Any, bias: Any) -> _Constants | None:
+    """What is known of a layer's constants, and is from now on; None if native code cannot take them as they are."""
+    for tensor, dtype, dims in ((weight, torch.int8, 2), (weight_scale, FP32, 1), (bias, FP32, 1)):
+        if tensor is None and tensor is bias:
+            continue
+        plain = type(tensor) in PLAIN_CLASSES and is_plain_tensor(tensor) and tensor.is_cpu
+        if not (plain and tensor.layout is torch.strided and tensor.dtype is dtype and tensor.dim() == dims):
+            return None
+        if not tensor.is_contiguous():
+            return None
+    N, K = weight.shape
+    if not N or not 1 < K <= MAX_INT8_DEPTH or len(weight_scale) != N or (bias is not None and len(bias) != N):
+        return None
+    way(True)  # Warns, once, where int8 layers may be slow.
+    at = (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
+    known = _Constants(weight_scale, bias, at, N, K)
+    _known.set(weight, known)
+    return known

@@ -3,7 +3,7 @@
 - "int_mm": `torch._int_mm`. On a processor with AVX-512 VNNI it is oneDNN's; on others, and where oneDNN is turned
   off, a plain loop, some 30 times slower than fp32. Held to older instructions (ONEDNN_MAX_CPU_ISA) oneDNN saturates.
   So the processor and torch are asked, and products that would saturate are tried once.
-- "native": int8_matmul.c.
+- "native": native/int8_matmul.c.
 - "fp32": fp32 products, where there is no native code. Exact, but slower than an fp32 layer by the conversions.
 """
 
@@ -18,7 +18,6 @@ from ..torch_internals import has_vnni, int_mm, mkldnn_enabled
 from . import native as compiled
 
 CPU = torch.device("cpu")
-MKLDNN_IS_OFF = "oneDNN is turned off (torch.backends.mkldnn)"
 # Sums of so many products are at most 2^24 = 1024 * 128 * 128, up to where fp32 has every integer. The operands are
 # exact in bf16 and TF32 too, in which torch may multiply fp32 matrices if it is allowed to.
 FP32_DEPTH = 1024
@@ -38,14 +37,14 @@ def way(native: bool) -> str:
     if (reason := why_not_int_mm()) is None:
         return "int_mm"
     chosen = "native" if native else "fp32"
-    warn_if_slow(chosen, reason)
+    _warn_if_slow(chosen, reason)
     return chosen
 
 
 def why_not_int_mm() -> str | None:
     """None if `torch._int_mm` is fast and exact here and now, otherwise why it is not."""
     if not mkldnn_enabled():  # may change from call to call
-        return MKLDNN_IS_OFF
+        return "oneDNN is turned off (torch.backends.mkldnn)"
     return why_not_this_processor()
 
 
@@ -91,7 +90,7 @@ def int_mm_is_exact() -> bool:
 
 
 @functools.cache
-def warn_if_slow(chosen: str, reason: str) -> None:
+def _warn_if_slow(chosen: str, reason: str) -> None:
     if chosen == "fp32":
         remedy = "sparseq's native code, which needs a C compiler (gcc or clang), has a fast one"
     elif compiled.int8_instructions() == "plain C":

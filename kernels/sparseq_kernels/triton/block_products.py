@@ -24,7 +24,9 @@ from .runtime.grid import cdiv, run_length
 from .runtime.heuristics import block_gradient_config, block_product_config
 from .runtime.launch import launch, on
 
-VALUES_WARPS = 4
+# Rows of a tile that one program masks, and that one adds up: with fewer, more loads are in flight at once.
+VALUES_ROWS, SUM_ROWS = 16, 8
+WARPS = 4
 
 
 class _Index(NamedTuple):
@@ -64,10 +66,10 @@ def masked_values(
     with on(weight):
         launch(
             tile_values_kernel,
-            (cdiv(N, TILE) * cdiv(K, TILE), 1, 1),
+            (cdiv(N, TILE) * cdiv(K, TILE) * (TILE // VALUES_ROWS), 1, 1),
             (weight, given, kept, count, scale, values, N, K, weight.stride(0)),
-            (0 if scale is None else qmax(bits), clip, TILE),
-            VALUES_WARPS,
+            (0 if scale is None else qmax(bits), clip, TILE, VALUES_ROWS),
+            WARPS,
             1,
         )
     return values
@@ -155,10 +157,10 @@ def block_gradient(g: Tensor, x: Tensor, block_index: list[Tensor], dtype: torch
         if config.split_k > 1:
             launch(
                 tile_gradient_sum_kernel,
-                (cdiv(programs, 2), 1, 1),  # At most so many blocks share their depth.
+                (cdiv(programs, 2) * (TILE // SUM_ROWS), 1, 1),  # At most so many blocks share their depth.
                 (sums, index.bits, index.kept, index.number_kept, out, N, K, programs, config.split_k),
-                (TILE,),
-                VALUES_WARPS,
+                (TILE, SUM_ROWS),
+                WARPS,
                 1,
             )
     return out

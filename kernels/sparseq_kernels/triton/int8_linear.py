@@ -15,7 +15,7 @@ from .quantize_rows import quantized_rows, row_scales
 from .runtime.device import current
 from .runtime.gemm_config import GemmConfig, forced_config
 from .runtime.grid import cdiv, run_length
-from .runtime.heuristics import SKINNY_ROWS, int8_config, quantizes_inside, skinny_search
+from .runtime.heuristics import SKINNY_ROWS, int8_config, may_quantize_inside, skinny_search
 from .runtime.launch import empty, launch, on
 from .runtime.launch_cache import cached
 
@@ -40,8 +40,7 @@ def int8_linear(
     out = empty((*x.shape[:-1], N), result_dtype(x, out_dtype, output_scale), x.device)
     if M and N:
         scale = vector(given_scale(input_scale)) if x.dtype == torch.int8 else optional_vector(input_scale)
-        inside = x.dtype != torch.int8 and quantizes_inside(M, K, scale is not None)
-        x_bytes = x.element_size() if inside else 1
+        x_bytes = x.element_size() if may_quantize_inside(M) else 1
         config = forced_config() or int8_config(M, N, K, x_bytes, activation, current())
         bias = None if bias is None else bias.contiguous()
         with on(x):
@@ -166,14 +165,15 @@ def _launch_skinny(
     sums = out if config.split_k == 1 else empty((config.split_k, M, N), torch.int32, x.device)
     columns, row_blocks = cdiv(N, config.block_n), cdiv(M, config.block_m)
     tile = (config.split_k, config.block_m, config.block_n)
-    search = skinny_search(K, mode, config, x.element_size(), current())
+    search, dependent = skinny_search(K, mode, config, x.element_size(), current()), current().dependent_launch
     launch(
         int8_skinny_kernel,
         (columns, config.split_k, row_blocks),
         (x, scale, weight, weight_scale, bias, sums, output_scale, M, N, K, x.stride(0), weight.stride(0)),
-        (mode, stride, activation, K % config.block_k == 0, *tile, config.block_k, search),
+        (mode, stride, activation, K % config.block_k == 0, *tile, config.block_k, search, dependent),
         config.num_warps,
         config.num_stages,
+        dependent,
     )
     if config.split_k > 1 and scale is not None:
         launch_sum(sums, scale, operands, activation, config)

@@ -12,6 +12,7 @@ from ..numerics import as_rows
 from ..reference import masked_linear as reference
 from ..registry import implementation
 from .block_products import block_gradient, block_product, masked_values
+from .column_sum import column_sum
 from .operands import contiguous_rows
 from .precision import half_product
 
@@ -62,5 +63,5 @@ def masked_linear_backward(
         else:
             grad_w = block_gradient(g, rows, block_index, weight.dtype)
     if needs[2]:
-        grad_bias = g.sum(0)
+        grad_bias = column_sum(g, g.dtype)
     return grad_x, grad_w, grad_bias

@@ -23,6 +23,7 @@ from ..numerics import (
 from ..reference import qat_linear as reference
 from ..registry import implementation
 from .block_products import block_gradient, block_product, masked_values
+from .column_sum import column_sum
 from .int8_linear import launch_product, launch_tiles
 from .kernels.qat_linear import gradient_kernel, gradient_sum_kernel
 from .operands import contiguous_rows, mask_bytes, optional_vector, vector
@@ -176,7 +177,7 @@ def qat_linear_backward(
         if weight_scale is not None:
             grad_weight_scale = (slopes.sum(-1) * lsq_gradient_scale(K, 1, weight_bits)).to(weight_scale.dtype)
     if needs[2]:
-        grad_bias = g.sum(0, dtype=torch.float32)
+        grad_bias = column_sum(g, torch.float32)
     return grad_x, grad_w, grad_bias, grad_weight_scale, grad_input_scale
 
 

@@ -10,6 +10,8 @@ from ..numerics import qmax, storage_dtype
 from ..registry import implementation
 from .kernels.quantize_rows import quantize_rows_kernel
 from .operands import mask_bytes, row_layout, scale_stride
+from .runtime.device import current
+from .runtime.heuristics import SKINNY_ROWS
 from .runtime.launch import empty, launch, on
 
 # Values that a program of four warps holds: 16 a thread, which is four loads of 16 bytes in fp32. A row of up to
@@ -94,11 +96,13 @@ def _run(
     rows, M, K, stride = row_layout(x)
     programs, num_warps, tile = row_tile(M, K)
     with on(x):
+        # Before a product of many rows no signal: its programs, which wait, would take the place of these.
+        signal = M <= SKINNY_ROWS and current().dependent_launch
         launch(
             quantize_rows_kernel,
             (programs, 1, 1),
             (rows, mask_bytes(mask), x_q, scales, M, K, stride),
-            (qmax(bits), activation, given, scale_stride(scales, M), clip, packed, *tile),
+            (qmax(bits), activation, given, scale_stride(scales, M), clip, packed, *tile, signal),
             num_warps=num_warps,
             num_stages=1,
         )

@@ -6,6 +6,7 @@ maximum (mode "max"), which clip nothing, or by given ones (mode "given"), which
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 from .epilogue import store_outputs, store_tile
 from .numerics import inverse, magnitude_bits, quantized_bits, quantized_float, scale_from_bits
@@ -159,7 +160,10 @@ def int8_skinny_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     WIDE: tl.constexpr,  # how much of a row is searched for its maximum at once
+    WAIT: tl.constexpr,  # whether it is launched as dependent on the kernel before, which may have quantized x
 ):
+    if WAIT:
+        gdc_wait()
     part = tl.program_id(1)
     rows = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
     in_rows = (rows < M)[:, None]

@@ -27,16 +27,18 @@ def tile_values_kernel(
     QMAX: tl.constexpr,  # 0 leaves values as they are
     CLIP: tl.constexpr,
     TILE: tl.constexpr,
+    ROWS: tl.constexpr,  # of a tile, that a program writes
 ):
     """Writes the masked weight of the tiles in `kept`, quantized or fake-quantized if QMAX is not 0."""
-    tile = tl.program_id(0)
+    tile = tl.program_id(0) // (TILE // ROWS)
+    first = tl.program_id(0) % (TILE // ROWS) * ROWS
     listed = tile >= 0
     BITS: tl.constexpr = kept is not None
     if BITS:
         listed = tile < tl.load(count)
         tile = tl.load(kept + tile)
     tiles_k = tl.cdiv(K, TILE)
-    rows = tile // tiles_k * TILE + tl.arange(0, TILE)
+    rows = tile // tiles_k * TILE + first + tl.arange(0, ROWS)
     columns = tile % tiles_k * TILE + tl.arange(0, TILE)
     inside = (rows[:, None] < N) & (columns[None, :] < K) & listed
     far = rows.to(tl.int64)[:, None]
@@ -121,10 +123,10 @@ def shares(count, programs, most):
 
 
 @triton.jit
-def store_gradient(acc, bits, out, tile, N, K, TILE: tl.constexpr):
-    """Stores a tile of the weight's gradient, zero where masked."""
+def store_gradient(acc, bits, out, tile, first, N, K, TILE: tl.constexpr):
+    """Stores rows of a tile of the weight's gradient, from row `first` of the tile on, zero where masked."""
     tiles_k = tl.cdiv(K, TILE)
-    rows = tile // tiles_k * TILE + tl.arange(0, TILE)
+    rows = tile // tiles_k * TILE + first + tl.arange(0, acc.shape[0])
     columns = tile % tiles_k * TILE + tl.arange(0, TILE)
     inside = (rows[:, None] < N) & (columns[None, :] < K)
     far = rows.to(tl.int64)[:, None]
@@ -183,7 +185,7 @@ def tile_gradient_kernel(
             g_at += tl.cast(stride_gm, tl.int64) * BLOCK_D
             x_at += tl.cast(stride_xm, tl.int64) * BLOCK_D
         if split == 1:
-            store_gradient(acc, bits, out, tile, N, K, TILE)
+            store_gradient(acc, bits, out, tile, 0, N, K, TILE)
         else:
             at = sums + tl.cast(item, tl.int64) * TILE * TILE
             tl.store(at + tl.arange(0, TILE)[:, None] * TILE + tl.arange(0, TILE)[None, :], acc)
@@ -201,16 +203,18 @@ def tile_gradient_sum_kernel(
     programs,  # of `tile_gradient_kernel`
     most,
     TILE: tl.constexpr,
+    ROWS: tl.constexpr,  # of a tile, that a program adds up
 ):
     """The epilogue of `tile_gradient_kernel` where programs share the depth: adds up in their order and stores."""
-    index = tl.program_id(0)
+    index = tl.program_id(0) // (TILE // ROWS)
+    first = tl.program_id(0) % (TILE // ROWS) * ROWS
     found = tl.load(count)
     split = shares(found, programs, most)
     if (index < found) & (split > 1):
         at = sums + index.to(tl.int64) * TILE * TILE
-        at += tl.arange(0, TILE)[:, None] * TILE + tl.arange(0, TILE)[None, :]
+        at += (first + tl.arange(0, ROWS))[:, None] * TILE + tl.arange(0, TILE)[None, :]
         acc = tl.load(at)
         for _ in range(1, split):
             at += found.to(tl.int64) * TILE * TILE
             acc += tl.load(at)
-        store_gradient(acc, bits, out, tl.load(kept + index), N, K, TILE)
+        store_gradient(acc, bits, out, tl.load(kept + index), first, N, K, TILE)

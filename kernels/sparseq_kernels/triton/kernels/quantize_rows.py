@@ -2,6 +2,7 @@
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from .numerics import activate, inverse, magnitude_bits, quantized_bits, quantized_float, scale_from_bits
 
@@ -60,7 +61,10 @@ def quantize_rows_kernel(
     WHOLE: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    SIGNAL: tl.constexpr,  # whether the next kernel may begin now, if it is launched as dependent
 ):
+    if SIGNAL:
+        gdc_launch_dependents()
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.arange(0, BLOCK_K)
     in_rows = rows[:, None] < M

@@ -26,6 +26,11 @@ class Device:
     def amd(self) -> bool:
         return self.arch.startswith("gfx")
 
+    @functools.cached_property
+    def dependent_launch(self) -> bool:
+        """Whether a kernel may begin before the one before it has ended, and then wait for it: on Hopper and newer."""
+        return self.arch.startswith("sm_") and int(self.arch.removeprefix("sm_")) >= 90
+
 
 def current() -> Device:
     """The current device, as Triton's driver describes it."""

@@ -17,8 +17,8 @@ from .grid import cdiv
 SKINNY_ROWS = 32
 # What Triton knows of where rows begin: whether a multiple of so many bytes lies between them, and else nothing.
 ALIGNED_BYTES = 16
-# Values of x up to which every program of a product of few rows searches all of it for the rows' maxima.
-SEARCHED_INSIDE = 1 << 15
+# Inputs from which programs of a product of few rows share the depth.
+SKINNY_SHARED_FROM = 3072
 # From so many multiplications on, making descriptors takes less than they save.
 DESCRIPTORS_FROM = 1 << 32
 
@@ -27,12 +27,12 @@ DESCRIPTORS_FROM = 1 << 32
 def int8_config(M: int, N: int, K: int, x_bytes: int, activation: str, device: Device) -> GemmConfig:
     """For the int8 product of `int8_linear` and of `qat_linear`'s forward.
 
-    x_bytes: of a value of x as the product's kernel reads it: 1, or more where `quantizes_inside`.
+    x_bytes: of a value of x, 1 where it comes to the product quantized. More than 1 only where `may_quantize_inside`.
     """
     if (measured := tuned.find("int8", M, N, K, x_bytes, device)) is not None:
         return measured
     if M <= SKINNY_ROWS:
-        return _skinny(M, N, K, x_bytes, device)
+        return _skinny(M, N, K, device)
     tiles = _int8_tiles(device, busy=activation in ("gelu", "gelu_tanh"))
     if K % ALIGNED_BYTES:
         # Each value is loaded by itself, through a register, and none ahead: larger tiles spill.
@@ -159,8 +159,11 @@ def block_product_config(M: int, C: int, value_bytes: int, device: Device) -> Ge
     block_m = 128 if enough and value_bytes < 4 else 64
     # Products of fp32 may be three of TF32 each, which takes registers.
     block_k = 16 if value_bytes == 4 else TILE
-    stages = (device.shared_bytes // 2 - 1024) // ((block_m + TILE) * block_k * value_bytes)
-    return GemmConfig(block_m, TILE, block_k, num_warps=4, num_stages=2 if device.amd else max(2, min(4, stages)))
+    room = (device.shared_bytes // 2 - 1024) // ((block_m + TILE) * block_k * value_bytes)
+    # Of two bytes: of many columns each has few blocks, and more programs in an SM are worth more than deep pipelines.
+    many = cdiv(M, block_m) * cdiv(C, TILE) >= 16 * device.processors
+    most = 4 if value_bytes != 2 else 2 if many else 3
+    return GemmConfig(block_m, TILE, block_k, num_warps=4, num_stages=2 if device.amd else max(2, min(most, room)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -179,13 +182,9 @@ def block_gradient_config(M: int, value_bytes: int, device: Device) -> GemmConfi
     return GemmConfig(TILE, TILE, block_k, warps, stages, split_k=split, programs_per_sm=resident)
 
 
-def quantizes_inside(M: int, K: int, given: bool) -> bool:
-    """Whether a floating x [M, K] of `int8_linear` is quantized in the product's kernel, by every program anew.
-
-    That is faster where x is so small that reading it again takes less time than another kernel. given: whether x's
-    scale is known before.
-    """
-    return M <= SKINNY_ROWS and (given or M * K <= SEARCHED_INSIDE)
+def may_quantize_inside(M: int) -> bool:
+    """Whether the config of an int8 product decides where a floating x [M, K] is quantized: inside, or before."""
+    return M <= SKINNY_ROWS
 
 
 def skinny_search(K: int, mode: str, config: GemmConfig, x_bytes: int, device: Device) -> int:
@@ -197,21 +196,19 @@ def skinny_search(K: int, mode: str, config: GemmConfig, x_bytes: int, device: D
     return min(1 << max(K - 1, 15).bit_length(), held // (x_bytes * config.block_m)) if mode == "max" else 0
 
 
-def _skinny(M: int, N: int, K: int, x_bytes: int, device: Device) -> GemmConfig:
+def _skinny(M: int, N: int, K: int, device: Device) -> GemmConfig:
     """For few rows: the narrowest columns that give no SM a second program, for as many loads in flight as possible.
 
-    Programs share the depth only where it is so long that this makes up for the kernel that adds up. Quantizing inside
-    takes twice the warps.
+    Programs share the depth only where it is so long that this makes up for the kernel that adds up. A floating x is
+    quantized before: on an H200 that was faster for every number of rows and every depth, even with the second launch.
     """
     block_m = 16 if M <= 16 else 32
     block_n = next((n for n in (16, 32) if cdiv(N, n) <= device.processors), 64)
-    deepest, shared = (64, 128) if device.arch == INTERPRETER else ((1 << 14) // (block_m * max(x_bytes, 2)), 8192)
-    # What is quantized inside needs room beside what was loaded.
-    loads, quantized, room = block_m * x_bytes + block_n, block_m * (x_bytes > 1), device.shared_bytes - 1024
+    deepest, shared_from = (64, 128) if device.arch == INTERPRETER else (256, SKINNY_SHARED_FROM)
+    split_k = min(4, device.processors // cdiv(N, 32)) if shared_from <= K else 1
+    if split_k > 1:
+        block_n = max(block_n, 32)
     choices = [deepest, deepest // 2, deepest // 4]
-    block_k = next((k for k in choices if K % k == 0 and k * (loads + quantized) <= room), choices[-1])
-    split = max(1, min(K // shared, device.processors // cdiv(N, block_n)))
-    stages = 2 if device.amd else max(2, min(4, (room - block_k * quantized) // (block_k * loads)))
-    stages = 1 if K % ALIGNED_BYTES else stages  # As in `int8_config`.
-    inside = x_bytes > 1
-    return GemmConfig(block_m, block_n, block_k, 8 if inside else 4, stages, split_k=split, quantize_inside=inside)
+    block_k = next((k for k in choices if K % k == 0), choices[-1])
+    num_stages = 1 if K % ALIGNED_BYTES else 2 if device.amd else 5 if block_n == 16 else 4  # 1 as in `int8_config`.
+    return GemmConfig(block_m, block_n, block_k, 4, num_stages, split_k=max(1, split_k), quantize_inside=False)

@@ -79,20 +79,30 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
 
 def launch(
-    kernel: Any, grid: Grid, args: tuple[Any, ...], constants: tuple[Any, ...], num_warps: int, num_stages: int
+    kernel: Any,
+    grid: Grid,
+    args: tuple[Any, ...],
+    constants: tuple[Any, ...],
+    num_warps: int,
+    num_stages: int,
+    dependent: bool = False,
 ) -> Any:
     """Launches `kernel` on `grid`. Returns the compiled kernel; under the interpreter None.
 
     args: the kernel's tensors, integers and None, by position. constants: its constexpr parameters, which follow.
+    dependent: whether it may begin before the kernel launched before it has ended (programmatic dependent launch). The
+    kernel must then call `gdc_wait` before it reads or writes memory. Needs `Device.dependent_launch`.
     """
     device, stream = current_and_stream()
     if stream is None:
         return _launch_by_triton(kernel[grid], args, constants)
     options = {"num_warps": num_warps, "num_stages": num_stages, **OPTIONS}
+    if dependent:
+        options["launch_pdl"] = True
     if device.amd:
         return _launch_by_triton(functools.partial(kernel[grid], **options), args, constants)
     properties = [a if a.__class__ in _SPECIALIZED_BY_VALUE else _properties(a) for a in args]
-    key = (id(kernel), device, num_warps, num_stages, constants, *properties)
+    key = (id(kernel), device, num_warps, num_stages, dependent, constants, *properties)
     compiled = _compiled.get(key)
     if compiled is None:
         compiled = kernel[grid](*args, *constants, **options)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..cache import code_dir, fresh_dir, only_ours
+from ...cache import code_dir, fresh_dir, only_ours
 
 FLAGS = ("-O3", "-march=native", "-std=c11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 # Seconds that a compiler has: it takes one or two.

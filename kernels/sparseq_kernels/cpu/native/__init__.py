@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..numerics import qmax
+from ...numerics import qmax
 from .build import UnavailableError, load
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c"))
