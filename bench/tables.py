@@ -18,7 +18,8 @@ from bench.goals import goals, newest
 from bench.render import NO_RESULTS, caption, render
 from sparseq.terminal import shown
 
-PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "kernels", "cpu", "gpu")), ROOT / "README.md")
+_RESULTS = ROOT / "docs" / "results"
+PAGES = (*(_RESULTS / f"{name}.md" for name in ("benchmarks", "compile", "cpu", "gpu")), ROOT / "README.md")
 # Pages that show one kind of machine.
 KINDS = {"cpu.md": "cpu", "gpu.md": "gpu"}
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)

@@ -5,6 +5,7 @@ width of BERT-base alone, and int8_linear at a width that 16 does not divide. Te
 only addresses are taken.
 """
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import torch
 import triton
 from torch import Tensor
 
+from bench.kernels import OPS
 from sparseq.models import BERT_VOCABULARY, SIZES
 from sparseq_kernels.block_index import layout
 from sparseq_kernels.triton.block_products import masked_values
@@ -70,6 +72,16 @@ def cases() -> Iterator[Case]:
         yield from int8_linear(1024, outputs, inputs, True)
     yield from fake_quant()
     yield from magnitude_mask()
+    yield from of_benchmarks()
+
+
+def of_benchmarks() -> Iterator[Case]:
+    """The calls of ops that are not above: what the benchmark of each, `bench_OP.py`, names by `compiled_calls()`, as
+    pairs of a text and a call."""
+    for op in OPS:
+        module = importlib.import_module(f"bench.kernels.bench_{op}")
+        for text, run in module.compiled_calls() if hasattr(module, "compiled_calls") else ():
+            yield Case(op, text, run)
 
 
 def tuned_cases(arch: str) -> Iterator[Case]:

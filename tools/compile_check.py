@@ -183,7 +183,7 @@ def _words(texts: Iterator[str]) -> str:
 
 
 def _cells(kernel: str, worst: dict[str, dict[str, Any]], architectures: Sequence[str]) -> dict[str, str]:
-    """A line of the table in docs/kernels.md, without an entry for what a kernel is not for."""
+    """A line of the table in docs/results/compile.md, without an entry for what a kernel is not for."""
     cells = {"kernel": f"`{kernel}`", "compiled": str(max(one["variants"] for one in worst.values()))}
     cells |= dict.fromkeys(architectures, "")
     for arch, one in worst.items():

@@ -7,8 +7,8 @@ from torch import Tensor
 from .formats import BlockSparseWeight, WeightFormat
 
 # Where the op that multiplies by the stored weight was faster than `int8_linear` by the expanded one, on an H100
-# (docs/gpu.md): blocks of this side or larger, of which no more than this share is kept, from so many rows of x on.
-# Bitmasks and 2:4 were slower for any number of rows.
+# (docs/results/gpu.md): blocks of this side or larger, of which no more than this share is kept, from so many rows of
+# x on. Bitmasks and 2:4 were slower for any number of rows.
 LEAST_SIDE, MOST_KEPT, LEAST_ROWS = 64, 0.25, 4096
 
 

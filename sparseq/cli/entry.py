@@ -71,7 +71,7 @@ def _fail(error: object) -> int:
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The parsed arguments. Raises InputError for an unknown argument, with the one that was probably meant."""
-    parser = _parser()
+    parser = command_parser()
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         name = unknown[0].partition("=")[0]
@@ -83,7 +83,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of `sparseq` with all its commands. It imports neither torch nor transformers."""
     parser = Parser(
         prog="sparseq",
         description="Make a BERT smaller and faster: quantization-aware training (qat), knowledge distillation (kd) "

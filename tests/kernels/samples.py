@@ -1,5 +1,7 @@
 """Arguments of each op, by which tests that hold for every op call it."""
 
+import importlib
+
 import pytest
 import torch
 from torch import Tensor
@@ -131,6 +133,17 @@ SAMPLES = {
     "magnitude_mask": lambda dtype: [([torch.randn(4, 8).to(dtype), torch.randn(8, 8).to(dtype)], 0.5, "2:4")],
 }
 
+
+def of_own_tests():
+    """The samples of ops that are not above: what the tests of each, `test_OP.py`, define as SAMPLES."""
+    named = {op.removesuffix("_backward") for op in registry.OPS if op not in SAMPLES}
+    found = {}
+    for op in named:
+        found |= importlib.import_module(f"test_{op}").SAMPLES
+    return found
+
+
+SAMPLES |= of_own_tests()
 
 # The two ways to call an op: that of the typed functions, and torch's.
 TYPED, TORCH = "typed", "torch.ops"

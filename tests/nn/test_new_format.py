@@ -1,67 +1,18 @@
-"""A format of one's own: one class, registered, and everything that stores or reads weights knows it."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+"""The format that CONTRIBUTING.md adds: one class, registered, and everything that stores or reads weights knows it."""
 
 import pytest
 import torch
-from torch import Tensor, nn
+from pages import load_example
+from torch import nn
 
 import sparseq
 from sparseq.nn import PackedLinear, QuantEmbedding, QuantSparseLinear
 from sparseq_kernels import InputError
-from sparseq_kernels.formats import TensorSpec, WeightFormat, register, stored_bytes, unregister
-from sparseq_kernels.untrusted import integer
+from sparseq_kernels.formats import register, stored_bytes, unregister
 
-
-@dataclass(frozen=True)
-class RowSparseWeight(WeightFormat):
-    """Only the rows that keep anything. values: [kept_rows, K]. rows: int32 [kept_rows], ascending."""
-
-    values: Tensor
-    rows: Tensor
-    shape: tuple[int, int]
-    kept_rows: int
-    bits: int
-
-    name = "row_sparse"
-    held_bits = (8, 16)
-    layout_fields = ("kept_rows",)
-    tensor_names = ("values", "rows")
-
-    @classmethod
-    def _from_dense(cls, values: Tensor, bits: int, mask: Tensor | None, block: tuple[int, int]) -> "RowSparseWeight":
-        kept = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
-        rows = kept.any(1).nonzero()[:, 0]
-        return cls(values[rows], rows.to(torch.int32), (values.shape[0], values.shape[1]), len(rows), bits)
-
-    @classmethod
-    def from_tensors(cls, layout: dict[str, Any], tensors: Mapping[str, Tensor]) -> "RowSparseWeight":
-        return cls(tensors["values"], tensors["rows"], tuple(layout["shape"]), layout["kept_rows"], layout["bits"])
-
-    @classmethod
-    def check_layout(cls, layout: dict[str, Any], shape: tuple[int, int], where: str) -> None:
-        integer(layout["kept_rows"], 0, shape[0], f"{where}: kept_rows")
-
-    @classmethod
-    def tensor_specs(cls, layout: dict[str, Any], dtype: torch.dtype) -> dict[str, TensorSpec]:
-        kept = layout["kept_rows"]
-        return {
-            "values": TensorSpec((kept, layout["shape"][1]), (dtype,)),
-            "rows": TensorSpec((kept,), (torch.int32,)),
-        }
-
-    def to_dense(self) -> Tensor:
-        dense = self.values.new_zeros(self.shape)
-        return dense.index_copy(0, self.rows.long(), self.values)
-
-    def kept(self) -> int:
-        return self.kept_rows * self.shape[1]
-
-    def validate(self) -> None:
-        if self.rows.numel() and (self.rows.diff() <= 0).any():
-            raise InputError("a row_sparse weight is inconsistent: its rows do not rise")
+# As CONTRIBUTING.md has it. It registers itself.
+RowSparseWeight = load_example("kernels/sparseq_kernels/formats/row_sparse.py").RowSparseWeight
+unregister("row_sparse")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from ..dispatch import Op
 from ..errors import InputError
 from ..numerics import CHUNK, chunk_offsets, unpack_mask
 from ..reference import bitmask_int8_linear as reference
-from .int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
+from .shared.int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
 
 WEIGHT = "Tensor values, Tensor bits, Tensor offsets"
 OP = Op("bitmask_int8_linear", schema(WEIGHT), reference.bitmask_int8_linear, ("x", "bias"))

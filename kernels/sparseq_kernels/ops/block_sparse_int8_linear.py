@@ -8,7 +8,7 @@ from torch import Tensor
 from ..dispatch import Op
 from ..errors import InputError
 from ..reference import block_sparse_int8_linear as reference
-from .int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
+from .shared.int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
 
 WEIGHT = "Tensor values, Tensor block_columns, Tensor offsets, Tensor order"
 SIDES = (16, 32, 64, 128)

@@ -6,7 +6,7 @@ from .. import validation as valid
 from ..autograd import INFERENCE_ONLY
 from ..dispatch import Op
 from ..reference.gelu_quantize_rows import gelu_quantize_rows as formula
-from .fakes import quantized_like
+from .shared.fakes import quantized_like
 
 SCHEMA = "(Tensor x, str approximate='none', int bits=8) -> (Tensor, Tensor)"
 OP = Op("gelu_quantize_rows", SCHEMA, formula, no_gradient=INFERENCE_ONLY)

@@ -7,7 +7,7 @@ from .. import validation as valid
 from ..dispatch import Op
 from ..errors import InputError
 from ..reference import int8_linear as reference
-from .int8_products import backward_schema, define_product, schema
+from .shared.int8_products import backward_schema, define_product, schema
 
 WEIGHT = "Tensor weight"
 OP = Op("int8_linear", schema(WEIGHT, ", Tensor? output_scale=None"), reference.int8_linear, ("x", "bias"))

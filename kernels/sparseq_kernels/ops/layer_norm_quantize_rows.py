@@ -10,7 +10,7 @@ from ..autograd import INFERENCE_ONLY
 from ..dispatch import Op
 from ..errors import InputError
 from ..reference.layer_norm_quantize_rows import layer_norm_quantize_rows as formula
-from .fakes import quantized_like
+from .shared.fakes import quantized_like
 
 SCHEMA = (
     "(Tensor x, Tensor? residual, Tensor weight, Tensor bias, float eps=1e-12, int bits=8) -> (Tensor, Tensor, Tensor)"

@@ -12,8 +12,8 @@ from ..dispatch import Op
 from ..flops import linear, product
 from ..reference import masked_linear as reference
 from ..registry import OpDefinition
-from .fakes import if_needed, linear_output
-from .mask_index import validate_block_index, validate_block_index_values
+from .shared.fakes import if_needed, linear_output
+from .shared.mask_index import validate_block_index, validate_block_index_values
 
 OP = Op(
     "masked_linear",

@@ -15,8 +15,8 @@ from ..errors import InputError
 from ..flops import linear, product
 from ..numerics import check_depth, compute_dtype, result_dtype, uses_integers
 from ..reference import qat_linear as reference
-from .fakes import if_needed, linear_output
-from .mask_index import validate_block_index, validate_block_index_values
+from .shared.fakes import if_needed, linear_output
+from .shared.mask_index import validate_block_index, validate_block_index_values
 
 DIFFERENTIABLE = ("x", "weight", "bias", "weight_scale", "input_scale")
 # Returns y, and what the backward may use: quantized x and its scale, the quantized weight and its scale. Each may be

@@ -5,7 +5,7 @@ from torch import Tensor
 from .. import validation as valid
 from ..dispatch import Op
 from ..reference.quantize_rows import quantize_rows as formula
-from .fakes import quantized_like
+from .shared.fakes import quantized_like
 
 OP = Op("quantize_rows", "(Tensor x, int bits=8) -> (Tensor, Tensor)", formula)
 

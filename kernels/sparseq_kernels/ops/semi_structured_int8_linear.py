@@ -9,7 +9,7 @@ from ..dispatch import Op
 from ..errors import InputError
 from ..numerics import check_pairs
 from ..reference import semi_structured_int8_linear as reference
-from .int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
+from .shared.int8_products import backward_schema, define_product, schema, validate_scale_vector, validate_stored
 
 WEIGHT = "Tensor values, Tensor indices"
 OP = Op("semi_structured_int8_linear", schema(WEIGHT), reference.semi_structured_int8_linear, ("x", "bias"))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..numerics import compute_dtype, storage_dtype
+from ...numerics import compute_dtype, storage_dtype
 
 
 def quantized_like(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:

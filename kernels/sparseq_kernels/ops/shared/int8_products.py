@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import validation as valid
-from ..autograd import needed_gradients
-from ..dispatch import Op, output_autocast
-from ..errors import InputError
-from ..flops import linear, product
-from ..numerics import ACTIVATIONS, check_depth, compute_dtype, given_scale, result_dtype
+from ... import validation as valid
+from ...autograd import needed_gradients
+from ...dispatch import Op, output_autocast
+from ...errors import InputError
+from ...flops import linear, product
+from ...numerics import ACTIVATIONS, check_depth, compute_dtype, given_scale, result_dtype
 from .fakes import if_needed, linear_output
 
 BEGIN, END = (

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..block_index import NAMES, BlockIndex, layout
-from ..errors import InputError
+from ...block_index import NAMES, BlockIndex, layout
+from ...errors import InputError
 
 
 def validate_block_index(op: str, given: Sequence[Tensor] | None, mask: Tensor | None, weight: Tensor) -> None:
