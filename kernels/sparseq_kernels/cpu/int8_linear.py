@@ -85,12 +85,14 @@ class _Constants(NamedTuple):
     """What a packed layer's calls have in common, validated once.
 
     weight_scale, bias: the tensors themselves, which stay alive as long as the weight. at: the addresses of the weight,
-    the scale and the bias, by which a change of their memory is seen. N, K: the weight's sizes.
+    the scale and the bias, by which a change of their memory is seen. memory: that memory, so that no other tensor
+    takes its place. N, K: the weight's sizes.
     """
 
     weight_scale: Tensor
     bias: Tensor | None
     at: tuple[int, int, int | None]
+    memory: tuple[Tensor, ...]
     N: int
     K: int
 
@@ -137,7 +139,7 @@ def packed_call(
         or shape[-1] != known.K
     ):
         return None
-    _, _, (weight_at, scale_at, bias_at), N, K = known
+    _, _, (weight_at, scale_at, bias_at), _, N, K = known
     y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
     M, native = x.numel() // K, compiled.library()
     if why_not_this_processor() is not None or not mkldnn_enabled():
@@ -166,6 +168,8 @@ def _validated(weight: Any, weight_scale: Any, bias: Any) -> _Constants | None:
         return None
     way(True)  # Warns, once, where int8 layers may be slow.
     at = (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
-    known = _Constants(weight_scale, bias, at, N, K)
+    # The weight's by another tensor, so that the weight itself can end.
+    memory = tuple(tensor.detach() for tensor in (weight, weight_scale, bias) if tensor is not None)
+    known = _Constants(weight_scale, bias, at, memory, N, K)
     _known.set(weight, known)
     return known

@@ -7,7 +7,6 @@ again in later calls, which differ only in the addresses of x, of the result, an
 
 import itertools
 import operator
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...torch_internals import is_plain_tensor
+from ...weight_cache import WeightCache
 from .device import Device, current, current_and_stream
 from .gemm_config import GemmConfig, forced_config
 from .launch import CapturedLaunch, capturing, hooked
@@ -43,7 +43,7 @@ def cached(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     captured call for x's shape and dtype. Their values may have changed in place.
     """
     weight = args[1]
-    entry = _entries.get(id(weight))  # Read once: another thread may replace it.
+    entry = _entries.get(weight)  # Read once: another thread may replace it.
     if entry is not None and entry.is_for(op, args):
         capture = entry.captures.get((args[0].shape, args[0].dtype))
         if capture is not None:
@@ -56,21 +56,20 @@ def cached(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 def captured_shapes(weight: Tensor) -> int:
     """For how many shapes and dtypes of x calls with this weight are captured."""
-    entry = _entries.get(id(weight))
-    return 0 if entry is None or entry.weight() is not weight else len(entry.captures)
+    entry = _entries.get(weight)
+    return 0 if entry is None else len(entry.captures)
 
 
 @dataclass(frozen=True)
 class _Entry:
     """The captured calls of an op with one weight and other arguments. It is replaced as a whole, never changed.
 
-    weight: to the weight, whose end removes the entry. rest: the arguments after it. tensors: those of `rest` that are
-    tensors. addresses: where the weight and they lay at the capture. memory: that memory, so that no other tensor takes
-    its place. captures: by x's shape and dtype.
+    rest: the arguments after the weight. tensors: those of `rest` that are tensors. addresses: those of the weight and
+    of `tensors` at the capture. memory: that memory, so that no other tensor takes its place. captures: by x's shape
+    and dtype.
     """
 
     op: str
-    weight: "weakref.ref[Tensor]"
     rest: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
     addresses: list[int]
@@ -81,31 +80,22 @@ class _Entry:
         """Whether the captures are of this op with these arguments, as they lie in memory now."""
         weight: Tensor = args[1]
         return (
-            self.weight() is weight
-            and self.op == op
+            self.op == op
             and len(args) == len(self.rest) + 2
             and all(map(operator.is_, self.rest, args[2:]))
             and list(map(_address, (weight, *self.tensors))) == self.addresses
         )
 
 
-# By the weight's id.
-_entries: dict[int, _Entry] = {}
+_entries: WeightCache[_Entry] = WeightCache()
 
 
 def _new_entry(op: str, args: tuple[Any, ...]) -> _Entry:
     weight, rest = args[1], args[2:]
-    key = id(weight)
-
-    def remove(reference: "weakref.ref[Tensor]") -> None:
-        entry = _entries.get(key)
-        if entry is not None and entry.weight is reference:
-            _entries.pop(key, None)
-
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
     held = (weight, *tensors)
     memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
-    return _Entry(op, weakref.ref(weight, remove), rest, tensors, list(map(_address, held)), memory, {})
+    return _Entry(op, rest, tensors, list(map(_address, held)), memory, {})
 
 
 def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
@@ -120,7 +110,7 @@ def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _En
     captured = Capture.of(x, constants, result, capture.launches, capture.allocated) if capture.complete else None
     if captured is not None:
         entry = entry or _new_entry(op, args)
-        _entries[id(args[1])] = replace(entry, captures={**entry.captures, (x.shape, x.dtype): captured})
+        _entries.set(args[1], replace(entry, captures={**entry.captures, (x.shape, x.dtype): captured}))
     return result
 
 
