@@ -37,7 +37,7 @@ sys.exit(main({argv!r}))
     assert "torch" not in done.stderr
 
 
-NEED_TORCH = "formats", "dtypes", "cache", "tiles", "reference.int8_linear", "checks.inference"
+NEED_TORCH = "formats", "dtypes", "cache", "block_index", "reference.int8_linear", "ops.int8_linear"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def described(definition: Definition, depth: int) -> str:
     elif isinstance(node, Function):
         parts += [_code(_signature(name, _with_values(definition.module, node))), markdown(ast.get_docstring(node))]
     else:
-        parts += [_code(_assigned(node, name)), _constant_text(definition)]
+        parts += [_code(_assigned(definition)), _constant_text(definition)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -109,9 +109,10 @@ def _code(text: str) -> str:
     return f"```python\n{text}\n```"
 
 
-def _assigned(node: ast.stmt, name: str) -> str:
-    text = ast.unparse(node)
-    return text if len(text) <= LONGEST_SIGNATURE else f"{name} = ..."
+def _assigned(definition: Definition) -> str:
+    """A constant as its file has it, where that is one line."""
+    text = ast.get_source_segment(definition.file.read_text(encoding="utf-8"), definition.node) or ""
+    return text if 0 < len(text) <= LONGEST_SIGNATURE and "\n" not in text else f"{definition.name} = ..."
 
 
 def _constant_text(definition: Definition) -> str:
@@ -159,8 +160,8 @@ def _field(field: ast.AnnAssign) -> str:
         return f"{name}: {kind}"
     call = field.value
     is_setting = isinstance(call, ast.Call) and ast.unparse(call.func) == "setting"
-    default = ast.unparse(call.args[0]) if is_setting and isinstance(call, ast.Call) else ast.unparse(call)
-    return f"{name}: {kind} = {default}"
+    default = call.args[0] if is_setting and isinstance(call, ast.Call) else call
+    return f"{name}: {kind} = {_value(default)}"
 
 
 def _signature(name: str, node: Function, bound: bool = False, fold: bool = True) -> str:
@@ -191,7 +192,13 @@ def _argument(arg: ast.arg, default: ast.expr | None) -> str:
     kind = "" if arg.annotation is None else f": {_unquoted(arg.annotation)}"
     if default is None:
         return f"{arg.arg}{kind}"
-    return f"{arg.arg}{kind} = {ast.unparse(default)}" if kind else f"{arg.arg}={ast.unparse(default)}"
+    return f"{arg.arg}{kind} = {_value(default)}" if kind else f"{arg.arg}={_value(default)}"
+
+
+def _value(default: ast.expr) -> str:
+    """A default, with the quotes that the source has."""
+    text = ast.unparse(default)
+    return f'"{text[1:-1]}"' if text.startswith("'") and '"' not in text else text
 
 
 def _unquoted(annotation: ast.expr) -> str:

@@ -5,6 +5,8 @@ import ast
 import importlib
 import inspect
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,13 @@ def test_it_does_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in (("COLUMNS", "30"), ("FORCE_COLOR", "1"), ("LANG", "de_DE.UTF-8")):
         monkeypatch.setenv(name, value)
     assert reference.commands() == before
+
+
+def test_the_formatter_leaves_the_pages_as_they_are() -> None:
+    """It formats code in Markdown, too, and `make lint` wants both."""
+    command = [sys.executable, "-m", "ruff", "format", "--check", str(reference.FOLDER)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_stale_page_is_named_and_written_anew(
