@@ -6,8 +6,9 @@ python -m bench run packed_linear --shape 384x384 --rows 1,16,1024 --base main
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bench.common import describe, smallest_asked, write_json, write_result
 from bench.frames import frames
 from bench.kernels import OPS, benchmark
 from bench.kernels.cases import OURS, Benchmark, Case, Shape
-from bench.measure import ALONE, measure
+from bench.measure import ALONE, EVERY_PEER, Peers, measure
 from bench.packages import Libraries
 from bench.target import KINDS, Target
 from sparseq import InputError, backend, set_backend
@@ -104,12 +105,23 @@ def _size(text: str, given: str) -> int:
     return int(text)
 
 
-def peers_of(given: argparse.Namespace) -> Callable[[str], bool]:
+def peers_of(given: argparse.Namespace) -> Peers:
     """Which peers are timed: those that have one of the given words in their name; all of them for an empty list."""
     if given.record or given.peers == "":
-        return lambda name: True
-    words = [word.strip().lower() for word in (given.peers or "").split(",") if word.strip()]
-    return lambda name: any(word in name.lower() for word in words)
+        return EVERY_PEER
+    return Peers(tuple(word.strip().lower() for word in (given.peers or "").split(",") if word.strip()))
+
+
+def require_folder(path: Path | None, option: str) -> None:
+    """InputError unless a file can be written there, before anything is measured."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "is not writable" if folder.is_dir() else "does not exist"
+        raise InputError(f"{option} cannot write {shown(path)}: the folder {shown(folder)} {why}")
+    if path.is_dir():
+        raise InputError(f"{option} cannot write {shown(path)}: it is a folder")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -119,6 +131,8 @@ def run(given: argparse.Namespace) -> int:
     if given.dtype and not found.takes_dtype:
         raise InputError(f"{given.op} is timed in fp32 alone: leave out --dtype")
     picture = None if given.plot is None else Path(given.plot or f"{given.op}.svg")
+    require_folder(picture, "--plot")
+    require_folder(given.json, "--json")
     torch.set_num_threads(given.threads)
     target = Target.of(given.device, given.smallest or smallest_asked(), DTYPES.get(given.dtype))
     if target.kind == "interpreter":
@@ -145,7 +159,7 @@ def run(given: argparse.Namespace) -> int:
     for case in cases:
         row = _measured(case, target, clock, ceilings, libraries, peers_of(given))
         result["rows"].append(row)
-        print("\n" + "\n".join(console.case_lines(row, str(case))), flush=True)
+        print("\n" + "\n".join(console.case_lines(row, f"{given.op}, {case}")), flush=True)
     if given.json:
         write_json(given.json, result)
         print(f"\nwritten: {shown(given.json)}")
@@ -163,11 +177,16 @@ def _measured(
     clock: Clock,
     ceilings: Ceilings | None,
     libraries: Libraries,
-    peers: Callable[[str], bool],
+    peers: Peers,
 ) -> dict[str, Any]:
     """A row of the results; beside another commit also the Python functions that a call of each enters."""
     torch.manual_seed(0)
-    row, calls = measure(case, target, clock, ceilings, libraries, peers)
+    try:
+        row, calls = measure(case, target, clock, ceilings, libraries, peers)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, InputError) or not (isinstance(error, MemoryError) or "alloca" in str(error)):
+            raise
+        raise InputError(f"{case} does not fit into this machine's memory: choose a smaller --shape") from None
     if len(libraries) > 1:
         with case.mode():
             counted = {name: frames(calls[name], library) for name, library in libraries.items()}

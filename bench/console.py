@@ -42,7 +42,8 @@ def machine_lines(result: Mapping[str, Any]) -> list[str]:
         parts.append(f"memory {rate(sizes[large], 'B/s')}, {rate(sizes[small], 'B/s')} from cache")
     elif "bandwidth" in ceilings:
         parts.append(f"memory {rate(ceilings['bandwidth'], 'B/s')}")
-    return [*lines, f"measured here: {'; '.join(parts)}"] if parts else lines
+    measured = [f"measured here: {'; '.join(parts)}"] if parts else []
+    return [*lines, *measured, f"{OURS} / it: the ratio of times; below 1 {OURS} is faster"]
 
 
 def case_lines(row: Mapping[str, Any], title: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Checks and times one case: a row of a result file."""
 
-from collections.abc import Callable
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,12 +11,30 @@ from bench.clock import Call, Clock, first_line
 from bench.kernels.cases import OURS, Case
 from bench.packages import CURRENT, Libraries
 from bench.target import Target
+from sparseq import InputError
 
 ALONE: Libraries = {OURS: CURRENT}
 
 
-def every_peer(name: str) -> bool:
-    return True
+@dataclass(frozen=True)
+class Peers:
+    """Which peers are timed. words: those that have one of these in their names; None for every peer."""
+
+    words: tuple[str, ...] | None = None
+
+    def __call__(self, name: str) -> bool:
+        return self.words is None or any(word in name.lower() for word in self.words)
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises InputError for a word that is in no name."""
+        for word in self.words or ():
+            if not any(word in name.lower() for name in names):
+                raise InputError(
+                    f"--peers has {word!r}, which is in no peer's name: {', '.join(names) or 'there is none'}"
+                )
+
+
+EVERY_PEER = Peers()
 
 
 def measure(
@@ -24,7 +43,7 @@ def measure(
     clock: Clock,
     ceilings: Ceilings | None,
     libraries: Libraries = ALONE,
-    peers: Callable[[str], bool] = every_peer,
+    peers: Peers = EVERY_PEER,
 ) -> tuple[dict[str, Any], dict[str, Call]]:
     """(a row of the results: what `Times.as_dict` has and what else is known of the case, the calls that were timed).
 
@@ -41,12 +60,13 @@ def _measure(
     clock: Clock,
     ceilings: Ceilings | None,
     libraries: Libraries,
-    peers: Callable[[str], bool],
+    peers: Peers,
 ) -> tuple[dict[str, Any], dict[str, Call]]:
     if target.gpu:
         torch.compiler.reset()
     trial = case.make(libraries)
     absent = dict(trial.absent)
+    peers.check([name for name in (*trial.candidates, *absent) if name not in libraries])
     for name, call in list(trial.candidates.items()):
         try:
             call()

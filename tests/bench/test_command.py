@@ -139,6 +139,10 @@ def test_a_type_of_activations_can_be_asked_for(run, tmp_path):
         (["magnitude_mask", "--plot"], "which this op does not have"),
         (["packed_linear", "--plot"], "6 layers at most"),
         (["int8_linear", "--record", "--rows", "1"], "leave out the other options"),
+        (["int8_linear", "--plot", "no/such/picture.png"], "no/such does not exist"),
+        (["int8_linear", "--json", "no/such/file.json"], "no/such does not exist"),
+        (["int8_linear", "--smallest", "--peers", "linear,zzz"], "'zzz', which is in no peer's name"),
+        (["quantize_rows", "--shape", "99999999x9999999"], "does not fit into this machine's memory"),
     ],
 )
 def test_input_that_cannot_be_run_gets_a_sentence(arguments, sentence, run):

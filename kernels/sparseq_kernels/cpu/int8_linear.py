@@ -1,7 +1,6 @@
 """`int8_linear` on the CPU: the int8 product that is fastest here, and its shortcut for packed layers."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +12,18 @@ from ..numerics import (
     check_depth,
     flat_scale,
     given_scale,
+    qmax,
     result_dtype,
     to_output,
 )
 from ..registry import implementation, shortcut
-from ..torch_internals import PLAIN_CLASSES, int_mm, is_plain_tensor, mkldnn_enabled
-from ..weight_cache import WeightCache
+from ..torch_internals import PLAIN_CLASSES, int_mm
 from . import native as compiled
-from .int8_matmul import int8_matmul, way, why_not_this_processor
+from .int8_matmul import int8_matmul, way
 from .quantize_rows import quantize, quantize_rows
 
 FP32 = torch.float32
+QMAX = qmax(8)
 
 
 def quantize_input(x: Tensor, input_scale: Tensor | None, bits: int, *, native: bool) -> tuple[Tensor, Tensor]:
@@ -81,24 +81,6 @@ def int8_linear(
     return to_output(ACTIVATIONS[activation](y), result_dtype(x, out_dtype, output_scale), output_scale)
 
 
-class _Constants(NamedTuple):
-    """What a packed layer's calls have in common, validated once.
-
-    weight_scale, bias: the tensors themselves, kept alive by this entry. at: the addresses of the weight, the scale and
-    the bias, by which a change of their memory is seen. memory: that memory, so that no other tensor takes its place.
-    shape: the weight's.
-    """
-
-    weight_scale: Tensor
-    bias: Tensor | None
-    at: tuple[int, int, int | None]
-    memory: tuple[Tensor, ...]
-    shape: torch.Size
-
-
-_known: WeightCache[_Constants] = WeightCache()
-
-
 @shortcut("int8_linear", "native")
 def packed_call(
     run: Callable[..., Tensor],
@@ -113,75 +95,60 @@ def packed_call(
 ) -> Tensor | None:
     """`int8_linear` of an fp32 input that is quantized by row, and contiguous tensors; None for any other call.
 
-    In a small layer, validation takes longer than the product. So the weight, its scale and the bias are validated
-    once, and later calls only see that they are the same tensors in the same memory.
+    In a small layer, the validation of every argument and the choice of a product take longer than the product. This
+    checks what native code relies on, and nothing else. It is written out, for calls in Python count here.
     """
     if input_scale is not None or output_scale is not None or activation != "none" or out_dtype is not None:
         return None
-    known = _known.get(weight)
-    if (
-        known is None
-        or known.weight_scale is not weight_scale
-        or known.bias is not bias
-        or known.at != (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
-        or weight.shape != known.shape
-        or not _is_as_before(weight, weight_scale, bias, known.shape[0])
-    ):
-        known = _validated(weight, weight_scale, bias)
-    shape = x.shape
-    if (
-        known is None
-        or x.dtype is not FP32
-        or not x.is_cpu
-        or x.layout is not torch.strided
-        or not x.is_contiguous()
-        or not shape
-        or shape[-1] != known.shape[1]
-    ):
+    try:
+        N, K = weight.shape
+        shape = x.shape
+        if not (
+            x.dtype is FP32
+            and x.is_cpu
+            and x.is_contiguous()
+            and shape
+            and shape[-1] == K
+            and weight.__class__ in PLAIN_CLASSES
+            and weight.dtype is torch.int8
+            and weight.is_cpu
+            and weight.is_contiguous()
+            and not weight.is_neg()
+            and weight_scale.__class__ in PLAIN_CLASSES
+            and weight_scale.dtype is FP32
+            and weight_scale.is_cpu
+            and weight_scale.shape == (N,)
+            and weight_scale.is_contiguous()
+            and not weight_scale.is_neg()
+        ):
+            return None
+        bias_at = None
+        if bias is not None:
+            if not (
+                bias.__class__ in PLAIN_CLASSES
+                and bias.dtype is FP32
+                and bias.is_cpu
+                and bias.shape == (N,)
+                and bias.is_contiguous()
+                and not bias.is_neg()
+            ):
+                return None
+            bias_at = bias.data_ptr()
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        # No tensor, a sparse one, which has no memory layout, or a weight that is no matrix.
         return None
-    _, _, (weight_at, scale_at, bias_at), _, (N, K) = known
+    if not (N and 1 < K <= MAX_INT8_DEPTH):  # `int8_matmul` has a way of its own for one column.
+        return None
     y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
-    M, native = x.numel() // K, compiled.library()
-    if why_not_this_processor() is not None or not mkldnn_enabled():
-        failed = native.sparseq_quantized_linear(x.data_ptr(), weight_at, M, N, K, 127, scale_at, bias_at, y.data_ptr())
+    M, native, scale_at = x.numel() // K, compiled.library(), weight_scale.data_ptr()
+    if way(True) == "native":
+        failed = native.sparseq_quantized_linear(
+            x.data_ptr(), weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr()
+        )
         return None if failed else y
     if M:
         q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
-        native.sparseq_quantize_rows(x.data_ptr(), None, M, K, 127, q.data_ptr(), scale.data_ptr())
+        native.sparseq_quantize_rows(x.data_ptr(), None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
         sums = int_mm(q, weight.t())
         native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
     return y
-
-
-def _is_as_before(weight: Tensor, weight_scale: Tensor, bias: Tensor | None, N: int) -> bool:
-    """Whether the constants, at known addresses, still have the dtypes and layouts that were validated."""
-    return (
-        weight.dtype is torch.int8
-        and weight.is_contiguous()
-        and weight_scale.dtype is FP32
-        and weight_scale.numel() == N
-        and weight_scale.is_contiguous()
-        and (bias is None or (bias.dtype is FP32 and bias.numel() == N and bias.is_contiguous()))
-    )
-
-
-def _validated(weight: Any, weight_scale: Any, bias: Any) -> _Constants | None:
-    """Validates a layer's constants and remembers them; None if native code cannot take them as they are."""
-    vectors = (weight_scale,) if bias is None else (weight_scale, bias)
-    for tensor, dtype, dims in ((weight, torch.int8, 2), *((vector, FP32, 1) for vector in vectors)):
-        plain = type(tensor) in PLAIN_CLASSES and is_plain_tensor(tensor) and tensor.is_cpu
-        if not (plain and tensor.layout is torch.strided and tensor.dtype is dtype and tensor.dim() == dims):
-            return None
-        # A tensor with a graph could refer to the weight, which would never be freed.
-        if not tensor.is_contiguous() or tensor.grad_fn is not None:
-            return None
-    N, K = weight.shape
-    if not N or not 1 < K <= MAX_INT8_DEPTH or len(weight_scale) != N or (bias is not None and len(bias) != N):
-        return None
-    way(True)  # Warns, once, where int8 layers may be slow.
-    at = (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
-    # The weight's by another tensor, so that the weight itself can end.
-    memory = tuple(tensor.detach() for tensor in (weight, weight_scale, bias) if tensor is not None)
-    known = _Constants(weight_scale, bias, at, memory, weight.shape)
-    _known.set(weight, known)
-    return known
