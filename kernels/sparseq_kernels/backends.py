@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from .errors import InputError
 from .numerics import any_fp64
-from .registry import Backend, Implementation, OpDefinition, find_implementation, find_shortcut
+from .registry import OPS, Backend, Implementation, OpDefinition, find_implementation, find_shortcut, registered
 
 REFERENCE = Backend("reference", f"{__package__}.reference", lambda device: None)
 
@@ -27,24 +26,37 @@ REFERENCE = Backend("reference", f"{__package__}.reference", lambda device: None
 def _found() -> dict[str, Backend]:
     """The reference, and what each subpackage with a module `backend` declares there as BACKENDS."""
     backends = {REFERENCE.name: REFERENCE}
-    for module in pkgutil.iter_modules(import_module(__package__).__path__):
-        name = f"{__package__}.{module.name}.backend"
-        if module.ispkg and find_spec(name) is not None:
-            backends |= {one.name: one for one in import_module(name).BACKENDS}
+    [root] = import_module(__package__).__path__
+    for package in pkgutil.iter_modules([root]):
+        # By the files: to look for a module by its name would import the package that it is in.
+        if any(module.name == "backend" for module in pkgutil.iter_modules([f"{root}/{package.name}"])):
+            found = import_module(f"{__package__}.{package.name}.backend")
+            backends |= {one.name: one for one in found.BACKENDS}
     return backends
 
 
 BACKENDS = _found()
 
-# A backend that `use_backend` forces: in this thread, or in this task of asyncio.
+# What `use_backend` forces, in this thread or in this task of asyncio. UNSET: nothing. None: the library chooses,
+# whatever `set_backend` said.
 UNSET = ""
 in_context: ContextVar[str | None] = ContextVar("sparseq_backend", default=UNSET)
-for_process: str | None = None
+# What `set_backend` forces, and until then the environment. That is validated when it is first used: importing this
+# module, which importing torch may do, must not fail for it.
+for_process: str | None = os.environ.get("SPARSEQ_BACKEND") or None
 
 
 def why_not(name: str, device: str) -> str | None:
     """Why the backend cannot run on tensors of `device` ("cpu", "cuda"); None if it can."""
-    return BACKENDS[name].why_not(device)
+    return known(name).why_not(device)
+
+
+def known(name: str) -> Backend:
+    """The backend of that name. InputError if there is none."""
+    if name not in BACKENDS:
+        where = " in SPARSEQ_BACKEND" if name == os.environ.get("SPARSEQ_BACKEND") else ""
+        raise InputError(f"unknown backend {name!r}{where}: available are {', '.join(BACKENDS)}")
+    return BACKENDS[name]
 
 
 def runnable(device: str = "cpu") -> tuple[str, ...]:
@@ -52,14 +64,28 @@ def runnable(device: str = "cpu") -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if why_not(name, device) is None)
 
 
-def backend(device: str = "cpu") -> str:
-    """The backend that runs for tensors on `device` ("cpu", "cuda"): the forced one, otherwise the fastest it has.
+def backend(device: str | torch.device = "cpu") -> str:
+    """The backend that runs for tensors on `device`, a CPU or a GPU: the forced one, otherwise the device's own.
 
     On a CPU that is "native" where its code can be built, which the first call does; elsewhere "cpu", with a warning.
-    On a GPU it is "triton"; without a Triton that works "reference", with a warning.
+    On a GPU it is "triton"; without a Triton that works "reference", with a warning. InputError for another device.
     """
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        kind = str(device)
+    if kind not in ("cpu", "cuda"):
+        raise InputError(f"sparseq has backends for the devices cpu and cuda, not for {device!r}")
+    return in_use(kind)
+
+
+def in_use(device: str) -> str:
+    """As `backend`, for the type of any tensor's device: "meta" is served as "cuda" is."""
     name = forced()
-    return name if name is not None else _best(device)
+    if name is None:
+        return _best(device)
+    _check_once(name)
+    return name
 
 
 @functools.cache
@@ -68,8 +94,8 @@ def _best(device: str) -> str:
     fast = choices[0] if choices else next(one for one in BACKENDS.values() if "cuda" in one.preferred_on)
     if (reason := fast.why_not(device)) is None:
         return fast.name
-    name, what = fast.slower
-    message = f"on {device} sparseq runs on {what}, which is slower than its backend {fast.name!r}: {reason}"
+    name, description = fast.otherwise
+    message = f"on {device} sparseq runs on {description}, which is slower than its backend {fast.name!r}: {reason}"
     warnings.warn(message, stacklevel=2)
     return name
 
@@ -93,19 +119,24 @@ def set_backend(name: str | None) -> None:
 def _check(name: str | None) -> None:
     if name is None:
         return
-    if name not in BACKENDS:
-        raise InputError(f"unknown backend {name!r}: available are {', '.join(BACKENDS)}")
+    known(name)
     reasons = [why_not(name, device) for device in ("cpu", "cuda") if device == "cpu" or torch.cuda.is_available()]
     if None not in reasons:
         raise InputError(f"backend {name!r} cannot run here: {reasons[0]}")
+
+
+# Of a name that comes from the environment.
+_check_once = functools.cache(_check)
 
 
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
     """Forces a backend within a `with` block, in this thread alone; None lets the library choose there.
 
-    It is a context variable: other threads, and tasks of asyncio that began elsewhere, do not see it. A backward runs
-    on the backend of its forward, in whichever thread autograd runs it. Raises InputError as `set_backend`.
+    It is a context variable: other threads, and tasks of asyncio that began elsewhere, do not see it. An eager backward
+    runs on the backend of its forward, in whichever thread autograd runs it. A compiled function keeps what the backend
+    in use saved for the backward when it was compiled, and activation checkpointing runs a forward again on the backend
+    that is in use then: force the same backend for all of it. Raises InputError as `set_backend`.
     """
     _check(name)
     with scope(name):
@@ -127,21 +158,21 @@ def implementation(op: OpDefinition, device: str) -> Callable[..., Any]:
     name = forced()
     if name is None:
         name = _best(device)
-    elif (reason := _refused(name, device)) is not None:
+    elif (reason := _refused(known(name).name, device)) is not None:
         raise InputError(f"backend {name!r} is forced, but {reason}, and {op.name} got {device} ones")
     return _implementations(name, op).run
 
 
 def saves(op: OpDefinition, device: str, args: tuple[Any, ...]) -> str:
     """What the forward of `op` saves for its backward, as `Implementation.saves` has it."""
-    name = backend(device)
+    name = in_use(device)
     fp64 = not BACKENDS[name].runs_fp64 and any_fp64(args)
     return "nothing" if fp64 else _implementations(name, op).saves
 
 
-def shortcut(op: OpDefinition, device: str) -> Callable[..., Any] | None:
-    """The shortcut for `op` of the backend in use on `device`; None if there is none, or the backend cannot run."""
-    name = backend(device)
+def shortcut(op: OpDefinition, device: str, forced: str | None) -> Callable[..., Any] | None:
+    """The shortcut for `op` on `device` where the backend `forced` is; None if there is none, or it cannot run."""
+    name = known(forced).name if forced is not None else _best(device)
     if _refused(name, device) is not None:
         return None
     load(name)
@@ -150,11 +181,12 @@ def shortcut(op: OpDefinition, device: str) -> Callable[..., Any] | None:
 
 @functools.cache
 def _implementations(name: str, op: OpDefinition) -> Implementation:
+    backend = known(name)
     load(name)
     found = find_implementation(name, op.name)
     if found is None:
-        return Implementation(op.formula)
-    if BACKENDS[name].runs_fp64:
+        return _implementations(backend.based_on, op) if backend.based_on else Implementation(op.formula)
+    if backend.runs_fp64:
         return found
     return Implementation(functools.partial(_unless_fp64, found.run, op.formula), found.saves)
 
@@ -165,16 +197,18 @@ def _unless_fp64(run: Callable[..., Any], formula: Callable[..., Any], *args: An
 
 @functools.cache
 def load(name: str) -> None:
-    """Imports the backend's modules, which register what they implement."""
+    """Imports the backend's modules, which register what they implement. ValueError for an unknown op or backend."""
     package = import_module(BACKENDS[name].package)
     for module in pkgutil.iter_modules(package.__path__):
         if not module.ispkg:
             import_module(f"{package.__name__}.{module.name}")
+    for other, op in registered():
+        if other not in BACKENDS or (OPS and op not in OPS):
+            raise ValueError(
+                f"an implementation of {op!r} for {other!r} is registered, and there is no such op or backend"
+            )
 
 
 @functools.cache
 def _refused(name: str, device: str) -> str | None:
     return why_not(name, device)
-
-
-set_backend(os.environ.get("SPARSEQ_BACKEND") or None)

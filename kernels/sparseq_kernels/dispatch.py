@@ -20,7 +20,7 @@ from . import backends
 from .autograd import NO_SECOND, make_function
 from .errors import InputError
 from .flops import register_flops
-from .registry import NAMESPACE, F, OpDefinition
+from .registry import NAMESPACE, OPS, F, OpDefinition
 from .torch_internals import (
     any_autocast,
     any_requires_grad,
@@ -44,7 +44,12 @@ _missing: Any = object()
 class Op(OpDefinition):
     """An op that can be called, and that is registered as `torch.ops.sparseq.<name>`.
 
-    An op's file binds it to the name `OP`, or `BACKWARD` for the op of a backward.
+    An op's file binds it to the name `OP`, or `BACKWARD` for the op of a backward. It can be run in these ways:
+
+    - `op(*args)`: what typed functions call; see the module's docstring.
+    - `op.run(*args)`: validation and the implementation, without autograd and autocast.
+    - `op.function.apply(*args)`: with autograd, whether or not the dispatcher is involved.
+    - `op.packet(*args)`: `torch.ops.sparseq.<name>`, through torch's dispatcher.
     """
 
     def __init__(
@@ -79,8 +84,8 @@ class Op(OpDefinition):
         """The results of the op. Arguments are given by position; defaults may be left out."""
         if is_dynamo_compiling():
             return self.packet(*args)
-        x = args[0]
-        if x.__class__ is Tensor:
+        x = args[0] if args else None
+        if x.__class__ is Tensor and len(args) <= len(self.names):
             forced = backends.in_context.get()
             if forced is backends.UNSET:
                 forced = backends.for_process
@@ -99,14 +104,18 @@ class Op(OpDefinition):
                     return result
         return self._call(args)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named, (self.name,)
+
     def forget_shortcuts(self) -> None:
-        """To be called when what `backends` chooses has changed, which happens in tests and tools alone."""
+        """For tests and tools that replace what `backends` chooses. `set_backend` does not need it: what is forced is
+        part of the key."""
         self._shortcuts.clear()
 
     def _find_shortcut(self, forced: str | None, x: Tensor) -> Callable[..., Any] | None:
         if not (x.is_cpu or x.is_cuda):
             return None
-        found = backends.shortcut(self, x.device.type)
+        found = backends.shortcut(self, x.device.type, forced)
         self._shortcuts[forced, x.is_cpu] = found
         return found
 
@@ -114,7 +123,7 @@ class Op(OpDefinition):
         """The call without a shortcut."""
         if is_compiling():
             return self.packet(*args)
-        if not (is_plain(args) and isinstance(args[0], Tensor)):
+        if not (args and isinstance(args[0], Tensor) and is_plain(args)):
             return self._call_dispatcher(args)
         device = args[0].device.type
         if self.autocast_function is not None and torch.is_autocast_enabled(device):
@@ -127,7 +136,8 @@ class Op(OpDefinition):
         for arg in args:
             if isinstance(arg, fx.Proxy):
                 return arg.tracer.create_proxy("call_function", self, args, {})
-        check_classes(self, self.complete(args))
+        args = self.complete(args)
+        check_classes(self, args)
         if not functorch_active():
             return self.packet(*args)
         device = args[0].device.type
@@ -165,7 +175,7 @@ class Op(OpDefinition):
         if args[0] == []:
             return self.run(*args)
         self.check(self.complete(args))
-        raise InputError(f"{self.name} runs on dense tensors on a CPU or a GPU: convert what it got to such")
+        raise InputError(f"{self.name} runs on dense CPU or CUDA tensors: convert the arguments to such")
 
     def _run_fake(self, *args: Any, **named: Any) -> Any:
         assert self.fake_function is not None
@@ -211,6 +221,11 @@ class Op(OpDefinition):
         """As in `OpDefinition`; registers it with torch's counter, too."""
         register_flops(self.packet, function)
         return super().flops(function)
+
+
+def _named(name: str) -> OpDefinition:
+    """The op of that name: a copied or unpickled op is the op itself."""
+    return OPS[name]
 
 
 def device_of(args: tuple[Any, ...]) -> str:

@@ -28,7 +28,7 @@ class OpDefinition:
     """One op: its schema, its formula, and what torch must know of it. An op's file fills one in by decorators.
 
     formula: the reference implementation, which defines the op's results.
-    differentiable: the tensor arguments that have a gradient; a gradient for another one is refused.
+    differentiable: the tensor arguments that have a gradient; asking for any other argument's gradient raises.
     no_gradient: for an op without any gradient, why arguments that require one are refused. An op with neither
         returns constants, as torch.argmax does.
     """
@@ -128,7 +128,8 @@ class Backend:
     package: the name of the package whose modules implement it. They are imported when the backend is first used.
     why_not: function(device type): why the backend cannot run on tensors there; None if it can.
     preferred_on: the types of device on which it is chosen if it can run.
-    slower: what runs there if it cannot: (the backend's name, what that is), for a warning.
+    otherwise: (name, description) of the backend that runs there if it cannot; the description is for the warning.
+    based_on: the backend whose implementation runs for an op that this one has none for; the reference if None.
     runs_fp64: whether it takes fp64 tensors. Where it does not, the reference runs.
     """
 
@@ -136,7 +137,8 @@ class Backend:
     package: str
     why_not: Callable[[str], str | None]
     preferred_on: tuple[str, ...] = ()
-    slower: tuple[str, str] = ("reference", "its reference implementation")
+    otherwise: tuple[str, str] = ("reference", "its reference implementation")
+    based_on: str | None = None
     runs_fp64: bool = True
 
 
@@ -151,6 +153,8 @@ def implementation(op: str, backend: str, *, saves: str = "nothing", **settings:
     """
 
     def register(function: F) -> F:
+        if (backend, op) in _implementations:
+            raise ValueError(f"{op!r} has an implementation for {backend!r} already")
         run = functools.partial(function, **settings) if settings else function
         _implementations[backend, op] = Implementation(run, saves)
         return function
@@ -181,6 +185,11 @@ def find_implementation(backend: str, op: str) -> Implementation | None:
 def find_shortcut(backend: str, op: str) -> Callable[..., Any] | None:
     """The backend's shortcut for an op, if it has one and its modules were imported."""
     return _shortcuts.get((backend, op))
+
+
+def registered() -> list[tuple[str, str]]:
+    """(backend, op) of every implementation that was registered."""
+    return list(_implementations)
 
 
 def implemented(backend: str) -> set[str]:

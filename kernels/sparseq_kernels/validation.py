@@ -12,17 +12,17 @@ from torch import Tensor
 
 from .errors import InputError, InputTypeError
 from .registry import OpDefinition
+from .torch_internals import PLAIN_CLASSES
 
 FLOATS = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.float64))
 _FLOATS_TEXT = "float32, float16, bfloat16 or float64"
 LEAST_BITS, MOST_BITS = 2, 16
-_TENSORS = (Tensor, torch.nn.Parameter)
 _NONE = type(None)
 _PLAIN = frozenset((_NONE, int, float, bool, str, torch.dtype))
 # By the type in the schema: what an argument's class is as a rule, and what else is as good.
 _CLASSES: dict[str, tuple[frozenset[type], tuple[type, ...], str]] = {
-    "Tensor": (frozenset(_TENSORS), (Tensor,), "a tensor"),
-    "Optional[Tensor]": (frozenset((*_TENSORS, _NONE)), (Tensor,), "a tensor or None"),
+    "Tensor": (frozenset(PLAIN_CLASSES), (Tensor,), "a tensor"),
+    "Optional[Tensor]": (frozenset((*PLAIN_CLASSES, _NONE)), (Tensor,), "a tensor or None"),
     "List[Tensor]": (frozenset(), (list, tuple), "a list of tensors"),
     "Optional[List[Tensor]]": (frozenset((_NONE,)), (list, tuple), "a list of tensors or None"),
     "List[bool]": (frozenset(), (list, tuple), "a list of bools"),
@@ -42,7 +42,7 @@ def type_check(op: OpDefinition) -> Callable[[tuple[Any, ...]], None]:
 
     def check(args: tuple[Any, ...]) -> None:
         if len(args) != len(expected):
-            raise InputTypeError(f"{op.name} takes {len(expected)} arguments, not {len(args)}: {', '.join(op.names)}")
+            _wrong_count(op, args)
         device = None
         for place, (arg, classes) in enumerate(zip(args, expected, strict=True)):
             found = arg.__class__
@@ -71,9 +71,15 @@ def type_check(op: OpDefinition) -> Callable[[tuple[Any, ...]], None]:
 
 def check_classes(op: OpDefinition, args: tuple[Any, ...]) -> None:
     """Raises InputTypeError unless the arguments have the types of the op's schema."""
+    if len(args) != len(op.arguments):
+        _wrong_count(op, args)
     for place, (arg, argument) in enumerate(zip(args, op.arguments, strict=True)):
         if arg.__class__ not in _CLASSES[argument.type][0]:
             _check_class(op, place, arg)
+
+
+def _wrong_count(op: OpDefinition, args: tuple[Any, ...]) -> NoReturn:
+    raise InputTypeError(f"{op.name} takes {len(op.names)} arguments, not {len(args)}: {', '.join(op.names)}")
 
 
 def _check_class(op: OpDefinition, place: int, arg: Any) -> None:

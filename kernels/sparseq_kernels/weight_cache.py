@@ -24,7 +24,8 @@ class WeightCache(Generic[T]):
         return entry[1] if entry is not None and entry[0]() is weight else None
 
     def set(self, weight: Tensor, value: T) -> None:
-        """Replaces the weight's value. The value must not hold the weight itself, which then never goes."""
+        """Replaces the weight's value. The value must not refer to the weight, not even through an autograd graph: the
+        weight would never be freed."""
         key = id(weight)
 
         def remove(reference: "weakref.ref[Tensor]") -> None:

@@ -1,14 +1,16 @@
 """What holds for every op: PyTorch's own check of schema, fake version, autograd and compiled dispatch; backends."""
 
+import copy
 import inspect
+import pickle
 
 import pytest
 import torch
-from samples import MASK, OPS, SAMPLES, leaf, positive
+from samples import MASK, OPS, SAMPLES, call, leaf, positive
 from torch.utils._pytree import tree_map_only
 
 import sparseq_kernels
-from sparseq_kernels import InputError, backend, backends, set_backend, use_backend
+from sparseq_kernels import InputError, InputTypeError, backend, backends, set_backend, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.registry import OPS as REGISTRY
 from sparseq_kernels.registry import implemented
@@ -93,3 +95,24 @@ def test_a_forced_backend_that_cannot_run_says_why():
     sentence = "is forced, but it runs on cpu tensors only, and int8_linear got cuda ones"
     with use_backend("cpu"), pytest.raises(InputError, match=sentence):
         backends.implementation(REGISTRY["int8_linear"], "cuda")
+
+
+def test_an_op_is_copied_and_pickled_by_its_name():
+    op = REGISTRY["int8_linear"]
+    assert copy.deepcopy(op) is op and pickle.loads(pickle.dumps(op)) is op
+
+
+def test_a_wrong_number_of_arguments_is_said():
+    x, weight, scale = torch.randn(3, 8), torch.ones(4, 8, dtype=torch.int8), torch.ones(4)
+    op = REGISTRY["int8_linear"]
+    for args in ((x, weight, scale, None, None, "none", None, None, None), (), (x,)):
+        with pytest.raises(InputTypeError):
+            op(*args)
+
+
+@pytest.mark.parametrize("op", ["quantize_rows", "qat_linear"])
+def test_vmap_over_an_empty_batch(op):
+    args = [torch.randn(0, 3, 8), *([torch.randn(4, 8)] if op == "qat_linear" else [])]
+    dims = (0, *[None] * (len(args) - 1))
+    found = torch.vmap(lambda *given: call(op, *given), in_dims=dims)(*args)
+    assert found.shape == ((0, 3, 4) if op == "qat_linear" else (0, 3, 8))

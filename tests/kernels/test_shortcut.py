@@ -142,6 +142,7 @@ CHANGES = {
     "the scale's memory": lambda weight, scale, bias: scale.set_(3 * scale),
     "the scale's dtype": lambda weight, scale, bias: setattr(scale, "data", scale.double()),
     "the bias's memory": lambda weight, scale, bias: setattr(bias, "data", bias + 1),
+    "fewer rows": lambda *given: [setattr(one, "data", one[:9]) for one in given],
 }
 
 
@@ -151,7 +152,39 @@ def test_constants_that_are_changed_under_it(name):
     given, x = constants(17, 17), torch.randn(3, 17)
     int8_linear(x, *given)
     CHANGES[name](*given)
-    assert torch.equal(int8_linear(x, *given), usual(x, *given))
+    found = int8_linear(x, *given)
+    assert torch.equal(found, usual(x, *given)) and found.shape == (3, len(given[0]))
+
+
+WRONG = {
+    "a short scale": lambda weight, scale, bias: setattr(scale, "data", scale[:5]),
+    "an int32 scale": lambda weight, scale, bias: setattr(scale, "data", scale.view(torch.int32)),
+    "a uint8 weight": lambda weight, scale, bias: setattr(weight, "data", weight.view(torch.uint8)),
+    "a weight of three dimensions": lambda weight, scale, bias: setattr(weight, "data", weight[None]),
+    "a short bias": lambda weight, scale, bias: setattr(bias, "data", bias[:5]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_constants_that_no_longer_fit_are_refused(name):
+    """At the same addresses."""
+    given, x = constants(17, 17), torch.randn(3, 17)
+    int8_linear(x, *given)
+    WRONG[name](*given)
+    with pytest.raises(InputError):
+        int8_linear(x, *given)
+
+
+def test_a_bias_whose_graph_holds_the_weight_keeps_nothing_alive():
+    weight, scale, bias = constants(6, 17)
+    bias = bias.requires_grad_() * 1
+    bias.grad_fn.metadata["weight"] = weight
+    gone = weakref.ref(weight)
+    with torch.no_grad():
+        int8_linear(torch.randn(3, 17), weight, scale, bias)
+    del weight, bias
+    gc.collect()
+    assert gone() is None
 
 
 def test_other_constants_with_the_same_weight():

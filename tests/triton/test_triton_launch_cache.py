@@ -21,7 +21,7 @@ from sparseq_kernels.reference.quantize_rows import quantize_rows
 from sparseq_kernels.sparse_dispatch import operands
 from sparseq_kernels.triton.runtime import launch, launch_cache
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
-from sparseq_kernels.triton.runtime.launch_cache import Capture, cached, captured_shapes
+from sparseq_kernels.triton.runtime.launch_cache import CapturedCall, cached, captured_shapes
 
 OPS = torch.ops.sparseq
 SPLIT = GemmConfig(16, 32, 32, num_warps=4, num_stages=2, split_k=3)
@@ -52,14 +52,14 @@ class Counted:
 
     def __init__(self, monkeypatch):
         self.replays = 0
-        replay = Capture.replay
+        replay = CapturedCall.replay
 
         def counting(capture, x):
             result = replay(capture, x)
             self.replays += result is not None
             return result
 
-        monkeypatch.setattr(Capture, "replay", counting)
+        monkeypatch.setattr(CapturedCall, "replay", counting)
 
 
 @settings(max_examples=20, deadline=None)

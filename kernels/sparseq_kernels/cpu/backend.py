@@ -16,5 +16,5 @@ def _why_not_cpu(device: str) -> str | None:
 
 BACKENDS = (
     Backend("cpu", __package__, _why_not_cpu),
-    Backend("native", __package__, _why_not_native, ("cpu",), ("cpu", "torch's operators")),
+    Backend("native", __package__, _why_not_native, ("cpu",), ("cpu", "torch's operators"), based_on="cpu"),
 )

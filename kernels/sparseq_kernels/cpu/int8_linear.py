@@ -84,17 +84,16 @@ def int8_linear(
 class _Constants(NamedTuple):
     """What a packed layer's calls have in common, validated once.
 
-    weight_scale, bias: the tensors themselves, which stay alive as long as the weight. at: the addresses of the weight,
-    the scale and the bias, by which a change of their memory is seen. memory: that memory, so that no other tensor
-    takes its place. N, K: the weight's sizes.
+    weight_scale, bias: the tensors themselves, kept alive by this entry. at: the addresses of the weight, the scale and
+    the bias, by which a change of their memory is seen. memory: that memory, so that no other tensor takes its place.
+    shape: the weight's.
     """
 
     weight_scale: Tensor
     bias: Tensor | None
     at: tuple[int, int, int | None]
     memory: tuple[Tensor, ...]
-    N: int
-    K: int
+    shape: torch.Size
 
 
 _known: WeightCache[_Constants] = WeightCache()
@@ -125,7 +124,8 @@ def packed_call(
         or known.weight_scale is not weight_scale
         or known.bias is not bias
         or known.at != (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
-        or not weight.is_contiguous()
+        or weight.shape != known.shape
+        or not _is_as_before(weight, weight_scale, bias, known.shape[0])
     ):
         known = _validated(weight, weight_scale, bias)
     shape = x.shape
@@ -136,10 +136,10 @@ def packed_call(
         or x.layout is not torch.strided
         or not x.is_contiguous()
         or not shape
-        or shape[-1] != known.K
+        or shape[-1] != known.shape[1]
     ):
         return None
-    _, _, (weight_at, scale_at, bias_at), _, N, K = known
+    _, _, (weight_at, scale_at, bias_at), _, (N, K) = known
     y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
     M, native = x.numel() // K, compiled.library()
     if why_not_this_processor() is not None or not mkldnn_enabled():
@@ -153,15 +153,27 @@ def packed_call(
     return y
 
 
+def _is_as_before(weight: Tensor, weight_scale: Tensor, bias: Tensor | None, N: int) -> bool:
+    """Whether the constants, at known addresses, still have the dtypes and layouts that were validated."""
+    return (
+        weight.dtype is torch.int8
+        and weight.is_contiguous()
+        and weight_scale.dtype is FP32
+        and weight_scale.numel() == N
+        and weight_scale.is_contiguous()
+        and (bias is None or (bias.dtype is FP32 and bias.numel() == N and bias.is_contiguous()))
+    )
+
+
 def _validated(weight: Any, weight_scale: Any, bias: Any) -> _Constants | None:
-    """What is known of a layer's constants, and is from now on; None if native code cannot take them as they are."""
-    for tensor, dtype, dims in ((weight, torch.int8, 2), (weight_scale, FP32, 1), (bias, FP32, 1)):
-        if tensor is None and tensor is bias:
-            continue
+    """Validates a layer's constants and remembers them; None if native code cannot take them as they are."""
+    vectors = (weight_scale,) if bias is None else (weight_scale, bias)
+    for tensor, dtype, dims in ((weight, torch.int8, 2), *((vector, FP32, 1) for vector in vectors)):
         plain = type(tensor) in PLAIN_CLASSES and is_plain_tensor(tensor) and tensor.is_cpu
         if not (plain and tensor.layout is torch.strided and tensor.dtype is dtype and tensor.dim() == dims):
             return None
-        if not tensor.is_contiguous():
+        # A tensor with a graph could refer to the weight, which would never be freed.
+        if not tensor.is_contiguous() or tensor.grad_fn is not None:
             return None
     N, K = weight.shape
     if not N or not 1 < K <= MAX_INT8_DEPTH or len(weight_scale) != N or (bias is not None and len(bias) != N):
@@ -170,6 +182,6 @@ def _validated(weight: Any, weight_scale: Any, bias: Any) -> _Constants | None:
     at = (weight.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr())
     # The weight's by another tensor, so that the weight itself can end.
     memory = tuple(tensor.detach() for tensor in (weight, weight_scale, bias) if tensor is not None)
-    known = _Constants(weight_scale, bias, at, memory, N, K)
+    known = _Constants(weight_scale, bias, at, memory, weight.shape)
     _known.set(weight, known)
     return known

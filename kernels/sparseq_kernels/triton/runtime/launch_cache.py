@@ -26,7 +26,12 @@ MOST_SHAPES = 128
 # Of memory, in bytes: the alignment by which Triton tells its kernels apart, and that of a call's scratch tensors.
 ALIGNMENT, SCRATCH_ALIGNMENT = 16, 256
 
-_address: Callable[[Tensor], int] = Tensor.data_ptr
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """By what a change of a tensor's memory, sizes, strides or dtype is seen."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
 # An empty tensor of the same kind as one that is allocated anew, and its shape.
 Like = tuple[Tensor, tuple[int, ...]]
 
@@ -64,17 +69,17 @@ def captured_shapes(weight: Tensor) -> int:
 class _Entry:
     """The captured calls of an op with one weight and other arguments. It is replaced as a whole, never changed.
 
-    rest: the arguments after the weight. tensors: those of `rest` that are tensors. addresses: those of the weight and
-    of `tensors` at the capture. memory: that memory, so that no other tensor takes its place. captures: by x's shape
-    and dtype.
+    rest: the arguments after the weight. tensors: those of `rest` that are tensors. layouts: addresses, sizes, strides
+    and dtypes of the weight and of `tensors` at the capture. memory: that memory, so that no other tensor takes its
+    place. captures: by x's shape and dtype.
     """
 
     op: str
     rest: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
-    addresses: list[int]
+    layouts: list[tuple[Any, ...]]
     memory: tuple[Tensor, ...]
-    captures: Mapping[tuple[torch.Size, torch.dtype], "Capture"]
+    captures: Mapping[tuple[torch.Size, torch.dtype], "CapturedCall"]
 
     def is_for(self, op: str, args: tuple[Any, ...]) -> bool:
         """Whether the captures are of this op with these arguments, as they lie in memory now."""
@@ -83,7 +88,7 @@ class _Entry:
             self.op == op
             and len(args) == len(self.rest) + 2
             and all(map(operator.is_, self.rest, args[2:]))
-            and list(map(_address, (weight, *self.tensors))) == self.addresses
+            and list(map(_layout, (weight, *self.tensors))) == self.layouts
         )
 
 
@@ -95,19 +100,21 @@ def _new_entry(op: str, args: tuple[Any, ...]) -> _Entry:
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
     held = (weight, *tensors)
     memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
-    return _Entry(op, rest, tensors, list(map(_address, held)), memory, {})
+    return _Entry(op, rest, tensors, list(map(_layout, held)), memory, {})
 
 
 def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
     """run(*args), captured and added to `entry`, or to a new one, if it can be replayed."""
-    if not all(is_plain_tensor(arg) for arg in args if isinstance(arg, Tensor)):
+    # A tensor with a graph could refer to the weight, which would never be freed.
+    constants = [arg for arg in args[1:] if isinstance(arg, Tensor)]
+    if not is_plain_tensor(args[0]) or not all(is_plain_tensor(one) and one.grad_fn is None for one in constants):
         return None
     if entry is not None and len(entry.captures) >= MOST_SHAPES:
         return run(*args)
-    x, constants = args[0], args[1:]
+    x = args[0]
     with capturing() as capture:
         result = run(*args)
-    captured = Capture.of(x, constants, result, capture.launches, capture.allocated) if capture.complete else None
+    captured = CapturedCall.of(x, args[1:], result, capture.launches, capture.allocated) if capture.complete else None
     if captured is not None:
         entry = entry or _new_entry(op, args)
         _entries.set(args[1], replace(entry, captures={**entry.captures, (x.shape, x.dtype): captured}))
@@ -122,7 +129,7 @@ class _Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Capture:
+class CapturedCall:
     """The launches of one call, for any x of the same shape and dtype.
 
     The values that kernels get have numbers, their slots: 0 is x, 1 the stream, 2 the result. Then come the scratch
@@ -188,7 +195,7 @@ class Capture:
         result: Any,
         launches: Sequence[CapturedLaunch],
         allocated: Sequence[Tensor],
-    ) -> "Capture | None":
+    ) -> "CapturedCall | None":
         """The capture of a call with these launches; None where it cannot be replayed.
 
         That is where x or what was allocated has gaps or is not aligned; x is not on the current device; nothing was
@@ -225,7 +232,7 @@ class Capture:
 
 
 class _Slots:
-    """The slots of what kernels get, as `Capture` has them. by_address: whether constants too become addresses."""
+    """The slots of what kernels get, as `CapturedCall` has them. by_address: whether constants too become addresses."""
 
     def __init__(self, x: Tensor, allocated: Sequence[Tensor], constants: Sequence[Any], by_address: bool) -> None:
         self.fixed: list[Any] = []
