@@ -4,7 +4,7 @@ Each op is a typed function here, such as `int8_linear`, and an op of torch, `to
 package knows nothing of models or training; `sparseq` is built on it.
 
 Importing the package does not import torch. The ops are registered as soon as torch is imported, or now if it was. So a
-program that comes to need no torch, such as one that prints its help, does not wait for it.
+program that never needs torch, such as one that prints its help, does not wait for it.
 """
 
 import pkgutil

@@ -20,7 +20,10 @@ def is_faster(weight: WeightFormat) -> bool:
 
 
 def operands(weight: WeightFormat) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]] | None:
-    """(the op, its arguments between x and the weight's scale); None for a weight that must be expanded: a
-    dense one, one of other than 8 bits, or one in blocks whose sides are not among `SIDES`."""
+    """(the op, its arguments between x and the weight's scale); None for a weight that must be expanded.
+
+    That is a dense one, one of other than 8 bits, or one in blocks whose sides are not among
+    `ops.block_sparse_int8_linear.SIDES`.
+    """
     found = weight.operands()
     return None if found is None else (found.op, tuple(operand.tensor for operand in found.tensors))

@@ -70,8 +70,11 @@ def capturing() -> Iterator[Capture]:
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """torch.empty, for what an op's launches write. An op whose kernels get memory that was allocated otherwise cannot
-    be replayed (`launch_cache`); nor can one that gives a kernel a part of such a tensor."""
+    """torch.empty, for what an op's launches write.
+
+    An op whose kernels get memory that was allocated otherwise cannot be replayed (`launch_cache`); nor can one that
+    gives a kernel a part of such a tensor. Torch's operators must not write to it: a replay launches kernels alone.
+    """
     tensor = torch.empty(shape, dtype=dtype, device=device)
     if _thread.capture is not None:
         _thread.capture.allocated.append(tensor)
