@@ -28,8 +28,8 @@ ALIGNMENT, SCRATCH_ALIGNMENT = 16, 256
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    """By what a change of a tensor's memory, sizes, strides or dtype is seen."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+    """By what a change of a contiguous tensor's memory, sizes or dtype is seen."""
+    return tensor.data_ptr(), tensor.shape, tensor.dtype
 
 
 # An empty tensor of the same kind as one that is allocated anew, and its shape.
@@ -47,16 +47,20 @@ def cached(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     A call is replayed if the arguments after x are the same objects, with their tensors in the same memory, as in a
     captured call for x's shape and dtype. Their values may have changed in place.
     """
-    weight = args[1]
+    x, weight = args[0], args[1]
     entry = _entries.get(weight)  # Read once: another thread may replace it.
-    if entry is not None and entry.is_for(op, args):
-        capture = entry.captures.get((args[0].shape, args[0].dtype))
-        if capture is not None:
-            result = capture.replay(args[0])
-            return run(*args) if result is None else result
-    else:
-        entry = None
-    return _capture(op, run, args, entry)
+    # Whether the captures are for these arguments as they are in memory now. Written out, for every call does this.
+    if entry is None or entry.op != op or tuple(map(id, args[2:])) != entry.ids:
+        return _capture(op, run, args, None)
+    for tensor, (address, shape, dtype) in zip((weight, *entry.tensors), entry.layouts, strict=False):
+        same = tensor.data_ptr() == address and tensor.dtype is dtype and tensor.shape == shape
+        if not (same and tensor.is_contiguous()):
+            return _capture(op, run, args, None)
+    capture = entry.captures.get((x.shape, x.dtype))
+    if capture is None:
+        return _capture(op, run, args, entry)
+    result = capture.replay(x)
+    return run(*args) if result is None else result
 
 
 def captured_shapes(weight: Tensor) -> int:
@@ -69,27 +73,18 @@ def captured_shapes(weight: Tensor) -> int:
 class _Entry:
     """The captured calls of an op with one weight and other arguments. It is replaced as a whole, never changed.
 
-    rest: the arguments after the weight. tensors: those of `rest` that are tensors. layouts: addresses, sizes, strides
-    and dtypes of the weight and of `tensors` at the capture. memory: that memory, so that no other tensor takes its
-    place. captures: by x's shape and dtype.
+    rest: the arguments after the weight. ids: theirs. tensors: those of `rest` that are tensors. layouts: of the weight
+    and of `tensors` at the capture. memory: theirs, so that no other tensor takes its place. captures: by x's shape and
+    dtype.
     """
 
     op: str
     rest: tuple[Any, ...]
+    ids: tuple[int, ...]
     tensors: tuple[Tensor, ...]
     layouts: list[tuple[Any, ...]]
     memory: tuple[Tensor, ...]
     captures: Mapping[tuple[torch.Size, torch.dtype], "CapturedCall"]
-
-    def is_for(self, op: str, args: tuple[Any, ...]) -> bool:
-        """Whether the captures are of this op with these arguments, as they lie in memory now."""
-        weight: Tensor = args[1]
-        return (
-            self.op == op
-            and len(args) == len(self.rest) + 2
-            and all(map(operator.is_, self.rest, args[2:]))
-            and list(map(_layout, (weight, *self.tensors))) == self.layouts
-        )
 
 
 _entries: WeightCache[_Entry] = WeightCache()
@@ -100,7 +95,7 @@ def _new_entry(op: str, args: tuple[Any, ...]) -> _Entry:
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
     held = (weight, *tensors)
     memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
-    return _Entry(op, rest, tensors, list(map(_layout, held)), memory, {})
+    return _Entry(op, rest, tuple(map(id, rest)), tensors, list(map(_layout, held)), memory, {})
 
 
 def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
@@ -109,6 +104,8 @@ def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _En
     constants = [arg for arg in args[1:] if isinstance(arg, Tensor)]
     if not is_plain_tensor(args[0]) or not all(is_plain_tensor(one) and one.grad_fn is None for one in constants):
         return None
+    if not all(one.is_contiguous() for one in constants):
+        return run(*args)
     if entry is not None and len(entry.captures) >= MOST_SHAPES:
         return run(*args)
     x = args[0]
