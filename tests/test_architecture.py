@@ -24,7 +24,6 @@ LAYERS = [
         "sparseq_kernels.torch_internals",
         "sparseq_kernels.untrusted",
     },
-    {"sparseq_kernels.weight_cache"},
     {"sparseq_kernels.dtypes", "sparseq_kernels.numerics"},
     {"sparseq_kernels.block_index", "sparseq_kernels.reference", "sparseq_kernels.registry"},
     {"sparseq_kernels.cpu", "sparseq_kernels.triton"},

@@ -62,12 +62,12 @@ def parts(M: int) -> dict[str, Callable[[], object]]:
     held: Any = layer
     given = (x, held.quantized_values(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
-    cached("int8_linear", triton_int8_linear, whole)
+    cached(triton_int8_linear, *whole)
     assert captured_shapes(whole[1]) == 1
     linear, one = nn.Linear(1, 1), torch.ones(1, 1)
     return {
         MODULE: lambda: layer(x),
-        REPEATED: lambda: cached("int8_linear", triton_int8_linear, whole),
+        REPEATED: lambda: cached(triton_int8_linear, *whole),
         OP: lambda: torch.ops.sparseq.int8_linear(*given),
         CHECKS: lambda: INT8_LINEAR.check(whole),
         HOST: lambda: triton_int8_linear(*whole),

@@ -44,7 +44,7 @@ def constants(N, K, bias=True, static=False):
 
 def linear(x, given):
     """int8_linear through the cache."""
-    return cached("int8_linear", OPS.int8_linear, (x, *given))
+    return cached(OPS.int8_linear, x, *given)
 
 
 class Counted:
@@ -117,7 +117,7 @@ def test_a_sparse_weights_op_is_replayed(monkeypatch):
     for seed in range(2):
         x = randn(5, 64, seed=seed)
         direct = getattr(OPS, op.__name__)
-        assert same(cached(op.__name__, direct, (x, *given)), direct(x, *given))
+        assert same(cached(direct, x, *given), direct(x, *given))
     assert counted.replays == 1 and captured_shapes(given[0]) == 1
 
 
@@ -323,7 +323,7 @@ def test_threads_may_capture_and_replay_at_once(monkeypatch):
         with use_backend("triton"):
             for turn in range(200):
                 number = (first + turn) % len(inputs)
-                if not same(cached("int8_linear", run, (inputs[number], *given)), expected[number]):
+                if not same(cached(run, inputs[number], *given), expected[number]):
                     wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]

@@ -17,9 +17,9 @@ from ..numerics import (
     to_output,
 )
 from ..registry import implementation, shortcut
-from ..torch_internals import PLAIN_CLASSES, int_mm
+from ..torch_internals import PLAIN_CLASSES
 from . import native as compiled
-from .int8_matmul import int8_matmul, way
+from .int8_matmul import WAYS, int8_matmul, way
 from .quantize_rows import quantize, quantize_rows
 
 FP32 = torch.float32
@@ -95,60 +95,38 @@ def packed_call(
 ) -> Tensor | None:
     """`int8_linear` of an fp32 input that is quantized by row, and contiguous tensors; None for any other call.
 
-    In a small layer, the validation of every argument and the choice of a product take longer than the product. This
-    checks what native code relies on, and nothing else. It is written out, for calls in Python count here.
+    In a small layer, validation of every argument takes longer than the product. This checks what native code relies
+    on, and nothing else.
     """
     if input_scale is not None or output_scale is not None or activation != "none" or out_dtype is not None:
         return None
     try:
         N, K = weight.shape
-        shape = x.shape
-        if not (
-            x.dtype is FP32
-            and x.is_cpu
-            and x.is_contiguous()
-            and shape
-            and shape[-1] == K
-            and weight.__class__ in PLAIN_CLASSES
-            and weight.dtype is torch.int8
-            and weight.is_cpu
-            and weight.is_contiguous()
-            and not weight.is_neg()
-            and weight_scale.__class__ in PLAIN_CLASSES
-            and weight_scale.dtype is FP32
-            and weight_scale.is_cpu
-            and weight_scale.shape == (N,)
-            and weight_scale.is_contiguous()
-            and not weight_scale.is_neg()
-        ):
-            return None
-        bias_at = None
-        if bias is not None:
-            if not (
-                bias.__class__ in PLAIN_CLASSES
-                and bias.dtype is FP32
-                and bias.is_cpu
-                and bias.shape == (N,)
-                and bias.is_contiguous()
-                and not bias.is_neg()
-            ):
+        for tensor in (weight, weight_scale) if bias is None else (weight, weight_scale, bias):
+            if tensor.__class__ not in PLAIN_CLASSES or not tensor.is_cpu:
                 return None
-            bias_at = bias.data_ptr()
+            if tensor is not weight and (tensor.dtype is not FP32 or tensor.shape != (N,)):
+                return None
+            if not tensor.is_contiguous() or tensor.is_neg():
+                return None
+        shape = x.shape
+        if weight.dtype is not torch.int8 or x.dtype is not FP32 or not x.is_cpu or not x.is_contiguous():
+            return None
+        if not shape or shape[-1] != K or not N or not 0 < K <= MAX_INT8_DEPTH:
+            return None
     except (AttributeError, RuntimeError, TypeError, ValueError):
         # No tensor, a sparse one, which has no memory layout, or a weight that is no matrix.
         return None
-    if not (N and 1 < K <= MAX_INT8_DEPTH):  # `int8_matmul` has a way of its own for one column.
-        return None
     y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
-    M, native, scale_at = x.numel() // K, compiled.library(), weight_scale.data_ptr()
-    if way(True) == "native":
+    M, native = x.numel() // K, compiled.library()
+    scale_at, bias_at = weight_scale.data_ptr(), None if bias is None else bias.data_ptr()
+    if (product := way(True)) == "native":
         failed = native.sparseq_quantized_linear(
             x.data_ptr(), weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr()
         )
         return None if failed else y
-    if M:
-        q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
-        native.sparseq_quantize_rows(x.data_ptr(), None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
-        sums = int_mm(q, weight.t())
-        native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
+    q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
+    native.sparseq_quantize_rows(x.data_ptr(), None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
+    sums = WAYS[product](q, weight)
+    native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
     return y

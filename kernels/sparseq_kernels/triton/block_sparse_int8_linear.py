@@ -1,12 +1,9 @@
 """Host code of `block_sparse_int8_linear`."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..registry import implementation, shortcut
+from ..registry import implementation
 from .int8_linear import quantized_input
 from .kernels.block_sparse_int8_linear import block_sparse_kernel
 from .operands import scale_stride, vector
@@ -14,7 +11,6 @@ from .runtime.device import INTERPRETER, current
 from .runtime.gemm_config import GemmConfig, forced_config
 from .runtime.grid import cdiv
 from .runtime.launch import launch, on
-from .runtime.launch_cache import cached
 
 
 @implementation("block_sparse_int8_linear", "triton")
@@ -60,9 +56,3 @@ def _block_config(M: int, r: int, c: int) -> GemmConfig:
     room = device.shared_bytes // (block_k * (block_m + r)) - 1
     num_warps = 8 if block_m * r == 128 * 128 else 4
     return GemmConfig(block_m, r, block_k, num_warps, num_stages=2 if device.amd else min(5, room))
-
-
-@shortcut("block_sparse_int8_linear", "triton")
-def cached_call(run: Callable[..., Any], *args: Any) -> Any:
-    """The op through the launch cache, which makes a repeated call of a packed layer cheap on the host."""
-    return cached("block_sparse_int8_linear", run, args)

@@ -1,8 +1,5 @@
 """Host code of `int8_linear`, and of the int8 product that other ops end in."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
@@ -178,7 +175,5 @@ def launch_sum(sums: Tensor, scale: Tensor, operands: Operands, activation: str,
     )
 
 
-@shortcut("int8_linear", "triton")
-def cached_call(run: Callable[..., Any], *args: Any) -> Any:
-    """The op through the launch cache, which makes a repeated call of a packed layer cheap on the host."""
-    return cached("int8_linear", run, args)
+# A repeated call of a packed layer is cheap on the host. Sparse weights come as new views in each call.
+shortcut("int8_linear", "triton")(cached)

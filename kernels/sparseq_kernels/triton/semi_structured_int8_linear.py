@@ -1,14 +1,10 @@
 """Host code of `semi_structured_int8_linear`: weights of which two in every four are kept (2:4)."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..registry import implementation, shortcut
+from ..registry import implementation
 from .decoding import Stored, decoding_linear
-from .runtime.launch_cache import cached
 
 
 @implementation("semi_structured_int8_linear", "triton")
@@ -27,9 +23,3 @@ def semi_structured_int8_linear(
     values = values.clone() if values.data_ptr() % 2 else values
     stored = Stored(values, indices.contiguous(), None, "2:4")
     return decoding_linear(x, stored, weight_scale, bias, input_scale, activation, out_dtype)
-
-
-@shortcut("semi_structured_int8_linear", "triton")
-def cached_call(run: Callable[..., Any], *args: Any) -> Any:
-    """The op through the launch cache, which makes a repeated call of a packed layer cheap on the host."""
-    return cached("semi_structured_int8_linear", run, args)

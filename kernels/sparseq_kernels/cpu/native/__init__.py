@@ -6,7 +6,6 @@ Each function trusts its caller: tensors are on the CPU, of the dtypes and shape
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -107,22 +106,22 @@ def quantized_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tens
     """
     x, weight, columns = x.contiguous(), weight.contiguous(), weight_scale.contiguous()
     added = None if bias is None else bias.contiguous()
-    run, fixed, shape = quantized_linear_call(x.shape, weight, columns, added, bits)
-    y = torch.empty(shape, dtype=torch.float32, device=CPU)
-    if run(x.data_ptr(), *fixed, y.data_ptr()):
+    N, K = weight.shape
+    y = torch.empty((*x.shape[:-1], N), dtype=torch.float32, device=CPU)
+    failed = library().sparseq_quantized_linear(
+        x.data_ptr(),
+        weight.data_ptr(),
+        math.prod(x.shape[:-1]),
+        N,
+        K,
+        qmax(bits),
+        columns.data_ptr(),
+        None if added is None else added.data_ptr(),
+        y.data_ptr(),
+    )
+    if failed:
         raise MemoryError(f"no memory for the {x.numel()} integers of a quantized input")
     return y
-
-
-def quantized_linear_call(
-    shape: Sequence[int], weight: Tensor, weight_scale: Tensor, bias: Tensor | None, bits: int
-) -> tuple[Callable[..., int], tuple[int | None, ...], tuple[int, ...]]:
-    """(the function of `quantized_linear`, its arguments between x and y for x of `shape`, the shape of y). The tensors
-    are contiguous, and kept by the caller; the function returns other than 0 where there is no memory."""
-    N, K = weight.shape
-    added = None if bias is None else bias.data_ptr()
-    fixed = (weight.data_ptr(), math.prod(shape[:-1]), N, K, qmax(bits), weight_scale.data_ptr(), added)
-    return library().sparseq_quantized_linear, fixed, (*shape[:-1], N)
 
 
 def int8_instructions() -> str:

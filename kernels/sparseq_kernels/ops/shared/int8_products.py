@@ -17,26 +17,17 @@ from ...flops import linear, product
 from ...numerics import ACTIVATIONS, check_depth, compute_dtype, given_scale, result_dtype
 from .fakes import if_needed, linear_output
 
-BEGIN, END = (
-    "(Tensor x, ",
-    "Tensor weight_scale, Tensor? bias=None, Tensor? input_scale=None, str activation='none', "
-    "ScalarType? out_dtype=None",
-)
-BACKWARD_BEGIN, BACKWARD_END = (
-    "(Tensor grad, Tensor? x, ",
-    "Tensor weight_scale, Tensor? bias, Tensor? input_scale, str activation, int in_features, ScalarType input_dtype, "
-    "bool[] needs) -> (Tensor, Tensor)",
-)
-
 
 def schema(weight: str, more: str = "") -> str:
     """The schema of a product. weight: its weight's tensors. more: arguments after out_dtype."""
-    return f"{BEGIN}{weight}, {END}{more}) -> Tensor"
+    rest = "Tensor? bias=None, Tensor? input_scale=None, str activation='none', ScalarType? out_dtype=None"
+    return f"(Tensor x, {weight}, Tensor weight_scale, {rest}{more}) -> Tensor"
 
 
 def backward_schema(weight: str) -> str:
     """The schema of a product's backward, which returns the gradients of x and bias."""
-    return f"{BACKWARD_BEGIN}{weight}, {BACKWARD_END}"
+    rest = "Tensor? bias, Tensor? input_scale, str activation, int in_features, ScalarType input_dtype, bool[] needs"
+    return f"(Tensor grad, Tensor? x, {weight}, Tensor weight_scale, {rest}) -> (Tensor, Tensor)"
 
 
 Validation = Callable[[str, int, tuple[Tensor, ...], Tensor], None]

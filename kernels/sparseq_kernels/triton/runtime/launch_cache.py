@@ -16,10 +16,10 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ...torch_internals import is_plain_tensor
-from ...weight_cache import WeightCache
 from .device import Device, current, current_and_stream
 from .gemm_config import GemmConfig, forced_config
 from .launch import CapturedLaunch, capturing, hooked
+from .weight_cache import WeightCache
 
 # Shapes of x that are captured for one weight; calls with further shapes are not captured.
 MOST_SHAPES = 128
@@ -36,12 +36,10 @@ def _layout(tensor: Tensor) -> tuple[Any, ...]:
 Like = tuple[Tensor, tuple[int, ...]]
 
 
-def cached(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """run(*args), or the same by replaying the launches of an earlier call.
+def cached(run: Callable[..., Any], *args: Any) -> Any:
+    """run(*args), or the same by replaying the launches of an earlier call. A shortcut (`registry.shortcut`).
 
-    op: one whose argument after x is a tensor of the weight, which lives as long as the layer. args: all of its
-    arguments by position. The caller has made sure that nothing observes the call (no tracing, transforms, dispatch
-    modes or autocast), and that no gradient is wanted. run: validates, and runs the op. Returns None for tensors that
+    args: x, the weight, which lives as long as its layer, and the op's other arguments. Returns None for tensors that
     are not plain, such as a subclass.
 
     A call is replayed if the arguments after x are the same objects, with their tensors in the same memory, as in a
@@ -50,15 +48,15 @@ def cached(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     x, weight = args[0], args[1]
     entry = _entries.get(weight)  # Read once: another thread may replace it.
     # Whether the captures are for these arguments as they are in memory now. Written out, for every call does this.
-    if entry is None or entry.op != op or tuple(map(id, args[2:])) != entry.ids:
-        return _capture(op, run, args, None)
-    for tensor, (address, shape, dtype) in zip((weight, *entry.tensors), entry.layouts, strict=False):
+    if entry is None or tuple(map(id, args[2:])) != entry.ids:
+        return _capture(run, args, None)
+    for tensor, (address, shape, dtype) in zip((weight, *entry.tensors), entry.layouts, strict=True):
         same = tensor.data_ptr() == address and tensor.dtype is dtype and tensor.shape == shape
         if not (same and tensor.is_contiguous()):
-            return _capture(op, run, args, None)
+            return _capture(run, args, None)
     capture = entry.captures.get((x.shape, x.dtype))
     if capture is None:
-        return _capture(op, run, args, entry)
+        return _capture(run, args, entry)
     result = capture.replay(x)
     return run(*args) if result is None else result
 
@@ -71,14 +69,13 @@ def captured_shapes(weight: Tensor) -> int:
 
 @dataclass(frozen=True)
 class _Entry:
-    """The captured calls of an op with one weight and other arguments. It is replaced as a whole, never changed.
+    """The captured calls with one weight and other arguments. It is replaced as a whole, never changed.
 
     rest: the arguments after the weight. ids: theirs. tensors: those of `rest` that are tensors. layouts: of the weight
     and of `tensors` at the capture. memory: theirs, so that no other tensor takes its place. captures: by x's shape and
     dtype.
     """
 
-    op: str
     rest: tuple[Any, ...]
     ids: tuple[int, ...]
     tensors: tuple[Tensor, ...]
@@ -90,15 +87,15 @@ class _Entry:
 _entries: WeightCache[_Entry] = WeightCache()
 
 
-def _new_entry(op: str, args: tuple[Any, ...]) -> _Entry:
+def _new_entry(args: tuple[Any, ...]) -> _Entry:
     weight, rest = args[1], args[2:]
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
     held = (weight, *tensors)
     memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
-    return _Entry(op, rest, tuple(map(id, rest)), tensors, list(map(_layout, held)), memory, {})
+    return _Entry(rest, tuple(map(id, rest)), tensors, list(map(_layout, held)), memory, {})
 
 
-def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
+def _capture(run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
     """run(*args), captured and added to `entry`, or to a new one, if it can be replayed."""
     # A tensor with a graph could refer to the weight, which would never be freed.
     constants = [arg for arg in args[1:] if isinstance(arg, Tensor)]
@@ -113,7 +110,7 @@ def _capture(op: str, run: Callable[..., Any], args: tuple[Any, ...], entry: _En
         result = run(*args)
     captured = CapturedCall.of(x, args[1:], result, capture.launches, capture.allocated) if capture.complete else None
     if captured is not None:
-        entry = entry or _new_entry(op, args)
+        entry = entry or _new_entry(args)
         _entries.set(args[1], replace(entry, captures={**entry.captures, (x.shape, x.dtype): captured}))
     return result
 

@@ -5,7 +5,7 @@ import threading
 
 import torch
 
-from sparseq_kernels.weight_cache import WeightCache
+from sparseq_kernels.triton.runtime.weight_cache import WeightCache
 
 
 def test_a_value_is_found_by_the_tensor_itself():
