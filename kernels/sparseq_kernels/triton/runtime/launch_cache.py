@@ -27,11 +27,10 @@ MOST_SHAPES = 128
 ALIGNMENT, SCRATCH_ALIGNMENT = 16, 256
 
 
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    """By what a change of a contiguous tensor's memory, sizes or dtype is seen."""
-    return tensor.data_ptr(), tensor.shape, tensor.dtype
-
-
+# By these a change of a tensor's memory, sizes, strides or dtype is seen.
+_address: Callable[[Tensor], int] = Tensor.data_ptr
+_has_no_gaps: Callable[[Tensor], bool] = Tensor.is_contiguous
+_kind = operator.attrgetter("shape", "dtype")
 # An empty tensor of the same kind as one that is allocated anew, and its shape.
 Like = tuple[Tensor, tuple[int, ...]]
 
@@ -47,13 +46,12 @@ def cached(run: Callable[..., Any], *args: Any) -> Any:
     """
     x, weight = args[0], args[1]
     entry = _entries.get(weight)  # Read once: another thread may replace it.
-    # Whether the captures are for these arguments as they are in memory now. Written out, for every call does this.
-    if entry is None or tuple(map(id, args[2:])) != entry.ids:
+    if entry is None or not all(map(operator.is_, entry.rest, args[2:])):
         return _capture(run, args, None)
-    for tensor, (address, shape, dtype) in zip((weight, *entry.tensors), entry.layouts, strict=True):
-        same = tensor.data_ptr() == address and tensor.dtype is dtype and tensor.shape == shape
-        if not (same and tensor.is_contiguous()):
-            return _capture(run, args, None)
+    held = (weight, *entry.tensors)
+    same = list(map(_address, held)) == entry.addresses and list(map(_kind, held)) == entry.kinds
+    if not (same and all(map(_has_no_gaps, held))):
+        return _capture(run, args, None)
     capture = entry.captures.get((x.shape, x.dtype))
     if capture is None:
         return _capture(run, args, entry)
@@ -71,15 +69,15 @@ def captured_shapes(weight: Tensor) -> int:
 class _Entry:
     """The captured calls with one weight and other arguments. It is replaced as a whole, never changed.
 
-    rest: the arguments after the weight. ids: theirs. tensors: those of `rest` that are tensors. layouts: of the weight
-    and of `tensors` at the capture. memory: theirs, so that no other tensor takes its place. captures: by x's shape and
+    rest: the arguments after the weight. tensors: those of `rest` that are tensors. addresses, kinds: of the weight and
+    of `tensors` at the capture. memory: theirs, so that no other tensor takes its place. captures: by x's shape and
     dtype.
     """
 
     rest: tuple[Any, ...]
-    ids: tuple[int, ...]
     tensors: tuple[Tensor, ...]
-    layouts: list[tuple[Any, ...]]
+    addresses: list[int]
+    kinds: list[tuple[torch.Size, torch.dtype]]
     memory: tuple[Tensor, ...]
     captures: Mapping[tuple[torch.Size, torch.dtype], "CapturedCall"]
 
@@ -92,7 +90,7 @@ def _new_entry(args: tuple[Any, ...]) -> _Entry:
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
     held = (weight, *tensors)
     memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
-    return _Entry(rest, tuple(map(id, rest)), tensors, list(map(_layout, held)), memory, {})
+    return _Entry(rest, tensors, list(map(_address, held)), list(map(_kind, held)), memory, {})
 
 
 def _capture(run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
