@@ -1,5 +1,6 @@
 """The launch cache: launches captured for one input are replayed for others like it, and for nothing else."""
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -168,6 +169,35 @@ def test_other_arguments_are_another_call(monkeypatch):
     other = (*given[:4], "relu", *given[5:])
     assert same(linear(x, other), OPS.int8_linear(x, *given).relu()) and counted.replays == 0
     assert same(linear(x, other), OPS.int8_linear(x, *given).relu()) and counted.replays == 1
+
+
+def test_an_equal_argument_is_the_same_call(monkeypatch):
+    counted, given, x = Counted(monkeypatch), constants(12, 24), randn(3, 24)
+    for count in range(3):
+        linear(x, (*given[:4], "".join(["re", "lu"]), *given[5:]))
+        assert counted.replays == count
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.t_(),
+        lambda weight: weight.resize_(12, 24),
+        lambda weight: setattr(weight, "data", weight.view(torch.uint8)),
+        lambda weight: setattr(weight, "data", weight[::1, :1].expand(24, 24)),
+    ],
+    ids=["transposed", "fewer rows", "another dtype", "without strides"],
+)
+def test_a_weight_that_is_another_in_the_same_memory_is_not_replayed(change, monkeypatch):
+    counted, given, x = Counted(monkeypatch), constants(24, 24, bias=False), randn(3, 24)
+    linear(x, given), linear(x, given)
+    assert counted.replays == 1
+    address = given[0].data_ptr()
+    change(given[0])
+    assert given[0].data_ptr() == address
+    with contextlib.suppress(sparseq.InputError):
+        linear(x, given)
+    assert counted.replays == 1
 
 
 def packed_layer(inputs=24, outputs=12):

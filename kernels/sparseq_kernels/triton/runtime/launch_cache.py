@@ -26,11 +26,9 @@ MOST_SHAPES = 128
 # Of memory, in bytes: the alignment by which Triton tells its kernels apart, and that of a call's scratch tensors.
 ALIGNMENT, SCRATCH_ALIGNMENT = 16, 256
 
-
-# By these a change of a tensor's memory, sizes, strides or dtype is seen.
-_address: Callable[[Tensor], int] = Tensor.data_ptr
-_has_no_gaps: Callable[[Tensor], bool] = Tensor.is_contiguous
-_kind = operator.attrgetter("shape", "dtype")
+_dtype = operator.attrgetter("dtype")
+# Whether two tensors have the same memory, sizes and strides.
+_is_set_to: Callable[[Tensor, Tensor], bool] = Tensor.is_set_to
 # An empty tensor of the same kind as one that is allocated anew, and its shape.
 Like = tuple[Tensor, tuple[int, ...]]
 
@@ -41,22 +39,25 @@ def cached(run: Callable[..., Any], *args: Any) -> Any:
     args: x, the weight, which lives as long as its layer, and the op's other arguments. Returns None for tensors that
     are not plain, such as a subclass.
 
-    A call is replayed if the arguments after x are the same objects, with their tensors in the same memory, as in a
-    captured call for x's shape and dtype. Their values may have changed in place.
+    A call is replayed if the tensors after x are the same objects as in a captured call for x's shape and dtype, with
+    the same memory, sizes, strides and dtypes, and the other arguments are equal. Values may have changed in place.
     """
     x, weight = args[0], args[1]
     entry = _entries.get(weight)  # Read once: another thread may replace it.
-    if entry is None or not all(map(operator.is_, entry.rest, args[2:])):
+    if entry is None or not (all(map(operator.is_, entry.rest, args[2:])) or all(map(_same, entry.rest, args[2:]))):
         return _capture(run, args, None)
     held = (weight, *entry.tensors)
-    same = list(map(_address, held)) == entry.addresses and list(map(_kind, held)) == entry.kinds
-    if not (same and all(map(_has_no_gaps, held))):
+    if not all(map(_is_set_to, held, entry.aliases)) or list(map(_dtype, held)) != entry.dtypes:
         return _capture(run, args, None)
     capture = entry.captures.get((x.shape, x.dtype))
     if capture is None:
         return _capture(run, args, entry)
     result = capture.replay(x)
     return run(*args) if result is None else result
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (not (isinstance(one, Tensor) or isinstance(other, Tensor)) and bool(one == other))
 
 
 def captured_shapes(weight: Tensor) -> int:
@@ -69,16 +70,15 @@ def captured_shapes(weight: Tensor) -> int:
 class _Entry:
     """The captured calls with one weight and other arguments. It is replaced as a whole, never changed.
 
-    rest: the arguments after the weight. tensors: those of `rest` that are tensors. addresses, kinds: of the weight and
-    of `tensors` at the capture. memory: theirs, so that no other tensor takes its place. captures: by x's shape and
-    dtype.
+    rest: the arguments after the weight. tensors: those of `rest` that are tensors. aliases, dtypes: of the weight and
+    of `tensors` at the capture. The aliases are other objects in the same memory, which no other tensor can take while
+    they live; the weight itself can end. captures: by x's shape and dtype.
     """
 
     rest: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
-    addresses: list[int]
-    kinds: list[tuple[torch.Size, torch.dtype]]
-    memory: tuple[Tensor, ...]
+    aliases: tuple[Tensor, ...]
+    dtypes: list[torch.dtype]
     captures: Mapping[tuple[torch.Size, torch.dtype], "CapturedCall"]
 
 
@@ -89,8 +89,7 @@ def _new_entry(args: tuple[Any, ...]) -> _Entry:
     weight, rest = args[1], args[2:]
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
     held = (weight, *tensors)
-    memory = tuple(tensor.detach() for tensor in held)  # Another object, so that the weight can end.
-    return _Entry(rest, tensors, list(map(_address, held)), list(map(_kind, held)), memory, {})
+    return _Entry(rest, tensors, tuple(tensor.detach() for tensor in held), list(map(_dtype, held)), {})
 
 
 def _capture(run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
