@@ -8,6 +8,7 @@ The cache folder is the environment variable SPARSEQ_CACHE, or else `~/.cache/sp
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -175,7 +176,20 @@ def _unpack(download: Download, archive: Path, tree: Path) -> None:
                 wheel.extract(name, tree)  # drops "..", drive letters and leading slashes; makes no links
     else:
         with tarfile.open(archive) as tar:
-            tar.extractall(tree, members=[m for m in tar if m.isfile() and download.keeps(m.name)], filter="data")
+            for member in tar:
+                if member.isfile() and download.keeps(member.name):
+                    _write_member(tar, member, tree)
+
+
+def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, tree: Path) -> None:
+    """`TarFile.extract` checks no paths in the Pythons that Debian 12 and Ubuntu 22.04 have."""
+    path = Path(os.path.normpath(tree / member.name))
+    content = tar.extractfile(member)
+    if content is None or not path.is_relative_to(tree):
+        raise tarfile.TarError(f"{member.name!r} lies outside its folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _put(tree: Path, target: Path, old: Path, download: Download) -> None:
