@@ -26,7 +26,7 @@ test-processors: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m slow
 
-# Every alteration of every format's file, of which the other runs take samples.
+# Every alteration of every format's file, of which the other runs take samples, and all of `make gpu` on the CPU.
 test-exhaustive: $(VENV)/.dev
 	$(PYTEST) -m exhaustive
 

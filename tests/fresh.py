@@ -1,12 +1,13 @@
 """Code run as in a new process, without the seconds that it takes to import torch.
 
-A server imports torch and nothing of sparseq, and forks for each piece of code. What is read once when torch is
-imported, such as OMP_NUM_THREADS, is the server's.
+A server imports torch, and nothing of sparseq unless it is told to, and forks for each piece of code. What is read once
+when torch is imported, such as OMP_NUM_THREADS, is the server's.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,17 @@ SERVER = (__file__,)
 
 
 class FreshProcesses:
-    """Runs code, one piece after the other. folder: where outputs are kept meanwhile."""
+    """Runs code, one piece after the other. folder: of outputs, meanwhile. imports: what the server imports."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, imports: Sequence[str] = ("torch",)) -> None:
         self._outputs = folder / "stdout", folder / "stderr"
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._server = subprocess.Popen(
-            [sys.executable, *SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [sys.executable, *SERVER, *imports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def run(self, code: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
@@ -94,6 +100,6 @@ def become(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    import torch  # noqa: F401
-
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     serve()

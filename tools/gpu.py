@@ -1,6 +1,6 @@
 """Everything that needs a GPU, in one command and a limited time: tests, memory check, tuning, benchmarks.
 
-    python -m tools.gpu --out DIR [--minutes 8] [--dry-run]
+    python -m tools.gpu --out DIR [--minutes 8] [--only STEP ...] [--dry-run]
     python -m tools.gpu --unpack DIR/results.json     writes its results to bench/results
 
 Each step runs in processes of its own, with a share of the time that is left; one that fails or takes too long is
@@ -26,6 +26,7 @@ from typing import Any
 
 from bench.common import RESULTS, ROOT, commit, machine, versions, write_json
 from bench.goals import goals
+from sparseq import InputError
 from sparseq.terminal import shown
 from tools.gpu_results import page, read_json, unpack
 
@@ -221,12 +222,16 @@ def _benchmarks(run: Run, seconds: float, *ops: str) -> list[str]:
     return [*PYTEST, *options, *(f"bench/kernels/bench_{op}.py" for op in ops)]
 
 
-def everything(out: Path, minutes: float, dry: bool) -> int:
-    """Takes all steps; returns how many failed."""
+def everything(out: Path, minutes: float, dry: bool, only: Sequence[str] = ()) -> int:
+    """Takes all steps, or those named in `only`; returns how many failed. InputError for a step that there is not."""
     end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as work:
         run = Run(out, Path(work), dry)
         left = steps(run)
+        names = [step.name for step in left]
+        if unknown := sorted({*only} - {*names}):
+            raise InputError(f"there is no step {unknown[0]!r}: the steps are {', '.join(names)}")
+        left = [step for step in left if not only or step.name in only]
         while left:
             share = left[0].share / sum(step.share for step in left)
             step = left.pop(0)
@@ -245,6 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Everything that needs a GPU, in one command.")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for at most 8 files")
     parser.add_argument("--minutes", type=float, default=8.0, help="for all of it")
+    parser.add_argument("--only", nargs="+", default=(), metavar="STEP", help="of the steps, such as tests or sparse")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, to show that every line runs")
     parser.add_argument("--unpack", type=Path, metavar="FILE", help="only write a results.json to bench/results")
     parser.add_argument("--machine", type=Path, metavar="FILE", help="only describe the machine")
@@ -261,7 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not given.out:
         parser.error("say where the files go: --out DIR")
-    return 1 if everything(given.out, given.minutes, given.dry_run) else 0
+    try:
+        return 1 if everything(given.out, given.minutes, given.dry_run, given.only) else 0
+    except InputError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

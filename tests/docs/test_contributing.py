@@ -80,6 +80,7 @@ def test_the_op_passes_its_tests_and_torchs_check_of_ops(run: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_op_passes_the_tests_of_every_op(run: Run) -> None:
     assert passed(run(*PYTEST, "tests/kernels", "-k", OP)) > 70
 
@@ -121,6 +122,7 @@ def test_the_files_are_in_the_style_of_the_others(copied: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_its_kernel_is_compiled_for_an_absent_gpu(run: Run) -> None:
     kernel = f"{OP}_kernel"

@@ -295,22 +295,39 @@ def test_the_hosts_part_is_measured(monkeypatch, tmp_path):
     assert json.loads((tmp_path / "host.json").read_text())["cache_found"] == {"first": 1.0}
 
 
-@pytest.mark.slow
-def test_all_of_it_runs_on_the_cpu(tmp_path):
+# The steps whose programs other tests do not run at their smallest.
+FEW = ("ceilings", "tests", "host", "rest")
+DENSE = ("int8_linear", "int8_linear_compiled", "qat_linear")
+
+
+@pytest.mark.parametrize(
+    ("only", "steps_taken", "ops"),
+    [
+        pytest.param(FEW, len(FEW), gpu.REST, marks=pytest.mark.slow, id="few"),
+        pytest.param((), 11, (*DENSE, *gpu.SPARSE, *gpu.REST), marks=pytest.mark.exhaustive, id="all"),
+    ],
+)
+def test_it_runs_on_the_cpu(only, steps_taken, ops, tmp_path):
     command = [sys.executable, "-m", "tools.gpu", "--dry-run", "--out", str(tmp_path), "--minutes", "15"]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     before = sorted(gpu.TUNED.iterdir())
     environment = os.environ | {"PYTHONPATH": paths}
+    command += ["--only", *only] if only else []
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     log = (tmp_path / "log.txt").read_text()
     assert done.returncode == 0, done.stdout + log[-5000:]
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert len(files) <= 8 and {"summary.md", "results.json", "tests.xml", "log.txt"} < set(files)
+    assert len(files) <= 8 and {"summary.md", "results.json", "tests.xml", "log.txt"} <= set(files)
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in files) and sorted(gpu.TUNED.iterdir()) == before
     found = json.loads((tmp_path / "results.json").read_text())
-    assert all(step["outcome"] == "done" for step in found["steps"]) and len(found["steps"]) == 11
-    dense = {"int8_linear", "int8_linear_compiled", "qat_linear"}
-    assert {result["name"] for result in found["results"]} == {*dense, *gpu.SPARSE, *gpu.REST}
+    assert all(step["outcome"] == "done" for step in found["steps"]) and len(found["steps"]) == steps_taken
+    assert {result["name"] for result in found["results"]} == {*ops}
     assert all("failed" not in row for result in found["results"] for row in result["rows"])
     assert found["ceilings"]["bandwidth"] > 0 and found["host"]["host_seconds"]["packed"] > 0
     assert " passed" in log
+
+
+def test_a_step_that_there_is_not_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--out", str(tmp_path), "--only", "tests", "nonsense"])
+    assert "there is no step 'nonsense': the steps are machine, ceilings" in capsys.readouterr().err
