@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite, named_layers
+from sparseq.nn.fused import fuse
 from sparseq.nn.save_pretrained import refuse_save_pretrained
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 
@@ -112,7 +113,7 @@ class Folder:
         for module, key, first in buffers:
             if first in parameters:  # a bias shared by a packed head and another module, as in `skeleton.fill`
                 module._buffers[key] = parameters[first]
-        refuse_save_pretrained(model)
+        fuse(refuse_save_pretrained(model))
         try:
             check_finite(model)
         except InputError as error:

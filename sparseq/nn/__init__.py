@@ -4,6 +4,7 @@ from .calibration import calibrate, share_static_scales
 from .convert import convert
 from .embedding import QuantEmbedding
 from .finite import check_finite, checked_tensors, find_nonfinite, is_finite
+from .fused import fused_reason, use_fused_encoder
 from .groups import parameter_groups
 from .layers import LAYERS, named_layers
 from .linear import RENAMED_STATE, QuantSparseLinear
@@ -30,6 +31,7 @@ __all__ = [
     "checked_tensors",
     "convert",
     "find_nonfinite",
+    "fused_reason",
     "is_finite",
     "multiply_as_stored",
     "named_layers",
@@ -38,5 +40,6 @@ __all__ = [
     "prunable",
     "refresh",
     "share_static_scales",
+    "use_fused_encoder",
     "use_sparse_kernels",
 ]

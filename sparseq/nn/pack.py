@@ -14,6 +14,7 @@ from sparseq_kernels.torch_internals import has_values
 from .attached import carry_to_packed, check_attached, copy_attached
 from .embedding import QuantEmbedding
 from .finite import check_finite
+from .fused import fuse
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .packed_embedding import PackedEmbedding
@@ -31,8 +32,9 @@ def pack(model: nn.Module) -> nn.Module:
 
     Tied weights and biases are stored once, if they are quantized and pruned alike. Hooks and attributes of the layers
     are copied, as all else is; what torch.compile, data parallelism or an average of weights has put around the model
-    is left out. Raises InputError for FSDP's shards, for NaN or Inf in the weights, for static activations that were
-    never calibrated, and for attachments of a layer that would be lost, such as accelerate's hooks.
+    is left out. A BERT-like encoder runs as a composition of few ops where it can (`use_fused_encoder`). Raises
+    InputError for FSDP's shards, for NaN or Inf in the weights, for static activations that were never calibrated, and
+    for attachments of a layer that would be lost, such as accelerate's hooks.
     """
     model = unwrapped(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, MaskedWeight) and packer_of(m)}
@@ -51,7 +53,7 @@ def pack(model: nn.Module) -> nn.Module:
     packed_model = copy.deepcopy(model, memo)
     for name, packed in made.items():
         copy_attached(layers[name], packed, memo)
-    return refuse_save_pretrained(packed_model.eval())
+    return fuse(refuse_save_pretrained(packed_model.eval()))
 
 
 @packs(QuantSparseLinear)

@@ -40,6 +40,8 @@ class Packed(nn.Module):
     dtype: torch.dtype
     # The op that multiplies by what is stored.
     _op: Callable[..., Tensor] | None = None
+    # How often `expand` was called: what others made of the tensors is of that one.
+    _expansions: int = 0
 
     def _hold(self, weight: WeightFormat, scale: Tensor | None, dtype: torch.dtype) -> None:
         self._layout = weight.layout()
@@ -137,6 +139,7 @@ class Packed(nn.Module):
                 raise InputError(f"a packed layer's {name} holds values that are not finite and positive")
 
     def _replace_expanded(self, wanted: bool) -> None:
+        self._expansions += 1
         if EXPANDED in self._buffers:
             delattr(self, EXPANDED)
         # Not in inference mode, whose tensors could have no part in autograd later.

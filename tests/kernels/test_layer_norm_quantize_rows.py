@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sparseq_kernels import InputError, use_backend
+from sparseq_kernels import InputError, layer_norm_quantize_rows, use_backend
 from sparseq_kernels.backends import runnable
 
 OP = torch.ops.sparseq.layer_norm_quantize_rows
@@ -65,6 +65,28 @@ def test_other_layouts():
     found = OP(x, residual, weight[:, 0], weight[:, 1])
     expected = OP(x.contiguous(), residual.contiguous(), weight[:, 0].contiguous(), weight[:, 1].contiguous())
     torch.testing.assert_close(found[2], expected[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("shape", [(7, 5), (1, 32), (3, 48), (2, 3, 16), (0, 4)])
+def test_the_typed_function_gives_what_the_op_gives(shape, dtype):
+    args = (
+        draw(*shape, dtype=dtype),
+        draw(*shape, seed=1, dtype=dtype),
+        draw(shape[-1], seed=2),
+        draw(shape[-1], seed=3),
+    )
+    for given in (args, (args[0].transpose(0, -1).contiguous().transpose(0, -1), *args[1:])):
+        found, expected = layer_norm_quantize_rows(*given, 1e-5), OP(*given, 1e-5)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", [{"weight": None}, {"bits": 1}, {"bits": 17}, {"eps": -1.0}, {"bias": draw(8)}])
+def test_the_typed_function_refuses_what_the_op_refuses(change):
+    args = {"x": draw(4, 9), "residual": None, "weight": draw(9), "bias": draw(9)} | change
+    with pytest.raises(InputError):
+        layer_norm_quantize_rows(**args)
 
 
 def test_no_argument_is_written_or_returned():

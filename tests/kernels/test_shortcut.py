@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparseq.nn import QuantSparseLinear
-from sparseq_kernels import InputError, int8_linear, use_backend
+from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_linear as cpu
 from sparseq_kernels.cpu import int8_matmul
@@ -59,6 +59,34 @@ def test_it_gives_what_the_usual_way_gives(shape, bias):
     assert torch.equal(found, usual(x, *given)) and torch.equal(found, int8_linear(x, *given))
 
 
+@pytest.mark.parametrize("shape", [(1, 17), (33, 17), (2, 5, 17), (17,), (0, 17)])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "gelu_tanh"])
+def test_rows_that_were_quantized_before_give_what_their_floats_give(shape, activation):
+    given, x = constants(6, 17), torch.randn(shape)
+    q, rows = quantize_rows(x)
+    found = by_shortcut(q, *given, rows, activation)
+    assert found is not None and found.shape == (*shape[:-1], 6) and found.dtype == torch.float32
+    assert torch.equal(found, usual(q, *given, rows, activation))
+    assert torch.equal(found, by_shortcut(x, *given, None, activation, torch.float32))
+
+
+SCALES = {
+    "one for all rows": lambda rows: rows[:1].clone(),
+    "fp64": lambda rows: rows.double(),
+    "with gaps": lambda rows: rows.repeat_interleave(2)[::2],
+    "a column": lambda rows: rows.unsqueeze(-1),
+    "negated lazily": lambda rows: torch._neg_view(-rows),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_other_scales_of_rows_take_the_usual_way(name):
+    given, (q, rows) = constants(6, 17), quantize_rows(torch.randn(3, 17))
+    scale = SCALES[name](rows)
+    assert by_shortcut(q, *given, scale) is None
+    assert torch.equal(int8_linear(q, *given, scale), usual(q, *given, scale.resolve_neg()))
+
+
 @pytest.mark.parametrize(("N", "K"), [(1, 17), (6, 1), (1, 1), (1, 64)])
 @pytest.mark.parametrize("M", [0, 1, 3])
 def test_strides_of_a_side_of_one_mean_nothing(M, N, K):
@@ -101,7 +129,7 @@ def test_any_input_may_come(name):
 @pytest.mark.parametrize(
     "case",
     [
-        "relu", "static", "out_dtype", "output_scale", "fp64 scale", "weight with gaps", "negated bias",
+        "static", "out_dtype", "another activation", "output_scale", "fp64 scale", "weight with gaps", "negated bias",
         "sparse weight", "scalar",
         "bias of another length", "weight of another depth", "scale of another length", "meta weight",
     ],
@@ -110,10 +138,10 @@ def test_it_leaves_other_calls_to_the_usual_way(case):
     weight, scale, bias = constants(6, 17)
     x = torch.randn(3, 17)
     args = {
-        "relu": (weight, scale, bias, None, "relu"),
         "static": (weight, scale, bias, torch.ones(1)),
         "out_dtype": (weight, scale, bias, None, "none", torch.bfloat16),
         "output_scale": (weight, scale, bias, None, "none", None, torch.ones(1)),
+        "another activation": (weight, scale, bias, None, "tanh"),
         "fp64 scale": (weight, scale.double(), bias),
         "weight with gaps": (weight.repeat(1, 2)[:, ::2], scale, bias),
         "negated bias": (weight, scale, torch._neg_view(bias)),

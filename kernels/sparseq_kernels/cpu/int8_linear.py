@@ -17,7 +17,7 @@ from ..numerics import (
     to_output,
 )
 from ..registry import implementation, shortcut
-from ..torch_internals import PLAIN_CLASSES
+from ..torch_internals import PLAIN_CLASSES, is_zerotensor
 from . import native as compiled
 from .int8_matmul import WAYS, int8_matmul, way
 from .quantize_rows import quantize, quantize_rows
@@ -93,12 +93,13 @@ def packed_call(
     out_dtype: torch.dtype | None,
     output_scale: Tensor | None,
 ) -> Tensor | None:
-    """`int8_linear` of an fp32 input that is quantized by row, and contiguous tensors; None for any other call.
+    """`int8_linear` of an fp32 input that is quantized by row, or of int8 rows with their scales, and contiguous
+    tensors, to fp32; None for any other call.
 
     In a small layer, validation of every argument takes longer than the product. This checks what native code relies
     on, and nothing else.
     """
-    if input_scale is not None or output_scale is not None or activation != "none" or out_dtype is not None:
+    if output_scale is not None or not (out_dtype is None or out_dtype is FP32) or activation not in ACTIVATIONS:
         return None
     try:
         N, K = weight.shape
@@ -110,23 +111,44 @@ def packed_call(
             if not tensor.is_contiguous() or tensor.is_neg():
                 return None
         shape = x.shape
-        if weight.dtype is not torch.int8 or x.dtype is not FP32 or not x.is_cpu or not x.is_contiguous():
+        if weight.dtype is not torch.int8 or not x.is_cpu or not x.is_contiguous():
             return None
         if not shape or shape[-1] != K or not N or not 0 < K <= MAX_INT8_DEPTH:
+            return None
+        if input_scale is None:
+            if x.dtype is not FP32:
+                return None
+        elif x.dtype is not torch.int8 or not _is_scale_of_rows(input_scale, shape):
             return None
     except (AttributeError, RuntimeError, TypeError, ValueError):
         # No tensor, a sparse one, which has no memory layout, or a weight that is no matrix.
         return None
-    y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
+    y = weight_scale.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
     M, native = x.numel() // K, compiled.library()
-    scale_at, bias_at = weight_scale.data_ptr(), None if bias is None else bias.data_ptr()
+    x_at, scale_at, bias_at = x.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr()
     if (product := way(True)) == "native":
-        failed = native.sparseq_quantized_linear(
-            x.data_ptr(), weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr()
-        )
-        return None if failed else y
-    q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
-    native.sparseq_quantize_rows(x.data_ptr(), None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
-    sums = WAYS[product](q, weight)
-    native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
-    return y
+        if input_scale is None:
+            failed = native.sparseq_quantized_linear(
+                x_at, weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr()
+            )
+            if failed:
+                return None
+        else:
+            native.sparseq_int8_linear(
+                x_at, weight.data_ptr(), M, N, K, input_scale.data_ptr(), 1, scale_at, bias_at, y.data_ptr()
+            )
+    else:
+        q, scale = x.reshape(M, K), input_scale
+        if scale is None:
+            q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
+            native.sparseq_quantize_rows(x_at, None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
+        sums = WAYS[product](q, weight)
+        native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
+    return y if activation == "none" else ACTIVATIONS[activation](y)
+
+
+def _is_scale_of_rows(scale: Tensor, shape: torch.Size) -> bool:
+    """Whether these are scales by row, as `quantize_rows` gives them, for an input of this shape."""
+    if scale.__class__ not in PLAIN_CLASSES or not scale.is_cpu or scale.dtype is not FP32:
+        return False
+    return scale.shape == shape[:-1] and scale.is_contiguous() and not scale.is_neg() and not is_zerotensor(scale)

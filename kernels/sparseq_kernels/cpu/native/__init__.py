@@ -16,9 +16,10 @@ from .build import UnavailableError, load
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c"))
 CPU = torch.device("cpu")
-_P, _I64, _I32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_P, _I64, _I32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 _SIGNATURES = {
     "sparseq_quantize_rows": (_P, _P, _I64, _I64, _I32, _P, _P),
+    "sparseq_layer_norm_quantize_rows": (_P, _P, _P, _P, _F32, _I64, _I64, _I32, _P, _P, _P),
     "sparseq_scale_sums": (_P, _I64, _I64, _P, _I64, _P, _P, _P),
     "sparseq_dequantize_rows": (_P, _I64, _I64, _P, _P),
     "sparseq_mask": (_P, _P, _I64, _P),
