@@ -181,9 +181,8 @@ def _prepare(encoder: Any) -> None:
 
 def _read_modules(encoder: Any) -> EncoderWeights | str:
     """What the encoder's modules say, read anew if they or their tensors have changed."""
-    known = encoder._read
-    if known is None or not known[0].holds():
-        root = encoder._family.encoder_of(encoder)
+    known, root = encoder._read, encoder._family.encoder_of(encoder)
+    if known is None or known[0].root is not root or not known[0].holds():
         watch = Watch.of(root)
         known = watch, _weights_of(encoder, watch)
         encoder._read = known

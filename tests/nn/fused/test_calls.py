@@ -215,10 +215,14 @@ def test_hooks_outside_the_encoder_are_called():
     assert seen == ["BertEmbeddings", "BertPooler", "BertModel"]
 
 
-@pytest.mark.parametrize(
-    "settings,reason",
-    [({"bits": 16}, "16 bits"), ({"bits": None}, "32 bits"), ({"exclude": ["*.1.output.dense"]}, "a Linear")],
-)
+SETTINGS = [
+    ({"bits": 16}, "16 bits"),
+    ({"bits": None}, "32 bits"),
+    ({"exclude": ["*.1.output.dense"]}, "layer 1: the output is of the class Linear"),
+]
+
+
+@pytest.mark.parametrize("settings,reason", SETTINGS)
 def test_settings(settings, reason):
     model = packed(**settings)
     with torch.inference_mode():
