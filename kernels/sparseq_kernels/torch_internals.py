@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch.autograd import forward_ad
+from torch.nn.modules import module
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 from torch.utils._pytree import tree_map_only as tree_map_only
 
@@ -52,6 +53,11 @@ def is_observed() -> bool:
         dispatch_modes() != 0 or tracing_state() is not None or functorch_active() or forward_ad._current_level >= 0
     )
     return active
+
+
+def has_global_hooks() -> bool:
+    """Whether forward hooks are registered for all modules at once."""
+    return bool(module._global_forward_pre_hooks or module._global_forward_hooks)
 
 
 def has_values(tensor: Tensor) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseq_kernels.torch_internals import PLAIN_CLASSES, any_autocast, is_observed
+from sparseq_kernels.torch_internals import PLAIN_CLASSES, any_autocast, has_global_hooks, is_observed
 
 from .families import Family
 
@@ -88,6 +88,8 @@ def why_not_now(model: nn.Module, config: Any, inputs: dict[str, Any] | None) ->
         return "it is in training mode: call model.eval()"
     if is_observed():
         return "the call is traced, transformed or observed by a mode of torch"
+    if has_global_hooks():
+        return "forward hooks are registered for all modules"
     if any_autocast():
         return "autocast is on"
     if torch.is_grad_enabled() and (_any_gradient(inputs) or any(p.requires_grad for p in model.parameters())):

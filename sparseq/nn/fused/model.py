@@ -175,7 +175,7 @@ def _new(cls: type[nn.Module], *args: Any) -> Any:
 
 def _prepare(encoder: Any) -> None:
     """Reads the weights now rather than in the first call, if they are there."""
-    if not any(tensor.is_meta for tensor in encoder.state_dict().values()):
+    if not any(tensor.is_meta for tensor in (*encoder.parameters(), *encoder.buffers())):
         _read_modules(encoder)
 
 

@@ -206,6 +206,16 @@ def test_a_hook_that_is_removed_again():
         assert is_fused(model, **batch())
 
 
+def test_hooks_of_all_modules_see_each():
+    model, seen = packed(), []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    with torch.inference_mode():
+        assert "for all modules" in fused_reason(model) and not is_fused(model, **batch())
+        assert "BertSelfAttention" in seen
+        handle.remove()
+        assert is_fused(model, **batch())
+
+
 def test_hooks_outside_the_encoder_are_called():
     model, seen = packed(), []
     for module in (model.bert, model.bert.embeddings, model.bert.pooler):
