@@ -118,15 +118,17 @@ def packed_call(
         # No tensor, a sparse one, which has no memory layout, or a weight that is no matrix.
         return None
     y = x.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
-    M, native = x.numel() // K, compiled.library()
+    M, native, threads = x.numel() // K, compiled.library(), compiled.threads()
     scale_at, bias_at = weight_scale.data_ptr(), None if bias is None else bias.data_ptr()
     if (product := way(True)) == "native":
         failed = native.sparseq_quantized_linear(
-            x.data_ptr(), weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr()
+            x.data_ptr(), weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr(), threads
         )
         return None if failed else y
     q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
-    native.sparseq_quantize_rows(x.data_ptr(), None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
+    native.sparseq_quantize_rows(x.data_ptr(), None, M, K, QMAX, q.data_ptr(), scale.data_ptr(), threads)
     sums = WAYS[product](q, weight)
-    native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
+    native.sparseq_scale_sums(
+        sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr(), threads
+    )
     return y
