@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from cpu_backends import NATIVE, on
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
+from sparseq_kernels.cpu import encoder as encoder_module
 from sparseq_kernels.cpu.encoder import NativeEncoder
 from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 
@@ -99,6 +100,41 @@ def test_one_layer_is_that_of_the_ops(hidden, wide, heads, lengths):
         torch.set_num_threads(threads)
         check(encoder(x, lengths), by_ops(made.layers, heads, x, lengths)[-1])
     assert torch.equal(x, before)
+
+
+def pruned(linear, kept, block, seed):
+    """Without all but about the part `kept` of its blocks."""
+    (N, K), (rows, columns) = linear.weight.shape, block
+    shape = (-(-N // rows), -(-K // columns))
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < kept
+    mask = mask.repeat_interleave(rows, 0).repeat_interleave(columns, 1)[:N, :K]
+    return replace(linear, weight=linear.weight * mask)
+
+
+@pytest.mark.parametrize("hidden,wide,heads", [(64, 128, 2), (60, 98, 5), (18, 35, 1)])
+@pytest.mark.parametrize("kept", [0.0, 0.2, 0.6])
+@pytest.mark.parametrize("block", [(4, 4), (1, 4), (8, 4), (1, 1)], ids=str)
+def test_a_pruned_weight_in_blocks_gives_the_bits_of_one_in_panels(hidden, wide, heads, kept, block, monkeypatch):
+    made = Made(hidden, wide)
+    layer = made.layers[0]
+    names = ("qkv", "out", "up", "down")
+    layers = [replace(layer, **{name: pruned(getattr(layer, name), kept, block, 3) for name in names})]
+    for lengths in ([33, 5, 40], [3], [1] * 20):
+        x, found = made.draw(sum(lengths), hidden), []
+        for up_to in (-1.0, 1.0):
+            monkeypatch.setattr(encoder_module, "BLOCKS_UP_TO", up_to)
+            encoder = NativeEncoder(layers, heads)
+            for threads in (1, 3):
+                torch.set_num_threads(threads)
+                found.append(encoder(x, lengths))
+        assert all(torch.equal(one, found[0]) for one in found)
+        check(found[0], by_ops(layers, heads, x, lengths)[-1])
+
+
+def test_pruned_weights_take_blocks_and_dense_ones_panels():
+    layer = Made(64, 128).layers[0]
+    layers = [replace(layer, qkv=pruned(layer.qkv, 0.2, (4, 4), 1), up=pruned(layer.up, 0.9, (4, 4), 1))]
+    assert NativeEncoder(layers, 2).in_blocks == (("qkv",),)
 
 
 @pytest.mark.parametrize(

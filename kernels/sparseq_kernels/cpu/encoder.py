@@ -12,6 +12,9 @@ from ..errors import InputError
 from ..numerics import check_depth
 from . import native
 
+BLOCK = 4  # As native/blocks.h has it.
+# A weight is stored in blocks if no more than this part of them holds values: above it, panels are faster.
+BLOCKS_UP_TO = 0.65
 ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/encoder.c's enum.
 _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
@@ -19,6 +22,9 @@ _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 class _Linear(ctypes.Structure):
     _fields_ = (
         ("panels", _P),
+        ("starts", _P),
+        ("block_inputs", _P),
+        ("block_values", _P),
         ("scale", _P),
         ("bias", _P),
         ("outputs", _I64),
@@ -50,7 +56,8 @@ class _Encoder(ctypes.Structure):
 class NativeEncoder:
     """The layers of an encoder, packed for this processor when it is made; what changes in them later is not seen.
 
-    Calls may run in several threads at once. Raises InputError for layers that do not fit each other.
+    A pruned weight is stored in blocks of 4 x 4 where few enough of them hold values, and then takes time in proportion
+    to these. Calls may run in several threads at once. Raises InputError for layers that do not fit each other.
     """
 
     def __init__(self, layers: Sequence[EncoderLayer], heads: int) -> None:
@@ -100,6 +107,12 @@ class NativeEncoder:
             raise MemoryError(f"no memory for the encoder's {starts[-1]} tokens")
         return y
 
+    @property
+    def in_blocks(self) -> tuple[tuple[str, ...], ...]:
+        """Of each layer, the names of the products whose weight is stored in blocks."""
+        names = ("qkv", "out", "up", "down")
+        return tuple(tuple(name for name in names if not getattr(layer, name).panels) for layer in self._layers)
+
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor that lives as long as this encoder."""
         self._kept.append(tensor)
@@ -110,10 +123,7 @@ class NativeEncoder:
         return _Layer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
 
     def _linear(self, linear: EncoderLinear) -> _Linear:
-        weight = linear.weight.contiguous()
-        N, K = weight.shape
-        panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8)
-        self._library.sparseq_pack_panels(weight.data_ptr(), N, K, panels.data_ptr())
+        N, K = linear.weight.shape
         # Native code reads whole panels of them.
         columns = self._library.sparseq_panel_columns()
         scale, bias = torch.zeros(2, -(-N // columns) * columns)
@@ -122,7 +132,22 @@ class NativeEncoder:
             bias[:N] = linear.bias
         static = 0.0 if linear.input_scale is None else float(linear.input_scale)
         activation = ACTIVATIONS.index(linear.activation)
-        return _Linear(self._keep(panels), self._keep(scale), self._keep(bias), N, K, static, activation)
+        weight = self._weight(linear.weight.contiguous())
+        return _Linear(*weight, self._keep(scale), self._keep(bias), N, K, static, activation)
+
+    def _weight(self, weight: Tensor) -> tuple[int | None, ...]:
+        """The addresses of its panels, and of its blocks' starts, inputs and values."""
+        (N, K), at = weight.shape, weight.data_ptr()
+        groups, per_row = -(-N // BLOCK), -(-K // BLOCK)
+        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None)
+        if count > BLOCKS_UP_TO * groups * per_row:
+            panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8)
+            self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
+            return self._keep(panels), None, None, None
+        starts, inputs = torch.empty(groups + 1, dtype=torch.int32), torch.empty(count, dtype=torch.int32)
+        values = torch.empty(count, BLOCK * BLOCK, dtype=torch.int16)
+        self._library.sparseq_pack_blocks(at, N, K, starts.data_ptr(), inputs.data_ptr(), values.data_ptr())
+        return None, self._keep(starts), self._keep(inputs), self._keep(values)
 
     def _norm(self, norm: EncoderNorm) -> _Norm:
         weight, bias = (

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "attention.h"
+#include "blocks.h"
 #include "layer_norm.h"
 #include "panels.h"
 #include "quantize.h"
@@ -21,10 +22,11 @@
 
 enum activation { NONE, RELU, GELU };
 
-/* y = act(x w^T * scales + bias). scale and bias have a whole panel's columns at the end. static_scale: of x; 0 where each
- * row has its own. */
+/* y = act(x w^T * scales + bias). The weight is in panels, or in blocks where that is NULL. scale and bias have a whole
+ * panel's columns at the end. static_scale: of x; 0 where each row has its own. */
 struct linear {
     const int8_t *panels;
+    struct blocks blocks;
     const float *scale, *bias;
     int64_t outputs, inputs;
     float static_scale;
@@ -61,37 +63,33 @@ static void share(const struct team *team, int64_t count, int64_t *first, int64_
     *end = count * (team->number + 1) / team->size;
 }
 
-/* What the tokens of one part need: x's quantized rows and their scales, floats between steps. */
+/* What the tokens of one part need: x's quantized rows, as they are and transposed, their scales, and floats between
+ * steps. */
 struct room {
-    operand *quantized;
+    operand *quantized, *transposed;
     float *scales, *wide, *context, *sum, *attention;
 };
 
-static size_t room_floats(const struct encoder *encoder, int64_t tokens, int64_t longest, int threads)
+static int64_t larger_of(int64_t x, int64_t y) { return x > y ? x : y; }
+
+/* The room for `tokens` in `memory`, which may be NULL; *floats is how much it takes. */
+static struct room room_in(float *memory, const struct encoder *encoder, int64_t tokens, int64_t longest, int threads,
+                           size_t *floats)
 {
-    int64_t hidden = encoder->heads * encoder->head_size;
-    int64_t wide = 3 * hidden > encoder->intermediate ? 3 * hidden : encoder->intermediate;
-    int64_t inputs = hidden > encoder->intermediate ? hidden : encoder->intermediate;
-    return (size_t)(tokens * (1 + wide + 2 * hidden + even(inputs) / 2) +
-                    threads * attention_floats(longest, encoder->head_size));
+    int64_t hidden = encoder->heads * encoder->head_size, inputs = larger_of(hidden, encoder->intermediate);
+    int64_t sizes[] = {tokens * even(inputs) / 2, parts_of(tokens) * part_size(inputs) / 2, parts_of(tokens) * BLOCK_TOKENS, tokens * larger_of(3 * hidden, encoder->intermediate), tokens * hidden,
+                       tokens * hidden, threads * attention_floats(longest, encoder->head_size)};
+    float *parts[sizeof sizes / sizeof *sizes];
+    *floats = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        parts[i] = memory ? memory + *floats : NULL;
+        *floats += (size_t)sizes[i];
+    }
+    return (struct room){(operand *)parts[0], (operand *)parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]};
 }
 
-static struct room room_in(float *memory, const struct encoder *encoder, int64_t tokens)
-{
-    int64_t hidden = encoder->heads * encoder->head_size;
-    int64_t wide = 3 * hidden > encoder->intermediate ? 3 * hidden : encoder->intermediate;
-    int64_t inputs = hidden > encoder->intermediate ? hidden : encoder->intermediate;
-    struct room room;
-    room.scales = memory;
-    room.wide = room.scales + tokens;
-    room.context = room.wide + tokens * wide;
-    room.sum = room.context + tokens * hidden;
-    room.quantized = (operand *)(room.sum + tokens * hidden);
-    room.attention = room.sum + tokens * hidden + tokens * even(inputs) / 2;
-    return room;
-}
-
-/* x quantized by row or by the static scale, with zeros up to an even number of columns. */
+/* x quantized by row or by the static scale, with zeros up to an even number of columns; transposed too where the weight is
+ * in blocks. */
 static void quantize(const struct team *team, const float *x, int64_t tokens, const struct linear *by, struct room *room)
 {
     int64_t first, end, columns = by->inputs;
@@ -108,6 +106,23 @@ static void quantize(const struct team *team, const float *x, int64_t tokens, co
             to[columns] = 0;
     }
     wait_for_all(team);
+    if (by->panels)
+        return;
+    share(team, parts_of(tokens), &first, &end);
+    for (int64_t p = first; p < end; p++) {
+        int64_t m = p * BLOCK_TOKENS, count = tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS;
+        transpose_pairs(room->quantized + m * even(columns), count, even(columns), room->transposed + p * part_size(columns));
+    }
+    wait_for_all(team);
+}
+
+/* In place, of whole vectors. */
+static inline void activate(float *x, int64_t count, int activation)
+{
+    if (activation == NONE)
+        return;
+    for (int64_t i = 0; i < count; i += WIDTH)
+        store(x + i, activation == GELU ? gelu(load(x + i)) : relu(load(x + i)));
 }
 
 /* `rows` of a tile's sums, scaled, to y; `columns` of the panel's are there. */
@@ -118,18 +133,42 @@ static void scale_tile(const int32_t *sums, int64_t rows, const float *row_scale
         float found[COLUMNS];
         for (int n = 0; n < COLUMNS; n++)
             found[n] = (float)sums[r * COLUMNS + n] * row_scales[r] * scale[n] + bias[n];
-        for (int n = 0; n < COLUMNS; n += WIDTH) {
-            floats v = load(found + n);
-            store(found + n, activation == GELU ? gelu(v) : activation == RELU ? relu(v) : v);
-        }
+        activate(found, COLUMNS, activation);
         memcpy(y + r * stride, found, sizeof(float) * (size_t)columns);
     }
+}
+
+/* `multiply` by blocks. */
+static void multiply_blocks(const struct team *team, const struct linear *by, int64_t tokens, const struct room *room,
+                            float *y)
+{
+    int64_t first, end;
+    share(team, (by->outputs + BLOCK - 1) / BLOCK, &first, &end);
+    for (int64_t p = 0; p < parts_of(tokens); p++)
+        for (int64_t g = first; g < end; g++) {
+            int64_t m = p * BLOCK_TOKENS, n = g * BLOCK, outputs = by->outputs - n < BLOCK ? by->outputs - n : BLOCK;
+            int32_t sums[BLOCK * BLOCK_TOKENS];
+            float found[BLOCK * BLOCK_TOKENS];
+            block_tile(room->transposed + p * part_size(by->inputs), &by->blocks, g, sums);
+            for (int i = 0; i < BLOCK; i++)
+                for (int t = 0; t < BLOCK_TOKENS; t++)
+                    found[i * BLOCK_TOKENS + t] =
+                        (float)sums[i * BLOCK_TOKENS + t] * room->scales[m + t] * by->scale[n + i] + by->bias[n + i];
+            activate(found, BLOCK * BLOCK_TOKENS, by->activation);
+            store_transposed(found, tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS, outputs,
+                             y + m * by->outputs + n, by->outputs);
+        }
+    wait_for_all(team);
 }
 
 /* y [tokens, outputs] of the quantized rows. */
 static void multiply(const struct team *team, const struct linear *by, int64_t tokens, const struct room *room, float *y)
 {
     int64_t first, end, depth = even(by->inputs);
+    if (!by->panels) {
+        multiply_blocks(team, by, tokens, room, y);
+        return;
+    }
     share(team, panels_of(by->outputs), &first, &end);
     for (int64_t p = first; p < end; p++) {
         int64_t n = p * COLUMNS, columns = by->outputs - n < COLUMNS ? by->outputs - n : COLUMNS;
@@ -227,26 +266,61 @@ int sparseq_encode(const struct encoder *encoder, float *x, const int64_t *start
     int64_t parts = part_sequences(starts, sequences, most > longest ? most : longest, ends);
     int apart = parts % threads == 0 || parts >= MANY_PARTS * threads, failed = 0;
     int64_t largest = apart ? (most > longest ? most : longest) : tokens;
-    size_t floats = room_floats(encoder, largest, longest, apart ? 1 : threads);
+    size_t floats;
+    room_in(NULL, encoder, largest, longest, apart ? 1 : threads, &floats);
     float *memory = malloc(sizeof(float) * floats * (size_t)(apart ? threads : 1));
     if (memory && apart) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
         for (int64_t p = 0; p < parts; p++) {
             int64_t first = p ? ends[p - 1] : 0;
-            struct room room = room_in(memory + floats * (size_t)omp_get_thread_num(), encoder, largest);
+            size_t size;
+            float *own = memory + floats * (size_t)omp_get_thread_num();
+            struct room room = room_in(own, encoder, largest, longest, 1, &size);
             encode(&(struct team){0, 1}, encoder, x + starts[first] * hidden, starts + first, ends[p] - first, longest, &room,
                    states ? states + starts[first] * hidden : NULL, tokens * hidden);
         }
     } else if (memory) {
-        struct room room = room_in(memory, encoder, tokens);
+        struct room room = room_in(memory, encoder, tokens, longest, threads, &floats);
 #pragma omp parallel num_threads(threads)
-        encode(&(struct team){omp_get_thread_num(), omp_get_num_threads()}, encoder, x, starts, sequences, longest, &room, states,
-               tokens * hidden);
+        encode(&(struct team){omp_get_thread_num(), omp_get_num_threads()}, encoder, x, starts, sequences, longest, &room,
+               states, tokens * hidden);
     } else
         failed = 1;
     free(memory);
     free(ends);
     return failed;
+}
+
+/* The blocks of w [outputs, inputs] that hold more than zeros: their number. They are written as `struct blocks` has
+ * them, where the last three are not NULL. */
+int64_t sparseq_pack_blocks(const int8_t *w, int64_t outputs, int64_t inputs, int32_t *starts, int32_t *first_inputs,
+                            int16_t *values)
+{
+    int64_t count = 0;
+    for (int64_t n = 0; n < outputs; n += BLOCK) {
+        if (starts)
+            starts[n / BLOCK] = (int32_t)count;
+        for (int64_t k = 0; k < inputs; k += BLOCK) {
+            int16_t block[BLOCK * BLOCK] = {0};
+            int any = 0;
+            for (int64_t i = 0; i < BLOCK && n + i < outputs; i++)
+                for (int64_t j = 0; j < BLOCK && k + j < inputs; j++) {
+                    int8_t value = w[(n + i) * inputs + k + j];
+                    block[j / 2 * 2 * BLOCK + 2 * i + j % 2] = value;
+                    any |= value;
+                }
+            if (!any)
+                continue;
+            if (values) {
+                first_inputs[count] = (int32_t)k;
+                memcpy(values + count * BLOCK * BLOCK, block, sizeof block);
+            }
+            count++;
+        }
+    }
+    if (starts)
+        starts[(outputs + BLOCK - 1) / BLOCK] = (int32_t)count;
+    return count;
 }
 
 /* The bytes of a weight [outputs, inputs] in panels. */

@@ -35,6 +35,7 @@ INLINE sums add_products(sums s, sums x, sums w)
     return _mm512_add_epi32(s, _mm512_madd_epi16(x, w));
 #endif
 }
+INLINE sums load_operands(const operand *x) { return _mm512_loadu_si512(x); }
 INLINE void store_sums(int32_t *to, sums s) { _mm512_storeu_si512(to, s); }
 #elif WIDTH == 8
 typedef __m256i sums;
@@ -47,6 +48,7 @@ INLINE sums pair(const operand *x)
     return _mm256_set1_epi32(both);
 }
 INLINE sums add_products(sums s, sums x, sums w) { return _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); }
+INLINE sums load_operands(const operand *x) { return _mm256_loadu_si256((const __m256i *)x); }
 INLINE void store_sums(int32_t *to, sums s) { _mm256_storeu_si256((__m256i *)to, s); }
 #endif
 

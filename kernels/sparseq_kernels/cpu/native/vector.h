@@ -29,6 +29,18 @@ typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
 typedef float unaligned_floats __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
+/* Four floats, to be transposed. */
+typedef float four __attribute__((vector_size(16)));
+typedef float unaligned_four __attribute__((vector_size(16), aligned(4), may_alias));
+#if defined(__clang__) || __GNUC__ >= 12
+#define shuffle_four(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
+#else
+#define shuffle_four(x, y, a, b, c, d) __builtin_shuffle(x, y, (int32_t __attribute__((vector_size(16)))){a, b, c, d})
+#endif
+
+INLINE four load_four(const float *x) { return *(const unaligned_four *)x; }
+INLINE void store_four(float *to, four x) { *(unaligned_four *)to = x; }
+
 INLINE floats load(const float *x) { return *(const unaligned_floats *)x; }
 INLINE void store(float *to, floats x) { *(unaligned_floats *)to = x; }
 INLINE floats all(float x) { return (floats){0} + x; }
