@@ -26,9 +26,6 @@ MOST_SHAPES = 128
 # Of memory, in bytes: the alignment by which Triton tells its kernels apart, and that of a call's scratch tensors.
 ALIGNMENT, SCRATCH_ALIGNMENT = 16, 256
 
-_dtype = operator.attrgetter("dtype")
-# Whether two tensors have the same memory, sizes and strides.
-_is_set_to: Callable[[Tensor, Tensor], bool] = Tensor.is_set_to
 # An empty tensor of the same kind as one that is allocated anew, and its shape.
 Like = tuple[Tensor, tuple[int, ...]]
 
@@ -39,15 +36,19 @@ def cached(run: Callable[..., Any], *args: Any) -> Any:
     args: x, the weight, which lives as long as its layer, and the op's other arguments. Returns None for tensors that
     are not plain, such as a subclass.
 
-    A call is replayed if the tensors after x are the same objects as in a captured call for x's shape and dtype, with
-    the same memory, sizes, strides and dtypes, and the other arguments are equal. Values may have changed in place.
+    A call is replayed if the tensors after x are the same objects in the same memory as in a captured call for x's
+    shape and dtype, the weight with the same sizes, strides and dtype, and the other arguments are equal. Values may
+    have changed in place.
     """
     x, weight = args[0], args[1]
     entry = _entries.get(weight)  # Read once: another thread may replace it.
     if entry is None or not (all(map(operator.is_, entry.rest, args[2:])) or all(map(_same, entry.rest, args[2:]))):
         return _capture(run, args, None)
-    held = (weight, *entry.tensors)
-    if not all(map(_is_set_to, held, entry.aliases)) or list(map(_dtype, held)) != entry.dtypes:
+    if (
+        not weight.is_set_to(entry.weight)
+        or weight.dtype is not entry.weight.dtype
+        or [tensor.data_ptr() for tensor in entry.tensors] != entry.addresses
+    ):
         return _capture(run, args, None)
     capture = entry.captures.get((x.shape, x.dtype))
     if capture is None:
@@ -70,15 +71,16 @@ def captured_shapes(weight: Tensor) -> int:
 class _Entry:
     """The captured calls with one weight and other arguments. It is replaced as a whole, never changed.
 
-    rest: the arguments after the weight. tensors: those of `rest` that are tensors. aliases, dtypes: of the weight and
-    of `tensors` at the capture. The aliases are other objects in the same memory, which no other tensor can take while
-    they live; the weight itself can end. captures: by x's shape and dtype.
+    weight: as it was at the capture, as another object, for the weight itself must be able to end. rest: the arguments
+    after it. tensors: those of `rest` that are tensors. addresses: theirs at the capture. memory: what lay there, so
+    that no other tensor takes its place. captures: by x's shape and dtype.
     """
 
+    weight: Tensor
     rest: tuple[Any, ...]
     tensors: tuple[Tensor, ...]
-    aliases: tuple[Tensor, ...]
-    dtypes: list[torch.dtype]
+    addresses: list[int]
+    memory: tuple[Tensor, ...]
     captures: Mapping[tuple[torch.Size, torch.dtype], "CapturedCall"]
 
 
@@ -88,8 +90,8 @@ _entries: WeightCache[_Entry] = WeightCache()
 def _new_entry(args: tuple[Any, ...]) -> _Entry:
     weight, rest = args[1], args[2:]
     tensors = tuple(arg for arg in rest if isinstance(arg, Tensor))
-    held = (weight, *tensors)
-    return _Entry(rest, tensors, tuple(tensor.detach() for tensor in held), list(map(_dtype, held)), {})
+    addresses, memory = [tensor.data_ptr() for tensor in tensors], tuple(tensor.detach() for tensor in tensors)
+    return _Entry(weight.detach(), rest, tensors, addresses, memory, {})
 
 
 def _capture(run: Callable[..., Any], args: tuple[Any, ...], entry: _Entry | None) -> Any:
