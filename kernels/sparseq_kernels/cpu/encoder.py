@@ -126,7 +126,7 @@ class NativeEncoder:
         N, K = linear.weight.shape
         # Native code reads whole panels of them.
         columns = self._library.sparseq_panel_columns()
-        scale, bias = torch.zeros(2, -(-N // columns) * columns)
+        scale, bias = torch.zeros(2, -(-N // columns) * columns, dtype=torch.float32, device=native.CPU)
         scale[:N] = linear.weight_scale
         if linear.bias is not None:
             bias[:N] = linear.bias
@@ -141,11 +141,11 @@ class NativeEncoder:
         groups, per_row = -(-N // BLOCK), -(-K // BLOCK)
         count = self._library.sparseq_pack_blocks(at, N, K, None, None, None)
         if count > BLOCKS_UP_TO * groups * per_row:
-            panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8)
+            panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
             self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
             return self._keep(panels), None, None, None
-        starts, inputs = torch.empty(groups + 1, dtype=torch.int32), torch.empty(count, dtype=torch.int32)
-        values = torch.empty(count, BLOCK * BLOCK, dtype=torch.int16)
+        starts, inputs = (torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count))
+        values = torch.empty(count, BLOCK * BLOCK, dtype=torch.int16, device=native.CPU)
         self._library.sparseq_pack_blocks(at, N, K, starts.data_ptr(), inputs.data_ptr(), values.data_ptr())
         return None, self._keep(starts), self._keep(inputs), self._keep(values)
 
