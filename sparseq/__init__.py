@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 from .registration import register_with_transformers
 
 if TYPE_CHECKING:
-    from sparseq_kernels import InputError, backend, set_backend, use_backend
+    from sparseq_kernels import (
+        InputError,
+        backend,
+        instruction_set,
+        set_backend,
+        set_instruction_set,
+        use_backend,
+        use_instruction_set,
+    )
 
     from .checkpoint import load, save
     from .nn import calibrate, convert, pack, parameter_groups
@@ -18,18 +26,29 @@ __all__ = [
     "backend",
     "calibrate",
     "convert",
+    "instruction_set",
     "load",
     "pack",
     "parameter_groups",
     "save",
     "set_backend",
+    "set_instruction_set",
     "size_report",
     "use_backend",
+    "use_instruction_set",
 ]
 
 # Imported on first use, because they import torch, which takes a second; `sparseq --help` does not need it.
 _HOMES = {
-    "sparseq_kernels": ("InputError", "backend", "set_backend", "use_backend"),
+    "sparseq_kernels": (
+        "InputError",
+        "backend",
+        "instruction_set",
+        "set_backend",
+        "set_instruction_set",
+        "use_backend",
+        "use_instruction_set",
+    ),
     "sparseq.checkpoint": ("load", "save"),
     "sparseq.nn": ("calibrate", "convert", "pack", "parameter_groups"),
     "sparseq.size": ("size_report",),

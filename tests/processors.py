@@ -1,8 +1,9 @@
 """The tests marked `processor`, run as on other processors: `python tests/processors.py [--jobs N]`.
 
-oneDNN and torch are held to older instruction sets, the training runs to fp32 and to bf16, torch to one thread and to
-two, and products of floats to other orders of summation (see `summation`). Each pass is a process of its own, because
-all of these are read once. A line a pass, what failed, and the counts of all; the exit code is 1 if anything failed.
+oneDNN, torch and native code are held to older instruction sets, the training runs to fp32 and to bf16, torch to one
+thread and to two, and products of floats to other orders of summation (see `summation`). Each pass is a process of its
+own, because all of these are read once. A line a pass, what failed, and the counts of all; the exit code is 1 if
+anything failed.
 """
 
 import argparse
@@ -23,23 +24,34 @@ COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)")
 
 @dataclass(frozen=True)
 class InstructionSet:
-    """What oneDNN and torch may use at most. flag: of /proc/cpuinfo, without which the processor would fault."""
+    """What oneDNN, torch and native code may use at most. flag: of /proc/cpuinfo, without which the processor would
+    fault."""
 
     onednn: str = ""
     torch: str = ""
     flag: str = ""
+    native: str = ""
 
     def environment(self) -> dict[str, str]:
-        set_to = {"ONEDNN_MAX_CPU_ISA": self.onednn, "ATEN_CPU_CAPABILITY": self.torch}
+        set_to = {
+            "ONEDNN_MAX_CPU_ISA": self.onednn,
+            "ATEN_CPU_CAPABILITY": self.torch,
+            "SPARSEQ_INSTRUCTION_SET": self.native,
+        }
         return {name: value for name, value in set_to.items() if value}
 
 
 # ATEN_CPU_CAPABILITY is obeyed blindly: torch runs the code that it names, whether the processor has it or not.
 SETS = {
     "as it is": InstructionSet(),
-    "AVX2": InstructionSet("AVX2", "avx2", "avx2"),
-    "AVX-512 without VNNI": InstructionSet("AVX512_CORE", "avx512", "avx512f"),
+    "AVX2": InstructionSet("AVX2", "avx2", "avx2", "avx2"),
+    "AVX-512 without VNNI": InstructionSet("AVX512_CORE", "avx512", "avx512f", "avx512"),
+    "portable C": InstructionSet("SSE41", "default", native="portable"),
 }
+
+
+# Sets every switch.
+EVERYTHING = InstructionSet("AVX2", "avx2", "avx2", "avx2")
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ PASSES = (
     Pass("AVX2", "bf16", 1),
     Pass("AVX-512 without VNNI", "fp32", 1),
     Pass("AVX-512 without VNNI", "bf16", 2),
+    Pass("portable C", "fp32", 1),
+    Pass("portable C", "bf16", 2),
     Pass("as it is", "fp32", 1, summation=1),
     Pass("as it is", "bf16", 2, summation=2),
 )
@@ -91,7 +105,7 @@ def marked_files() -> list[str]:
 
 def run(one: Pass, arguments: Sequence[str]) -> tuple[int, str, float]:
     """(exit code, output, seconds) of a pass."""
-    switches = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "SPARSEQ_TEST_SUMMATION")
+    switches = (*EVERYTHING.environment(), "SPARSEQ_TEST_SUMMATION")
     inherited = {name: value for name, value in os.environ.items() if name not in switches}
     marked = "processor and not slow and not exhaustive"
     command = [sys.executable, "-m", "pytest", "-q", "-m", marked, "-p", "no:cacheprovider"]

@@ -20,6 +20,8 @@ LAYERS = [
     {"sparseq_kernels.errors", "sparseq_kernels.on_import"},
     {
         "sparseq_kernels.cache",
+        "sparseq_kernels.encoder",
+        "sparseq_kernels.instruction_sets",
         "sparseq_kernels.patterns",
         "sparseq_kernels.torch_internals",
         "sparseq_kernels.untrusted",

@@ -14,8 +14,8 @@ def test_every_way_that_a_processor_can_differ_is_in_some_pass() -> None:
         assert {one.precision for one in own} == {"fp32", "bf16"} and {one.threads for one in own} == {1, 2}
     assert sum(one.summation > 0 for one in PASSES) >= 2
     assert Pass("AVX2", "bf16", 2, 3).environment() == {
-        "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "SPARSEQ_TEST_PRECISION": "bf16",
-        "OMP_NUM_THREADS": "2", "SPARSEQ_TEST_SUMMATION": "3",
+        "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "SPARSEQ_INSTRUCTION_SET": "avx2",
+        "SPARSEQ_TEST_PRECISION": "bf16", "OMP_NUM_THREADS": "2", "SPARSEQ_TEST_SUMMATION": "3",
     }  # fmt: skip
 
 

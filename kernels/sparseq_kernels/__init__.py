@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .backends import backend, set_backend, use_backend
     from .deprecated import Repeated, call
     from .errors import InputError, InputIndexError, InputTypeError
+    from .instruction_sets import instruction_set, set_instruction_set, use_instruction_set
     from .ops.bitmask_int8_linear import bitmask_int8_linear
     from .ops.block_sparse_int8_linear import block_sparse_int8_linear
     from .ops.fake_quant import fake_quant
@@ -45,6 +46,7 @@ __all__ = [
     "call",
     "fake_quant",
     "gelu_quantize_rows",
+    "instruction_set",
     "int8_embedding",
     "int8_linear",
     "layer_norm_quantize_rows",
@@ -54,13 +56,16 @@ __all__ = [
     "quantize_rows",
     "semi_structured_int8_linear",
     "set_backend",
+    "set_instruction_set",
     "use_backend",
+    "use_instruction_set",
 ]
 
 _HOMES = {
     "backends": ("backend", "set_backend", "use_backend"),
     "deprecated": ("Repeated", "call"),
     "errors": ("InputError", "InputIndexError", "InputTypeError"),
+    "instruction_sets": ("instruction_set", "set_instruction_set", "use_instruction_set"),
     "patterns": ("Pattern",),
 } | {
     # An op's function has the name of its file. A new one needs no entry above, but for type checkers.

@@ -64,8 +64,10 @@ def runnable(device: str = "cpu") -> tuple[str, ...]:
     return tuple(name for name in BACKENDS if why_not(name, device) is None)
 
 
-def backend(device: str | torch.device = "cpu") -> str:
+def backend(device: str | torch.device = "cpu", details: bool = False) -> str:
     """The backend that runs for tensors on `device`, a CPU or a GPU: the forced one, otherwise the device's own.
+
+    details: whether to say more than its name, such as "native (avx2, 2 threads)".
 
     On a CPU that is "native" where its code can be built, which the first call does; elsewhere "cpu", with a warning.
     On a GPU it is "triton"; without a Triton that works "reference", with a warning. InputError for another device.
@@ -76,7 +78,8 @@ def backend(device: str | torch.device = "cpu") -> str:
         kind = str(device)
     if kind not in ("cpu", "cuda"):
         raise InputError(f"sparseq has backends for the devices cpu and cuda, not for {device!r}")
-    return in_use(kind)
+    found = BACKENDS[in_use(kind)]
+    return f"{found.name} ({found.details()})" if details and found.details is not None else found.name
 
 
 def in_use(device: str) -> str:

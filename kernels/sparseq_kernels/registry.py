@@ -131,6 +131,7 @@ class Backend:
     otherwise: (name, description) of the backend that runs there if it cannot; the description is for the warning.
     based_on: the backend whose implementation runs for an op that this one has none for; the reference if None.
     runs_fp64: whether it takes fp64 tensors. Where it does not, the reference runs.
+    details: function(): what else is to be said of how it runs, such as its instruction set.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Backend:
     otherwise: tuple[str, str] = ("reference", "its reference implementation")
     based_on: str | None = None
     runs_fp64: bool = True
+    details: Callable[[], str] | None = None
 
 
 _implementations: dict[tuple[str, str], Implementation] = {}

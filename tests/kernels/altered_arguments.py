@@ -20,6 +20,8 @@ from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.registry import OPS as REGISTRY
 
+# Ops that round floats of their own making.
+ROUNDED = ("gelu_quantize_rows", "layer_norm_quantize_rows")
 DTYPES = (
     torch.float64,
     torch.float16,
@@ -153,7 +155,9 @@ def fault(op: str, args: tuple[Any, ...], backend: str) -> str | None:
     for one, right in zip(found, expected, strict=False):
         if one.shape != right.shape or one.dtype != right.dtype:
             return f"{one.dtype} {tuple(one.shape)} for {right.dtype} {tuple(right.shape)}"
-        if not torch.allclose(one.double(), right.double(), rtol=2e-2, atol=2e-2, equal_nan=True):
+        # Between two integers the last place of what is rounded decides.
+        atol = 1.0 if op in ROUNDED and one.dtype == torch.int8 else 2e-2
+        if not torch.allclose(one.double(), right.double(), rtol=2e-2, atol=atol, equal_nan=True):
             return "another result than the reference's"
     return None
 

@@ -26,7 +26,7 @@ cp "$kept" "$written"
 
 
 def forget():
-    for function in (cache.code_dir, cache.fresh_dir, native.library, native.why_not):
+    for function in (cache.code_dir, cache.fresh_dir, native.library_of, native.why_not_of):
         function.cache_clear()
 
 

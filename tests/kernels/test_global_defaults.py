@@ -12,6 +12,8 @@ from sparseq.nn import QuantSparseLinear, pack
 from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_matmul, native
+from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from sparseq_kernels.registry import OPS as REGISTRY
 
 OPS = torch.ops.sparseq
@@ -74,11 +76,24 @@ CALLS = {
     "int8_matmul": lambda: native.int8_matmul(Q, W),
     "int8_linear": lambda: native.int8_linear(Q, W, ROWS, COLUMNS, COLUMNS),
     "quantized_linear": lambda: native.quantized_linear(X, W, COLUMNS, COLUMNS, 8),
+    "layer_norm_quantize_rows": lambda: OPS.layer_norm_quantize_rows(X, None, X[0], X[1]),
+    "gelu_quantize_rows": lambda: OPS.gelu_quantize_rows(X),
+    **dict.fromkeys(("encode", "pack_panels", "panel_bytes", "panel_columns", "pack_blocks"), lambda: encoded()),
     "fp32": lambda: int8_matmul.WAYS["fp32"](Q, W),
     "int_mm": lambda: int8_matmul.WAYS["int_mm"](Q, W),
     "int_mm, empty": lambda: int8_matmul.WAYS["int_mm"](Q[:0], W),
     "int_mm_is_exact": lambda: torch.tensor(int8_matmul.int_mm_is_exact(), device="cpu"),
 }
+
+
+def encoded():
+    """The result of an encoder of one layer, with a weight in blocks."""
+    weights = [torch.ones(N, K, dtype=torch.int8, device="cpu") for N, K in ((12, 4), (4, 4), (8, 4), (4, 8))]
+    weights[2][4:] = 0
+    ones = torch.ones(12, dtype=torch.float32, device="cpu")
+    qkv, out, up, down = (EncoderLinear(weight, ones[: len(weight)], None) for weight in weights)
+    norm = EncoderNorm(ones[:4], ones[4:8], 1e-12)
+    return NativeEncoder([EncoderLayer(qkv, out, norm, up, down, norm)], 2)(X[:, :4], [2, 3])
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)

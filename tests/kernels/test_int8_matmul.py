@@ -11,7 +11,7 @@ from samples import call
 
 from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.cpu import int8_linear, int8_matmul, native
+from sparseq_kernels.cpu import int8_linear, int8_matmul
 from sparseq_kernels.cpu.int8_matmul import WAYS, way, why_not_int_mm
 from sparseq_kernels.numerics import MAX_INT8_DEPTH
 
@@ -173,10 +173,10 @@ def test_onednn_can_be_turned_off_at_any_time(name, monkeypatch):
         assert way(native=name == "native") == ("native" if name == "native" else "fp32")
 
 
-@pytest.mark.parametrize("instructions,warned", [("plain C", True), ("AVX2", False), ("AVX-512", False)])
+@pytest.mark.parametrize("instructions,warned", [("portable", True), ("avx2", False), ("avx512", False)])
 def test_where_int8_may_not_pay_it_is_said_once(instructions, warned, monkeypatch):
     monkeypatch.setattr(int8_matmul, "why_not_int_mm", lambda: "oneDNN is turned off")
-    monkeypatch.setattr(native, "int8_instructions", lambda: instructions)
+    monkeypatch.setattr(int8_matmul, "instruction_set", lambda: instructions)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -1,22 +1,21 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cpu_backends import CPU_BACKENDS, on
 
-from sparseq_kernels import InputError, layer_norm_quantize_rows, use_backend
-from sparseq_kernels.backends import runnable
+from sparseq_kernels import InputError, layer_norm_quantize_rows
 
 OP = torch.ops.sparseq.layer_norm_quantize_rows
-BACKENDS = [name for name in runnable() if name != "triton"]
 
 
 def draw(*shape, seed=0, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-@pytest.fixture(params=BACKENDS, autouse=True)
-def _every_backend(request):
-    with use_backend(request.param):
-        yield
+@pytest.fixture(params=CPU_BACKENDS, autouse=True)
+def backend(request):
+    with on(request.param):
+        yield request.param
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (5, 7), (63, 577), (2, 3, 5), (859,), (0, 4), (4, 0)])

@@ -33,7 +33,7 @@ def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path, fr
 def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "FLAGS", ("-no-such-flag",))
     with pytest.raises(build.UnavailableError, match=r"could not build it: .*no-such-flag"):
-        build._build(build._compiler(), native.SOURCES, tmp_path, "x")
+        build._build(build._compiler(), native.SOURCES, build.FLAGS, tmp_path, "x")
     assert not list(tmp_path.iterdir())
 
 

@@ -124,26 +124,29 @@ def packed_call(
         # No tensor, a sparse one, which has no memory layout, or a weight that is no matrix.
         return None
     y = weight_scale.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
-    M, native = x.numel() // K, compiled.library()
+    M, native, threads = x.numel() // K, compiled.library(), compiled.threads()
     x_at, scale_at, bias_at = x.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr()
     if (product := way(True)) == "native":
         if input_scale is None:
             failed = native.sparseq_quantized_linear(
-                x_at, weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr()
+                x_at, weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr(), threads
             )
             if failed:
                 return None
         else:
+            rows_at = input_scale.data_ptr()
             native.sparseq_int8_linear(
-                x_at, weight.data_ptr(), M, N, K, input_scale.data_ptr(), 1, scale_at, bias_at, y.data_ptr()
+                x_at, weight.data_ptr(), M, N, K, rows_at, 1, scale_at, bias_at, y.data_ptr(), threads
             )
     else:
         q, scale = x.reshape(M, K), input_scale
         if scale is None:
             q, scale = x.new_empty((M, K), dtype=torch.int8), x.new_empty(M)
-            native.sparseq_quantize_rows(x_at, None, M, K, QMAX, q.data_ptr(), scale.data_ptr())
+            native.sparseq_quantize_rows(x_at, None, M, K, QMAX, q.data_ptr(), scale.data_ptr(), threads)
         sums = WAYS[product](q, weight)
-        native.sparseq_scale_sums(sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr())
+        native.sparseq_scale_sums(
+            sums.data_ptr(), M, N, scale.data_ptr(), int(M > 1), scale_at, bias_at, y.data_ptr(), threads
+        )
     return y if activation == "none" else ACTIVATIONS[activation](y)
 
 

@@ -13,6 +13,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from ..instruction_sets import instruction_set
 from ..numerics import check_depth
 from ..torch_internals import has_vnni, int_mm, mkldnn_enabled
 from . import native as compiled
@@ -93,7 +94,7 @@ def int_mm_is_exact() -> bool:
 def _warn_if_slow(chosen: str, reason: str) -> None:
     if chosen == "fp32":
         remedy = "sparseq's native code, which needs a C compiler (gcc or clang), has a fast one"
-    elif compiled.int8_instructions() == "plain C":
+    elif instruction_set() == "portable":
         remedy = "sparseq's native code has vector instructions of its own only for x86 processors with AVX2"
     else:
         return

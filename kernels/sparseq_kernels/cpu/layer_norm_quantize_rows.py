@@ -1,15 +1,15 @@
-"""`layer_norm_quantize_rows` on the CPU: native code of one pass over each row."""
+"""`layer_norm_quantize_rows` on the CPU: native code of one pass over the rows, and its shortcut for encoders."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..numerics import qmax
+from ..numerics import as_rows, qmax
 from ..reference.layer_norm_quantize_rows import layer_norm_quantize_rows as formula
 from ..registry import implementation, shortcut
 from ..torch_internals import PLAIN_CLASSES, is_zerotensor
-from . import native as compiled
+from . import native
 
 FP32 = torch.float32
 Results = tuple[Tensor, Tensor, Tensor]
@@ -19,11 +19,14 @@ Results = tuple[Tensor, Tensor, Tensor]
 def layer_norm_quantize_rows(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, bits: int
 ) -> Results:
-    floats = [tensor for tensor in (x, residual, weight, bias) if tensor is not None]
-    if bits > 8 or any(tensor.dtype != FP32 for tensor in floats):
+    given = (x, weight, bias) if residual is None else (x, weight, bias, residual)
+    if bits > 8 or not x.numel() or any(tensor.dtype is not FP32 for tensor in given):
         return formula(x, residual, weight, bias, eps, bits)
-    added = None if residual is None else residual.contiguous()
-    return _run(x.contiguous(), added, weight.contiguous(), bias.contiguous(), eps, bits)
+    # Held by name while their addresses are in use.
+    rows, added = as_rows(x).contiguous(), None if residual is None else residual.contiguous()
+    weight, bias = weight.contiguous(), bias.contiguous()
+    q, scale, y = _run(rows, added, weight, bias, eps, bits)
+    return q.reshape(x.shape), scale.reshape(x.shape[:-1]), y.reshape(x.shape)
 
 
 @shortcut("layer_norm_quantize_rows", "native")
@@ -38,7 +41,7 @@ def encoder_call(
 ) -> Results | None:
     """The op on fp32 matrices without gaps; None for any other call. It checks what native code relies on."""
     try:
-        if x.dim() != 2 or x.dtype is not FP32 or not x.is_contiguous():
+        if x.dim() != 2 or not x.numel() or x.dtype is not FP32 or not x.is_contiguous():
             return None
         for tensor, shape in ((residual, x.shape), (weight, x.shape[1:]), (bias, x.shape[1:])):
             if tensor is None:
@@ -55,20 +58,21 @@ def encoder_call(
     return _run(x, residual, weight, bias, eps, bits)
 
 
-def _run(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, bits: int) -> Results:
-    """Contiguous fp32 tensors, up to 8 bits."""
-    q, scale, y = torch.empty_like(x, dtype=torch.int8), x.new_empty(x.shape[:-1]), torch.empty_like(x)
-    compiled.library().sparseq_layer_norm_quantize_rows(
-        x.data_ptr(),
-        None if residual is None else residual.data_ptr(),
+def _run(rows: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, eps: float, bits: int) -> Results:
+    """Contiguous fp32 [M, K], [M, K] or None, [K] and [K], of up to 8 bits."""
+    y, q = torch.empty_like(rows), torch.empty_like(rows, dtype=torch.int8)
+    scale = rows.new_empty(len(rows))
+    native.library().sparseq_layer_norm_quantize_rows(
+        rows.data_ptr(),
+        None if added is None else added.data_ptr(),
         weight.data_ptr(),
         bias.data_ptr(),
         eps,
-        scale.numel(),
-        x.shape[-1],
+        *rows.shape,
         qmax(bits),
         q.data_ptr(),
         scale.data_ptr(),
         y.data_ptr(),
+        native.threads(),
     )
     return q, scale, y

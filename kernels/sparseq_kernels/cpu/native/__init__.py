@@ -1,6 +1,7 @@
 """The native code, built when it is first needed (`build`), and called through ctypes.
 
-Each function trusts its caller: tensors are on the CPU, of the dtypes and shapes that it says.
+Each function trusts its caller: tensors are on the CPU, of the dtypes and shapes that it says. Native code runs on as
+many threads as torch does, which are torch's own.
 """
 
 import ctypes
@@ -11,29 +12,54 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...instruction_sets import SETS, instruction_set
 from ...numerics import qmax
 from .build import UnavailableError, load
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c", "rows.c", "encoder.c"))
+HEADERS = tuple(
+    Path(__file__).with_name(f"{name}.h")
+    for name in ("attention", "blocks", "layer_norm", "panels", "quantize", "vector")
+)
 CPU = torch.device("cpu")
-_P, _I64, _I32, _F32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
+# Given with each call, for OpenMP keeps a number for each thread, and `torch.set_num_threads` sets the caller's alone.
+threads = torch.get_num_threads
+_P, _I64, _I32, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 _SIGNATURES = {
-    "sparseq_quantize_rows": (_P, _P, _I64, _I64, _I32, _P, _P),
-    "sparseq_layer_norm_quantize_rows": (_P, _P, _P, _P, _F32, _I64, _I64, _I32, _P, _P, _P),
-    "sparseq_scale_sums": (_P, _I64, _I64, _P, _I64, _P, _P, _P),
-    "sparseq_dequantize_rows": (_P, _I64, _I64, _P, _P),
-    "sparseq_mask": (_P, _P, _I64, _P),
-    "sparseq_int8_matmul": (_P, _P, _I64, _I64, _I64, _P),
-    "sparseq_int8_linear": (_P, _P, _I64, _I64, _I64, _P, _I64, _P, _P, _P),
-    "sparseq_quantized_linear": (_P, _P, _I64, _I64, _I64, _I32, _P, _P, _P),
+    "sparseq_quantize_rows": (_P, _P, _I64, _I64, _I32, _P, _P, _I32),
+    "sparseq_scale_sums": (_P, _I64, _I64, _P, _I64, _P, _P, _P, _I32),
+    "sparseq_dequantize_rows": (_P, _I64, _I64, _P, _P, _I32),
+    "sparseq_mask": (_P, _P, _I64, _P, _I32),
+    "sparseq_int8_matmul": (_P, _P, _I64, _I64, _I64, _P, _I32),
+    "sparseq_int8_linear": (_P, _P, _I64, _I64, _I64, _P, _I64, _P, _P, _P, _I32),
+    "sparseq_quantized_linear": (_P, _P, _I64, _I64, _I64, _I32, _P, _P, _P, _I32),
+    "sparseq_layer_norm_quantize_rows": (_P, _P, _P, _P, _F, _I64, _I64, _I32, _P, _P, _P, _I32),
+    "sparseq_gelu_quantize_rows": (_P, _I64, _I64, _I32, _P, _P, _P, _I32),
+    "sparseq_pack_panels": (_P, _I64, _I64, _P),
+    "sparseq_pack_blocks": (_P, _I64, _I64, _P, _P, _P),
+    "sparseq_panel_bytes": (_I64, _I64),
+    "sparseq_panel_columns": (),
+    "sparseq_encode": (_P, _P, _P, _I64, _P, _I32),
+}
+_RESULTS = {
+    "sparseq_quantized_linear": ctypes.c_int,
+    "sparseq_encode": ctypes.c_int,
+    "sparseq_pack_blocks": _I64,
+    "sparseq_panel_bytes": _I64,
+    "sparseq_panel_columns": _I64,
 }
 
 
-@functools.cache
 def why_not() -> str | None:
     """None if the native code runs here, otherwise why it does not."""
+    return why_not_of(instruction_set())
+
+
+@functools.cache
+def why_not_of(name: str) -> str | None:
+    """`why_not` of an instruction set."""
     try:
-        library()
+        library_of(name)
     except UnavailableError as error:
         return str(error)
     return None
@@ -45,7 +71,7 @@ def quantize_rows(x: Tensor, bits: int, mask: Tensor | None = None) -> tuple[Ten
     q = torch.empty(x.shape, dtype=torch.int8, device=CPU)
     scale = torch.empty(x.shape[:1], dtype=torch.float32, device=CPU)
     kept = None if mask is None else mask.data_ptr()
-    library().sparseq_quantize_rows(x.data_ptr(), kept, *x.shape, qmax(bits), q.data_ptr(), scale.data_ptr())
+    library().sparseq_quantize_rows(x.data_ptr(), kept, *x.shape, qmax(bits), q.data_ptr(), scale.data_ptr(), threads())
     return q, scale
 
 
@@ -63,6 +89,7 @@ def scale_sums(acc: Tensor, input_scale: Tensor, weight_scale: Tensor, bias: Ten
         columns.data_ptr(),
         None if added is None else added.data_ptr(),
         y.data_ptr(),
+        threads(),
     )
     return y
 
@@ -72,7 +99,7 @@ def int8_matmul(x: Tensor, weight: Tensor) -> Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     (M, K), N = x.shape, weight.shape[0]
     sums = torch.empty((M, N), dtype=torch.int32, device=CPU)
-    library().sparseq_int8_matmul(x.data_ptr(), weight.data_ptr(), M, N, K, sums.data_ptr())
+    library().sparseq_int8_matmul(x.data_ptr(), weight.data_ptr(), M, N, K, sums.data_ptr(), threads())
     return sums
 
 
@@ -96,6 +123,7 @@ def int8_linear(x: Tensor, weight: Tensor, input_scale: Tensor, weight_scale: Te
         columns.data_ptr(),
         None if added is None else added.data_ptr(),
         y.data_ptr(),
+        threads(),
     )
     return y
 
@@ -119,23 +147,18 @@ def quantized_linear(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tens
         columns.data_ptr(),
         None if added is None else added.data_ptr(),
         y.data_ptr(),
+        threads(),
     )
     if failed:
         raise MemoryError(f"no memory for the {x.numel()} integers of a quantized input")
     return y
 
 
-def int8_instructions() -> str:
-    """Which instructions `int8_matmul` is of: "AVX-512", "AVX2" or "plain C"."""
-    name: bytes = library().sparseq_int8_instructions()
-    return name.decode()
-
-
 def dequantize_rows(q: Tensor, scale: Tensor) -> Tensor:
     """int8 [M, K], fp32 [M] -> fp32 [M, K]."""
     y = torch.empty(q.shape, dtype=torch.float32, device=CPU)
     q, scale = q.contiguous(), scale.contiguous()
-    library().sparseq_dequantize_rows(q.data_ptr(), *q.shape, scale.data_ptr(), y.data_ptr())
+    library().sparseq_dequantize_rows(q.data_ptr(), *q.shape, scale.data_ptr(), y.data_ptr(), threads())
     return y
 
 
@@ -143,24 +166,28 @@ def masked(x: Tensor, mask: Tensor) -> Tensor:
     """fp32 and bool of one shape -> x with zeros where the mask is False."""
     x, mask = x.contiguous(), mask.contiguous()
     y = torch.empty(x.shape, dtype=torch.float32, device=CPU)
-    library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), y.data_ptr())
+    library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), y.data_ptr(), threads())
     return y
 
 
 def mask_(x: Tensor, mask: Tensor) -> Tensor:
     """`masked` in place, for a contiguous x."""
     mask = mask.contiguous()
-    library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), x.data_ptr())
+    library().sparseq_mask(x.data_ptr(), mask.data_ptr(), x.numel(), x.data_ptr(), threads())
     return x
 
 
-@functools.cache
 def library() -> ctypes.CDLL:
-    """The native code, with the types of its functions' arguments. UnavailableError where it cannot be built."""
-    library = load(SOURCES)
+    """The native code of the instruction set in use, with the types of its functions' arguments. UnavailableError where
+    it cannot be built."""
+    return library_of(instruction_set())
+
+
+@functools.cache
+def library_of(name: str) -> ctypes.CDLL:
+    """`library` of an instruction set."""
+    library = load(SOURCES, SETS[name].flags, HEADERS)
     for name, signature in _SIGNATURES.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = signature, None
-    library.sparseq_int8_instructions.restype = ctypes.c_char_p
-    library.sparseq_quantized_linear.restype = ctypes.c_int
+        function.argtypes, function.restype = signature, _RESULTS.get(name)
     return library

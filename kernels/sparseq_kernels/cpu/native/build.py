@@ -18,7 +18,7 @@ import torch
 
 from ...cache import code_dir, fresh_dir, only_ours
 
-FLAGS = ("-O3", "-march=native", "-std=c11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
+FLAGS = ("-O3", "-std=c11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
 # Seconds that a compiler has: it takes one or two.
 TIMEOUT = 120
 
@@ -27,14 +27,17 @@ class UnavailableError(Exception):
     """Why there is no native code on this machine."""
 
 
-def load(sources: Sequence[Path]) -> ctypes.CDLL:
-    """The library of `sources`, from the cache if it was built there before. UnavailableError says why there is none.
+def load(sources: Sequence[Path], flags: Sequence[str] = (), headers: Sequence[Path] = ()) -> ctypes.CDLL:
+    """The library of `sources`, which include `headers`, compiled with `flags` beside FLAGS.
+
+    It comes from the cache if it was built there before. UnavailableError says why there is none.
 
     A built library is named after all that decides what is in it, and after the sha256 of its own bytes. One whose
     bytes are others, because it was cut or changed, is never loaded, but built anew.
     """
     compiler = _compiler()
-    fingerprint = _fingerprint(compiler, sources)
+    flags = (*FLAGS, *flags)
+    fingerprint = _fingerprint(compiler, (*sources, *headers), flags)
     try:
         folder = code_dir("native")
     except OSError as error:  # not even a temporary folder can be made
@@ -45,7 +48,7 @@ def load(sources: Sequence[Path]) -> ctypes.CDLL:
                 return ctypes.CDLL(str(path))
         with contextlib.suppress(OSError):
             path.unlink()
-    path = _build(compiler, sources, folder, fingerprint)
+    path = _build(compiler, sources, flags, folder, fingerprint)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -89,25 +92,27 @@ def _openmp() -> list[str]:
     return [str(bundled[0])] if bundled else ["-fopenmp"]
 
 
-def _fingerprint(compiler: Sequence[str], sources: Sequence[Path]) -> str:
+def _fingerprint(compiler: Sequence[str], sources: Sequence[Path], flags: Sequence[str]) -> str:
     """Of all that decides what is in the library: sources, compiler, flags, processor, torch."""
     processor = platform.processor() + platform.machine()
     if (information := Path("/proc/cpuinfo")).exists():
         lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
         processor += "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
     texts = [source.read_text(encoding="utf-8") for source in sources]
-    parts = (*texts, *compiler, *FLAGS, processor, torch.__version__, *_openmp())
+    parts = (*texts, *compiler, *flags, processor, torch.__version__, *_openmp())
     return _sha256("\n".join(parts).encode(errors="surrogateescape"))[:24]
 
 
-def _build(compiler: Sequence[str], sources: Sequence[Path], folder: Path, fingerprint: str) -> Path:
+def _build(
+    compiler: Sequence[str], sources: Sequence[Path], flags: Sequence[str], folder: Path, fingerprint: str
+) -> Path:
     """Compiles in a temporary folder, and moves what came of it into `folder`; returns where it lies then."""
     try:
         with tempfile.TemporaryDirectory(prefix="sparseq-") as made:
             library = Path(made) / "native.so"
             objects = [Path(made) / f"{source.stem}.o" for source in sources]
             for source, built in zip(sources, objects, strict=True):
-                _run([*compiler, *FLAGS, "-fopenmp", "-c", str(source), "-o", str(built)], Path(made))
+                _run([*compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(built)], Path(made))
             _run([*compiler, "-shared", *map(str, objects), *_openmp(), "-lm", "-o", str(library)], Path(made))
             content = library.read_bytes()
     except OSError as error:

@@ -31,7 +31,6 @@
  * give exact sums, for 2 * 128 * 128 is far below 2^31. */
 #if defined(__AVX512BW__)
 
-#define INSTRUCTIONS "AVX-512"
 #define LANES 32
 typedef int16_t operand;
 typedef __m512i lanes;
@@ -57,7 +56,6 @@ INLINE __m256i halves(lanes x)
 
 #elif defined(__AVX2__)
 
-#define INSTRUCTIONS "AVX2"
 #define LANES 16
 typedef int16_t operand;
 typedef __m256i lanes;
@@ -72,7 +70,6 @@ INLINE __m256i halves(lanes x) { return x; }
 #else
 
 /* The compiler's own vectors: it turns sums of int8 products into the processor's (sdot on ARM, for one). */
-#define INSTRUCTIONS "plain C"
 #define LANES 1
 typedef int8_t operand;
 
@@ -229,11 +226,12 @@ INLINE void scale_row(const int32_t *sums, int64_t columns, float input_scale, c
             y[n] = (float)sums[n] * input_scale * weight_scale[n];
 }
 
-static void multiply(const int8_t *x, const int8_t *w, int64_t M, int64_t N, int64_t K, const struct result *to)
+static void multiply(const int8_t *x, const int8_t *w, int64_t M, int64_t N, int64_t K, const struct result *to,
+                     int32_t threads)
 {
     int64_t row_blocks = (M + BLOCK_ROWS - 1) / BLOCK_ROWS, column_blocks = (N + BLOCK_COLUMNS - 1) / BLOCK_COLUMNS;
     /* A thread's blocks are neighbours in a column of blocks, so that it keeps their weights. */
-#pragma omp parallel for collapse(2) schedule(static) if (M * N * K >= PARALLEL_FROM)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads) if (M * N * K >= PARALLEL_FROM)
     for (int64_t j = 0; j < column_blocks; j++)
         for (int64_t i = 0; i < row_blocks; i++) {
             int64_t m0 = i * BLOCK_ROWS, n0 = j * BLOCK_COLUMNS;
@@ -254,41 +252,41 @@ static void multiply(const int8_t *x, const int8_t *w, int64_t M, int64_t N, int
 }
 
 /* sums [M, N] = x [M, K] w [N, K]^T. */
-void sparseq_int8_matmul(const int8_t *x, const int8_t *w, int64_t M, int64_t N, int64_t K, int32_t *sums)
+void sparseq_int8_matmul(const int8_t *x, const int8_t *w, int64_t M, int64_t N, int64_t K, int32_t *sums,
+                         int32_t threads)
 {
-    multiply(x, w, M, N, K, &(struct result){.sums = sums});
+    multiply(x, w, M, N, K, &(struct result){.sums = sums}, threads);
 }
 
 /* y [M, N] = (x w^T) * input_scale [m] * weight_scale [n] + bias [n], without the sums in memory between. input_stride 0
  * is one scale for all rows, bias may be NULL. */
 void sparseq_int8_linear(const int8_t *x, const int8_t *w, int64_t M, int64_t N, int64_t K, const float *input_scale,
-                         int64_t input_stride, const float *weight_scale, const float *bias, float *y)
+                         int64_t input_stride, const float *weight_scale, const float *bias, float *y,
+                         int32_t threads)
 {
     multiply(x, w, M, N, K,
              &(struct result){.y = y,
                               .input_scale = input_scale,
                               .input_stride = input_stride,
                               .weight_scale = weight_scale,
-                              .bias = bias});
+                              .bias = bias},
+             threads);
 }
 
 void sparseq_quantize_rows(const float *x, const uint8_t *mask, int64_t rows, int64_t columns, int32_t limit, int8_t *q,
-                           float *scale); /* native.c */
+                           float *scale, int32_t threads); /* native.c */
 
 /* sparseq_int8_linear of x [M, K] quantized by row to [-limit, limit]. Returns 0, or 1 where there is no memory for the
  * integers. One call, for those of a small layer take longer than its work. */
 int sparseq_quantized_linear(const float *x, const int8_t *w, int64_t M, int64_t N, int64_t K, int32_t limit,
-                             const float *weight_scale, const float *bias, float *y)
+                             const float *weight_scale, const float *bias, float *y, int32_t threads)
 {
     float *scale = malloc(sizeof(float) * (size_t)M + (size_t)(M * K) + 1);
     if (!scale)
         return 1;
     int8_t *q = (int8_t *)(scale + M);
-    sparseq_quantize_rows(x, NULL, M, K, limit, q, scale);
-    sparseq_int8_linear(q, w, M, N, K, scale, 1, weight_scale, bias, y);
+    sparseq_quantize_rows(x, NULL, M, K, limit, q, scale, threads);
+    sparseq_int8_linear(q, w, M, N, K, scale, 1, weight_scale, bias, y, threads);
     free(scale);
     return 0;
 }
-
-/* Which instructions the product is of. */
-const char *sparseq_int8_instructions(void) { return INSTRUCTIONS; }

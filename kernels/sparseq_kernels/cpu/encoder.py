@@ -1,0 +1,182 @@
+"""A BERT encoder in one call of native code."""
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..encoder import EncoderLayer, EncoderLinear, EncoderNorm
+from ..errors import InputError
+from ..numerics import check_depth
+from . import native
+
+BLOCK = 4  # As native/blocks.h has it.
+# A weight is stored in blocks if no more than this part of them holds values: above it, panels are faster.
+BLOCKS_UP_TO = 0.65
+ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/encoder.c's enum.
+_P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (
+        ("panels", _P),
+        ("starts", _P),
+        ("block_inputs", _P),
+        ("block_values", _P),
+        ("scale", _P),
+        ("bias", _P),
+        ("outputs", _I64),
+        ("inputs", _I64),
+        ("static_scale", _F),
+        ("activation", ctypes.c_int32),
+    )
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", _P), ("bias", _P), ("epsilon", _F))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("qkv", _Linear),
+        ("out", _Linear),
+        ("up", _Linear),
+        ("down", _Linear),
+        ("after_attention", _Norm),
+        ("after_output", _Norm),
+    )
+
+
+class _Encoder(ctypes.Structure):
+    _fields_ = (("layers", _P), ("count", _I64), ("heads", _I64), ("head_size", _I64), ("intermediate", _I64))
+
+
+class NativeEncoder:
+    """The layers of an encoder, packed for this processor when it is made; what changes in them later is not seen.
+
+    A pruned weight is stored in blocks of 4 x 4 where few enough of them hold values, and then takes time in proportion
+    to these. Calls may run in several threads at once. Raises InputError for layers that do not fit each other.
+    """
+
+    def __init__(self, layers: Sequence[EncoderLayer], heads: int) -> None:
+        _check_layers(layers, heads)
+        self.hidden = layers[0].qkv.weight.shape[1]
+        self._library = native.library()
+        self._kept: list[Tensor] = []
+        self._layers = (_Layer * len(layers))(*map(self._layer, layers))
+        sizes = (len(layers), heads, self.hidden // heads, layers[0].up.weight.shape[0])
+        self._encoder = _Encoder(ctypes.addressof(self._layers), *sizes)
+
+    def __call__(self, x: Tensor, lengths: Sequence[int], states: Tensor | None = None) -> Tensor:
+        """The last hidden state.
+
+        Args:
+            x: [tokens, H], fp32 on the CPU: sequences one after the other, without padding.
+            lengths: of each sequence; their sum is the number of tokens.
+            states: [layers, tokens, H], fp32, contiguous, or None: gets the hidden state after each layer.
+
+        Raises:
+            InputError: for an x of another shape, dtype or device.
+            MemoryError: if there is no memory for what is between two steps.
+        """
+        starts = [0, *itertools.accumulate(lengths)]
+        if (
+            x.shape != (starts[-1], self.hidden)
+            or x.dtype != torch.float32
+            or not x.is_cpu
+            or min(lengths, default=0) < 0
+        ):
+            raise InputError(
+                f"encoder: x must be fp32 on the CPU, of shape ({starts[-1]}, {self.hidden}) for these lengths, not "
+                f"{x.dtype} on {x.device}, of shape {tuple(x.shape)}"
+            )
+        if states is not None and (states.shape != (len(self._layers), *x.shape) or not states.is_contiguous()):
+            raise InputError(f"encoder: states must be contiguous, of shape {(len(self._layers), *x.shape)}")
+        y = x.clone(memory_format=torch.contiguous_format)
+        failed = self._library.sparseq_encode(
+            ctypes.addressof(self._encoder),
+            y.data_ptr(),
+            (_I64 * len(starts))(*starts),
+            len(lengths),
+            None if states is None else states.data_ptr(),
+            native.threads(),
+        )
+        if failed:
+            raise MemoryError(f"no memory for the encoder's {starts[-1]} tokens")
+        return y
+
+    @property
+    def in_blocks(self) -> tuple[tuple[str, ...], ...]:
+        """Of each layer, the names of the products whose weight is stored in blocks."""
+        names = ("qkv", "out", "up", "down")
+        return tuple(tuple(name for name in names if not getattr(layer, name).panels) for layer in self._layers)
+
+    def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor that lives as long as this encoder."""
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _layer(self, layer: EncoderLayer) -> _Layer:
+        linears = [self._linear(linear) for linear in (layer.qkv, layer.out, layer.up, layer.down)]
+        return _Layer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
+
+    def _linear(self, linear: EncoderLinear) -> _Linear:
+        N, K = linear.weight.shape
+        # Native code reads whole panels of them.
+        columns = self._library.sparseq_panel_columns()
+        scale, bias = torch.zeros(2, -(-N // columns) * columns, dtype=torch.float32, device=native.CPU)
+        scale[:N] = linear.weight_scale
+        if linear.bias is not None:
+            bias[:N] = linear.bias
+        static = 0.0 if linear.input_scale is None else float(linear.input_scale)
+        activation = ACTIVATIONS.index(linear.activation)
+        weight = self._weight(linear.weight.contiguous())
+        return _Linear(*weight, self._keep(scale), self._keep(bias), N, K, static, activation)
+
+    def _weight(self, weight: Tensor) -> tuple[int | None, ...]:
+        """The addresses of its panels, and of its blocks' starts, inputs and values."""
+        (N, K), at = weight.shape, weight.data_ptr()
+        groups, per_row = -(-N // BLOCK), -(-K // BLOCK)
+        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None)
+        if count > BLOCKS_UP_TO * groups * per_row:
+            panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
+            self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
+            return self._keep(panels), None, None, None
+        starts, inputs = (torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count))
+        values = torch.empty(count, BLOCK * BLOCK, dtype=torch.int16, device=native.CPU)
+        self._library.sparseq_pack_blocks(at, N, K, starts.data_ptr(), inputs.data_ptr(), values.data_ptr())
+        return None, self._keep(starts), self._keep(inputs), self._keep(values)
+
+    def _norm(self, norm: EncoderNorm) -> _Norm:
+        weight, bias = (
+            self._keep(tensor.detach().to(torch.float32).contiguous()) for tensor in (norm.weight, norm.bias)
+        )
+        return _Norm(weight, bias, norm.eps)
+
+
+def _check_layers(layers: Sequence[EncoderLayer], heads: int) -> None:
+    if not layers:
+        raise InputError("encoder: there must be at least one layer")
+    H, wide = layers[0].qkv.weight.shape[1], layers[0].up.weight.shape[0]
+    if heads < 1 or H % heads:
+        raise InputError(f"encoder: {H} features cannot be shared by {heads} heads")
+    for number, layer in enumerate(layers):
+        shapes = {"qkv": (3 * H, H), "out": (H, H), "up": (wide, H), "down": (H, wide)}
+        for name, shape in shapes.items():
+            _check_linear(f"encoder: layer {number}'s {name}", getattr(layer, name), shape)
+        for norm in (layer.attention_norm, layer.output_norm):
+            if norm.weight.shape != (H,) or norm.bias.shape != (H,):
+                raise InputError(f"encoder: layer {number}'s LayerNorm must be of {H} features")
+
+
+def _check_linear(name: str, linear: EncoderLinear, shape: tuple[int, int]) -> None:
+    if linear.weight.shape != shape or linear.weight.dtype != torch.int8:
+        given = f"{linear.weight.dtype} of shape {tuple(linear.weight.shape)}"
+        raise InputError(f"{name} must have an int8 weight of shape {shape}, not {given}")
+    if linear.weight_scale.shape != shape[:1] or (linear.bias is not None and linear.bias.shape != shape[:1]):
+        raise InputError(f"{name} must have a scale and a bias, if any, of shape {shape[:1]}")
+    if linear.activation not in ACTIVATIONS:
+        raise InputError(f"{name} must have one of the activations {', '.join(ACTIVATIONS)}, not {linear.activation!r}")
+    check_depth(shape[1])

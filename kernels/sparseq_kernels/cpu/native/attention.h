@@ -1,0 +1,128 @@
+/* softmax(q k^T * scale) v of one head of one sequence, in fp32. */
+#ifndef SPARSEQ_ATTENTION_H
+#define SPARSEQ_ATTENTION_H
+
+#include "vector.h"
+
+#define FLOAT_ROWS 6
+#define FLOAT_COLUMNS (2 * WIDTH)
+
+INLINE int64_t padded(int64_t columns) { return (columns + FLOAT_COLUMNS - 1) / FLOAT_COLUMNS * FLOAT_COLUMNS; }
+
+/* to [rows][to_stride] = a [rows][a_stride] b [depth][b_stride], FLOAT_COLUMNS columns. */
+INLINE void float_tile(const int rows, const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth,
+                       float *to, int64_t to_stride)
+{
+    floats s[FLOAT_ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        s[r][0] = s[r][1] = all(0.0f);
+    for (int64_t k = 0; k < depth; k++) {
+        floats first = load(b + k * b_stride), second = load(b + k * b_stride + WIDTH);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            floats one = all(a[r * a_stride + k]);
+            s[r][0] = fused(one, first, s[r][0]);
+            s[r][1] = fused(one, second, s[r][1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        store(to + r * to_stride, s[r][0]);
+        store(to + r * to_stride + WIDTH, s[r][1]);
+    }
+}
+
+#define FLOAT_TILE_OF(rows)                                                                                            \
+    static __attribute__((noinline)) void float_tile_##rows(const float *a, int64_t a_stride, const float *b,          \
+                                                            int64_t b_stride, int64_t depth, float *to,                \
+                                                            int64_t to_stride)                                         \
+    {                                                                                                                  \
+        float_tile(rows, a, a_stride, b, b_stride, depth, to, to_stride);                                              \
+    }
+FLOAT_TILE_OF(1)
+FLOAT_TILE_OF(6)
+
+/* to [rows][to_stride] = a b, of `columns`, a multiple of FLOAT_COLUMNS; at most FLOAT_ROWS rows. */
+static void float_product(int64_t rows, const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth,
+                          int64_t columns, float *to, int64_t to_stride)
+{
+    for (int64_t c = 0; c < columns; c += FLOAT_COLUMNS) {
+        if (rows == FLOAT_ROWS) {
+            float_tile_6(a, a_stride, b + c, b_stride, depth, to + c, to_stride);
+            continue;
+        }
+        for (int64_t r = 0; r < rows; r++)
+            float_tile_1(a + r * a_stride, a_stride, b + c, b_stride, depth, to + r * to_stride + c, to_stride);
+    }
+}
+
+/* The exponentials of a row of scores less their maximum, in place, with zeros from `count` up to `room`. Returns one over
+ * their sum. */
+static float softmax(float *scores, int64_t count, int64_t room, float scale)
+{
+    for (int64_t i = count; i < room; i++)
+        scores[i] = -INFINITY;
+    floats most[PARTS], sum[PARTS];
+    for (int i = 0; i < PARTS; i++) {
+        most[i] = all(-INFINITY);
+        sum[i] = all(0.0f);
+    }
+    for (int64_t c = 0; c < room; c += WIDTH)
+        most[0] = larger(load(scores + c), most[0]);
+    float lanes[WIDTH], maximum = -INFINITY;
+    store(lanes, most[0]);
+    for (int i = 0; i < WIDTH; i++)
+        maximum = lanes[i] > maximum ? lanes[i] : maximum;
+    for (int64_t c = 0; c < room; c += WIDTH)
+        store(scores + c, exponential((load(scores + c) - maximum) * scale));
+    for (int64_t i = count; i < room; i++)
+        scores[i] = 0.0f;
+    int64_t c = 0;
+    for (; c + LANES <= room; c += LANES)
+        for (int i = 0; i < PARTS; i++)
+            sum[i] += load(scores + c + WIDTH * i);
+    for (; c < room; c += WIDTH)
+        sum[0] += load(scores + c);
+    return 1.0f / total(sum);
+}
+
+/* Floats that `attend` needs beside its operands. */
+INLINE int64_t attention_floats(int64_t tokens, int64_t head_size)
+{
+    int64_t keys = padded(tokens), size = padded(head_size);
+    return head_size * keys + tokens * size + FLOAT_ROWS * (keys + size);
+}
+
+/* q, k, v: [tokens][stride], of which head_size columns. to [tokens][to_stride]. scale is positive. */
+static void attend(const float *q, const float *k, const float *v, int64_t stride, int64_t tokens, int64_t head_size,
+                   float scale, float *to, int64_t to_stride, float *room)
+{
+    int64_t keys = padded(tokens), size = padded(head_size);
+    float *keys_by_token = room, *values = keys_by_token + head_size * keys, *scores = values + tokens * size,
+          *found = scores + FLOAT_ROWS * keys;
+    for (int64_t d = 0; d < head_size; d++) {
+        for (int64_t s = 0; s < tokens; s++)
+            keys_by_token[d * keys + s] = k[s * stride + d];
+        for (int64_t s = tokens; s < keys; s++)
+            keys_by_token[d * keys + s] = 0.0f;
+    }
+    for (int64_t s = 0; s < tokens; s++) {
+        memcpy(values + s * size, v + s * stride, sizeof(float) * (size_t)head_size);
+        for (int64_t d = head_size; d < size; d++)
+            values[s * size + d] = 0.0f;
+    }
+    for (int64_t first = 0; first < tokens; first += FLOAT_ROWS) {
+        int64_t rows = tokens - first < FLOAT_ROWS ? tokens - first : FLOAT_ROWS;
+        float inverse[FLOAT_ROWS];
+        float_product(rows, q + first * stride, stride, keys_by_token, keys, head_size, keys, scores, keys);
+        for (int64_t r = 0; r < rows; r++)
+            inverse[r] = softmax(scores + r * keys, tokens, keys, scale);
+        float_product(rows, scores, keys, values, size, tokens, size, found, size);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t d = 0; d < head_size; d++)
+                to[(first + r) * to_stride + d] = found[r * size + d] * inverse[r];
+    }
+}
+
+#endif

@@ -1,0 +1,125 @@
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from cpu_backends import NATIVE, on
+
+import sparseq
+from sparseq_kernels import InputError, instruction_sets, use_backend
+from sparseq_kernels.cpu import native
+
+pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
+OPS = torch.ops.sparseq
+
+
+def values(*shape):
+    return torch.randint(-128, 128, shape, dtype=torch.int8)
+
+
+@pytest.fixture(params=NATIVE)
+def every_set(request):
+    with on(request.param):
+        yield request.param
+
+
+@pytest.mark.parametrize("K", [0, 1, 3, 16, 33, 64, 577, 1025])
+def test_sums_are_exact(K, every_set):
+    torch.manual_seed(K)
+    for M in (0, 1, 2, 3, 7, 13):
+        for N in (1, 4, 5, 63, 64, 65):
+            x, w = values(M, K), values(N, K)
+            assert torch.equal(native.int8_matmul(x, w), (x.double() @ w.double().t()).to(torch.int32))
+    for x, w in ((127, -128), (-128, -128), (127, 127)):
+        found = native.int8_matmul(torch.full((3, K), x, dtype=torch.int8), torch.full((5, K), w, dtype=torch.int8))
+        assert torch.equal(found, torch.full((3, 5), x * w * K, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("M,N,K", [(1, 1, 1), (3, 5, 7), (16, 48, 64), (33, 70, 130)])
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_results_are_the_references_to_the_bit(M, N, K, activation, every_set):
+    torch.manual_seed(M)
+    x, bias = torch.randn(M, K), torch.randn(N)
+    floats, masked = torch.randn(N, K), torch.rand(N, K) < 0.5
+    weight, scale = OPS.quantize_rows(floats, 8)
+    found = OPS.int8_linear(x, weight, scale, bias, None, activation)
+    quantized = native.quantize_rows(x, 4), native.masked(x, x > 0), native.quantize_rows(floats, 8, masked)
+    with use_backend("reference"):
+        assert torch.equal(found, OPS.int8_linear(x, weight, scale, bias, None, activation))
+        (q, s), kept, (q_masked, s_masked) = quantized
+        for one, right in ((q, s), OPS.quantize_rows(x, 4)), ((q_masked, s_masked), OPS.quantize_rows(floats * masked)):
+            assert torch.equal(one[0], right[0]) and torch.equal(one[1], right[1])
+        assert torch.equal(kept, x.relu())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-45, 0.0, 3e38])
+def test_odd_values_are_quantized_as_by_the_reference(value, every_set):
+    x = torch.randn(3, 37)
+    x[1, 36] = value
+    x[2] = value
+    found = OPS.quantize_rows(x)
+    with use_backend("reference"):
+        right = OPS.quantize_rows(x)
+    assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(found, right, strict=True))
+
+
+def test_the_best_is_taken_and_named():
+    available = instruction_sets.available()
+    assert available[-1] == "portable" and sparseq.instruction_set() == available[0]
+    with sparseq.use_instruction_set("portable"):
+        assert sparseq.instruction_set() == "portable"
+        assert re.fullmatch(r"native \(portable, (1 thread|\d+ threads)\)", sparseq.backend(details=True))
+    assert sparseq.instruction_set() == available[0]
+
+
+def test_an_unknown_one_is_refused():
+    with pytest.raises(
+        InputError, match="unknown instruction set 'sse9': there are avx512_vnni, avx512, avx2, portable"
+    ):
+        sparseq.set_instruction_set("sse9")
+
+
+def test_one_that_the_processor_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert instruction_sets.available() == ("portable",)
+    with pytest.raises(
+        InputError,
+        match=r"'avx2' cannot run here: (torch finds DEFAULT on this processor, and it needs AVX2|it is of x86)",
+    ):
+        sparseq.set_instruction_set("avx2")
+
+
+def test_the_variable_is_read_and_checked(fresh):
+    code = "import sparseq; print(sparseq.instruction_set())"
+    assert fresh.run(code, SPARSEQ_INSTRUCTION_SET="portable").stdout == "portable\n"
+    wrong = fresh.run(code, SPARSEQ_INSTRUCTION_SET="sse9")
+    assert "unknown instruction set 'sse9' in SPARSEQ_INSTRUCTION_SET" in wrong.stderr
+
+
+THREADS = """
+import os, threading, torch
+from sparseq_kernels.cpu import native
+x, w = torch.ones(512, 512, dtype=torch.int8), torch.ones(512, 512, dtype=torch.int8)
+native.library()
+torch.set_num_threads(1)
+before = len(os.listdir("/proc/self/task"))
+found = []
+def run():
+    native.int8_matmul(x, w)
+    found.append(len(os.listdir("/proc/self/task")) - before)
+run()
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+print(found)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+def test_torchs_number_of_threads_is_obeyed_in_every_thread():
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = os.environ | {"OMP_NUM_THREADS": "4", "PYTHONPATH": paths}
+    done = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "[0, 1]\n", done.stdout + done.stderr
