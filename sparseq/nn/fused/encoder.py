@@ -1,98 +1,53 @@
-"""The layers of an encoder as a composition of few ops, in which each activation is quantized once."""
+"""The layers of an encoder, in one call of native code where that can be, and otherwise as a composition of ops."""
+
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sparseq_kernels import int8_linear, layer_norm_quantize_rows
+from .by_ops import encode_by_ops
+from .one_call import encode_in_one_call
+from .padding import padding_of
+from .weights import EncoderWeights
 
-from .padding import Padding
-from .weights import EncoderWeights, LayerWeights, Norm, Product
+
+@dataclass(frozen=True)
+class Attention:
+    """What queries may look at.
+
+    real: [B, L], True at real tokens; None if all are. bias: what is added to the scores, [1, heads, L, L], or None.
+    eager: whether masked scores get the least float added, as by transformers' "eager", or none of the weight, as by
+    "sdpa": a sequence without a real token has other results by the one than by the other.
+    """
+
+    real: Tensor | None = None
+    bias: Tensor | None = None
+    eager: bool = False
+
+    def mask(self, hidden: Tensor) -> Tensor | None:
+        """For `scaled_dot_product_attention`, broadcastable to [B, heads, L, L]."""
+        mask = None if self.real is None else self.real[:, None, None, :]
+        if mask is not None and (self.bias is not None or self.eager):
+            least = torch.finfo(hidden.dtype).min
+            mask = hidden.new_zeros(mask.shape).masked_fill_(~mask, least)
+        if self.bias is None:
+            return mask
+        return self.bias if mask is None else self.bias + mask
 
 
-def encode(
-    weights: EncoderWeights, hidden: Tensor, mask: Tensor | None, padding: Padding | None, *, every: bool = False
-) -> list[Tensor]:
+def encode(weights: EncoderWeights, hidden: Tensor, attention: Attention, *, every: bool = False) -> list[Tensor]:
     """The output of the last layer, or with `every` what enters the first layer and the output of each one.
 
-    Args:
-        weights: of all layers.
-        hidden: [B, L, H], in the weights' dtype.
-        mask: for `scaled_dot_product_attention`, broadcastable to [B, heads, L, L]; with padding left out, of its
-            `columns` instead of L.
-        padding: what to leave out.
+    hidden: [B, L, H], in the weights' dtype. Where padding is left out, hidden states are zeros there.
     """
-    batch, length = hidden.shape[:2]
-    y = hidden.reshape(batch * length, -1) if padding is None else padding.gather(hidden)
-
-    def whole(rows: Tensor) -> Tensor:
-        return rows.view(batch, length, -1) if padding is None else padding.restore(rows)
-
-    found = [hidden] if every else []
-    x, scale = y, None
-    for number, layer in enumerate(weights.layers):
-        heads = _projected(layer, x, scale, y)
-        attended = _attention(weights, heads, mask, padding, (batch, length))
-        out = _multiply(layer.attended, attended, weights.dtype)
-        x, scale, y = _normalized(out, y, layer.attended_norm, (layer.intermediate,))
-        out = _feed_forward(layer, x, scale, weights.dtype)
-        following = weights.layers[number + 1].projections if number + 1 < len(weights.layers) else ()
-        x, scale, y = _normalized(out, y, layer.output_norm, following)
-        if every:
-            found.append(whole(y))
-    return found if every else [whole(y)]
-
-
-def _multiply(
-    product: Product, x: Tensor, dtype: torch.dtype, scale: Tensor | None = None, activation: str = "none"
-) -> Tensor:
-    """[T, K] -> [T, N] in `dtype`. scale: of x's rows, if x is quantized already."""
-    return int8_linear(
-        x,
-        product.weight,
-        product.scale,
-        product.bias,
-        product.input_scale if scale is None else scale,
-        activation,
-        dtype,
-    )
-
-
-def _projected(layer: LayerWeights, x: Tensor, scale: Tensor | None, y: Tensor) -> Tensor:
-    """[T, 3H]: query, key and value of each row. x, scale: y quantized by row, or y and None."""
-    if len(layer.projections) == 1:
-        return _multiply(layer.projections[0], x, y.dtype, scale)
-    return torch.cat([_multiply(one, y, y.dtype) for one in layer.projections], dim=-1)
-
-
-def _attention(
-    weights: EncoderWeights, projected: Tensor, mask: Tensor | None, padding: Padding | None, shape: tuple[int, int]
-) -> Tensor:
-    """[T, 3H] -> [T, H]."""
-    batch, length = shape if padding is None else (padding.batch, padding.columns)
-    if padding is not None:
-        projected = padding.spread(projected)
-    heads = projected.view(batch, length, 3, weights.heads, weights.head_size).permute(2, 0, 3, 1, 4)
-    query, key, value = heads.unbind()
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    attended = attended.transpose(1, 2).reshape(batch * length, -1)
-    return attended if padding is None else padding.collect(attended)
-
-
-def _feed_forward(layer: LayerWeights, x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """[T, H] -> [T, H]. scale: of x's rows, if x is quantized already."""
-    inner = _multiply(layer.intermediate, x, dtype, scale, layer.activation)
-    return _multiply(layer.output, inner, dtype)
-
-
-def _normalized(
-    x: Tensor, residual: Tensor, norm: Norm, following: tuple[Product, ...]
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """(q, its scales by row, y) for y = LayerNorm(x + residual); (y, None, y) if the products that follow take y.
-
-    They do where there is none, or not one alone, and where the input has a static scale.
-    """
-    if len(following) == 1 and following[0].input_scale is None:
-        return layer_norm_quantize_rows(x, residual, norm.weight, norm.bias, norm.eps)
-    y = F.layer_norm(x + residual, norm.weight.shape, norm.weight, norm.bias, norm.eps)
-    return y, None, y
+    if attention.bias is None:
+        found = encode_in_one_call(weights, hidden, attention.real, every=every)
+        if found is not None:
+            return found
+    mask, padding = attention.mask(hidden), None
+    if attention.real is not None and not hidden.is_cuda:
+        padding = padding_of(attention.real)
+    if padding is not None and mask is not None:
+        mask = mask[..., : padding.columns]
+        mask = mask[..., : padding.columns, :] if mask.shape[-2] > 1 else mask
+    return encode_by_ops(weights, hidden, mask, padding, every=every)

@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import InputError
 
 from ..packed_linear import PackedLinear
 from .calls import Call, parameter_names, read_call, why_not_now
-from .encoder import encode
+from .encoder import Attention, encode
 from .families import Family, family_of
-from .padding import padding_of
 from .watch import Watch, unexpected_module
 from .weights import EncoderWeights, UnfitError, read_weights
 
@@ -97,10 +96,10 @@ def _make_class(cls: type[nn.Module]) -> type[nn.Module]:
 def use_fused_encoder(model: nn.Module, on: bool | None = True) -> nn.Module:
     """Says whether the encoders in a packed model run fused, and returns the model.
 
-    A fused encoder is a composition of few ops: queries, keys and values come from one product, each activation is
-    quantized once, LayerNorm adds the residual and quantizes in one pass, and padding is left out where that pays. Its
-    results are those of the model's own layers, up to rounding, except at padded positions: hidden states there are
-    not specified, and are zeros where padding was left out. A first position is computed even if it is padding.
+    A fused encoder is one call of native code on a CPU, or a composition of few ops: queries, keys and values come from
+    one product, each activation is quantized once, and padding is left out where that pays. Its results are those of
+    the model's own layers, up to rounding, except at padded positions: hidden states there are not specified, and are
+    zeros where padding was left out. A first position is computed even if it is padding.
 
     Args:
         model: a packed model.
@@ -226,33 +225,10 @@ def _forward(encoder: Any, weights: EncoderWeights, call: Call) -> Any:
     if hidden.dtype != weights.dtype or hidden.device != weights.device:
         return "its embeddings are of another dtype or on another device than its layers"
     real = None if call.mask is None else call.mask.to(hidden.device, torch.bool)
-    padding = None
-    if real is not None and not real.is_cuda:
-        if bool(real.all()):
-            real = None
-        else:
-            padding = padding_of(real)
-    mask = _attention_mask(encoder, hidden, real)
-    if padding is not None and mask is not None:
-        mask = mask[..., : padding.columns]
-        mask = mask[..., : padding.columns, :] if mask.shape[-2] > 1 else mask
-    found = encode(weights, hidden, mask, padding, every=call.hidden_states)
+    if real is not None and not real.is_cuda and bool(real.all()):
+        real = None
+    bias = None if family.position_bias is None else family.position_bias(encoder, hidden[:1])
+    attention = Attention(real, bias, encoder.config._attn_implementation == "eager")
+    found = encode(weights, hidden, attention, every=call.hidden_states)
     states = tuple(found) if call.hidden_states else None
     return family.make_result(encoder, found[-1], states, call.return_dict)
-
-
-def _attention_mask(encoder: Any, hidden: Tensor, real: Tensor | None) -> Tensor | None:
-    """What `scaled_dot_product_attention` gets for a mask [B, L], True at real tokens, with the family's position bias.
-
-    Bools for transformers' "sdpa", and for "eager" what it adds to the scores: a sequence without a real token has
-    other results by the one than by the other.
-    """
-    mask = None if real is None else real[:, None, None, :]
-    bias = encoder._family.position_bias
-    if mask is not None and (bias is not None or encoder.config._attn_implementation == "eager"):
-        least = torch.finfo(hidden.dtype).min
-        mask = hidden.new_zeros(mask.shape).masked_fill_(~mask, least)
-    if bias is None:
-        return mask
-    added: Tensor = bias(encoder, hidden[:1])
-    return added if mask is None else added + mask

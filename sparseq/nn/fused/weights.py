@@ -5,12 +5,14 @@ where one product can give all three.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sparseq_kernels.cpu.encoder import NativeEncoder
 
 from ..packed_linear import PackedLinear
 from .families import LayerParts
@@ -61,13 +63,15 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class EncoderWeights:
-    """All layers of an encoder, on one device; dtype: of what flows between them."""
+    """All layers of an encoder, on one device; dtype: of what flows between them. native: what native code of each
+    instruction set has made of them."""
 
     layers: tuple[LayerWeights, ...]
     heads: int
     head_size: int
     dtype: torch.dtype
     device: torch.device
+    native: dict[str, NativeEncoder] = field(default_factory=dict, compare=False, repr=False)
 
 
 # The activations' names in `int8_linear`, by class, and by function for configurations that name none.

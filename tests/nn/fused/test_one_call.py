@@ -1,0 +1,129 @@
+"""Which calls one call of native code takes, and what it gives for each mask."""
+
+import pytest
+import torch
+from fused_models import base, batch, both, close, left, packed, right
+
+from sparseq.nn.fused import encoder as encoder_module
+from sparseq.nn.fused import one_call
+from sparseq_kernels import use_backend, use_instruction_set
+from sparseq_kernels.backends import runnable
+from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.instruction_sets import available
+
+pytestmark = pytest.mark.skipif("native" not in runnable(), reason="there is no native code here")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """The lengths of sequences of each call that is one of native code."""
+    found = []
+    call = NativeEncoder.__call__
+
+    def counting(self, x, lengths, states=None):
+        found.append(list(lengths))
+        return call(self, x, lengths, states)
+
+    monkeypatch.setattr(NativeEncoder, "__call__", counting)
+    return found
+
+
+@pytest.fixture
+def ops(monkeypatch):
+    """Counts the calls that are a composition of ops."""
+    found = []
+    by_ops = encoder_module.encode_by_ops
+    monkeypatch.setattr(encoder_module, "encode_by_ops", lambda *a, **k: found.append(1) or by_ops(*a, **k))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _one_way(way):
+    if way == "by ops":
+        pytest.skip("these are of the other way")
+
+
+@pytest.mark.parametrize(
+    "mask,lengths", [(None, [11, 11, 11]), (right(11, 4, 1), [11, 4, 1]), (right(3, 3, 3), [3, 3, 3])]
+)
+def test_real_tokens_alone_are_computed(mask, lengths, taken):
+    model = packed()
+    fused, layered = both(model, **batch(3), attention_mask=mask, output_hidden_states=True)
+    assert taken == [lengths]
+    close(fused.logits, layered.logits)
+    for ours, theirs in zip(fused.hidden_states, layered.hidden_states, strict=True):
+        if mask is None:
+            close(ours, theirs)
+        else:
+            close(ours[mask.bool()], theirs[mask.bool()])
+    if mask is not None:
+        assert not fused.hidden_states[-1][~mask.bool()].any()
+
+
+def test_gaps_in_a_mask_are_left_out(taken):
+    mask = right(11, 11)
+    mask[0, 3:6] = 0
+    fused, layered = both(packed(), **batch(2), attention_mask=mask)
+    assert taken == [[8, 11]]
+    close(fused.logits, layered.logits)
+
+
+@pytest.mark.parametrize("mask", [left(4, 11), right(0, 11)], ids=["left padding", "no real token"])
+def test_sequences_that_begin_with_padding_are_left_to_the_ops(mask, taken, ops):
+    fused, layered = both(packed(), **batch(2), attention_mask=mask)
+    assert not taken and ops
+    close(fused.logits, layered.logits)
+
+
+def test_a_bias_of_positions_is_left_to_the_ops(taken, ops):
+    both(packed("MPNet"), **batch(2))
+    assert not taken and ops
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_another_backend_is_obeyed(backend, taken, ops):
+    with use_backend(backend):
+        both(packed(), **batch(2))
+    assert not taken and ops
+
+
+def test_many_tokens_are_left_to_a_fast_product_of_torchs(taken, ops, monkeypatch):
+    monkeypatch.setattr(one_call, "why_not_int_mm", lambda: None)
+    model, most = packed(), one_call.MOST_TOKENS_BESIDE_TORCHS
+    both(model, **batch(most // 8, 8))
+    assert len(taken) == 1 and not ops
+    both(model, **batch(most // 8 + 1, 8))
+    assert len(taken) == 1 and ops
+
+
+def test_each_instruction_set_has_its_own_form(taken):
+    model, found = packed(), []
+    for name in available():
+        with use_instruction_set(name):
+            found.append(both(model, **batch(2))[0].logits)
+    assert len(taken) == len(available())
+    assert set(base(model)._read[1].native) == set(available())
+    for other in found[1:]:
+        close(other, found[0])
+
+
+@pytest.mark.parametrize("pattern,blocks", [("4x4", True), ("8x8", True), ("unstructured", False)])
+def test_pruned_weights_are_multiplied_in_blocks(pattern, blocks, taken):
+    model = packed(sparsity=0.75, pattern=pattern)
+    fused, layered = both(model, **batch(2))
+    close(fused.logits, layered.logits)
+    (native,) = base(model)._read[1].native.values()
+    assert all((len(names) == 4) == blocks for names in native.in_blocks)
+
+
+def test_static_scales(taken):
+    model = packed(activation="static", prepare=lambda converted: _calibrate(converted))
+    fused, layered = both(model, **batch(2))
+    close(fused.logits, layered.logits)
+
+
+def _calibrate(model):
+    from sparseq import calibrate
+
+    with torch.no_grad():
+        calibrate(model, [batch(4)])
