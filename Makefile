@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 SIZE ?= full
 
-.PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu lint clean
+.PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu bench-model lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
@@ -38,6 +38,10 @@ compile-check: $(VENV)/.dev
 OUT ?= runs/gpu
 gpu:
 	PYTHONPATH=.:kernels $(PYTHON) -m tools.gpu --out $(OUT)
+
+# A whole model's latency beside other runtimes (pip install -r bench/runtimes.txt has them), into bench/results.
+bench-model: $(VENV)/.dev
+	$(BIN)/python -m bench.studies.model --peers
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

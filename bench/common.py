@@ -37,7 +37,17 @@ FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd",
     "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
-PACKAGES = ("torch", "triton", "numpy", "transformers", "pytest-benchmark", "torchao")
+PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "transformers",
+    "pytest-benchmark",
+    "torchao",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+)
 
 
 def machine(gpu: bool = False) -> dict[str, Any]:

@@ -86,12 +86,15 @@ def alternate(
     warmup: int = 1,
     shortest: float = SHORTEST_SAMPLE,
     clock: Callable[[], float] = time.perf_counter,
+    settle: float = 0.0,
 ) -> Comparison:
     """Times each candidate once per round; the order rotates by one each round. The first `warmup` rounds do not count.
 
     units: how many units of work (for example sentences) one call does; times are per unit. A call that takes less than
     `shortest` seconds is repeated within its sample, and the sample is the mean. clock: returns seconds; for candidates
-    that run on this thread alone `time.thread_time` excludes the time of other processes.
+    that run on this thread alone `time.thread_time` excludes the time of other processes. settle: seconds of rest
+    before each sample, after which the candidate runs unmeasured for a third of them: idle threads of other runtimes
+    spin for a while, and take the processor from what comes next.
     """
     if rounds < 1 or not candidates:
         raise InputError(f"timing needs a candidate and a round, not {len(candidates)} and {rounds}")
@@ -109,11 +112,21 @@ def alternate(
     try:
         for turn in range(rounds):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                _settle(candidates[name], settle)
                 samples[name].append(_run(candidates[name], repeats[name], clock) / units)
     finally:
         if collecting:
             gc.enable()
     return Comparison({name: tuple(taken) for name, taken in samples.items()})
+
+
+def _settle(candidate: Callable[[], object], seconds: float) -> None:
+    if not seconds:
+        return
+    time.sleep(seconds)
+    end = time.perf_counter() + seconds / 3
+    while time.perf_counter() < end:
+        candidate()
 
 
 def _run(candidate: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:

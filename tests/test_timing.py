@@ -44,6 +44,15 @@ def test_short_calls_are_repeated_and_long_ones_are_not():
     assert calls["long"] == 3 and calls["short"] > 10
 
 
+def test_a_candidate_rests_and_warms_up_before_each_sample(monkeypatch):
+    rests, calls = [], []
+    monkeypatch.setattr(time, "sleep", rests.append)
+    alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, warmup=0, settle=3e-3)
+    assert rests == [3e-3] * 4
+    # Until a millisecond is over, and once for the sample.
+    assert all(calls.count(name) > 4 for name in "ab")
+
+
 def test_ratios_are_taken_within_rounds():
     # The machine slows down tenfold half way: the medians of times say nothing, the ratio is still 2.
     slow = [1.0, 1.0, 10.0, 10.0, 10.0]

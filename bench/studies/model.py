@@ -1,13 +1,15 @@
-"""Whole models' latency, milliseconds a sentence: plain, packed, and packed and sparse, alternately in one process.
+"""Whole models' latency, milliseconds a batch: plain, packed, packed and sparse, and peers, alternately in one process.
 
-    python -m bench.studies.model                               a random MiniLM-shaped model
+    python -m bench.studies.model --peers                       a random MiniLM-shaped model, and other runtimes
     python -m bench.studies.model runs/teacher runs/student     folders
 
-Of folders, the first is the baseline.
+Of folders, the first is the baseline, and the one that other runtimes run. Each sample comes after a rest, and after
+calls of its own candidate that do not count.
 """
 
 import argparse
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +20,21 @@ from torch import Tensor, nn
 import sparseq
 from bench.check import require_close
 from bench.common import arguments, finish
+from bench.runtimes import CALIBRATION_ROWS, Runner, peers
 from sparseq.checkpoint import is_saved
 from sparseq.errors import InputError
-from sparseq.nn import Packed, named_layers
-from sparseq.timing import time_batches
+from sparseq.nn import Packed, named_layers, use_fused_encoder
+from sparseq.timing import alternate
 
 LAYERS, HIDDEN, HEADS, FEED_FORWARD, VOCABULARY = 6, 384, 12, 1536, 30522  # MiniLM-L6
-BATCHES, TOKENS = (1, 32), (24, 128)
-SENTENCES = 8  # that a sample passes over, or one batch if that is more
+SHAPES = ((1, 16), (1, 128), (8, 128), (32, 32))  # (sentences, tokens)
 TOLERANCE = 2e-2
-SPARSITY, PATTERN = 0.6, "4x4"
+SPARSITIES, PATTERN = (0.5, 0.8, 0.9), "4x4"
+SETTLE = 0.1  # seconds
 
 
 def random_models(small: bool) -> dict[str, nn.Module]:
-    """A random classifier, the same packed to int8, and packed with 60 % of its 4x4 blocks removed."""
+    """A random classifier, the same packed to int8, layer by layer and fused, and packed without most 4x4 blocks."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
@@ -43,9 +46,13 @@ def random_models(small: bool) -> dict[str, nn.Module]:
         return sparseq.pack(sparseq.convert(copy.deepcopy(plain), **settings))
 
     return {
-        "fp32": plain,
-        "packed int8": packed(),
-        f"packed int8, {PATTERN} {SPARSITY:.0%}": packed(sparsity=SPARSITY, pattern=PATTERN),
+        "torch, fp32": plain,
+        "sparseq int8, layer by layer": use_fused_encoder(packed(), False),
+        "sparseq int8": packed(),
+        **{
+            f"sparseq int8, {share:.0%} of {PATTERN} blocks removed": packed(sparsity=share, pattern=PATTERN)
+            for share in SPARSITIES
+        },
     }
 
 
@@ -65,12 +72,12 @@ def folder_models(folders: Sequence[Path]) -> dict[str, nn.Module]:
     return models
 
 
-def make_batches(models: Mapping[str, nn.Module], batch: int, tokens: int) -> list[dict[str, Tensor]]:
-    """Random token ids that every model knows, SENTENCES or one batch. Which they are does not change latency."""
+def make_batch(models: Mapping[str, nn.Module], batch: int, tokens: int, seed: int = 0) -> dict[str, Tensor]:
+    """Random token ids that every model knows. Which they are does not change latency."""
     vocabulary = min(int(model.config.vocab_size) for model in models.values())  # type: ignore[union-attr, arg-type]
-    draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, vocabulary, (max(SENTENCES, batch), tokens), generator=draw)
-    return [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in ids.split(batch)]
+    draw = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, vocabulary, (batch, tokens), generator=draw)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def check(name: str, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
@@ -81,30 +88,44 @@ def check(name: str, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
             require_close(f"{name}, logits", found, model(**batch).logits, TOLERANCE)
 
 
-def measure(models: Mapping[str, nn.Module], batch: int, tokens: int, rounds: int) -> dict[str, Any]:
-    batches = make_batches(models, batch, tokens)
+def measure(
+    models: Mapping[str, nn.Module], others: Mapping[str, Runner], batch: int, tokens: int, given: argparse.Namespace
+) -> dict[str, Any]:
+    held = make_batch(models, batch, tokens)
     for name, model in models.items():
-        check(name, model, {key: value[:2] for key, value in batches[0].items()})
-    baseline = next(iter(models))
-    pairs = [(name, baseline) for name in models if name != baseline]
-    times = time_batches(models, batches, rounds, warmup=2)
-    for name in models:
+        check(name, model, {key: value[:2] for key, value in held.items()})
+    run = {name: functools.partial(model, **held) for name, model in models.items()}
+    run |= {name: functools.partial(other, held) for name, other in others.items()}
+    baseline = next(iter(run))
+    with torch.inference_mode():
+        times = alternate(run, given.rounds, warmup=2, settle=0.0 if given.smallest else SETTLE)
+    cells = {"sentences x tokens": f"{batch} x {tokens}"}
+    for name in run:
         ratio = "" if name == baseline else f", {times.ratio(name, baseline)} of {baseline}"
-        shown = f"{1e3 * times.time(name).median:.2f} ms a sentence{ratio}"
-        print(f"batch {batch}, {tokens} tokens, {name}: {shown}", flush=True)
-    return {"case": {"batch": batch, "tokens": tokens}, **times.as_dict(pairs)}
+        cells[name] = f"{1e3 * times.time(name).median:.2f}"
+        print(f"{batch} x {tokens} tokens, {name}: {cells[name]} ms{ratio}", flush=True)
+    pairs = [(name, baseline) for name in run if name != baseline]
+    return {"case": {"batch": batch, "tokens": tokens}, **times.as_dict(pairs), "cells": cells}
 
 
 def _own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="models to time instead of a random one")
+    parser.add_argument("--peers", action="store_true", help="time other runtimes too, where they are installed")
     parser.add_argument("--name", default="model", help="of the result file")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("Whole models' latency a sentence, alternately.", 15, argv, _own)
     models = folder_models(given.folders) if given.folders else random_models(given.smallest)
-    cases = [(1, 4)] if given.smallest else [(batch, tokens) for tokens in TOKENS for batch in BATCHES]
-    rows = [measure(models, batch, tokens, given.rounds) for batch, tokens in cases]
+    others: dict[str, Runner] = {}
+    absent: dict[str, str] = {}
+    if given.peers:
+        calibration = [make_batch(models, 1, 64, seed) for seed in range(CALIBRATION_ROWS)]
+        others, absent = peers(next(iter(models.values())), calibration)
+    for name, reason in absent.items():
+        print(f"{name}: left out, {reason}")
+    shapes = [(1, 4)] if given.smallest else SHAPES
+    rows = [measure(models, others, batch, tokens, given) for batch, tokens in shapes]
     reports = {name: sparseq.size_report(model) for name, model in models.items()}
     settings = {
         "models": {
@@ -114,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "packed_layers": sum(isinstance(layer, Packed) for _, layer in named_layers(models[name])),
             }
             for name, report in reports.items()
-        }
+        },
+        "absent": absent,
     }
     finish(given.name, rows, settings, given)
     return 0

@@ -47,7 +47,7 @@ def test_tables_are_rendered_checked_and_stable(tmp_path):
     assert tables.main([*switches, "--check"]) == 1
     assert tables.main(switches) == 0 and tables.main([*switches, "--check"]) == 0
     text = page.read_text()
-    assert "| size | layer | M = 1 | M = 16 |" in text and "time / time of peer" in text and "packed int8" in text
+    assert "| size | layer | M = 1 | M = 16 |" in text and "time / time of peer" in text and "sparseq int8" in text
     assert "old" not in text and "\ntext\n" in text
     common.write_result("int8_linear", kernel_rows()[:1], {}, results)
     assert tables.main([*switches, "--check"]) == 1
