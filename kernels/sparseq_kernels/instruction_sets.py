@@ -54,10 +54,11 @@ def instruction_set() -> str:
     It is the best that the processor has, or the one that the variable SPARSEQ_INSTRUCTION_SET or
     `set_instruction_set` forces. InputError for a name in the variable that is unknown or cannot run here.
     """
-    if _forced is None:
+    name = _forced  # Read once: another thread may replace it.
+    if name is None:
         return _best()
-    _check_once(_forced)
-    return _forced
+    _check_once(name)
+    return name
 
 
 def set_instruction_set(name: str | None) -> None:

@@ -177,6 +177,25 @@ def test_sequences_do_not_touch_one_another():
     assert after[10:20].isnan().all()
 
 
+@pytest.mark.parametrize("payload", [0x7FC00000, 0x7FC00001, 0x7FC00180, 0x7F800001], ids=hex)
+def test_every_nan_is_seen(payload):
+    made = Made(32, 64)
+    layer = made.layers[0]
+    bias = layer.qkv.bias.clone()
+    bias[:32] = torch.tensor([payload], dtype=torch.int32).view(torch.float32)
+    layers = [replace(layer, qkv=replace(layer.qkv, bias=bias))]
+    assert NativeEncoder(layers, 2)(made.draw(20, 32), [20]).isnan().all()
+
+
+def test_it_has_no_part_in_autograd():
+    made = Made(32, 64)
+    layer = made.layers[0]
+    trained = replace(layer, qkv=replace(layer.qkv, bias=torch.nn.Parameter(layer.qkv.bias)))
+    x = made.draw(5, 32).requires_grad_()
+    found = NativeEncoder([trained], 2)(x, [5])
+    assert not found.requires_grad and torch.equal(found, NativeEncoder([layer], 2)(x.detach(), [5]))
+
+
 def test_large_scores_overflow_nowhere():
     made = Made(32, 32)
     layer = made.layers[0]
@@ -210,6 +229,8 @@ def test_threads_that_call_at_once():
         (lambda layer: replace(layer, down=replace(layer.down, bias=torch.ones(3))), "0's down must have a scale"),
         (lambda layer: replace(layer, up=replace(layer.up, activation="silu")), "activations none, relu, gelu, not"),
         (lambda layer: replace(layer, qkv=replace(layer.qkv, weight=layer.qkv.weight.int())), "0's qkv must have"),
+        (lambda layer: replace(layer, out=replace(layer.out, input_scale=torch.zeros(1))), "positive static scale"),
+        (lambda layer: replace(layer, out=replace(layer.out, bias=torch.ones(32, device="meta"))), "on the CPU"),
         (lambda layer: replace(layer, output_norm=Made(5, 5).norm(5)), "layer 0's LayerNorm must be of 32 features"),
     ],
 )  # fmt: skip
@@ -229,8 +250,9 @@ def test_other_input_is_refused():
     ):
         with pytest.raises(InputError, match="encoder: x must be fp32 on the CPU, of shape"):
             encoder(x, lengths)
-    with pytest.raises(InputError, match="states must be contiguous"):
-        encoder(made.draw(5, 32), [5], torch.empty(2, 5, 32))
+    for states in (torch.empty(2, 5, 32), torch.empty(1, 5, 32).double(), torch.empty(1, 32, 5).mT):
+        with pytest.raises(InputError, match="states must be contiguous fp32 on the CPU"):
+            encoder(made.draw(5, 32), [5], states)
     with pytest.raises(InputError, match="32 features cannot be shared by 3 heads"):
         NativeEncoder(made.layers, 3)
     with pytest.raises(InputError, match="at least one layer"):

@@ -92,9 +92,12 @@ class NativeEncoder:
                 f"encoder: x must be fp32 on the CPU, of shape ({starts[-1]}, {self.hidden}) for these lengths, not "
                 f"{x.dtype} on {x.device}, of shape {tuple(x.shape)}"
             )
-        if states is not None and (states.shape != (len(self._layers), *x.shape) or not states.is_contiguous()):
-            raise InputError(f"encoder: states must be contiguous, of shape {(len(self._layers), *x.shape)}")
-        y = x.clone(memory_format=torch.contiguous_format)
+        shape = (len(self._layers), *x.shape)
+        if states is not None and not (
+            states.shape == shape and states.dtype == torch.float32 and states.is_cpu and states.is_contiguous()
+        ):
+            raise InputError(f"encoder: states must be contiguous fp32 on the CPU, of shape {shape}")
+        y = x.detach().clone(memory_format=torch.contiguous_format)
         failed = self._library.sparseq_encode(
             ctypes.addressof(self._encoder),
             y.data_ptr(),
@@ -126,10 +129,12 @@ class NativeEncoder:
         N, K = linear.weight.shape
         # Native code reads whole panels of them.
         columns = self._library.sparseq_panel_columns()
-        scale, bias = torch.zeros(2, -(-N // columns) * columns, dtype=torch.float32, device=native.CPU)
-        scale[:N] = linear.weight_scale
+        scale, bias = (
+            torch.zeros(-(-N // columns) * columns, dtype=torch.float32, device=native.CPU) for _ in range(2)
+        )
+        scale[:N] = linear.weight_scale.detach()
         if linear.bias is not None:
-            bias[:N] = linear.bias
+            bias[:N] = linear.bias.detach()
         static = 0.0 if linear.input_scale is None else float(linear.input_scale)
         activation = ACTIVATIONS.index(linear.activation)
         weight = self._weight(linear.weight.contiguous())
@@ -167,8 +172,8 @@ def _check_layers(layers: Sequence[EncoderLayer], heads: int) -> None:
         for name, shape in shapes.items():
             _check_linear(f"encoder: layer {number}'s {name}", getattr(layer, name), shape)
         for norm in (layer.attention_norm, layer.output_norm):
-            if norm.weight.shape != (H,) or norm.bias.shape != (H,):
-                raise InputError(f"encoder: layer {number}'s LayerNorm must be of {H} features")
+            if any(tensor.shape != (H,) or not tensor.is_cpu for tensor in (norm.weight, norm.bias)):
+                raise InputError(f"encoder: layer {number}'s LayerNorm must be of {H} features, on the CPU")
 
 
 def _check_linear(name: str, linear: EncoderLinear, shape: tuple[int, int]) -> None:
@@ -177,6 +182,11 @@ def _check_linear(name: str, linear: EncoderLinear, shape: tuple[int, int]) -> N
         raise InputError(f"{name} must have an int8 weight of shape {shape}, not {given}")
     if linear.weight_scale.shape != shape[:1] or (linear.bias is not None and linear.bias.shape != shape[:1]):
         raise InputError(f"{name} must have a scale and a bias, if any, of shape {shape[:1]}")
+    tensors = (linear.weight, linear.weight_scale, linear.bias, linear.input_scale)
+    if any(tensor is not None and not tensor.is_cpu for tensor in tensors):
+        raise InputError(f"{name} must be on the CPU")
+    if linear.input_scale is not None and not bool((linear.input_scale > 0).all()):
+        raise InputError(f"{name} must have a positive static scale")
     if linear.activation not in ACTIVATIONS:
         raise InputError(f"{name} must have one of the activations {', '.join(ACTIVATIONS)}, not {linear.activation!r}")
     check_depth(shape[1])

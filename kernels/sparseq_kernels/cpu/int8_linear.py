@@ -108,7 +108,7 @@ def packed_call(
                 return None
             if tensor is not weight and (tensor.dtype is not FP32 or tensor.shape != (N,)):
                 return None
-            if not tensor.is_contiguous() or tensor.is_neg():
+            if not tensor.is_contiguous() or tensor.is_neg() or is_zerotensor(tensor):
                 return None
         shape = x.shape
         if weight.dtype is not torch.int8 or not x.is_cpu or not x.is_contiguous():
@@ -120,24 +120,23 @@ def packed_call(
                 return None
         elif x.dtype is not torch.int8 or not _is_scale_of_rows(input_scale, shape):
             return None
+        x_at, weight_at, scale_at = x.data_ptr(), weight.data_ptr(), weight_scale.data_ptr()
+        bias_at = None if bias is None else bias.data_ptr()
+        input_at = None if input_scale is None else input_scale.data_ptr()
     except (AttributeError, RuntimeError, TypeError, ValueError):
-        # No tensor, a sparse one, which has no memory layout, or a weight that is no matrix.
+        # No tensor, one without a memory layout, such as a sparse or an mkldnn one, or a weight that is no matrix.
         return None
     y = weight_scale.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
     M, native, threads = x.numel() // K, compiled.library(), compiled.threads()
-    x_at, scale_at, bias_at = x.data_ptr(), weight_scale.data_ptr(), None if bias is None else bias.data_ptr()
     if (product := way(True)) == "native":
         if input_scale is None:
             failed = native.sparseq_quantized_linear(
-                x_at, weight.data_ptr(), M, N, K, QMAX, scale_at, bias_at, y.data_ptr(), threads
+                x_at, weight_at, M, N, K, QMAX, scale_at, bias_at, y.data_ptr(), threads
             )
             if failed:
                 return None
         else:
-            rows_at = input_scale.data_ptr()
-            native.sparseq_int8_linear(
-                x_at, weight.data_ptr(), M, N, K, rows_at, 1, scale_at, bias_at, y.data_ptr(), threads
-            )
+            native.sparseq_int8_linear(x_at, weight_at, M, N, K, input_at, 1, scale_at, bias_at, y.data_ptr(), threads)
     else:
         q, scale = x.reshape(M, K), input_scale
         if scale is None:

@@ -11,7 +11,7 @@ from ..registry import implementation, shortcut
 from ..torch_internals import PLAIN_CLASSES, is_zerotensor
 from . import native
 
-FP32 = torch.float32
+FP32, STRIDED = torch.float32, torch.strided
 Results = tuple[Tensor, Tensor, Tensor]
 
 
@@ -41,16 +41,24 @@ def encoder_call(
 ) -> Results | None:
     """The op on fp32 matrices without gaps; None for any other call. It checks what native code relies on."""
     try:
-        if x.dim() != 2 or not x.numel() or x.dtype is not FP32 or not x.is_contiguous():
+        if x.dim() != 2 or not x.numel() or x.dtype is not FP32 or x.layout is not STRIDED or not x.is_contiguous():
             return None
         for tensor, shape in ((residual, x.shape), (weight, x.shape[1:]), (bias, x.shape[1:])):
             if tensor is None:
                 continue
             if tensor.__class__ not in PLAIN_CLASSES or not tensor.is_cpu or tensor.dtype is not FP32:
                 return None
-            if tensor.shape != shape or not tensor.is_contiguous() or tensor.is_neg() or is_zerotensor(tensor):
+            if (
+                tensor.shape != shape
+                or tensor.layout is not STRIDED
+                or not tensor.is_contiguous()
+                or tensor.is_neg()
+                or is_zerotensor(tensor)
+            ):
                 return None
-        if weight is None or bias is None or not (0 <= eps < float("inf") and bits in (2, 3, 4, 5, 6, 7, 8)):
+        if weight is None or bias is None or type(eps) is not float or type(bits) is not int:
+            return None
+        if not (0 <= eps < float("inf") and 2 <= bits <= 8):
             return None
     except (AttributeError, RuntimeError, TypeError):
         # No tensor, a sparse one, which has no memory layout, or no number.

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from sparseq_kernels import backend, instruction_set
-from sparseq_kernels.cpu.encoder import ACTIVATIONS, NativeEncoder
+from sparseq_kernels import InputError, backend, instruction_set
+from sparseq_kernels.cpu.encoder import NativeEncoder
 from sparseq_kernels.cpu.int8_matmul import why_not_int_mm
+from sparseq_kernels.cpu.native import why_not as why_no_native_code
 from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 
 from .weights import EncoderWeights, LayerWeights, Norm, Product
@@ -27,11 +28,14 @@ def encode_in_one_call(
     lengths = [length] * batch if real is None else real.sum(1).tolist()
     if why_not_int_mm() is None and sum(lengths) > MOST_TOKENS_BESIDE_TORCHS:
         return None
+    native = _native(weights)
+    if isinstance(native, str):
+        return None
     rows = None if real is None else real.flatten().nonzero().flatten()
     x = hidden.reshape(batch * length, features)
     x = x if rows is None else x.index_select(0, rows)
     states = x.new_empty(len(weights.layers), *x.shape) if every else None
-    last = _native(weights)(x, lengths, states)
+    last = native(x, lengths, states)
 
     def whole(found: Tensor) -> Tensor:
         if rows is not None:
@@ -45,21 +49,22 @@ def why_not(weights: EncoderWeights) -> str | None:
     """Why these layers are not run in one call here; None if they are."""
     if weights.device.type != "cpu" or weights.dtype is not torch.float32:
         return "they are not in fp32 on a CPU"
-    if backend() != "native":
+    if backend() != "native" or why_no_native_code() is not None:
         return "the backend is not 'native'"
     if any(len(layer.projections) > 1 for layer in weights.layers):
         return "queries, keys and values quantize their input by different scales"
-    if any(layer.activation not in ACTIVATIONS for layer in weights.layers):
-        return "native code does not have the activation"
     return None
 
 
-def _native(weights: EncoderWeights) -> NativeEncoder:
-    """The layers as native code of the instruction set in use has them."""
+def _native(weights: EncoderWeights) -> NativeEncoder | str:
+    """The layers as native code of the instruction set in use has them; why it cannot have them, if it cannot."""
     name = instruction_set()
     if name not in weights.native:
         with torch.inference_mode(False), torch.no_grad():
-            weights.native[name] = NativeEncoder([_layer(layer) for layer in weights.layers], weights.heads)
+            try:
+                weights.native[name] = NativeEncoder([_layer(layer) for layer in weights.layers], weights.heads)
+            except InputError as error:
+                weights.native[name] = str(error)
     return weights.native[name]
 
 

@@ -64,14 +64,14 @@ class LayerWeights:
 @dataclass(frozen=True)
 class EncoderWeights:
     """All layers of an encoder, on one device; dtype: of what flows between them. native: what native code of each
-    instruction set has made of them."""
+    instruction set has made of them, or why it cannot."""
 
     layers: tuple[LayerWeights, ...]
     heads: int
     head_size: int
     dtype: torch.dtype
     device: torch.device
-    native: dict[str, NativeEncoder] = field(default_factory=dict, compare=False, repr=False)
+    native: dict[str, NativeEncoder | str] = field(default_factory=dict, compare=False, repr=False)
 
 
 # The activations' names in `int8_linear`, by class, and by function for configurations that name none.
@@ -92,6 +92,8 @@ def read_weights(layers: list[LayerParts]) -> EncoderWeights:
     # Not in inference mode, whose tensors could not be told from changed ones later.
     with torch.inference_mode(False), torch.no_grad():
         read = tuple(_layer(f"layer {number}", parts) for number, parts in enumerate(layers))
+    if len({(parts.heads, parts.head_size) for parts in layers}) > 1:
+        raise UnfitError("its layers have different numbers of heads")
     norms = [norm for layer in read for norm in (layer.attended_norm, layer.output_norm)]
     dtypes, devices = {norm.weight.dtype for norm in norms}, {norm.weight.device for norm in norms}
     devices |= {product.weight.device for layer in read for product in _products(layer)}

@@ -116,6 +116,36 @@ def test_pruned_weights_are_multiplied_in_blocks(pattern, blocks, taken):
     assert all((len(names) == 4) == blocks for names in native.in_blocks)
 
 
+def test_fewer_heads_than_features_are_left_to_the_ops(taken, ops):
+    def narrow(converted):
+        for layer in converted.bert.encoder.layer:
+            attention = layer.attention.self
+            for name in ("query", "key", "value"):
+                setattr(attention, name, _part(getattr(attention, name), slice(16), slice(None)))
+            layer.attention.output.dense = _part(layer.attention.output.dense, slice(None), slice(16))
+            attention.num_attention_heads, attention.all_head_size = 2, 16
+
+    fused, layered = both(packed(prepare=narrow), **batch(2))
+    assert not taken and ops
+    close(fused.logits, layered.logits)
+
+
+def test_a_scale_that_is_no_scale_is_left_to_the_ops(taken, ops):
+    model = packed(activation="static", prepare=lambda converted: _calibrate(converted))
+    base(model).encoder.layer[0].output.dense.input_scale.fill_(float("nan"))
+    fused, layered = both(model, **batch(2))
+    assert not taken and ops and torch.equal(fused.logits.isnan(), layered.logits.isnan())
+
+
+def _part(layer, rows, columns):
+    from sparseq.nn import QuantSparseLinear
+
+    weight, bias = layer.weight[rows, columns].detach(), layer.bias[rows].detach()
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    linear.weight, linear.bias = torch.nn.Parameter(weight.clone()), torch.nn.Parameter(bias.clone())
+    return QuantSparseLinear.from_linear(linear)
+
+
 def test_static_scales(taken):
     model = packed(activation="static", prepare=lambda converted: _calibrate(converted))
     fused, layered = both(model, **batch(2))

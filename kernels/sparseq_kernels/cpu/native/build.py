@@ -85,8 +85,12 @@ def _compiler() -> list[str]:
     raise UnavailableError("no C compiler was found (cc, gcc, clang or $CC)")
 
 
-def _openmp() -> list[str]:
-    """Links the OpenMP runtime that torch has loaded: with one of its own, the two pools of threads would fight."""
+def _openmp(compiler: Sequence[str]) -> list[str]:
+    """Links the OpenMP runtime that torch has loaded: with one of its own, the two pools of threads would fight.
+
+    Clang's code needs clang's own."""
+    if "clang" in Path(compiler[0]).name:
+        return ["-fopenmp"]
     libraries = Path(torch.__file__).parent / "lib"
     bundled = [*libraries.glob("libgomp*.so*"), *(libraries.parent.parent / "torch.libs").glob("libgomp*.so*")]
     return [str(bundled[0])] if bundled else ["-fopenmp"]
@@ -99,7 +103,7 @@ def _fingerprint(compiler: Sequence[str], sources: Sequence[Path], flags: Sequen
         lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
         processor += "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
     texts = [source.read_text(encoding="utf-8") for source in sources]
-    parts = (*texts, *compiler, *flags, processor, torch.__version__, *_openmp())
+    parts = (*texts, *compiler, *flags, processor, torch.__version__, *_openmp(compiler))
     return _sha256("\n".join(parts).encode(errors="surrogateescape"))[:24]
 
 
@@ -113,7 +117,7 @@ def _build(
             objects = [Path(made) / f"{source.stem}.o" for source in sources]
             for source, built in zip(sources, objects, strict=True):
                 _run([*compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(built)], Path(made))
-            _run([*compiler, "-shared", *map(str, objects), *_openmp(), "-lm", "-o", str(library)], Path(made))
+            _run([*compiler, "-shared", *map(str, objects), *_openmp(compiler), "-lm", "-o", str(library)], Path(made))
             content = library.read_bytes()
     except OSError as error:
         raise UnavailableError(f"it could not be built: {error}") from None

@@ -7,7 +7,6 @@
 #pragma GCC optimize("no-tree-coalesce-vars")
 #endif
 
-#include <omp.h>
 #include <stdlib.h>
 
 #include "attention.h"
@@ -15,6 +14,10 @@
 #include "layer_norm.h"
 #include "panels.h"
 #include "quantize.h"
+
+/* Of OpenMP; its header is not everywhere where its library is. */
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
 
 #define TOKENS 128    /* of the sequences that a thread takes at once, if one is not longer */
 #define MANY_PARTS 2  /* for each thread: from so many on, parts of different sizes even out */

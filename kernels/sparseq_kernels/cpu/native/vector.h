@@ -50,7 +50,7 @@ INLINE floats fused(floats a, floats b, floats c)
 {
 #if defined(__AVX512F__)
     return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__FMA__)
+#elif defined(__AVX2__) && defined(__FMA__)
     return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
     return a * b + c;
@@ -79,7 +79,8 @@ INLINE floats exponential(floats x)
     p = p * f + 6.9314718e-1f;
     p = p * f + 1.0f;
     /* n stands in the lowest bits of n + 1.5 * 2^23; shifted, it is added to the exponent. */
-    return (floats)((ints)p + (((ints)(n + 0x1.8p23f)) << 23));
+    floats found = (floats)((ints)p + (((ints)(n + 0x1.8p23f)) << 23));
+    return where(x == x, found, x);
 }
 
 /* x * Phi(x) by the error function of Abramowitz and Stegun, 7.1.26, whose error is 1.5e-7. */
