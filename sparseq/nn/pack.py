@@ -32,9 +32,9 @@ def pack(model: nn.Module) -> nn.Module:
 
     Tied weights and biases are stored once, if they are quantized and pruned alike. Hooks and attributes of the layers
     are copied, as all else is; what torch.compile, data parallelism or an average of weights has put around the model
-    is left out. A BERT-like encoder runs as a composition of few ops where it can (`use_fused_encoder`). Raises
-    InputError for FSDP's shards, for NaN or Inf in the weights, for static activations that were never calibrated, and
-    for attachments of a layer that would be lost, such as accelerate's hooks.
+    is left out. A BERT-like encoder runs fused where it can (`use_fused_encoder`). Raises InputError for FSDP's shards,
+    for NaN or Inf in the weights, for static activations that were never calibrated, and for attachments of a layer
+    that would be lost, such as accelerate's hooks.
     """
     model = unwrapped(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, MaskedWeight) and packer_of(m)}

@@ -78,7 +78,9 @@ CALLS = {
     "quantized_linear": lambda: native.quantized_linear(X, W, COLUMNS, COLUMNS, 8),
     "layer_norm_quantize_rows": lambda: OPS.layer_norm_quantize_rows(X, None, X[0], X[1]),
     "gelu_quantize_rows": lambda: OPS.gelu_quantize_rows(X),
-    **dict.fromkeys(("encode", "pack_panels", "panel_bytes", "panel_columns", "pack_blocks"), lambda: encoded()),
+    **dict.fromkeys(
+        ("encode", "pack_panels", "panel_bytes", "panel_columns", "pack_blocks", "block_size"), lambda: encoded()
+    ),
     "fp32": lambda: int8_matmul.WAYS["fp32"](Q, W),
     "int_mm": lambda: int8_matmul.WAYS["int_mm"](Q, W),
     "int_mm, empty": lambda: int8_matmul.WAYS["int_mm"](Q[:0], W),

@@ -11,12 +11,21 @@ from ..encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from ..errors import InputError
 from ..numerics import check_depth
 from . import native
+from .int8_matmul import why_not_int_mm
 
-BLOCK = 4  # As native/blocks.h has it.
-# A weight is stored in blocks if no more than this part of them holds values: above it, panels are faster.
+# A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
+# panels (bench/results/model-*), with all of them slower.
 BLOCKS_UP_TO = 0.65
+# Where torch has a fast int8 product of its own, batches of more tokens are left to it.
+MOST_TOKENS_BESIDE_TORCHS = 64
 ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/encoder.c's enum.
 _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+def is_wanted(tokens: int) -> bool:
+    """Whether native code can be built, and is to encode so many tokens."""
+    few = tokens <= MOST_TOKENS_BESIDE_TORCHS
+    return native.why_not() is None and (few or why_not_int_mm() is not None)
 
 
 class _Linear(ctypes.Structure):
@@ -143,14 +152,15 @@ class NativeEncoder:
     def _weight(self, weight: Tensor) -> tuple[int | None, ...]:
         """The addresses of its panels, and of its blocks' starts, inputs and values."""
         (N, K), at = weight.shape, weight.data_ptr()
-        groups, per_row = -(-N // BLOCK), -(-K // BLOCK)
+        block = self._library.sparseq_block_size()
+        groups, per_row = -(-N // block), -(-K // block)
         count = self._library.sparseq_pack_blocks(at, N, K, None, None, None)
         if count > BLOCKS_UP_TO * groups * per_row:
             panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
             self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
             return self._keep(panels), None, None, None
         starts, inputs = (torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count))
-        values = torch.empty(count, BLOCK * BLOCK, dtype=torch.int16, device=native.CPU)
+        values = torch.empty(count, block * block, dtype=torch.int16, device=native.CPU)
         self._library.sparseq_pack_blocks(at, N, K, starts.data_ptr(), inputs.data_ptr(), values.data_ptr())
         return None, self._keep(starts), self._keep(inputs), self._keep(values)
 

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparseq_kernels import int8_linear, layer_norm_quantize_rows
+from sparseq_kernels.encoder import EncoderLinear, EncoderNorm
 
 from .padding import Padding
-from .weights import EncoderWeights, LayerWeights, Norm, Product
+from .weights import EncoderWeights, LayerWeights
 
 
 def encode_by_ops(
@@ -43,17 +44,15 @@ def encode_by_ops(
     return found if every else [whole(y)]
 
 
-def _multiply(
-    product: Product, x: Tensor, dtype: torch.dtype, scale: Tensor | None = None, activation: str = "none"
-) -> Tensor:
+def _multiply(product: EncoderLinear, x: Tensor, dtype: torch.dtype, scale: Tensor | None = None) -> Tensor:
     """[T, K] -> [T, N] in `dtype`. scale: of x's rows, if x is quantized already."""
     return int8_linear(
         x,
         product.weight,
-        product.scale,
+        product.weight_scale,
         product.bias,
         product.input_scale if scale is None else scale,
-        activation,
+        product.activation,
         dtype,
     )
 
@@ -81,12 +80,12 @@ def _attention(
 
 def _feed_forward(layer: LayerWeights, x: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
     """[T, H] -> [T, H]. scale: of x's rows, if x is quantized already."""
-    inner = _multiply(layer.intermediate, x, dtype, scale, layer.activation)
+    inner = _multiply(layer.intermediate, x, dtype, scale)
     return _multiply(layer.output, inner, dtype)
 
 
 def _normalized(
-    x: Tensor, residual: Tensor, norm: Norm, following: tuple[Product, ...]
+    x: Tensor, residual: Tensor, norm: EncoderNorm, following: tuple[EncoderLinear, ...]
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """(q, its scales by row, y) for y = LayerNorm(x + residual); (y, None, y) if the products that follow take y.
 

@@ -4,15 +4,10 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import InputError, backend, instruction_set
-from sparseq_kernels.cpu.encoder import NativeEncoder
-from sparseq_kernels.cpu.int8_matmul import why_not_int_mm
-from sparseq_kernels.cpu.native import why_not as why_no_native_code
-from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
+from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted
+from sparseq_kernels.encoder import EncoderLayer
 
-from .weights import EncoderWeights, LayerWeights, Norm, Product
-
-# Where torch has a fast int8 product of its own, larger batches are left to it.
-MOST_TOKENS_BESIDE_TORCHS = 64
+from .weights import EncoderWeights, LayerWeights
 
 
 def encode_in_one_call(
@@ -26,7 +21,7 @@ def encode_in_one_call(
     if why_not(weights) is not None or (real is not None and not bool(real[:, 0].all())):
         return None
     lengths = [length] * batch if real is None else real.sum(1).tolist()
-    if why_not_int_mm() is None and sum(lengths) > MOST_TOKENS_BESIDE_TORCHS:
+    if not is_wanted(sum(lengths)):
         return None
     native = _native(weights)
     if isinstance(native, str):
@@ -49,7 +44,7 @@ def why_not(weights: EncoderWeights) -> str | None:
     """Why these layers are not run in one call here; None if they are."""
     if weights.device.type != "cpu" or weights.dtype is not torch.float32:
         return "they are not in fp32 on a CPU"
-    if backend() != "native" or why_no_native_code() is not None:
+    if backend() != "native":
         return "the backend is not 'native'"
     if any(len(layer.projections) > 1 for layer in weights.layers):
         return "queries, keys and values quantize their input by different scales"
@@ -69,20 +64,5 @@ def _native(weights: EncoderWeights) -> NativeEncoder | str:
 
 
 def _layer(layer: LayerWeights) -> EncoderLayer:
-    (projections,) = layer.projections
-    return EncoderLayer(
-        _linear(projections),
-        _linear(layer.attended),
-        _norm(layer.attended_norm),
-        _linear(layer.intermediate, layer.activation),
-        _linear(layer.output),
-        _norm(layer.output_norm),
-    )
-
-
-def _linear(product: Product, activation: str = "none") -> EncoderLinear:
-    return EncoderLinear(product.weight, product.scale, product.bias, product.input_scale, activation)
-
-
-def _norm(norm: Norm) -> EncoderNorm:
-    return EncoderNorm(norm.weight, norm.bias, norm.eps)
+    (qkv,) = layer.projections
+    return EncoderLayer(qkv, layer.attended, layer.attended_norm, layer.intermediate, layer.output, layer.output_norm)

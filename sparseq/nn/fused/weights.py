@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.encoder import EncoderLinear, EncoderNorm
 
 from ..packed_linear import PackedLinear
 from .families import LayerParts
@@ -23,42 +24,18 @@ class UnfitError(Exception):
 
 
 @dataclass(frozen=True)
-class Product:
-    """y = x_q weight^T * input scale * scale + bias.
-
-    weight: int8 [N, K]. scale: fp32 [N]. bias: [N] or None. input_scale: fp32 [1] of an input that is quantized by one
-    static scale; None for a scale a row.
-    """
-
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
-    input_scale: Tensor | None
-
-
-@dataclass(frozen=True)
-class Norm:
-    """LayerNorm over the last dimension: weight [H], bias [H] and what is added to the variance."""
-
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-
-@dataclass(frozen=True)
 class LayerWeights:
     """One layer. projections: one product whose rows are those of query, key and value, [3H, H], or three of [H, H].
 
-    activation: "gelu", "gelu_tanh" or "relu", as `int8_linear` takes it.
+    intermediate: with the activation "gelu", "gelu_tanh" or "relu".
     """
 
-    projections: tuple[Product, ...]
-    attended: Product
-    attended_norm: Norm
-    intermediate: Product
-    activation: str
-    output: Product
-    output_norm: Norm
+    projections: tuple[EncoderLinear, ...]
+    attended: EncoderLinear
+    attended_norm: EncoderNorm
+    intermediate: EncoderLinear
+    output: EncoderLinear
+    output_norm: EncoderNorm
 
 
 @dataclass(frozen=True)
@@ -107,7 +84,7 @@ def read_weights(layers: list[LayerParts]) -> EncoderWeights:
     return EncoderWeights(read, layers[0].heads, layers[0].head_size, dtype, device)
 
 
-def _products(layer: LayerWeights) -> tuple[Product, ...]:
+def _products(layer: LayerWeights) -> tuple[EncoderLinear, ...]:
     return (*layer.projections, layer.attended, layer.intermediate, layer.output)
 
 
@@ -120,14 +97,13 @@ def _layer(where: str, parts: LayerParts) -> LayerWeights:
         _stacked(three),
         _product(f"{where}: the attention's output", parts.attended),
         _norm(f"{where}: the attention's LayerNorm", parts.attended_norm),
-        _product(f"{where}: the intermediate layer", parts.intermediate),
-        _activation(where, parts.activation),
+        _product(f"{where}: the intermediate layer", parts.intermediate, _activation(where, parts.activation)),
         _product(f"{where}: the output", parts.output),
         _norm(f"{where}: the output's LayerNorm", parts.output_norm),
     )
 
 
-def _product(where: str, layer: nn.Module) -> Product:
+def _product(where: str, layer: nn.Module, activation: str = "none") -> EncoderLinear:
     if type(layer) is not PackedLinear:
         raise UnfitError(f"{where} is of the class {type(layer).__name__}, not a PackedLinear")
     if layer.bits > 8:
@@ -135,19 +111,19 @@ def _product(where: str, layer: nn.Module) -> Product:
     if layer._op is not None:
         raise UnfitError(f"{where} is multiplied by a sparse kernel (sparseq.nn.use_sparse_kernels)")
     assert layer.scale is not None  # as for every weight of up to 8 bits
-    found = Product(layer.quantized_values(), layer.scale, layer.bias, layer.input_scale)
-    for tensor in (found.weight, found.scale, found.bias, found.input_scale):
+    found = EncoderLinear(layer.quantized_values(), layer.scale, layer.bias, layer.input_scale, activation)
+    for tensor in (found.weight, found.weight_scale, found.bias, found.input_scale):
         if tensor is not None and type(tensor) not in (Tensor, nn.Parameter):
             raise UnfitError(f"{where} holds a tensor of the class {type(tensor).__name__}")
     return found
 
 
-def _norm(where: str, layer: nn.Module) -> Norm:
+def _norm(where: str, layer: nn.Module) -> EncoderNorm:
     if type(layer) is not nn.LayerNorm:
         raise UnfitError(f"{where} is of the class {type(layer).__name__}, not an nn.LayerNorm")
     if len(layer.normalized_shape) != 1 or layer.weight is None or layer.bias is None:
         raise UnfitError(f"{where} has no weight or no bias")
-    return Norm(layer.weight.detach(), layer.bias.detach(), layer.eps)
+    return EncoderNorm(layer.weight.detach(), layer.bias.detach(), layer.eps)
 
 
 def _activation(where: str, activation: Callable[[Tensor], Tensor]) -> str:
@@ -161,7 +137,7 @@ def _activation(where: str, activation: Callable[[Tensor], Tensor]) -> str:
     return found
 
 
-def _stacked(three: tuple[Product, ...]) -> tuple[Product, ...]:
+def _stacked(three: tuple[EncoderLinear, ...]) -> tuple[EncoderLinear, ...]:
     """One product for all three, if they quantize their common input alike."""
     statics = [one.input_scale for one in three]
     first = statics[0]
@@ -172,6 +148,6 @@ def _stacked(three: tuple[Product, ...]) -> tuple[Product, ...]:
         return three
     bias = None
     if any(one.bias is not None for one in three):
-        bias = torch.cat([one.scale.new_zeros(len(one.scale)) if one.bias is None else one.bias for one in three])
-    weight, scale = torch.cat([one.weight for one in three]), torch.cat([one.scale for one in three])
-    return (Product(weight, scale, bias, first),)
+        bias = torch.cat([torch.zeros_like(one.weight_scale) if one.bias is None else one.bias for one in three])
+    weight, scale = torch.cat([one.weight for one in three]), torch.cat([one.weight_scale for one in three])
+    return (EncoderLinear(weight, scale, bias, first),)

@@ -5,9 +5,9 @@ import torch
 from fused_models import base, batch, both, close, left, packed, right
 
 from sparseq.nn.fused import encoder as encoder_module
-from sparseq.nn.fused import one_call
 from sparseq_kernels import use_backend, use_instruction_set
 from sparseq_kernels.backends import runnable
+from sparseq_kernels.cpu import encoder as native_encoder
 from sparseq_kernels.cpu.encoder import NativeEncoder
 from sparseq_kernels.instruction_sets import available
 
@@ -88,8 +88,8 @@ def test_another_backend_is_obeyed(backend, taken, ops):
 
 
 def test_many_tokens_are_left_to_a_fast_product_of_torchs(taken, ops, monkeypatch):
-    monkeypatch.setattr(one_call, "why_not_int_mm", lambda: None)
-    model, most = packed(), one_call.MOST_TOKENS_BESIDE_TORCHS
+    monkeypatch.setattr(native_encoder, "why_not_int_mm", lambda: None)
+    model, most = packed(), native_encoder.MOST_TOKENS_BESIDE_TORCHS
     both(model, **batch(most // 8, 8))
     assert len(taken) == 1 and not ops
     both(model, **batch(most // 8 + 1, 8))

@@ -39,6 +39,7 @@ _SIGNATURES = {
     "sparseq_pack_blocks": (_P, _I64, _I64, _P, _P, _P),
     "sparseq_panel_bytes": (_I64, _I64),
     "sparseq_panel_columns": (),
+    "sparseq_block_size": (),
     "sparseq_encode": (_P, _P, _P, _I64, _P, _I32),
 }
 _RESULTS = {
@@ -47,6 +48,7 @@ _RESULTS = {
     "sparseq_pack_blocks": _I64,
     "sparseq_panel_bytes": _I64,
     "sparseq_panel_columns": _I64,
+    "sparseq_block_size": _I64,
 }
 
 

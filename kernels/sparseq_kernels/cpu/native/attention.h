@@ -63,15 +63,13 @@ static float softmax(float *scores, int64_t count, int64_t room, float scale)
 {
     for (int64_t i = count; i < room; i++)
         scores[i] = -INFINITY;
-    floats most[PARTS], sum[PARTS];
-    for (int i = 0; i < PARTS; i++) {
-        most[i] = all(-INFINITY);
+    floats most = all(-INFINITY), sum[PARTS];
+    for (int i = 0; i < PARTS; i++)
         sum[i] = all(0.0f);
-    }
     for (int64_t c = 0; c < room; c += WIDTH)
-        most[0] = larger(load(scores + c), most[0]);
+        most = larger(load(scores + c), most);
     float lanes[WIDTH], maximum = -INFINITY;
-    store(lanes, most[0]);
+    store(lanes, most);
     for (int i = 0; i < WIDTH; i++)
         maximum = lanes[i] > maximum ? lanes[i] : maximum;
     for (int64_t c = 0; c < room; c += WIDTH)

@@ -332,6 +332,9 @@ int64_t sparseq_panel_bytes(int64_t outputs, int64_t inputs) { return panels_of(
 /* The outputs of a panel. */
 int64_t sparseq_panel_columns(void) { return COLUMNS; }
 
+/* The outputs, and the inputs, of a block. */
+int64_t sparseq_block_size(void) { return BLOCK; }
+
 /* w [outputs, inputs] into panels. */
 void sparseq_pack_panels(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *to)
 {
