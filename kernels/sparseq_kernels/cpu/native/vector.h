@@ -66,12 +66,12 @@ INLINE floats magnitude(floats x) { return (floats)((ints)x & 0x7fffffff); }
 /* The next integer, half to even, for |x| < 2^22. */
 INLINE floats to_integer(floats x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
 
-/* e^x for x <= 0, with a relative error below 3e-7; NaN for NaN. Below -87 it is e^-87, or about 1e-38. */
+/* e^x for x <= 0; NaN for NaN. Below -86 it is e^-86. */
 INLINE floats exponential(floats x)
 {
-    floats t = x * 1.44269504f;
-    t = where(t < -125.0f, all(-125.0f), t);
-    floats n = to_integer(t), f = t - n, p = all(1.5403530e-4f);
+    floats least = where(x < -86.0f, all(-86.0f), x), n = to_integer(least * 1.44269504f);
+    /* What is left of x, by ln 2 in two parts: n times the first one is exact. */
+    floats f = ((least - n * 0.693359375f) + n * 2.12194440e-4f) * 1.44269504f, p = all(1.5403530e-4f);
     p = p * f + 1.3333558e-3f;
     p = p * f + 9.6181291e-3f;
     p = p * f + 5.5504109e-2f;

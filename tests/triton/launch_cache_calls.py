@@ -1,0 +1,36 @@
+"""Calls through the launch cache, and how many of them were replayed."""
+
+import torch
+from gpu_or_interpreter import DEVICE, randn
+
+from sparseq_kernels.reference.quantize_rows import quantize_rows
+from sparseq_kernels.triton.runtime.launch_cache import CapturedCall, cached
+
+OPS = torch.ops.sparseq
+
+
+def constants(N, K, bias=True, static=False):
+    """int8_linear's arguments after x."""
+    weight, scale = quantize_rows(randn(N, K, seed=1), 8)
+    given_scale = torch.full((1,), 0.02, device=DEVICE) if static else None
+    return weight, scale, randn(N, seed=2) if bias else None, given_scale, "none", None, None
+
+
+def linear(x, given):
+    """int8_linear through the cache."""
+    return cached(OPS.int8_linear, x, *given)
+
+
+class Counted:
+    """How often captured launches were replayed."""
+
+    def __init__(self, monkeypatch):
+        self.replays = 0
+        replay = CapturedCall.replay
+
+        def counting(capture, x):
+            result = replay(capture, x)
+            self.replays += result is not None
+            return result
+
+        monkeypatch.setattr(CapturedCall, "replay", counting)
