@@ -153,5 +153,6 @@ def _raise_first(errors: Sequence[InputError | MachineError | None], own: Except
         raise own
     error = errors[process]
     assert error is not None
-    error.add_note(RAISED_ELSEWHERE)
+    # As `add_note` does, which Python 3.10 does not have.
+    vars(error)["__notes__"] = [*vars(error).get("__notes__", ()), RAISED_ELSEWHERE]
     raise error
