@@ -144,13 +144,19 @@ def _why_not(encoder: Any, call: dict[str, Any]) -> str | None:
         if isinstance(read, str):
             return read
         inputs = read.inputs
+    found = _weights_now(encoder, inputs)
+    return found if isinstance(found, str) else None
+
+
+def _weights_now(encoder: Any, inputs: dict[str, Any] | None) -> EncoderWeights | str:
+    """What a call with these inputs is computed with; why it does not run fused, if it does not."""
     if (reason := why_not_now(encoder, encoder.config, inputs)) is not None:
         return reason
     weights = _read_modules(encoder)
     if isinstance(weights, str):
         return weights
-    assert encoder._read is not None
-    return encoder._read[0].why_not()
+    reason = encoder._read[0].why_not()
+    return weights if reason is None else reason
 
 
 def _why_no_encoder(model: nn.Module) -> str:
@@ -209,14 +215,8 @@ def _run(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     call = read_call(encoder._family, encoder._arguments, encoder.config, args, kwargs)
     if isinstance(call, str):
         return call
-    if (reason := why_not_now(encoder, encoder.config, call.inputs)) is not None:
-        return reason
-    weights = _read_modules(encoder)
-    if isinstance(weights, str):
-        return weights
-    if (reason := encoder._read[0].why_not()) is not None:
-        return reason
-    return _forward(encoder, weights, call)
+    weights = _weights_now(encoder, call.inputs)
+    return weights if isinstance(weights, str) else _forward(encoder, weights, call)
 
 
 def _forward(encoder: Any, weights: EncoderWeights, call: Call) -> Any:
