@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from cpu_backends import NATIVE, on
+from cpu_backends import EMULATED, NATIVE, on
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
 from sparseq_kernels.cpu import encoder as encoder_module
@@ -14,7 +14,7 @@ from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
 
 
-@pytest.fixture(params=NATIVE, autouse=True)
+@pytest.fixture(params=EMULATED, autouse=True)
 def every_set(request):
     with on(request.param):
         yield

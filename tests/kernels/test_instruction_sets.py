@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from cpu_backends import NATIVE, on
+from cpu_backends import EMULATED, NATIVE, on
 
 import sparseq
 from sparseq_kernels import InputError, instruction_sets, use_backend
@@ -19,7 +19,7 @@ def values(*shape):
     return torch.randint(-128, 128, shape, dtype=torch.int8)
 
 
-@pytest.fixture(params=NATIVE)
+@pytest.fixture(params=EMULATED)
 def every_set(request):
     with on(request.param):
         yield request.param
@@ -78,7 +78,7 @@ def test_odd_values_are_quantized_as_by_the_reference(value, every_set):
 
 
 def test_the_best_is_taken_and_named():
-    available = instruction_sets.available()
+    available = [name for name in instruction_sets.available() if not name.startswith("emulated")]
     assert available[-1] == "portable" and sparseq.instruction_set() == available[0]
     with sparseq.use_instruction_set("portable"):
         assert sparseq.instruction_set() == "portable"

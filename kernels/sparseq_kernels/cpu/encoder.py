@@ -33,6 +33,7 @@ class _Linear(ctypes.Structure):
         ("panels", _P),
         ("starts", _P),
         ("block_inputs", _P),
+        ("block_sums", _P),
         ("block_values", _P),
         ("scale", _P),
         ("bias", _P),
@@ -150,19 +151,22 @@ class NativeEncoder:
         return _Linear(*weight, self._keep(scale), self._keep(bias), N, K, static, activation)
 
     def _weight(self, weight: Tensor) -> tuple[int | None, ...]:
-        """The addresses of its panels, and of its blocks' starts, inputs and values."""
+        """The addresses of its panels, and of its blocks' starts, inputs, sums and values."""
         (N, K), at = weight.shape, weight.data_ptr()
         block = self._library.sparseq_block_size()
         groups, per_row = -(-N // block), -(-K // block)
-        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None)
+        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None, None)
         if count > BLOCKS_UP_TO * groups * per_row:
             panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
             self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
-            return self._keep(panels), None, None, None
-        starts, inputs = (torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count))
-        values = torch.empty(count, block * block, dtype=torch.int16, device=native.CPU)
-        self._library.sparseq_pack_blocks(at, N, K, starts.data_ptr(), inputs.data_ptr(), values.data_ptr())
-        return None, self._keep(starts), self._keep(inputs), self._keep(values)
+            return self._keep(panels), None, None, None, None
+        starts, inputs, sums = (
+            torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count, groups * block)
+        )
+        values = torch.empty(count, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
+        found = tuple(map(self._keep, (starts, inputs, sums, values)))
+        self._library.sparseq_pack_blocks(at, N, K, *found)
+        return None, *found
 
     def _norm(self, norm: EncoderNorm) -> _Norm:
         weight, bias = (

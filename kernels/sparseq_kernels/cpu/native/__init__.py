@@ -19,7 +19,7 @@ from .build import UnavailableError, load
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c", "rows.c", "encoder.c"))
 HEADERS = tuple(
     Path(__file__).with_name(f"{name}.h")
-    for name in ("attention", "blocks", "layer_norm", "panels", "quantize", "vector")
+    for name in ("attention", "blocks", "layer_norm", "linear", "panels", "quantize", "vector")
 )
 CPU = torch.device("cpu")
 # Given with each call, for OpenMP keeps a number for each thread, and `torch.set_num_threads` sets the caller's alone.
@@ -36,10 +36,11 @@ _SIGNATURES = {
     "sparseq_layer_norm_quantize_rows": (_P, _P, _P, _P, _F, _I64, _I64, _I32, _P, _P, _P, _I32),
     "sparseq_gelu_quantize_rows": (_P, _I64, _I64, _I32, _P, _P, _P, _I32),
     "sparseq_pack_panels": (_P, _I64, _I64, _P),
-    "sparseq_pack_blocks": (_P, _I64, _I64, _P, _P, _P),
+    "sparseq_pack_blocks": (_P, _I64, _I64, _P, _P, _P, _P),
     "sparseq_panel_bytes": (_I64, _I64),
     "sparseq_panel_columns": (),
     "sparseq_block_size": (),
+    "sparseq_block_bytes": (),
     "sparseq_encode": (_P, _P, _P, _I64, _P, _I32),
 }
 _RESULTS = {
@@ -49,6 +50,7 @@ _RESULTS = {
     "sparseq_panel_bytes": _I64,
     "sparseq_panel_columns": _I64,
     "sparseq_block_size": _I64,
+    "sparseq_block_bytes": _I64,
 }
 
 

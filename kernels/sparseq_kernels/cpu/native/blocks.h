@@ -1,78 +1,234 @@
 /* int8 weights of which only blocks of BLOCK outputs x BLOCK inputs are stored, and products by them.
  *
- * x is transposed in parts of BLOCK_TOKENS tokens, [inputs / 2][BLOCK_TOKENS][2] int16: a vector holds one pair of inputs of
- * several tokens, and each weight of a block multiplies it as it is. So a block costs what it would cost in a dense weight,
- * whatever the others are. */
+ * Of many tokens x is transposed in parts of BLOCK_TOKENS, [inputs / GROUP][BLOCK_TOKENS][GROUP]: a vector holds one group of
+ * inputs of several tokens, and each group of a block's weights multiplies it as it is. So a block costs what it would cost
+ * in a dense weight, whatever the others are. Of few tokens most of such a vector would be empty: their rows stay as they
+ * are, and a vector holds a block. */
 #ifndef SPARSEQ_BLOCKS_H
 #define SPARSEQ_BLOCKS_H
 
 #include "panels.h"
 
 #define BLOCK 4
-#define BLOCK_TOKENS (2 * WIDTH)
+#define BLOCK_TOKENS (VECTORS * WIDTH)
+/* Up to so many tokens take their rows as they are. */
+#define FEW_TOKENS 4
 
 /* The parts of so many tokens, and the operands of a part, whose depth is a multiple of a block's. */
 INLINE int64_t parts_of(int64_t tokens) { return (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS; }
-INLINE int64_t part_size(int64_t inputs) { return (inputs + BLOCK - 1) / BLOCK * BLOCK * BLOCK_TOKENS; }
+INLINE int64_t block_depth(int64_t inputs) { return (inputs + BLOCK - 1) / BLOCK * BLOCK; }
+INLINE int64_t part_size(int64_t inputs) { return block_depth(inputs) * BLOCK_TOKENS; }
 
 /* The stored blocks. starts [ceil(outputs / BLOCK) + 1]: of each BLOCK outputs the first one. inputs: of each block, its
- * first input. values: of each block [BLOCK / 2][BLOCK outputs][2] int16. */
+ * first input. values: of each block [BLOCK / GROUP][BLOCK outputs][GROUP]. sums: what each output's sum begins with, with
+ * zeros up to a multiple of BLOCK. */
 struct blocks {
-    const int32_t *starts, *inputs;
-    const int16_t *values;
+    const int32_t *starts, *inputs, *sums;
+    const block_value *values;
 };
 
-/* to [BLOCK][BLOCK_TOKENS]: the sums of BLOCK outputs, for one part of x. */
 #if WIDTH > 4
-INLINE void block_tile(const operand *x, const struct blocks *by, int64_t group, int32_t *to)
+INLINE void block_step(const int vectors, const operand *x, const struct blocks *by, int32_t b, sums s[BLOCK][VECTORS])
 {
-    sums s[BLOCK][2];
-#pragma GCC unroll 4
-    for (int n = 0; n < BLOCK; n++)
-        s[n][0] = s[n][1] = no_sums();
-    for (int32_t b = by->starts[group]; b < by->starts[group + 1]; b++) {
-        const operand *pairs = x + (int64_t)by->inputs[b] * BLOCK_TOKENS;
-        const int16_t *values = by->values + (int64_t)b * BLOCK * BLOCK;
+    const operand *groups = x + (int64_t)by->inputs[b] * BLOCK_TOKENS;
+    const block_value *values = by->values + (int64_t)b * BLOCK * BLOCK;
 #pragma GCC unroll 2
-        for (int i = 0; i < BLOCK / 2; i++, pairs += 2 * BLOCK_TOKENS, values += 2 * BLOCK) {
-            sums first = load_operands(pairs), second = load_operands(pairs + 2 * WIDTH);
+    for (int i = 0; i < BLOCK / GROUP; i++, groups += GROUP * BLOCK_TOKENS, values += GROUP * BLOCK) {
+        sums tokens[VECTORS];
 #pragma GCC unroll 4
-            for (int n = 0; n < BLOCK; n++) {
-                sums both = pair(values + 2 * n);
-                s[n][0] = add_products(s[n][0], first, both);
-                s[n][1] = add_products(s[n][1], second, both);
-            }
+        for (int v = 0; v < vectors; v++)
+            tokens[v] = load_operands(groups + v * GROUP * WIDTH);
+#pragma GCC unroll 4
+        for (int n = 0; n < BLOCK; n++) {
+            sums weights = all_groups(values + GROUP * n);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                s[n][v] = add_products(s[n][v], tokens[v], weights);
         }
-    }
-#pragma GCC unroll 4
-    for (int n = 0; n < BLOCK; n++) {
-        store_sums(to + n * BLOCK_TOKENS, s[n][0]);
-        store_sums(to + n * BLOCK_TOKENS + WIDTH, s[n][1]);
     }
 }
-#else
-INLINE void block_tile(const operand *x, const struct blocks *by, int64_t group, int32_t *to)
+
+/* to [BLOCK][BLOCK_TOKENS]: the sums of BLOCK outputs, for so many vectors of a part of x. One vector alone has two chains
+ * of sums, as few rows have in `tile`. */
+INLINE void block_tile(const int vectors, const operand *x, const struct blocks *by, int64_t group, int32_t *to)
 {
-    memset(to, 0, sizeof(int32_t) * BLOCK * BLOCK_TOKENS);
-    for (int32_t b = by->starts[group]; b < by->starts[group + 1]; b++)
-        for (int i = 0; i < BLOCK / 2; i++) {
-            const operand *pairs = x + ((int64_t)by->inputs[b] + 2 * i) * BLOCK_TOKENS;
-            const int16_t *values = by->values + ((int64_t)b * BLOCK + 2 * i) * BLOCK;
-            for (int n = 0; n < BLOCK; n++)
-                for (int t = 0; t < BLOCK_TOKENS; t++)
-                    to[n * BLOCK_TOKENS + t] += pairs[2 * t] * values[2 * n] + pairs[2 * t + 1] * values[2 * n + 1];
-        }
+    const int chains = GROUP == 4 && vectors == 1 ? 2 : 1;
+    sums s[2][BLOCK][VECTORS];
+    int32_t b = by->starts[group], end = by->starts[group + 1];
+#pragma GCC unroll 2
+    for (int c = 0; c < chains; c++)
+#pragma GCC unroll 4
+        for (int n = 0; n < BLOCK; n++)
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++)
+                s[c][n][v] = all_sums(c ? 0 : by->sums[group * BLOCK + n]);
+    for (; b + chains <= end; b += chains)
+#pragma GCC unroll 2
+        for (int c = 0; c < chains; c++)
+            block_step(vectors, x, by, b + c, s[c]);
+    if (chains > 1 && b < end)
+        block_step(vectors, x, by, b, s[0]);
+#pragma GCC unroll 4
+    for (int n = 0; n < BLOCK; n++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            store_sums(to + n * BLOCK_TOKENS + v * WIDTH, chains > 1 ? add_to(s[0][n][v], s[1][n][v]) : s[0][n][v]);
+}
+
+/* A block's sums for one token: with VNNI those of its outputs; otherwise, for each of its two groups of inputs, those of
+ * its outputs. */
+#if GROUP == 4
+typedef __m128i block_sums;
+INLINE block_sums no_block_sums(void) { return _mm_setzero_si128(); }
+INLINE block_sums load_block(const block_value *values) { return _mm_loadu_si128((const __m128i *)values); }
+INLINE block_sums inputs_of(const operand *x) { return _mm_set1_epi32(*(const unaligned_int *)x); }
+INLINE block_sums add_block(block_sums s, block_sums x, block_sums w)
+{
+#if defined(IN_PLACE)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(s) : "v"(x), "v"(w));
+    return s;
+#else
+    return _mm_dpbusd_epi32(s, x, w);
+#endif
+}
+INLINE block_sums add_sums(block_sums x, block_sums y) { return _mm_add_epi32(x, y); }
+INLINE __m128i outputs_of(block_sums s) { return s; }
+#else
+typedef __m256i block_sums;
+INLINE block_sums no_block_sums(void) { return _mm256_setzero_si256(); }
+INLINE block_sums load_block(const block_value *values) { return _mm256_loadu_si256((const __m256i *)values); }
+INLINE block_sums inputs_of(const operand *x)
+{
+    const unaligned_int *groups = (const unaligned_int *)x;
+    return _mm256_blend_epi32(_mm256_set1_epi32(groups[0]), _mm256_set1_epi32(groups[1]), 0xf0);
+}
+INLINE block_sums add_block(block_sums s, block_sums x, block_sums w) { return _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); }
+INLINE block_sums add_sums(block_sums x, block_sums y) { return _mm256_add_epi32(x, y); }
+INLINE __m128i outputs_of(block_sums s)
+{
+    return _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
 }
 #endif
 
-/* to [inputs / 2][BLOCK_TOKENS][2] of x [tokens][inputs]: one part of x, of an even number of inputs. */
-static void transpose_pairs(const operand *x, int64_t tokens, int64_t inputs, operand *to)
+/* to [rows][BLOCK]: the sums of BLOCK outputs for some rows of x, as they are. */
+INLINE void block_rows(const int rows, const operand *x, int64_t stride, const struct blocks *by, int64_t group, int32_t *to)
 {
-    if (tokens < BLOCK_TOKENS)
-        memset(to, 0, sizeof(operand) * BLOCK_TOKENS * (size_t)inputs);
+    const int chains = GROUP == 2 ? 1 : rows < 3 ? 4 : 2;
+    block_sums s[4][FEW_TOKENS];
+    int32_t b = by->starts[group], end = by->starts[group + 1];
+#pragma GCC unroll 4
+    for (int c = 0; c < chains; c++)
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            s[c][r] = no_block_sums();
+    for (; b + chains <= end; b += chains)
+#pragma GCC unroll 4
+        for (int c = 0; c < chains; c++) {
+            block_sums block = load_block(by->values + (int64_t)(b + c) * BLOCK * BLOCK);
+#pragma GCC unroll 4
+            for (int r = 0; r < rows; r++)
+                s[c][r] = add_block(s[c][r], inputs_of(x + r * stride + by->inputs[b + c]), block);
+        }
+    for (; chains > 1 && b < end; b++)
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            s[0][r] = add_block(s[0][r], inputs_of(x + r * stride + by->inputs[b]),
+                                load_block(by->values + (int64_t)b * BLOCK * BLOCK));
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 4
+        for (int c = 1; c < chains; c++)
+            s[0][r] = add_sums(s[0][r], s[c][r]);
+        __m128i start = _mm_loadu_si128((const __m128i *)(by->sums + group * BLOCK));
+        _mm_storeu_si128((__m128i *)(to + r * BLOCK), _mm_add_epi32(outputs_of(s[0][r]), start));
+    }
+}
+#else
+INLINE void block_tile(const int vectors, const operand *x, const struct blocks *by, int64_t group, int32_t *to)
+{
+    memset(to, 0, sizeof(int32_t) * BLOCK * BLOCK_TOKENS);
+    for (int32_t b = by->starts[group]; b < by->starts[group + 1]; b++)
+        for (int i = 0; i < BLOCK / GROUP; i++) {
+            const operand *groups = x + ((int64_t)by->inputs[b] + GROUP * i) * BLOCK_TOKENS;
+            const block_value *values = by->values + ((int64_t)b * BLOCK + GROUP * i) * BLOCK;
+            for (int n = 0; n < BLOCK; n++)
+                for (int t = 0; t < vectors * WIDTH; t++)
+                    to[n * BLOCK_TOKENS + t] += groups[2 * t] * values[2 * n] + groups[2 * t + 1] * values[2 * n + 1];
+        }
+}
+
+INLINE void block_rows(const int rows, const operand *x, int64_t stride, const struct blocks *by, int64_t group, int32_t *to)
+{
+    memset(to, 0, sizeof(int32_t) * BLOCK * (size_t)rows);
+    for (int32_t b = by->starts[group]; b < by->starts[group + 1]; b++)
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < BLOCK; k++)
+                for (int n = 0; n < BLOCK; n++)
+                    to[r * BLOCK + n] += x[r * stride + by->inputs[b] + k] *
+                                         by->values[(int64_t)b * BLOCK * BLOCK + (k / GROUP * BLOCK + n) * GROUP + k % GROUP];
+}
+#endif
+
+/* Functions of their own, so that all registers are there for the sums. */
+#define BLOCK_TILE_OF(vectors)                                                                                         \
+    static __attribute__((noinline, unused)) void block_tile_##vectors(const operand *x, const struct blocks *by,      \
+                                                                       int64_t group, int32_t *to)                     \
+    {                                                                                                                  \
+        block_tile(vectors, x, by, group, to);                                                                         \
+    }
+BLOCK_TILE_OF(1)
+BLOCK_TILE_OF(2)
+#if VECTORS == 4
+BLOCK_TILE_OF(3)
+BLOCK_TILE_OF(4)
+#endif
+
+static void block_tile_of_tokens(int64_t tokens, const operand *x, const struct blocks *by, int64_t group, int32_t *to)
+{
+    switch ((tokens + WIDTH - 1) / WIDTH) {
+    case 1: block_tile_1(x, by, group, to); break;
+#if VECTORS == 4
+    case 2: block_tile_2(x, by, group, to); break;
+    case 3: block_tile_3(x, by, group, to); break;
+    default: block_tile_4(x, by, group, to);
+#else
+    default: block_tile_2(x, by, group, to);
+#endif
+    }
+}
+
+#define BLOCK_ROWS_OF(rows)                                                                                            \
+    static __attribute__((noinline, unused)) void block_rows_##rows(                                                   \
+        const operand *x, int64_t stride, const struct blocks *by, int64_t group, int32_t *to)                         \
+    {                                                                                                                  \
+        block_rows(rows, x, stride, by, group, to);                                                                    \
+    }
+BLOCK_ROWS_OF(1)
+BLOCK_ROWS_OF(2)
+BLOCK_ROWS_OF(3)
+BLOCK_ROWS_OF(4)
+
+static void block_rows_of(int64_t rows, const operand *x, int64_t stride, const struct blocks *by, int64_t group,
+                          int32_t *to)
+{
+    switch (rows) {
+    case 1: block_rows_1(x, stride, by, group, to); break;
+    case 2: block_rows_2(x, stride, by, group, to); break;
+    case 3: block_rows_3(x, stride, by, group, to); break;
+    default: block_rows_4(x, stride, by, group, to);
+    }
+}
+
+/* One part of x [tokens][stride], transposed: [depth / GROUP][BLOCK_TOKENS][GROUP]. What is beyond its tokens, in the last
+ * vector that holds any, is zero. depth: a multiple of BLOCK, as is the stride. */
+static void transpose_groups(const operand *x, int64_t tokens, int64_t stride, int64_t depth, operand *to)
+{
+    for (int64_t k = 0; k < depth; k += GROUP)
+        for (int64_t m = tokens; m < (tokens + WIDTH - 1) / WIDTH * WIDTH; m++)
+            memset(to + k * BLOCK_TOKENS + GROUP * m, 0, GROUP * sizeof(operand));
     for (int64_t m = 0; m < tokens; m++)
-        for (int64_t k = 0; k < inputs; k += 2)
-            memcpy(to + k * BLOCK_TOKENS + 2 * m, x + m * inputs + k, 2 * sizeof(operand));
+        for (int64_t k = 0; k < depth; k += GROUP)
+            memcpy(to + k * BLOCK_TOKENS + GROUP * m, x + m * stride + k, GROUP * sizeof(operand));
 }
 
 /* y [tokens][stride] of x [BLOCK][BLOCK_TOKENS], of `outputs` outputs. */
@@ -84,16 +240,44 @@ INLINE void store_transposed(const float *x, int64_t tokens, int64_t outputs, fl
                 y[t * stride + i] = x[i * BLOCK_TOKENS + t];
         return;
     }
-    for (int t = 0; t < BLOCK_TOKENS; t += 4) {
-        four a = load_four(x + t), b = load_four(x + BLOCK_TOKENS + t), c = load_four(x + 2 * BLOCK_TOKENS + t),
-             d = load_four(x + 3 * BLOCK_TOKENS + t);
-        four ac = shuffle_four(a, c, 0, 4, 1, 5), AC = shuffle_four(a, c, 2, 6, 3, 7);
-        four bd = shuffle_four(b, d, 0, 4, 1, 5), BD = shuffle_four(b, d, 2, 6, 3, 7);
-        store_four(y + t * stride, shuffle_four(ac, bd, 0, 4, 1, 5));
-        store_four(y + (t + 1) * stride, shuffle_four(ac, bd, 2, 6, 3, 7));
-        store_four(y + (t + 2) * stride, shuffle_four(AC, BD, 0, 4, 1, 5));
-        store_four(y + (t + 3) * stride, shuffle_four(AC, BD, 2, 6, 3, 7));
+    for (int t = 0; t < BLOCK_TOKENS; t += 4)
+        transpose_four(x + t, BLOCK_TOKENS, y + t * stride, stride);
+}
+
+/* The blocks of w [outputs, inputs] that hold more than zeros: their number. Their starts, inputs, values and sums are
+ * written as `struct blocks` has them, where `starts` is not NULL. */
+static int64_t fill_blocks(const int8_t *w, int64_t outputs, int64_t inputs, int32_t *starts, int32_t *first_inputs,
+                           block_value *values, int32_t *sums)
+{
+    int64_t count = 0;
+    for (int64_t n = 0; n < outputs; n += BLOCK) {
+        int64_t sum[BLOCK] = {0};
+        if (starts)
+            starts[n / BLOCK] = (int32_t)count;
+        for (int64_t k = 0; k < inputs; k += BLOCK) {
+            block_value block[BLOCK * BLOCK] = {0};
+            int any = 0;
+            for (int64_t i = 0; i < BLOCK && n + i < outputs; i++)
+                for (int64_t j = 0; j < BLOCK && k + j < inputs; j++) {
+                    int8_t value = w[(n + i) * inputs + k + j];
+                    block[(j / GROUP * BLOCK + i) * GROUP + j % GROUP] = value;
+                    sum[i] += value;
+                    any |= value;
+                }
+            if (!any)
+                continue;
+            if (starts) {
+                first_inputs[count] = (int32_t)k;
+                memcpy(values + count * BLOCK * BLOCK, block, sizeof block);
+            }
+            count++;
+        }
+        for (int i = 0; starts && i < BLOCK; i++)
+            sums[n + i] = start_of(sum[i]);
     }
+    if (starts)
+        starts[(outputs + BLOCK - 1) / BLOCK] = (int32_t)count;
+    return count;
 }
 
 #endif

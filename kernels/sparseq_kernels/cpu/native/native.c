@@ -14,7 +14,7 @@ void sparseq_quantize_rows(const float *x, const uint8_t *mask, int64_t rows, in
     for (int64_t m = 0; m < rows; m++) {
         const float *row = x + m * columns;
         const uint8_t *kept = mask ? mask + m * columns : NULL;
-        scale[m] = quantize_row(row, kept, columns, (float)limit, 0, q + m * columns);
+        scale[m] = quantize_row(row, kept, columns, (float)limit, BYTES, q + m * columns);
     }
 }
 

@@ -35,10 +35,13 @@ static inline float scale_of_bits(uint32_t bits, float limit)
     return largest < ZERO_BELOW ? 1.0f : largest / limit;
 }
 
-/* The integers of a row, rounded half to even and clipped to `limit`; zero where x is NaN, or where `mask` is 0. to: int16
- * where `wide`, and int8 otherwise. */
+/* How integers of up to 8 bits are written: as they are, in 16 bits, or with OFFSET added, as uint8. */
+enum form { BYTES, SHORTS, OFFSET_BYTES };
+#define OFFSET 128
+
+/* The integers of a row, rounded half to even and clipped to `limit`; zero where x is NaN, or where `mask` is 0. */
 static inline __attribute__((always_inline)) void quantize_values(const float *x, const uint8_t *mask, int64_t columns,
-                                                                  float inverse, float limit, const int wide, void *to)
+                                                                  float inverse, float limit, const enum form form, void *to)
 {
     for (int64_t k = 0; k < columns; k++) {
         float v = x[k] * inverse;
@@ -49,8 +52,10 @@ static inline __attribute__((always_inline)) void quantize_values(const float *x
         int32_t value = (int32_t)((v + 0x1.8p23f) - 0x1.8p23f);
         if (mask)
             value &= -(int32_t)mask[k];
-        if (wide)
+        if (form == SHORTS)
             ((int16_t *)to)[k] = (int16_t)value;
+        else if (form == OFFSET_BYTES)
+            ((uint8_t *)to)[k] = (uint8_t)(value + OFFSET);
         else
             ((int8_t *)to)[k] = (int8_t)value;
     }
@@ -58,15 +63,15 @@ static inline __attribute__((always_inline)) void quantize_values(const float *x
 
 /* The integers of a row by its own maximum. Returns their scale; where x is not finite that is NaN, and they are zero. */
 static inline __attribute__((always_inline)) float quantize_row(const float *x, const uint8_t *mask, int64_t columns,
-                                                                float limit, const int wide, void *to)
+                                                                float limit, const enum form form, void *to)
 {
     float scale = scale_of_bits(mask ? row_max_bits(x, mask, columns) : row_max_bits(x, NULL, columns), limit);
     if (scale != scale)
-        memset(to, 0, (size_t)columns * (wide ? 2 : 1));
+        memset(to, form == OFFSET_BYTES ? OFFSET : 0, (size_t)columns * (form == SHORTS ? 2 : 1));
     else if (mask)
-        quantize_values(x, mask, columns, 1.0f / scale, limit, wide, to);
+        quantize_values(x, mask, columns, 1.0f / scale, limit, form, to);
     else
-        quantize_values(x, NULL, columns, 1.0f / scale, limit, wide, to);
+        quantize_values(x, NULL, columns, 1.0f / scale, limit, form, to);
     return scale;
 }
 

@@ -14,7 +14,7 @@ void sparseq_layer_norm_quantize_rows(const float *x, const float *residual, con
     for (int64_t m = 0; m < rows; m++) {
         int64_t at = m * columns;
         layer_norm_row(x + at, residual ? residual + at : NULL, columns, &norm, y + at);
-        scale[m] = quantize_row(y + at, NULL, columns, (float)limit, 0, q + at);
+        scale[m] = quantize_row(y + at, NULL, columns, (float)limit, BYTES, q + at);
     }
 }
 
@@ -32,6 +32,6 @@ void sparseq_gelu_quantize_rows(const float *x, int64_t rows, int64_t columns, i
         memcpy(rest, from + k, sizeof(float) * (size_t)(columns - k));
         store(rest, gelu(load(rest)));
         memcpy(to + k, rest, sizeof(float) * (size_t)(columns - k));
-        scale[m] = quantize_row(to, NULL, columns, (float)limit, 0, q + m * columns);
+        scale[m] = quantize_row(to, NULL, columns, (float)limit, BYTES, q + m * columns);
     }
 }

@@ -5,6 +5,15 @@
 #ifndef SPARSEQ_VECTOR_H
 #define SPARSEQ_VECTOR_H
 
+#if defined(__GNUC__) && !defined(__clang__)
+/* With it GCC (12 to 14) gives a tile's sums two registers each, and keeps half of them in memory. */
+#pragma GCC optimize("no-tree-coalesce-vars")
+#if !defined(SPARSEQ_EMULATED)
+/* What adds to a sum is written in assembly: GCC copies sums that go through the intrinsics, at up to half the speed. */
+#define IN_PLACE
+#endif
+#endif
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -29,6 +38,8 @@ typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
 typedef float unaligned_floats __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
+typedef int32_t unaligned_int __attribute__((aligned(1), may_alias));
+
 /* Four floats, to be transposed. */
 typedef float four __attribute__((vector_size(16)));
 typedef float unaligned_four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -41,16 +52,41 @@ typedef float unaligned_four __attribute__((vector_size(16), aligned(4), may_ali
 INLINE four load_four(const float *x) { return *(const unaligned_four *)x; }
 INLINE void store_four(float *to, four x) { *(unaligned_four *)to = x; }
 
+
+/* to [4][to_stride] = x [4][stride] transposed. */
+INLINE void transpose_four(const float *x, int64_t stride, float *to, int64_t to_stride)
+{
+    four a = load_four(x), b = load_four(x + stride), c = load_four(x + 2 * stride), d = load_four(x + 3 * stride);
+    four ac = shuffle_four(a, c, 0, 4, 1, 5), AC = shuffle_four(a, c, 2, 6, 3, 7);
+    four bd = shuffle_four(b, d, 0, 4, 1, 5), BD = shuffle_four(b, d, 2, 6, 3, 7);
+    store_four(to, shuffle_four(ac, bd, 0, 4, 1, 5));
+    store_four(to + to_stride, shuffle_four(ac, bd, 2, 6, 3, 7));
+    store_four(to + 2 * to_stride, shuffle_four(AC, BD, 0, 4, 1, 5));
+    store_four(to + 3 * to_stride, shuffle_four(AC, BD, 2, 6, 3, 7));
+}
+
 INLINE floats load(const float *x) { return *(const unaligned_floats *)x; }
 INLINE void store(float *to, floats x) { *(unaligned_floats *)to = x; }
-INLINE floats all(float x) { return (floats){0} + x; }
+INLINE floats all(float x)
+{
+#if WIDTH == 16
+    return (floats)_mm512_set1_ps(x);
+#elif WIDTH == 8
+    return (floats)_mm256_set1_ps(x);
+#else
+    return (floats){x, x, x, x};
+#endif
+}
 
 /* a * b + c, rounded once where the processor can. */
 INLINE floats fused(floats a, floats b, floats c)
 {
-#if defined(__AVX512F__)
+#if WIDTH > 4 && defined(IN_PLACE)
+    __asm__("vfmadd231ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b));
+    return c;
+#elif WIDTH == 16
     return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif WIDTH == 8
     return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
     return a * b + c;

@@ -1,0 +1,175 @@
+/* y = act(x w^T * scales + bias) of rows that are quantized to int8, on a team of threads. */
+#ifndef SPARSEQ_LINEAR_H
+#define SPARSEQ_LINEAR_H
+
+#include "blocks.h"
+
+#define LIMIT 127.0f /* of a quantized value */
+
+enum activation { NONE, RELU, GELU };
+
+/* The weight is in panels, or in blocks where that is NULL. scale and bias have a whole panel's columns at the end.
+ * static_scale: of x; 0 where each row has its own. */
+struct linear {
+    const int8_t *panels;
+    struct blocks blocks;
+    const float *scale, *bias;
+    int64_t outputs, inputs;
+    float static_scale;
+    int32_t activation;
+};
+
+/* The threads that share a step: this one's number and how many they are. */
+struct team {
+    int number, size;
+};
+
+static void wait_for_all(const struct team *team)
+{
+    if (team->size > 1) {
+#pragma omp barrier
+    }
+}
+
+/* This thread's part of `count`: from *first to before *end. */
+static void share(const struct team *team, int64_t count, int64_t *first, int64_t *end)
+{
+    *first = count * team->number / team->size;
+    *end = count * (team->number + 1) / team->size;
+}
+
+/* Quantized rows as they are, [tokens][block_depth], and transposed for blocks; the scale of each, of whole parts. */
+struct rows {
+    operand *values, *transposed;
+    float *scales;
+};
+
+/* How many operands and floats `rows` have. */
+INLINE int64_t values_of_rows(int64_t tokens, int64_t inputs) { return tokens * block_depth(inputs); }
+INLINE int64_t transposed_of_rows(int64_t tokens, int64_t inputs) { return parts_of(tokens) * part_size(inputs); }
+INLINE int64_t scales_of_rows(int64_t tokens) { return parts_of(tokens) * BLOCK_TOKENS; }
+
+/* The rows' values, transposed where `by` has blocks and there are many rows. */
+static void transpose(const struct team *team, int64_t tokens, const struct linear *by, struct rows *rows)
+{
+    int64_t first, end, depth = block_depth(by->inputs);
+    wait_for_all(team);
+    if (by->panels || tokens <= FEW_TOKENS)
+        return;
+    share(team, parts_of(tokens), &first, &end);
+    for (int64_t p = first; p < end; p++) {
+        int64_t m = p * BLOCK_TOKENS, count = tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS;
+        transpose_groups(rows->values + m * depth, count, depth, depth, rows->transposed + p * part_size(by->inputs));
+    }
+    wait_for_all(team);
+}
+
+/* x [tokens, inputs] quantized by row, or by the static scale. */
+static void quantize(const struct team *team, const float *x, int64_t tokens, const struct linear *by, struct rows *rows)
+{
+    int64_t first, end, columns = by->inputs, depth = block_depth(columns);
+    share(team, tokens, &first, &end);
+    for (int64_t m = first; m < end; m++) {
+        const float *row = x + m * columns;
+        operand *to = rows->values + m * depth;
+        rows->scales[m] = by->static_scale;
+        if (by->static_scale > 0.0f)
+            quantize_values(row, NULL, columns, 1.0f / by->static_scale, LIMIT, FORM, to);
+        else
+            rows->scales[m] = quantize_row(row, NULL, columns, LIMIT, FORM, to);
+        memset(to + columns, 0, sizeof(operand) * (size_t)(depth - columns)); /* Their weights are zero. */
+    }
+    transpose(team, tokens, by, rows);
+}
+
+/* In place, of whole vectors. */
+static inline void activate(float *x, int64_t count, int activation)
+{
+    if (activation == NONE)
+        return;
+    for (int64_t i = 0; i < count; i += WIDTH)
+        store(x + i, activation == GELU ? gelu(load(x + i)) : relu(load(x + i)));
+}
+
+/* `rows` of a tile's sums, `width` of them each, scaled, to y; the first `columns` are there. */
+INLINE void scale_tile(const int width, const int32_t *sums, int64_t rows, const float *row_scales, const float *scale,
+                       const float *bias, int activation, int64_t columns, float *y, int64_t stride)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        float found[COLUMNS];
+        for (int n = 0; n < width; n++)
+            found[n] = (float)sums[r * width + n] * row_scales[r] * scale[n] + bias[n];
+        activate(found, width < WIDTH ? WIDTH : width, activation);
+        memcpy(y + r * stride, found, sizeof(float) * (size_t)columns);
+    }
+}
+
+static void multiply_panels(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
+                            float *y)
+{
+    int64_t first, end, depth = block_depth(by->inputs);
+    share(team, panels_of(by->outputs), &first, &end);
+    for (int64_t p = first; p < end; p++) {
+        int64_t n = p * COLUMNS, columns = by->outputs - n < COLUMNS ? by->outputs - n : COLUMNS;
+        for (int64_t m = 0; m < tokens; m += TILE_ROWS) {
+            int64_t count = tokens - m < TILE_ROWS ? tokens - m : TILE_ROWS;
+            int32_t sums[TILE_ROWS * COLUMNS];
+            tile_of_rows(count, rows->values + m * depth, depth, by->panels + p * panel_bytes(by->inputs),
+                         padded_depth(by->inputs), sums);
+            scale_tile(COLUMNS, sums, count, rows->scales + m, by->scale + n, by->bias + n, by->activation, columns,
+                       y + m * by->outputs + n, by->outputs);
+        }
+    }
+}
+
+static void multiply_blocks(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
+                            float *y)
+{
+    int64_t first, end;
+    share(team, (by->outputs + BLOCK - 1) / BLOCK, &first, &end);
+    for (int64_t p = 0; p < parts_of(tokens); p++)
+        for (int64_t g = first; g < end; g++) {
+            int64_t m = p * BLOCK_TOKENS, n = g * BLOCK, outputs = by->outputs - n < BLOCK ? by->outputs - n : BLOCK;
+            int64_t count = tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS;
+            int64_t whole = (count + WIDTH - 1) / WIDTH * WIDTH;
+            int32_t sums[BLOCK * BLOCK_TOKENS];
+            float found[BLOCK * BLOCK_TOKENS];
+            block_tile_of_tokens(count, rows->transposed + p * part_size(by->inputs), &by->blocks, g, sums);
+            for (int i = 0; i < BLOCK; i++) {
+                float *to = found + i * BLOCK_TOKENS;
+                for (int64_t t = 0; t < whole; t++)
+                    to[t] = (float)sums[i * BLOCK_TOKENS + t] * rows->scales[m + t] * by->scale[n + i] + by->bias[n + i];
+                activate(to, whole, by->activation);
+            }
+            store_transposed(found, count, outputs, y + m * by->outputs + n, by->outputs);
+        }
+}
+
+/* Of at most FEW_TOKENS. */
+static void multiply_few_by_blocks(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
+                                   float *y)
+{
+    int64_t first, end;
+    share(team, (by->outputs + BLOCK - 1) / BLOCK, &first, &end);
+    for (int64_t g = first; g < end; g++) {
+        int64_t n = g * BLOCK, outputs = by->outputs - n < BLOCK ? by->outputs - n : BLOCK;
+        int32_t sums[FEW_TOKENS * BLOCK];
+        block_rows_of(tokens, rows->values, block_depth(by->inputs), &by->blocks, g, sums);
+        scale_tile(BLOCK, sums, tokens, rows->scales, by->scale + n, by->bias + n, by->activation, outputs, y + n,
+                   by->outputs);
+    }
+}
+
+/* y [tokens, outputs] of the quantized rows. */
+static void multiply(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows, float *y)
+{
+    if (by->panels)
+        multiply_panels(team, by, tokens, rows, y);
+    else if (tokens <= FEW_TOKENS)
+        multiply_few_by_blocks(team, by, tokens, rows, y);
+    else
+        multiply_blocks(team, by, tokens, rows, y);
+    wait_for_all(team);
+}
+
+#endif
