@@ -109,6 +109,12 @@ def parse_schema(schema: str) -> list[tuple[str, str, Any]]:
     return [(a.name, str(a.real_type), a.default_value) for a in torch._C.parse_schema(schema).arguments]
 
 
+def has_amx() -> bool:
+    """Whether the processor has AMX, whose tiles oneDNN multiplies by."""
+    found: bool = torch.cpu._is_amx_tile_supported()
+    return found
+
+
 def has_vnni() -> bool:
     """Whether the processor has AVX-512 VNNI."""
     found: bool = torch.cpu._is_vnni_supported()

@@ -71,6 +71,28 @@ EMULATED __m512 emulated_fused(__m512 x, __m512 y, __m512 z)
     memcpy(&x, a, sizeof a);
     return x;
 }
+#define EMULATED_BY_HALVES(name, function)                                                                             \
+    EMULATED __m512 name(__m512 x, __m512 y)                                                                           \
+    {                                                                                                                  \
+        __m256 a[2], b[2];                                                                                             \
+        memcpy(a, &x, sizeof a);                                                                                       \
+        memcpy(b, &y, sizeof b);                                                                                       \
+        for (int i = 0; i < 2; i++)                                                                                    \
+            a[i] = function(a[i], b[i]);                                                                               \
+        memcpy(&x, a, sizeof a);                                                                                       \
+        return x;                                                                                                      \
+    }
+EMULATED_BY_HALVES(emulated_max, _mm256_max_ps)
+EMULATED_BY_HALVES(emulated_min, _mm256_min_ps)
+EMULATED __m512i emulated_rounded(__m512 x)
+{
+    __m256 a[2];
+    __m256i to[2];
+    memcpy(a, &x, sizeof a);
+    for (int i = 0; i < 2; i++)
+        to[i] = _mm256_cvtps_epi32(a[i]);
+    return emulated_load(to);
+}
 EMULATED __m256i emulated_half(__m512i x, int half)
 {
     __m256i halves[2];
@@ -109,6 +131,10 @@ EMULATED __m128i emulated_dpbusd_128(__m128i s, __m128i x, __m128i w)
 #define _mm512_cvtepi8_epi16(x) emulated_widen(x)
 #define _mm512_madd_epi16(x, y) emulated_madd(x, y)
 #define _mm512_fmadd_ps(x, y, z) emulated_fused(x, y, z)
+#define _mm512_max_ps(x, y) emulated_max(x, y)
+#define _mm512_min_ps(x, y) emulated_min(x, y)
+#undef _mm512_cvtps_epi32
+#define _mm512_cvtps_epi32(x) emulated_rounded(x)
 #define _mm512_castsi512_si256(x) emulated_half(x, 0)
 #define _mm512_extracti64x4_epi64(x, half) emulated_half(x, half)
 

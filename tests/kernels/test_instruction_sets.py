@@ -55,15 +55,18 @@ def test_results_are_the_references_to_the_bit(M, N, K, activation, every_set):
 
 
 def test_rows_are_the_same_bits_with_each_set():
-    """LayerNorm and GELU: sums run in one order, and nothing is fused."""
+    """LayerNorm: sums run in one order, and nothing is fused. GELU: where products and sums can be rounded once."""
     torch.manual_seed(0)
     x, residual, weight, bias = torch.randn(7, 131), torch.randn(7, 131), torch.randn(131), torch.randn(131)
-    found = []
-    for name in NATIVE:
+    norms, gelus = [], []
+    for name in EMULATED:
         with on(name):
-            found.append((*OPS.layer_norm_quantize_rows(x, residual, weight, bias), *OPS.gelu_quantize_rows(3 * x)))
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
+            norms.append(OPS.layer_norm_quantize_rows(x, residual, weight, bias))
+            if "portable" not in name:
+                gelus.append(OPS.gelu_quantize_rows(3 * x))
+    for found in norms, gelus:
+        for other in found[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-45, 0.0, 3e38])

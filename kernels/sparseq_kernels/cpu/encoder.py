@@ -10,22 +10,25 @@ from torch import Tensor
 from ..encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from ..errors import InputError
 from ..numerics import check_depth
+from ..torch_internals import has_amx
 from . import native
 from .int8_matmul import why_not_int_mm
 
 # A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
 # panels (bench/results/model-*), with all of them slower.
 BLOCKS_UP_TO = 0.65
-# Where torch has a fast int8 product of its own, batches of more tokens are left to it.
-MOST_TOKENS_BESIDE_TORCHS = 64
+# Where the processor has AMX, batches of more tokens are left to torch's int8 product: oneDNN multiplies by its tiles,
+# which do several times as many products a cycle as the vector instructions of the native code.
+MOST_TOKENS_BESIDE_AMX = 64
 ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/encoder.c's enum.
 _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
 def is_wanted(tokens: int) -> bool:
     """Whether native code can be built, and is to encode so many tokens."""
-    few = tokens <= MOST_TOKENS_BESIDE_TORCHS
-    return native.why_not() is None and (few or why_not_int_mm() is not None)
+    if native.why_not() is not None:
+        return False
+    return tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None
 
 
 class _Linear(ctypes.Structure):

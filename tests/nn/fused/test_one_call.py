@@ -87,13 +87,15 @@ def test_another_backend_is_obeyed(backend, taken, ops):
     assert not taken and ops
 
 
-def test_many_tokens_are_left_to_a_fast_product_of_torchs(taken, ops, monkeypatch):
+@pytest.mark.parametrize("amx", [True, False])
+def test_many_tokens_are_left_to_torchs_product_where_the_processor_has_amx(amx, taken, ops, monkeypatch):
     monkeypatch.setattr(native_encoder, "why_not_int_mm", lambda: None)
-    model, most = packed(), native_encoder.MOST_TOKENS_BESIDE_TORCHS
+    monkeypatch.setattr(native_encoder, "has_amx", lambda: amx)
+    model, most = packed(), native_encoder.MOST_TOKENS_BESIDE_AMX
     both(model, **batch(most // 8, 8))
     assert len(taken) == 1 and not ops
     both(model, **batch(most // 8 + 1, 8))
-    assert len(taken) == 1 and ops
+    assert (len(taken) == 1 and ops) if amx else (len(taken) == 2 and not ops)
 
 
 def test_each_instruction_set_has_its_own_form(taken):

@@ -19,7 +19,7 @@ from .build import UnavailableError, load
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c", "rows.c", "encoder.c"))
 HEADERS = tuple(
     Path(__file__).with_name(f"{name}.h")
-    for name in ("attention", "blocks", "layer_norm", "linear", "panels", "quantize", "vector")
+    for name in ("attention", "blocks", "layer_norm", "linear", "panels", "quantize", "stages", "vector")
 )
 CPU = torch.device("cpu")
 # Given with each call, for OpenMP keeps a number for each thread, and `torch.set_num_threads` sets the caller's alone.

@@ -89,31 +89,30 @@ static void transpose_floats(const float *x, int64_t stride, int64_t rows, int64
             to[c * to_stride + r] = x[c];
 }
 
-/* The exponentials of a row of scores less their maximum, in place, with zeros from `count` up to `room`. Returns one over
- * their sum. */
+/* The exponentials of a row of scores times `scale`, less their maximum, in place, with zeros from `count` up to `room`.
+ * Returns one over their sum. */
 static float softmax(float *scores, int64_t count, int64_t room, float scale)
 {
     for (int64_t i = count; i < room; i++)
         scores[i] = -INFINITY;
     floats most = all(-INFINITY), sum[PARTS];
-    for (int i = 0; i < PARTS; i++)
-        sum[i] = all(0.0f);
     for (int64_t c = 0; c < room; c += WIDTH)
         most = larger(load(scores + c), most);
     float lanes[WIDTH], maximum = -INFINITY;
     store(lanes, most);
     for (int i = 0; i < WIDTH; i++)
         maximum = lanes[i] > maximum ? lanes[i] : maximum;
-    for (int64_t c = 0; c < room; c += WIDTH)
-        store(scores + c, exponential((load(scores + c) - maximum) * scale));
+    floats factor = all(scale * 1.44269504f), less = all(-maximum * (scale * 1.44269504f));
+    for (int i = 0; i < PARTS; i++)
+        sum[i] = all(0.0f);
+    for (int64_t c = 0; c < room; c += LANES)
+        for (int i = 0; i < PARTS && c + WIDTH * i < room; i++) {
+            floats found = power_of_two(fused(load(scores + c + WIDTH * i), factor, less));
+            sum[i] += found;
+            store(scores + c + WIDTH * i, found);
+        }
     for (int64_t i = count; i < room; i++)
         scores[i] = 0.0f;
-    int64_t c = 0;
-    for (; c + LANES <= room; c += LANES)
-        for (int i = 0; i < PARTS; i++)
-            sum[i] += load(scores + c + WIDTH * i);
-    for (; c < room; c += WIDTH)
-        sum[0] += load(scores + c);
     return 1.0f / total(sum);
 }
 

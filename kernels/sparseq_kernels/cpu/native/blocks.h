@@ -110,7 +110,7 @@ INLINE __m128i outputs_of(block_sums s)
 }
 #endif
 
-/* to [rows][BLOCK]: the sums of BLOCK outputs for some rows of x, as they are. */
+/* to [rows][COLUMNS]: the sums of BLOCK outputs for some rows of x, as they are. */
 INLINE void block_rows(const int rows, const operand *x, int64_t stride, const struct blocks *by, int64_t group, int32_t *to)
 {
     const int chains = GROUP == 2 ? 1 : rows < 3 ? 4 : 2;
@@ -140,7 +140,7 @@ INLINE void block_rows(const int rows, const operand *x, int64_t stride, const s
         for (int c = 1; c < chains; c++)
             s[0][r] = add_sums(s[0][r], s[c][r]);
         __m128i start = _mm_loadu_si128((const __m128i *)(by->sums + group * BLOCK));
-        _mm_storeu_si128((__m128i *)(to + r * BLOCK), _mm_add_epi32(outputs_of(s[0][r]), start));
+        _mm_storeu_si128((__m128i *)(to + r * COLUMNS), _mm_add_epi32(outputs_of(s[0][r]), start));
     }
 }
 #else
@@ -159,12 +159,13 @@ INLINE void block_tile(const int vectors, const operand *x, const struct blocks 
 
 INLINE void block_rows(const int rows, const operand *x, int64_t stride, const struct blocks *by, int64_t group, int32_t *to)
 {
-    memset(to, 0, sizeof(int32_t) * BLOCK * (size_t)rows);
+    for (int r = 0; r < rows; r++)
+        memset(to + r * COLUMNS, 0, sizeof(int32_t) * BLOCK);
     for (int32_t b = by->starts[group]; b < by->starts[group + 1]; b++)
         for (int r = 0; r < rows; r++)
             for (int k = 0; k < BLOCK; k++)
                 for (int n = 0; n < BLOCK; n++)
-                    to[r * BLOCK + n] += x[r * stride + by->inputs[b] + k] *
+                    to[r * COLUMNS + n] += x[r * stride + by->inputs[b] + k] *
                                          by->values[(int64_t)b * BLOCK * BLOCK + (k / GROUP * BLOCK + n) * GROUP + k % GROUP];
 }
 #endif
@@ -219,16 +220,27 @@ static void block_rows_of(int64_t rows, const operand *x, int64_t stride, const 
     }
 }
 
+INLINE void copy_group(const operand *x, operand *to) { memcpy(to, x, GROUP * sizeof(operand)); }
+
 /* One part of x [tokens][stride], transposed: [depth / GROUP][BLOCK_TOKENS][GROUP]. What is beyond its tokens, in the last
  * vector that holds any, is zero. depth: a multiple of BLOCK, as is the stride. */
 static void transpose_groups(const operand *x, int64_t tokens, int64_t stride, int64_t depth, operand *to)
 {
+    int64_t m = 0, whole = depth - depth % (4 * GROUP);
     for (int64_t k = 0; k < depth; k += GROUP)
-        for (int64_t m = tokens; m < (tokens + WIDTH - 1) / WIDTH * WIDTH; m++)
-            memset(to + k * BLOCK_TOKENS + GROUP * m, 0, GROUP * sizeof(operand));
-    for (int64_t m = 0; m < tokens; m++)
+        for (int64_t t = tokens; t < (tokens + WIDTH - 1) / WIDTH * WIDTH; t++)
+            memset(to + k * BLOCK_TOKENS + GROUP * t, 0, GROUP * sizeof(operand));
+    /* A group is as large as a float. */
+    for (; m + 4 <= tokens; m += 4, x += 4 * stride, to += 4 * GROUP) {
+        for (int64_t k = 0; k < whole; k += 4 * GROUP)
+            transpose_four((const float *)(x + k), stride / GROUP, (float *)(to + k * BLOCK_TOKENS), BLOCK_TOKENS);
+        for (int64_t k = whole; k < depth; k += GROUP)
+            for (int i = 0; i < 4; i++)
+                copy_group(x + i * stride + k, to + k * BLOCK_TOKENS + i * GROUP);
+    }
+    for (; m < tokens; m++, x += stride, to += GROUP)
         for (int64_t k = 0; k < depth; k += GROUP)
-            memcpy(to + k * BLOCK_TOKENS + GROUP * m, x + m * stride + k, GROUP * sizeof(operand));
+            copy_group(x + k, to + k * BLOCK_TOKENS);
 }
 
 /* y [tokens][stride] of x [BLOCK][BLOCK_TOKENS], of `outputs` outputs. */

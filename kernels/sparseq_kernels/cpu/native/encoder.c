@@ -7,6 +7,7 @@
 #include "attention.h"
 #include "layer_norm.h"
 #include "linear.h"
+#include "stages.h"
 
 /* Of OpenMP; its header is not everywhere where its library is. */
 int omp_get_thread_num(void);
@@ -62,14 +63,21 @@ static struct room room_in(float *memory, const struct encoder *encoder, int64_t
     return (struct room){rows, parts[3], parts[4], parts[5], parts[6]};
 }
 
+/* x = norm(x + room->sum), quantized for `next` unless that is NULL. */
 static void add_norm(const struct team *team, float *x, int64_t tokens, int64_t columns, const struct norm *norm,
-                     const struct room *room)
+                     const struct linear *next, struct room *room)
 {
     int64_t first, end;
     share(team, tokens, &first, &end);
-    for (int64_t m = first; m < end; m++)
+    for (int64_t m = first; m < end; m++) {
         layer_norm_row(x + m * columns, room->sum + m * columns, columns, norm, x + m * columns);
-    wait_for_all(team);
+        if (next)
+            quantize_input(x + m * columns, m, next, &room->rows);
+    }
+    if (next)
+        transpose(team, tokens, next, &room->rows);
+    else
+        wait_for_all(team);
 }
 
 /* The context [tokens, hidden] of room->wide [tokens, 3 hidden]. starts: of the sequences, the first of them 0. */
@@ -95,19 +103,30 @@ static void encode(const struct team *team, const struct encoder *encoder, float
                    int64_t sequences, int64_t longest, struct room *room, float *states, int64_t stride)
 {
     int64_t tokens = starts[sequences] - starts[0], hidden = encoder->heads * encoder->head_size, first, end;
+    BEGIN_STAGES();
+    quantize(team, x, tokens, &encoder->layers->qkv, &room->rows);
+    END_STAGE(QUANTIZED);
     for (int64_t l = 0; l < encoder->count; l++) {
         const struct layer *layer = encoder->layers + l;
-        quantize(team, x, tokens, &layer->qkv, &room->rows);
+        const struct linear *next = l + 1 < encoder->count ? &layer[1].qkv : NULL;
         multiply(team, &layer->qkv, tokens, &room->rows, room->wide);
+        END_STAGE(MULTIPLIED);
         attention(team, encoder, starts, sequences, longest, room);
+        END_STAGE(ATTENDED);
         quantize(team, room->context, tokens, &layer->out, &room->rows);
+        END_STAGE(QUANTIZED);
         multiply(team, &layer->out, tokens, &room->rows, room->sum);
-        add_norm(team, x, tokens, hidden, &layer->after_attention, room);
-        quantize(team, x, tokens, &layer->up, &room->rows);
+        END_STAGE(MULTIPLIED);
+        add_norm(team, x, tokens, hidden, &layer->after_attention, &layer->up, room);
+        END_STAGE(NORMALIZED);
         multiply(team, &layer->up, tokens, &room->rows, room->wide);
+        END_STAGE(WIDENED);
         quantize(team, room->wide, tokens, &layer->down, &room->rows);
+        END_STAGE(QUANTIZED);
         multiply(team, &layer->down, tokens, &room->rows, room->sum);
-        add_norm(team, x, tokens, hidden, &layer->after_output, room);
+        END_STAGE(MULTIPLIED);
+        add_norm(team, x, tokens, hidden, &layer->after_output, next, room);
+        END_STAGE(NORMALIZED);
         if (states) {
             share(team, tokens * hidden, &first, &end);
             memcpy(states + l * stride + first, x + first, sizeof(float) * (size_t)(end - first));

@@ -64,44 +64,62 @@ static void transpose(const struct team *team, int64_t tokens, const struct line
     wait_for_all(team);
 }
 
-/* x [tokens, inputs] quantized by row, or by the static scale. */
+/* Row m of what `by` multiplies, quantized by its own scale or by the static one. */
+static void quantize_input(const float *row, int64_t m, const struct linear *by, struct rows *rows)
+{
+    int64_t columns = by->inputs, depth = block_depth(columns);
+    operand *to = rows->values + m * depth;
+    rows->scales[m] = by->static_scale;
+    if (by->static_scale > 0.0f)
+        quantize_values(row, NULL, columns, 1.0f / by->static_scale, LIMIT, FORM, to);
+    else
+        rows->scales[m] = quantize_row(row, NULL, columns, LIMIT, FORM, to);
+    memset(to + columns, 0, sizeof(operand) * (size_t)(depth - columns)); /* Their weights are zero. */
+}
+
+/* x [tokens, inputs] quantized. */
 static void quantize(const struct team *team, const float *x, int64_t tokens, const struct linear *by, struct rows *rows)
 {
-    int64_t first, end, columns = by->inputs, depth = block_depth(columns);
+    int64_t first, end;
     share(team, tokens, &first, &end);
-    for (int64_t m = first; m < end; m++) {
-        const float *row = x + m * columns;
-        operand *to = rows->values + m * depth;
-        rows->scales[m] = by->static_scale;
-        if (by->static_scale > 0.0f)
-            quantize_values(row, NULL, columns, 1.0f / by->static_scale, LIMIT, FORM, to);
-        else
-            rows->scales[m] = quantize_row(row, NULL, columns, LIMIT, FORM, to);
-        memset(to + columns, 0, sizeof(operand) * (size_t)(depth - columns)); /* Their weights are zero. */
-    }
+    for (int64_t m = first; m < end; m++)
+        quantize_input(x + m * by->inputs, m, by, rows);
     transpose(team, tokens, by, rows);
 }
 
-/* In place, of whole vectors. */
-static inline void activate(float *x, int64_t count, int activation)
+INLINE floats activated(floats x, const int activation)
 {
-    if (activation == NONE)
-        return;
-    for (int64_t i = 0; i < count; i += WIDTH)
-        store(x + i, activation == GELU ? gelu(load(x + i)) : relu(load(x + i)));
+    return activation == GELU ? gelu(x) : activation == RELU ? relu(x) : x;
 }
 
-/* `rows` of a tile's sums, `width` of them each, scaled, to y; the first `columns` are there. */
-INLINE void scale_tile(const int width, const int32_t *sums, int64_t rows, const float *row_scales, const float *scale,
-                       const float *bias, int activation, int64_t columns, float *y, int64_t stride)
+/* `rows` of a panel's sums, scaled, to y. The first `columns` of them are outputs. */
+INLINE void scale_sums(const int32_t *sums, int64_t rows, const float *row_scales, const float *scale, const float *bias,
+                       const int activation, int64_t columns, float *y, int64_t stride)
 {
-    for (int64_t r = 0; r < rows; r++) {
-        float found[COLUMNS];
-        for (int n = 0; n < width; n++)
-            found[n] = (float)sums[r * width + n] * row_scales[r] * scale[n] + bias[n];
-        activate(found, width < WIDTH ? WIDTH : width, activation);
-        memcpy(y + r * stride, found, sizeof(float) * (size_t)columns);
+    for (int64_t r = 0; r < rows; r++, y += stride) {
+        float last[COLUMNS], *to = columns == COLUMNS ? y : last;
+#pragma GCC unroll 4
+        for (int v = 0; v < COLUMNS; v += WIDTH) {
+            floats found = load_converted(sums + r * COLUMNS + v) * all(row_scales[r]);
+            store(to + v, activated(found * load(scale + v) + load(bias + v), activation));
+        }
+        if (to == last)
+            memcpy(y, last, sizeof(float) * (size_t)columns);
     }
+}
+
+static void scale_tile(const int32_t *sums, int64_t rows, const float *row_scales, const struct linear *by, int64_t column,
+                       float *y)
+{
+    const float *scale = by->scale + column, *bias = by->bias + column;
+    int64_t left = by->outputs - column, columns = left < COLUMNS ? left : COLUMNS;
+    y += column;
+    if (by->activation == GELU)
+        scale_sums(sums, rows, row_scales, scale, bias, GELU, columns, y, by->outputs);
+    else if (by->activation == RELU)
+        scale_sums(sums, rows, row_scales, scale, bias, RELU, columns, y, by->outputs);
+    else
+        scale_sums(sums, rows, row_scales, scale, bias, NONE, columns, y, by->outputs);
 }
 
 static void multiply_panels(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
@@ -109,17 +127,25 @@ static void multiply_panels(const struct team *team, const struct linear *by, in
 {
     int64_t first, end, depth = block_depth(by->inputs);
     share(team, panels_of(by->outputs), &first, &end);
-    for (int64_t p = first; p < end; p++) {
-        int64_t n = p * COLUMNS, columns = by->outputs - n < COLUMNS ? by->outputs - n : COLUMNS;
+    for (int64_t p = first; p < end; p++)
         for (int64_t m = 0; m < tokens; m += TILE_ROWS) {
             int64_t count = tokens - m < TILE_ROWS ? tokens - m : TILE_ROWS;
             int32_t sums[TILE_ROWS * COLUMNS];
             tile_of_rows(count, rows->values + m * depth, depth, by->panels + p * panel_bytes(by->inputs),
                          padded_depth(by->inputs), sums);
-            scale_tile(COLUMNS, sums, count, rows->scales + m, by->scale + n, by->bias + n, by->activation, columns,
-                       y + m * by->outputs + n, by->outputs);
+            scale_tile(sums, count, rows->scales + m, by, p * COLUMNS, y + m * by->outputs);
         }
-    }
+}
+
+/* `sums` of BLOCK outputs, for so many vectors of tokens, scaled. */
+INLINE void scale_block(const int32_t *sums, int64_t whole, const float *row_scales, const float *scale, const float *bias,
+                        const int activation, float *to)
+{
+    for (int i = 0; i < BLOCK; i++)
+        for (int64_t t = 0; t < whole; t += WIDTH) {
+            floats found = load_converted(sums + i * BLOCK_TOKENS + t) * load(row_scales + t) * all(scale[i]);
+            store(to + i * BLOCK_TOKENS + t, activated(found + all(bias[i]), activation));
+        }
 }
 
 static void multiply_blocks(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
@@ -135,12 +161,12 @@ static void multiply_blocks(const struct team *team, const struct linear *by, in
             int32_t sums[BLOCK * BLOCK_TOKENS];
             float found[BLOCK * BLOCK_TOKENS];
             block_tile_of_tokens(count, rows->transposed + p * part_size(by->inputs), &by->blocks, g, sums);
-            for (int i = 0; i < BLOCK; i++) {
-                float *to = found + i * BLOCK_TOKENS;
-                for (int64_t t = 0; t < whole; t++)
-                    to[t] = (float)sums[i * BLOCK_TOKENS + t] * rows->scales[m + t] * by->scale[n + i] + by->bias[n + i];
-                activate(to, whole, by->activation);
-            }
+            if (by->activation == GELU)
+                scale_block(sums, whole, rows->scales + m, by->scale + n, by->bias + n, GELU, found);
+            else if (by->activation == RELU)
+                scale_block(sums, whole, rows->scales + m, by->scale + n, by->bias + n, RELU, found);
+            else
+                scale_block(sums, whole, rows->scales + m, by->scale + n, by->bias + n, NONE, found);
             store_transposed(found, count, outputs, y + m * by->outputs + n, by->outputs);
         }
 }
@@ -150,13 +176,13 @@ static void multiply_few_by_blocks(const struct team *team, const struct linear 
                                    float *y)
 {
     int64_t first, end;
-    share(team, (by->outputs + BLOCK - 1) / BLOCK, &first, &end);
-    for (int64_t g = first; g < end; g++) {
-        int64_t n = g * BLOCK, outputs = by->outputs - n < BLOCK ? by->outputs - n : BLOCK;
-        int32_t sums[FEW_TOKENS * BLOCK];
-        block_rows_of(tokens, rows->values, block_depth(by->inputs), &by->blocks, g, sums);
-        scale_tile(BLOCK, sums, tokens, rows->scales, by->scale + n, by->bias + n, by->activation, outputs, y + n,
-                   by->outputs);
+    share(team, panels_of(by->outputs), &first, &end);
+    for (int64_t p = first; p < end; p++) {
+        int64_t groups = (by->outputs + BLOCK - 1) / BLOCK, g = p * COLUMNS / BLOCK;
+        int32_t sums[FEW_TOKENS * COLUMNS];
+        for (int64_t n = 0; n < COLUMNS && g < groups; n += BLOCK, g++)
+            block_rows_of(tokens, rows->values, block_depth(by->inputs), &by->blocks, g, sums + n);
+        scale_tile(sums, tokens, rows->scales, by, p * COLUMNS, y);
     }
 }
 

@@ -2,12 +2,13 @@
 #ifndef SPARSEQ_QUANTIZE_H
 #define SPARSEQ_QUANTIZE_H
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "vector.h"
 
 #define ZERO_BELOW 0x1p-100f
 #define NOT_FINITE 0x7f800000u /* the bits of Inf, and above them those of NaN */
+
+typedef int16_t shorts __attribute__((vector_size(2 * WIDTH)));
+typedef int8_t bytes __attribute__((vector_size(WIDTH)));
 
 /* max|x| of a row as the bits of a float: for non-negative floats the order of bits is that of values, and NaN lies above
  * Inf. x counts as zero where `mask`, of 0 and 1, may be NULL, is 0: as bits, for branches would not be vectorized. */
@@ -40,10 +41,23 @@ enum form { BYTES, SHORTS, OFFSET_BYTES };
 #define OFFSET 128
 
 /* The integers of a row, rounded half to even and clipped to `limit`; zero where x is NaN, or where `mask` is 0. */
-static inline __attribute__((always_inline)) void quantize_values(const float *x, const uint8_t *mask, int64_t columns,
-                                                                  float inverse, float limit, const enum form form, void *to)
+INLINE void quantize_values(const float *x, const uint8_t *mask, int64_t columns, float inverse, float limit,
+                            const enum form form, void *to)
 {
-    for (int64_t k = 0; k < columns; k++) {
+    int64_t k = 0;
+    if (!mask)
+        for (; k + WIDTH <= columns; k += WIDTH) {
+            /* NaN passes both, and ends as a zero in the low bits. */
+            ints found = rounded(smaller(all(limit), larger(all(-limit), load(x + k) * inverse)));
+            if (form == SHORTS) {
+                shorts values = __builtin_convertvector(found, shorts);
+                memcpy((int16_t *)to + k, &values, sizeof values);
+            } else {
+                bytes values = __builtin_convertvector(form == OFFSET_BYTES ? found + OFFSET : found, bytes);
+                memcpy((int8_t *)to + k, &values, sizeof values);
+            }
+        }
+    for (; k < columns; k++) {
         float v = x[k] * inverse;
         v = v < -limit ? -limit : v;
         v = v > limit ? limit : v;
@@ -62,8 +76,7 @@ static inline __attribute__((always_inline)) void quantize_values(const float *x
 }
 
 /* The integers of a row by its own maximum. Returns their scale; where x is not finite that is NaN, and they are zero. */
-static inline __attribute__((always_inline)) float quantize_row(const float *x, const uint8_t *mask, int64_t columns,
-                                                                float limit, const enum form form, void *to)
+INLINE float quantize_row(const float *x, const uint8_t *mask, int64_t columns, float limit, const enum form form, void *to)
 {
     float scale = scale_of_bits(mask ? row_max_bits(x, mask, columns) : row_max_bits(x, NULL, columns), limit);
     if (scale != scale)

@@ -1,7 +1,7 @@
 /* Vectors of floats, as the compiler has them for the instruction set, and the functions of an encoder on them.
  *
- * Sums run in LANES lanes whatever the width of a vector is, and nothing is fused but by `fused`: the results of what does
- * not use it are the same bits for every instruction set. */
+ * Sums run in LANES lanes whatever the width of a vector is, and nothing is fused but by `fused`: results are the same bits
+ * for every instruction set that rounds that once, and those of what does not use it, for every one. */
 #ifndef SPARSEQ_VECTOR_H
 #define SPARSEQ_VECTOR_H
 
@@ -38,6 +38,7 @@ typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
 typedef float unaligned_floats __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
+typedef int32_t unaligned_ints __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t unaligned_int __attribute__((aligned(1), may_alias));
 
 /* Four floats, to be transposed. */
@@ -65,6 +66,10 @@ INLINE void transpose_four(const float *x, int64_t stride, float *to, int64_t to
     store_four(to + 3 * to_stride, shuffle_four(AC, BD, 2, 6, 3, 7));
 }
 
+INLINE floats load_converted(const int32_t *x)
+{
+    return __builtin_convertvector(*(const unaligned_ints *)x, floats);
+}
 INLINE floats load(const float *x) { return *(const unaligned_floats *)x; }
 INLINE void store(float *to, floats x) { *(unaligned_floats *)to = x; }
 INLINE floats all(float x)
@@ -88,50 +93,74 @@ INLINE floats fused(floats a, floats b, floats c)
     return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif WIDTH == 8
     return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FP_FAST_FMAF)
+    for (int i = 0; i < WIDTH; i++)
+        c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return c;
 #else
     return a * b + c;
 #endif
 }
 
-/* x where `mask` is -1, y where it is 0. */
+/* The larger and the smaller one; y where one is NaN. */
+#if WIDTH == 16
+INLINE floats larger(floats x, floats y) { return (floats)_mm512_max_ps((__m512)x, (__m512)y); }
+INLINE floats smaller(floats x, floats y) { return (floats)_mm512_min_ps((__m512)x, (__m512)y); }
+#elif WIDTH == 8
+INLINE floats larger(floats x, floats y) { return (floats)_mm256_max_ps((__m256)x, (__m256)y); }
+INLINE floats smaller(floats x, floats y) { return (floats)_mm256_min_ps((__m256)x, (__m256)y); }
+#else
 INLINE floats where(ints mask, floats x, floats y) { return (floats)((mask & (ints)x) | (~mask & (ints)y)); }
-/* The larger one; y where x is NaN. */
 INLINE floats larger(floats x, floats y) { return where(x > y, x, y); }
+INLINE floats smaller(floats x, floats y) { return where(x < y, x, y); }
+#endif
 INLINE floats magnitude(floats x) { return (floats)((ints)x & 0x7fffffff); }
 
-/* The next integer, half to even, for |x| < 2^22. */
-INLINE floats to_integer(floats x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
-
-/* e^x for x <= 0; NaN for NaN. Below -86 it is e^-86. */
-INLINE floats exponential(floats x)
+/* The integers next to x, half to even, for |x| < 2^22; where x is NaN, a multiple of 2^16. */
+INLINE ints rounded(floats x)
 {
-    floats least = where(x < -86.0f, all(-86.0f), x), n = to_integer(least * 1.44269504f);
-    /* What is left of x, by ln 2 in two parts: n times the first one is exact. */
-    floats f = ((least - n * 0.693359375f) + n * 2.12194440e-4f) * 1.44269504f, p = all(1.5403530e-4f);
-    p = p * f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    /* n stands in the lowest bits of n + 1.5 * 2^23; shifted, it is added to the exponent. */
-    floats found = (floats)((ints)p + (((ints)(n + 0x1.8p23f)) << 23));
-    return where(x == x, found, x);
+#if WIDTH == 16
+    return (ints)_mm512_cvtps_epi32((__m512)x);
+#elif WIDTH == 8
+    return (ints)_mm256_cvtps_epi32((__m256)x);
+#else
+    floats known = (floats)((x == x) & (ints)x);
+    return __builtin_convertvector((known + 0x1.8p23f) - 0x1.8p23f, ints);
+#endif
 }
 
-/* x * Phi(x) by the error function of Abramowitz and Stegun, 7.1.26, whose error is 1.5e-7. */
+/* 2^x for x <= 0, with a relative error of 2e-7; NaN for NaN. Below -125 it is 2^-125. */
+INLINE floats power_of_two(floats x)
+{
+    floats least = larger(all(-125.0f), x), n = least + 0x1.8p23f, f = least - (n - 0x1.8p23f);
+    /* The least largest error for 2^f, |f| <= 1/2, among polynomials of this degree that are 1 at 0. */
+    floats p = fused(f, all(1.32647238e-3f), all(9.67151299e-3f));
+    p = fused(p, f, all(5.55073358e-2f));
+    p = fused(p, f, all(2.40222424e-1f));
+    p = fused(p, f, all(6.93147004e-1f));
+    p = fused(p, f, all(1.0f));
+    /* The integer next to x stands in the lowest bits of n: shifted, it is an exponent. A NaN stays one in p. */
+    return p * (floats)(((ints)n << 23) + 0x3f800000);
+}
+
+/* x * Phi(x), with an error of 2e-7 of the larger of 1 and |x|.
+ *
+ * It is max(x, 0) - |x| Phi(-|x|). Phi(-a) = 2^q(a), where q + 1 is a polynomial whose error is weighted by a Phi(-a) up to
+ * a = 6; beyond, it goes on falling. */
 INLINE floats gelu(floats x)
 {
-    floats a = magnitude(x) * 0.70710678f, t = 1.0f / (a * 0.3275911f + 1.0f), p = all(1.061405429f);
-    p = p * t - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
-    floats tail = p * t * exponential(-a * a) * 0.5f;
-    return x * where(x < 0.0f, tail, 1.0f - tail);
+    floats a = magnitude(x), q = fused(a, all(-1.90204298e-6f), all(2.80566273e-5f));
+    q = fused(q, a, all(-1.3147149e-4f));
+    q = fused(q, a, all(-2.72080651e-4f));
+    q = fused(q, a, all(7.24542886e-3f));
+    q = fused(q, a, all(-5.26276156e-2f));
+    q = fused(q, a, all(-4.59162146e-1f));
+    q = fused(q, a, all(-1.15111101f));
+    q = fused(q, a, all(-1.0f));
+    return fused(-a, power_of_two(q), larger(all(0.0f), x));
 }
 
-INLINE floats relu(floats x) { return where(x < 0.0f, all(0.0f), x); }
+INLINE floats relu(floats x) { return larger(all(0.0f), x); }
 
 /* The sum of LANES lanes, of halves with each other. */
 INLINE float total(const floats *parts)
