@@ -107,13 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if (reason := native.why_not()) is not None:
         print(f"nothing to measure: {reason}")
         return 1
-    used = with_clock()
-    SETS[used.name] = used
-    rows = []
-    for sparsity in SPARSITIES:
-        model = make_model(sparsity, given.smallest)
-        for batch, tokens in [(2, 4)] if given.smallest else SHAPES:
-            rows.append(measure(model, batch, tokens, sparsity, given.rounds))
+    clocked = with_clock()
+    SETS[clocked.name] = clocked
+    try:
+        rows = [
+            measure(model, batch, tokens, sparsity, given.rounds)
+            for sparsity in SPARSITIES
+            for model in [make_model(sparsity, given.smallest)]
+            for batch, tokens in ([(2, 4)] if given.smallest else SHAPES)
+        ]
+    finally:
+        del SETS[clocked.name]
     finish("stages", rows, {"instruction set": instruction_set(), "model": "MiniLM-L6's sizes"}, given)
     return 0
 

@@ -5,8 +5,10 @@ import torch
 
 from bench import common, render
 from bench.check import WrongResultError
-from bench.studies import demo_seeds, formats, model, qat_step
-from sparseq import InputError, backend, convert, pack, save
+from bench.studies import demo_seeds, formats, model, qat_step, stages
+from sparseq import InputError, backend, convert, instruction_set, pack, save
+from sparseq_kernels.cpu import native
+from sparseq_kernels.instruction_sets import SETS
 
 
 def test_seeds_are_summed_up_in_points():
@@ -65,3 +67,15 @@ def test_formats_are_counted_and_rendered(tmp_path):
     found = {row["case"]["pattern"]: row["cells"]["50% kept"] for row in result["rows"]}
     assert found["unstructured"] == "5.00 bitmask" and found["2:4"] == "5.00 semi_structured"
     assert found["64x64"].endswith("block_sparse") and "5.00 bitmask" in render.render("formats", tmp_path)
+
+
+@pytest.mark.skipif(native.why_not() is not None, reason="there is no native code here")
+def test_stages_add_up(tmp_path):
+    before, sets = instruction_set(), list(SETS)
+    assert stages.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("stages", tmp_path)
+    assert instruction_set() == before and list(SETS) == sets
+    for row in result["rows"]:
+        seconds = row["seconds"]
+        assert all(seconds[name] > 0 and row["floors"][name] > 0 for name in stages.STAGES)
+        assert sum(seconds[name] for name in (*stages.STAGES, "rest")) == pytest.approx(seconds["all"])
