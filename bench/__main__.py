@@ -24,6 +24,7 @@ from bench.kernels import OPS, benchmark
 from bench.kernels.cases import OURS, Benchmark, Case, Shape
 from bench.measure import ALONE, EVERY_PEER, Peers, measure
 from bench.packages import Libraries
+from bench.program import run_program
 from bench.target import KINDS, Target
 from sparseq import InputError, backend, set_backend
 from sparseq.terminal import shown
@@ -221,4 +222,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

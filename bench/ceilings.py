@@ -24,6 +24,7 @@ from bench.clock import Clock
 from bench.common import smallest_asked, write_json
 from bench.kernels.peers import dynamic_linear
 from bench.packages import CURRENT
+from bench.program import run_program
 from bench.roofline import Peaks
 from bench.target import KINDS, Target
 
@@ -123,4 +124,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

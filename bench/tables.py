@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.common import RESULTS, ROOT
 from bench.goals import goals, newest
+from bench.program import run_program
 from bench.render import NO_RESULTS, caption, render
 from sparseq.terminal import shown
 
@@ -66,4 +67,4 @@ def _update(page: Path, results: Path, check: bool) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

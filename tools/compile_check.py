@@ -28,6 +28,7 @@ import torch
 import triton
 
 from bench.common import RESULTS, commit, smallest_asked, write_json
+from bench.program import run_program
 from sparseq_kernels import InputError
 from tools import assembly
 from tools.absent_gpu import ARCHITECTURES, KIB, absent_gpu
@@ -285,4 +286,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # As where a time limit ends it.
-    sys.exit(main())
+    run_program(main)

@@ -26,6 +26,7 @@ from typing import Any
 
 from bench.common import RESULTS, ROOT, commit, machine, versions, write_json
 from bench.goals import goals
+from bench.program import run_program
 from sparseq import InputError
 from sparseq.terminal import shown
 from tools.gpu_results import page, read_json, unpack
@@ -274,4 +275,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.common import ROOT, smallest_asked, write_json
+from bench.program import run_program
 from bench.target import KINDS, Target
 from sparseq import pack, set_backend
 from sparseq.nn import QuantSparseLinear
@@ -107,4 +108,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -24,6 +24,7 @@ import triton
 from bench.check import WrongResultError
 from bench.clock import Call, Clock, CudaClock, first_line
 from bench.common import ROOT, commit, smallest_asked, words, write_json
+from bench.program import run_program
 from bench.target import KINDS, Target
 from sparseq import set_backend
 from sparseq.terminal import shown
@@ -220,4 +221,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

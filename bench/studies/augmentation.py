@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.common import arguments, finish
+from bench.program import run_program
 from sparseq.augment import SynonymAugmenter, augment_dataset, wordnet_dir
 from sparseq.augment.finding import load_wordnet
 from sparseq.tasks import load_data
@@ -50,4 +51,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

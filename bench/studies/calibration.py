@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.common import arguments, finish
+from bench.program import run_program
 from bench.studies.learned_scales import batch_of, layers_of, read_rows
 from bench.studies.methods import split
 from sparseq import calibrate, convert
@@ -98,4 +99,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.common import ROOT, arguments, finish
+from bench.program import run_program
 from sparseq.demo.run import run
 from sparseq.train.progress import Reporter
 
@@ -54,4 +55,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -14,6 +14,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from bench.common import arguments, write_result
+from bench.program import run_program
 from sparseq.demo.comparison import ALLOWED_LOSS, NOISE
 from sparseq.demo.recipes import SIZES, recipes
 from sparseq.paired import PairedAnswers
@@ -89,4 +90,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

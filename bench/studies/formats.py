@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from bench.common import RESULTS, arguments, commit, versions, write_json
+from bench.program import run_program
 from sparseq_kernels.formats import smallest, stored_bytes
 from sparseq_kernels.patterns import Pattern
 from sparseq_kernels.reference.magnitude_mask import magnitude_mask
@@ -59,4 +60,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from bench.common import ROOT, arguments, finish
+from bench.program import run_program
 from sparseq import pack
 from sparseq.nn import QuantSparseLinear
 from sparseq.timing import Comparison, alternate
@@ -146,4 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

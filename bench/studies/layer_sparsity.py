@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from bench.common import arguments, finish
+from bench.program import run_program
 from sparseq import convert
 from sparseq.models import load_model
 from sparseq.nn import prunable
@@ -51,4 +52,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

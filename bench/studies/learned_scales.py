@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bench.common import arguments, write_result
+from bench.program import run_program
 from bench.studies.methods import HELD_OUT, ROWS, split
 from sparseq import convert, parameter_groups
 from sparseq.models import load_model
@@ -153,4 +154,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -19,6 +19,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from bench.common import arguments, write_result
+from bench.program import run_program
 from sparseq.errors import InputError
 from sparseq.train import Recipe, RunResult, compress
 
@@ -198,4 +199,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import sparseq
 from bench.check import require_close
 from bench.common import arguments, finish
+from bench.program import run_program
 from bench.runtimes import CALIBRATION_ROWS, Runner, peers
 from sparseq.checkpoint import is_saved
 from sparseq.errors import InputError
@@ -143,4 +144,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

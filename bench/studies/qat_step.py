@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.check import require_close
 from bench.common import alternate, arguments, finish
+from bench.program import run_program
 from sparseq import convert, use_backend
 from sparseq.nn import MaskedWeight, named_layers
 
@@ -163,4 +164,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -17,6 +17,7 @@ from torch import nn
 
 import sparseq
 from bench.common import arguments, finish
+from bench.program import run_program
 from sparseq_kernels.cpu import native
 from sparseq_kernels.instruction_sets import SETS, InstructionSet, instruction_set, use_instruction_set
 
@@ -123,4 +124,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import arguments, finish
+from bench.program import run_program
 from sparseq.train import METHODS, Recipe, RunResult, compress
 
 LAYERS = 3
@@ -87,4 +88,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)
