@@ -115,6 +115,12 @@ def has_amx() -> bool:
     return found
 
 
+def has_avx512_bf16() -> bool:
+    """Whether the processor has AVX-512 BF16."""
+    found: bool = torch.cpu._is_avx512_bf16_supported()
+    return found
+
+
 def has_vnni() -> bool:
     """Whether the processor has AVX-512 VNNI."""
     found: bool = torch.cpu._is_vnni_supported()

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.instruction_sets import SETS, InstructionSet, available, use_instruction_set
@@ -30,8 +32,9 @@ def _emulated() -> list[str]:
     return found
 
 
+LACKING = _emulated()
 # NATIVE, and native code for what this processor lacks, emulated: for tests of code that differs between them.
-EMULATED = [*NATIVE, *_emulated()]
+EMULATED = [*NATIVE, *(pytest.param(name, marks=pytest.mark.slow) for name in LACKING)]
 
 
 @contextlib.contextmanager

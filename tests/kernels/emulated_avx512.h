@@ -93,6 +93,24 @@ EMULATED __m512i emulated_rounded(__m512 x)
         to[i] = _mm256_cvtps_epi32(a[i]);
     return emulated_load(to);
 }
+typedef float emulated_floats __attribute__((vector_size(64)));
+/* c + a b of each pair of bf16, the second one first. */
+EMULATED emulated_floats emulated_dpbf16(emulated_floats a, emulated_floats b, emulated_floats c)
+{
+    uint32_t x[16], y[16];
+    float s[16];
+    memcpy(x, &a, sizeof x);
+    memcpy(y, &b, sizeof y);
+    memcpy(s, &c, sizeof s);
+    for (int i = 0; i < 16; i++) {
+        uint32_t parts[4] = {x[i] & 0xffff0000u, y[i] & 0xffff0000u, x[i] << 16, y[i] << 16};
+        float values[4];
+        memcpy(values, parts, sizeof values);
+        s[i] = __builtin_fmaf(values[2], values[3], __builtin_fmaf(values[0], values[1], s[i]));
+    }
+    memcpy(&c, s, sizeof s);
+    return c;
+}
 EMULATED __m256i emulated_half(__m512i x, int half)
 {
     __m256i halves[2];

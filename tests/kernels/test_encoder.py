@@ -1,3 +1,4 @@
+import re
 import threading
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here
 @pytest.fixture(params=EMULATED, autouse=True)
 def every_set(request):
     with on(request.param):
-        yield
+        yield request.param
 
 
 @pytest.fixture(autouse=True)
@@ -257,3 +258,22 @@ def test_other_input_is_refused():
         NativeEncoder(made.layers, 3)
     with pytest.raises(InputError, match="at least one layer"):
         NativeEncoder([], 1)
+
+
+@pytest.mark.parametrize("hidden,heads", [(64, 2), (60, 5), (36, 4), (48, 48), (130, 2)])
+@pytest.mark.parametrize("lengths", [[1], [2, 7], [16, 33]], ids=str)
+def test_attention_in_bf16_is_near_that_in_fp32(hidden, heads, lengths, every_set, monkeypatch):
+    """Its own error is that of operands with 8 bits; and it is not fp32 under another name."""
+    if every_set.startswith("native emulated"):
+        monkeypatch.setattr(encoder_module, "has_avx512_bf16", lambda: True)
+    made = Made(hidden, 48)
+    if (reason := encoder_module.why_no_bf16_attention()) is not None:
+        with pytest.raises(InputError, match=f"attention cannot multiply in bf16: {re.escape(reason)}"):
+            NativeEncoder(made.layers, heads, bf16_attention=True)
+        return
+    x = made.draw(sum(lengths), hidden)
+    exact, found = (NativeEncoder(made.layers, heads, bf16_attention=on)(x, lengths) for on in (False, True))
+    errors = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
+    assert 0 < errors.max() < 2e-2
+    x[0, 3] = float("nan")
+    assert NativeEncoder(made.layers, heads, bf16_attention=True)(x, lengths)[: lengths[0]].isnan().all()

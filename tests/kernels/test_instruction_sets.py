@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from cpu_backends import EMULATED, NATIVE, on
+from cpu_backends import EMULATED, LACKING, NATIVE, on
 
 import sparseq
 from sparseq_kernels import InputError, instruction_sets, use_backend
@@ -54,12 +54,13 @@ def test_results_are_the_references_to_the_bit(M, N, K, activation, every_set):
         assert torch.equal(kept, x.relu())
 
 
-def test_rows_are_the_same_bits_with_each_set():
+@pytest.mark.parametrize("names", [NATIVE, pytest.param(NATIVE + LACKING, marks=pytest.mark.slow)], ids=["own", "all"])
+def test_rows_are_the_same_bits_with_each_set(names):
     """LayerNorm: sums run in one order, and nothing is fused. GELU: where products and sums can be rounded once."""
     torch.manual_seed(0)
     x, residual, weight, bias = torch.randn(7, 131), torch.randn(7, 131), torch.randn(131), torch.randn(131)
     norms, gelus = [], []
-    for name in EMULATED:
+    for name in names:
         with on(name):
             norms.append(OPS.layer_norm_quantize_rows(x, residual, weight, bias))
             if "portable" not in name:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ..encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from ..errors import InputError
+from ..instruction_sets import instruction_set
 from ..numerics import check_depth
-from ..torch_internals import has_amx
+from ..torch_internals import has_amx, has_avx512_bf16
 from . import native
 from .int8_matmul import why_not_int_mm
 
@@ -29,6 +30,15 @@ def is_wanted(tokens: int) -> bool:
     if native.why_not() is not None:
         return False
     return tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None
+
+
+def why_no_bf16_attention() -> str | None:
+    """None if `NativeEncoder` can multiply in bf16 in attention, otherwise why it cannot."""
+    if (reason := native.why_not()) is not None:
+        return reason
+    if not native.library().sparseq_has_bf16_attention():
+        return f"the instruction set {instruction_set()} has no such product, or the compiler is older than GCC 10"
+    return None if has_avx512_bf16() else "this processor has no AVX-512 BF16"
 
 
 class _Linear(ctypes.Structure):
@@ -63,24 +73,41 @@ class _Layer(ctypes.Structure):
 
 
 class _Encoder(ctypes.Structure):
-    _fields_ = (("layers", _P), ("count", _I64), ("heads", _I64), ("head_size", _I64), ("intermediate", _I64))
+    _fields_ = (
+        ("layers", _P),
+        ("count", _I64),
+        ("heads", _I64),
+        ("head_size", _I64),
+        ("intermediate", _I64),
+        ("bf16_attention", ctypes.c_int32),
+    )
 
 
 class NativeEncoder:
     """The layers of an encoder, packed for this processor when it is made; what changes in them later is not seen.
 
     A pruned weight is stored in blocks of 4 x 4 where few enough of them hold values, and then takes time in proportion
-    to these. Calls may run in several threads at once. Raises InputError for layers that do not fit each other.
+    to these. Calls may run in several threads at once.
+
+    Args:
+        layers: of one model.
+        heads: of attention, in each layer.
+        bf16_attention: multiply queries, keys, probabilities and values in bf16, and add in fp32.
+
+    Raises:
+        InputError: for layers that do not fit each other, and for bf16_attention where `why_no_bf16_attention` says so.
     """
 
-    def __init__(self, layers: Sequence[EncoderLayer], heads: int) -> None:
+    def __init__(self, layers: Sequence[EncoderLayer], heads: int, bf16_attention: bool = False) -> None:
         _check_layers(layers, heads)
+        if bf16_attention and (reason := why_no_bf16_attention()) is not None:
+            raise InputError(f"encoder: attention cannot multiply in bf16: {reason}")
         self.hidden = layers[0].qkv.weight.shape[1]
         self._library = native.library()
         self._kept: list[Tensor] = []
         self._layers = (_Layer * len(layers))(*map(self._layer, layers))
         sizes = (len(layers), heads, self.hidden // heads, layers[0].up.weight.shape[0])
-        self._encoder = _Encoder(ctypes.addressof(self._layers), *sizes)
+        self._encoder = _Encoder(ctypes.addressof(self._layers), *sizes, int(bf16_attention))
 
     def __call__(self, x: Tensor, lengths: Sequence[int], states: Tensor | None = None) -> Tensor:
         """The last hidden state.

@@ -19,7 +19,17 @@ from .build import UnavailableError, load
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c", "rows.c", "encoder.c"))
 HEADERS = tuple(
     Path(__file__).with_name(f"{name}.h")
-    for name in ("attention", "blocks", "layer_norm", "linear", "panels", "quantize", "stages", "vector")
+    for name in (
+        "attention",
+        "blocks",
+        "float_products",
+        "layer_norm",
+        "linear",
+        "panels",
+        "quantize",
+        "stages",
+        "vector",
+    )
 )
 CPU = torch.device("cpu")
 # Given with each call, for OpenMP keeps a number for each thread, and `torch.set_num_threads` sets the caller's alone.
@@ -41,6 +51,7 @@ _SIGNATURES = {
     "sparseq_panel_columns": (),
     "sparseq_block_size": (),
     "sparseq_block_bytes": (),
+    "sparseq_has_bf16_attention": (),
     "sparseq_encode": (_P, _P, _P, _I64, _P, _I32),
 }
 _RESULTS = {
@@ -51,6 +62,7 @@ _RESULTS = {
     "sparseq_panel_columns": _I64,
     "sparseq_block_size": _I64,
     "sparseq_block_bytes": _I64,
+    "sparseq_has_bf16_attention": ctypes.c_int32,
 }
 
 

@@ -1,77 +1,8 @@
-/* softmax(q k^T * scale) v of one head of one sequence, in fp32. */
+/* softmax(q k^T * scale) v of one head of one sequence, with products in fp32 or in bf16. */
 #ifndef SPARSEQ_ATTENTION_H
 #define SPARSEQ_ATTENTION_H
 
-#include "vector.h"
-
-#define FLOAT_ROWS (WIDTH == 16 ? 8 : 6) /* So many sums, of two vectors each, as registers hold. */
-
-INLINE int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
-
-/* to [rows][to_stride] = a [rows][a_stride] b [depth][b_stride], one or two vectors of columns. */
-INLINE void float_tile(const int rows, const int vectors, const float *a, int64_t a_stride, const float *b,
-                       int64_t b_stride, int64_t depth, float *to, int64_t to_stride)
-{
-    floats s[FLOAT_ROWS][2];
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
-        s[r][0] = s[r][1] = all(0.0f);
-    for (int64_t k = 0; k < depth; k++) {
-        floats columns[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            columns[v] = load(b + k * b_stride + v * WIDTH);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            floats one = all(a[r * a_stride + k]);
-#pragma GCC unroll 2
-            for (int v = 0; v < vectors; v++)
-                s[r][v] = fused(one, columns[v], s[r][v]);
-        }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            store(to + r * to_stride + v * WIDTH, s[r][v]);
-}
-
-typedef void float_tile_function(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth, float *to,
-                                 int64_t to_stride);
-#define FLOAT_TILE_OF(rows, vectors)                                                                                   \
-    static __attribute__((noinline, unused)) void float_tile_##rows##_##vectors(                                       \
-        const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth, float *to,                  \
-        int64_t to_stride)                                                                                             \
-    {                                                                                                                  \
-        float_tile(rows, vectors, a, a_stride, b, b_stride, depth, to, to_stride);                                     \
-    }
-#define FLOAT_TILES_OF(rows) FLOAT_TILE_OF(rows, 1) FLOAT_TILE_OF(rows, 2)
-#define FLOAT_TILES_NAMED(rows) {float_tile_##rows##_1, float_tile_##rows##_2}
-FLOAT_TILES_OF(1)
-FLOAT_TILES_OF(2)
-FLOAT_TILES_OF(3)
-FLOAT_TILES_OF(4)
-FLOAT_TILES_OF(5)
-FLOAT_TILES_OF(6)
-#if WIDTH == 16
-FLOAT_TILES_OF(7)
-FLOAT_TILES_OF(8)
-#endif
-static float_tile_function *const float_tiles[FLOAT_ROWS][2] = {
-    FLOAT_TILES_NAMED(1), FLOAT_TILES_NAMED(2), FLOAT_TILES_NAMED(3),
-    FLOAT_TILES_NAMED(4), FLOAT_TILES_NAMED(5), FLOAT_TILES_NAMED(6),
-#if WIDTH == 16
-    FLOAT_TILES_NAMED(7), FLOAT_TILES_NAMED(8),
-#endif
-};
-
-/* to [rows][to_stride] = a b, of `columns`, a multiple of WIDTH; at most FLOAT_ROWS rows. */
-static void float_product(int64_t rows, const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth,
-                          int64_t columns, float *to, int64_t to_stride)
-{
-    for (int64_t c = 0; c < columns; c += 2 * WIDTH)
-        float_tiles[rows - 1][columns - c > WIDTH](a, a_stride, b + c, b_stride, depth, to + c, to_stride);
-}
+#include "float_products.h"
 
 /* to [columns][to_stride] = x [rows][stride] transposed. */
 static void transpose_floats(const float *x, int64_t stride, int64_t rows, int64_t columns, float *to, int64_t to_stride)
@@ -120,36 +51,72 @@ static float softmax(float *scores, int64_t count, int64_t room, float scale)
 INLINE int64_t attention_floats(int64_t tokens, int64_t head_size)
 {
     int64_t keys = padded(tokens), size = padded(head_size);
-    return head_size * keys + tokens * size + FLOAT_ROWS * (keys + size);
+    return (head_size + 1) * keys + tokens * size + FLOAT_ROWS * (keys + 2 * size);
 }
 
-/* q, k, v: [tokens][stride], of which head_size columns. to [tokens][to_stride]. scale is positive. */
-static void attend(const float *q, const float *k, const float *v, int64_t stride, int64_t tokens, int64_t head_size,
-                   float scale, float *to, int64_t to_stride, float *room)
+/* q, k, v: [tokens][stride], of which head_size columns. to [tokens][to_stride]. scale is positive. pairs: multiply in
+ * bf16. */
+INLINE void attend_as(const int pairs, float_tile_function *const tiles[FLOAT_ROWS][2], const float *q, const float *k,
+                      const float *v, int64_t stride, int64_t tokens, int64_t head_size, float scale, float *to,
+                      int64_t to_stride, float *room)
 {
-    int64_t keys = padded(tokens), size = padded(head_size);
-    float *keys_by_token = room, *values = keys_by_token + head_size * keys, *scores = values + tokens * size,
-          *found = scores + FLOAT_ROWS * keys;
-    transpose_floats(k, stride, tokens, head_size, keys_by_token, keys);
-    for (int64_t d = 0; d < head_size; d++)
+    int64_t keys = padded(tokens), size = padded(head_size), depth = pairs ? (head_size + 1) / 2 : head_size;
+    float *keys_by_token = room, *values = room + (head_size + 1) * keys, *scores = values + tokens * size,
+          *found = scores + FLOAT_ROWS * keys, *queries = found + FLOAT_ROWS * size;
+    if (pairs) {
+        float *rows = keys_by_token + depth * keys;
+        for (int64_t s = 0; s < tokens; s++)
+            to_pairs(k + s * stride, head_size, rows + s * depth);
+        transpose_floats(rows, depth, tokens, depth, keys_by_token, keys);
+    } else
+        transpose_floats(k, stride, tokens, depth, keys_by_token, keys);
+    for (int64_t d = 0; d < depth; d++)
         for (int64_t s = tokens; s < keys; s++)
             keys_by_token[d * keys + s] = 0.0f;
     for (int64_t s = 0; s < tokens; s++) {
-        memcpy(values + s * size, v + s * stride, sizeof(float) * (size_t)head_size);
+        float *row = values + s * size;
+        memcpy(row, v + s * stride, sizeof(float) * (size_t)head_size);
         for (int64_t d = head_size; d < size; d++)
-            values[s * size + d] = 0.0f;
+            row[d] = 0.0f;
     }
+    /* In place: the pair of two rows takes the room of rows that have been read. */
+    for (int64_t s = 0; pairs && s < tokens; s += 2)
+        for (int64_t d = 0; d < size; d += WIDTH) {
+            floats second = s + 1 < tokens ? load(values + (s + 1) * size + d) : all(0.0f);
+            store(values + s / 2 * size + d, paired(load(values + s * size + d), second));
+        }
     for (int64_t first = 0; first < tokens; first += FLOAT_ROWS) {
         int64_t rows = tokens - first < FLOAT_ROWS ? tokens - first : FLOAT_ROWS;
         float inverse[FLOAT_ROWS];
-        float_product(rows, q + first * stride, stride, keys_by_token, keys, head_size, keys, scores, keys);
-        for (int64_t r = 0; r < rows; r++)
+        const float *from = q + first * stride;
+        for (int64_t r = 0; pairs && r < rows; r++)
+            to_pairs(from + r * stride, head_size, queries + r * depth);
+        float_product(tiles, rows, pairs ? queries : from, pairs ? depth : stride, keys_by_token, keys, depth, keys, scores,
+                      keys);
+        for (int64_t r = 0; r < rows; r++) {
             inverse[r] = softmax(scores + r * keys, tokens, keys, scale);
-        float_product(rows, scores, keys, values, size, tokens, size, found, size);
+            if (pairs)
+                to_pairs(scores + r * keys, keys, scores + r * keys);
+        }
+        float_product(tiles, rows, scores, keys, values, size, pairs ? (tokens + 1) / 2 : tokens, size, found, size);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t d = 0; d < head_size; d++)
                 to[(first + r) * to_stride + d] = found[r * size + d] * inverse[r];
     }
 }
+
+static void attend(const float *q, const float *k, const float *v, int64_t stride, int64_t tokens, int64_t head_size,
+                   float scale, float *to, int64_t to_stride, float *room)
+{
+    attend_as(0, float_tiles, q, k, v, stride, tokens, head_size, scale, to, to_stride, room);
+}
+
+#if HAS_PAIRS
+static void attend_in_pairs(const float *q, const float *k, const float *v, int64_t stride, int64_t tokens,
+                            int64_t head_size, float scale, float *to, int64_t to_stride, float *room)
+{
+    attend_as(1, pair_tiles, q, k, v, stride, tokens, head_size, scale, to, to_stride, room);
+}
+#endif
 
 #endif

@@ -25,6 +25,7 @@ struct layer {
 struct encoder {
     const struct layer *layers;
     int64_t count, heads, head_size, intermediate;
+    int32_t bf16_attention; /* only where sparseq_has_bf16_attention() and the processor say so */
 };
 
 /* What the tokens of one part need: x's quantized rows, and floats between steps. */
@@ -91,8 +92,14 @@ static void attention(const struct team *team, const struct encoder *encoder, co
     for (int64_t i = first; i < end; i++) {
         int64_t start = starts[i / heads] - starts[0], tokens = starts[i / heads + 1] - starts[i / heads];
         const float *q = room->wide + start * 3 * hidden + i % heads * size;
-        attend(q, q + hidden, q + 2 * hidden, 3 * hidden, tokens, size, scale,
-               room->context + start * hidden + i % heads * size, hidden, memory);
+        float *to = room->context + start * hidden + i % heads * size;
+#if HAS_PAIRS
+        if (encoder->bf16_attention) {
+            attend_in_pairs(q, q + hidden, q + 2 * hidden, 3 * hidden, tokens, size, scale, to, hidden, memory);
+            continue;
+        }
+#endif
+        attend(q, q + hidden, q + 2 * hidden, 3 * hidden, tokens, size, scale, to, hidden, memory);
     }
     wait_for_all(team);
 }
@@ -205,3 +212,6 @@ int64_t sparseq_block_bytes(void) { return (int64_t)sizeof(block_value) * BLOCK 
 void sparseq_pack_panels(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *to) { fill_panels(w, outputs, inputs, to); }
 int64_t sparseq_panel_bytes(int64_t outputs, int64_t inputs) { return panels_of(outputs) * panel_bytes(inputs); }
 int64_t sparseq_panel_columns(void) { return COLUMNS; }
+
+/* Whether attention can multiply in bf16, on a processor with AVX-512 BF16. */
+int32_t sparseq_has_bf16_attention(void) { return HAS_PAIRS; }
