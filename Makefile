@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 SIZE ?= full
 
-.PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu bench-model lint clean
+.PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu bench-model wheel lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
@@ -43,6 +43,13 @@ gpu:
 bench-model: $(VENV)/.dev
 	$(BIN)/python -m bench.studies.model --peers
 
+# A wheel with native code, into dist. It fails where that cannot be built, or the platform in its name is wrong.
+wheel: $(VENV)/.dev
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m auditwheel show dist/sparseq-*-py3-none-manylinux_*.whl
+	rm -rf build
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,4 +70,4 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs build dist

@@ -17,7 +17,7 @@ FILES = [path for name, path in MODULES.items() if name.split(".")[0] in ("spars
 # Lower layers first; a module may import its own layer and those below. A module belongs to the longest name here that
 # its own name begins with.
 LAYERS = [
-    {"sparseq_kernels.errors", "sparseq_kernels.on_import"},
+    {"sparseq_kernels.errors", "sparseq_kernels.locks", "sparseq_kernels.on_import"},
     {
         "sparseq_kernels.cache",
         "sparseq_kernels.encoder",
@@ -37,7 +37,7 @@ LAYERS = [
     {"sparseq_kernels.sparse_dispatch"},
     {"sparseq_kernels"},
     {"sparseq.errors"},
-    {"sparseq.failures", "sparseq.locks", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
+    {"sparseq.failures", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
     {"sparseq.downloads", "sparseq.paired", "sparseq.prune", "sparseq.timing"},
     {"sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},

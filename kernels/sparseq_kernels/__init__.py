@@ -74,7 +74,7 @@ _HOMES = {
     if not found.ispkg
 }
 # The modules that need no torch.
-_LIGHT = ("errors", "on_import", "patterns", "untrusted")
+_LIGHT = ("errors", "locks", "on_import", "patterns", "untrusted")
 _OTHERS = tuple(found.name for found in pkgutil.iter_modules(__path__) if found.name not in _LIGHT)
 _imported = set(_LIGHT)
 

@@ -67,9 +67,11 @@ def runnable(device: str = "cpu") -> tuple[str, ...]:
 def backend(device: str | torch.device = "cpu", details: bool = False) -> str:
     """The backend that runs for tensors on `device`, a CPU or a GPU: the forced one, otherwise the device's own.
 
-    details: whether to say more than its name, such as "native (avx2, 2 threads)".
+    details: whether to say more than its name, such as "native (avx2, 2 threads, prebuilt)": the instruction set, the
+        threads, and whether the code came with the package or was built here.
 
-    On a CPU that is "native" where its code can be built, which the first call does; elsewhere "cpu", with a warning.
+    On a CPU that is "native" where its code came with the package or can be built, which the first call does;
+    elsewhere "cpu", with a warning.
     On a GPU it is "triton"; without a Triton that works "reference", with a warning. InputError for another device.
     """
     try:

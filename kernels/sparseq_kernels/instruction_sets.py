@@ -1,16 +1,17 @@
-"""The instruction sets that the native code is compiled for, and the one that is used."""
+"""The instruction sets that the native code is compiled for, and the one that is used.
+
+setup.py reads SETS without torch, which is therefore imported where it is needed.
+"""
 
 import contextlib
 import functools
 import os
 import platform
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
-
 from .errors import InputError
-from .torch_internals import has_vnni
 
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 _AVX2 = ("-mavx2", "-mfma")
@@ -51,8 +52,9 @@ _forced: str | None = os.environ.get(VARIABLE) or None
 def instruction_set() -> str:
     """The instruction set of the native code: "avx512_vnni", "avx512", "avx2", or "portable" C.
 
-    It is the best that the processor has, or the one that the variable SPARSEQ_INSTRUCTION_SET or
-    `set_instruction_set` forces. InputError for a name in the variable that is unknown or cannot run here.
+    It is the best that the processor has and the compiler knows, or the one that the variable SPARSEQ_INSTRUCTION_SET
+    or `set_instruction_set` forces. InputError for a name in the variable that is unknown or cannot run here, and on a
+    processor that has none of them.
     """
     name = _forced  # Read once: another thread may replace it.
     if name is None:
@@ -64,7 +66,7 @@ def instruction_set() -> str:
 def set_instruction_set(name: str | None) -> None:
     """Forces an instruction set in the whole process; None takes the best. All of them give the same integers.
 
-    Raises InputError for an unknown one, and for one that this processor does not have.
+    Raises InputError for an unknown one, and for one that this processor does not have or the compiler does not know.
     """
     global _forced
     if name is not None:
@@ -90,6 +92,10 @@ def available() -> tuple[str, ...]:
 
 def why_not(name: str) -> str | None:
     """Why this processor cannot run the instruction set; None if it can."""
+    import torch
+
+    from .torch_internals import has_vnni
+
     wanted = SETS[name]
     if wanted.needs != "DEFAULT" and not _IS_X86:
         return f"it is of x86 processors, and this is {platform.machine()}"
@@ -100,16 +106,66 @@ def why_not(name: str) -> str | None:
     return "this processor has no AVX-512 VNNI" if wanted.vnni and not has_vnni() else None
 
 
+def _ask_nobody(name: str) -> str | None:
+    return None
+
+
+_why_not_built: Callable[[str], str | None] = _ask_nobody
+
+
+def passed_over() -> dict[str, str]:
+    """The sets that are better than the one in use and could run here, with the reason why their code cannot be had.
+    Empty if one is forced."""
+    if _forced is not None:
+        return {}
+    names = available()
+    better = names[: names.index(_best())]
+    return {name: reason for name in better if (reason := _why_not_built(name)) is not None}
+
+
+def ask_builder(why_not_built: Callable[[str], str | None]) -> None:
+    """Has `why_not_built` asked for the reason why the code of a set cannot be had; None if it can, or if no set's can,
+    because there is no compiler at all."""
+    global _why_not_built
+    _why_not_built = why_not_built
+    forget()
+
+
+def forget() -> None:
+    """Forgets what was found out of the processor and the compiler."""
+    for found in (why_none, _best, _check_once):
+        found.cache_clear()
+
+
+@functools.cache
+def why_none() -> str | None:
+    """Why this processor cannot run any of the instruction sets; None if it can."""
+    if available():
+        return None
+    reasons = "; ".join(f"{name}: {why_not(name)}" for name in SETS)
+    return f"this processor has none of the native code's instruction sets ({reasons})"
+
+
 @functools.cache
 def _best() -> str:
-    return available()[0]
+    if (reason := why_none()) is not None:
+        raise InputError(reason)
+    first, *others = available()
+    if (reason := _why_not_built(first)) is None:
+        return first
+    for name in others:
+        if _why_not_built(name) is None:
+            message = f"sparseq's native code uses {name}, though this processor has {first}, which is faster: {reason}"
+            warnings.warn(message, stacklevel=2)
+            return name
+    return first  # Whoever wants its code is told why there is none.
 
 
 def _check(name: str) -> None:
     where = f" in {VARIABLE}" if name == os.environ.get(VARIABLE) else ""
     if name not in SETS:
         raise InputError(f"unknown instruction set {name!r}{where}: there are {', '.join(SETS)}")
-    if (reason := why_not(name)) is not None:
+    if (reason := why_not(name) or _why_not_built(name)) is not None:
         raise InputError(f"instruction set {name!r}{where} cannot run here: {reason}")
 
 

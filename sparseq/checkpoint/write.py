@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.failures import is_full
-from sparseq.locks import lock
 from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
 from sparseq.reading import brief
 from sparseq_kernels.errors import InputTypeError
+from sparseq_kernels.locks import lock
 from sparseq_kernels.untrusted import quoted
 
 from .checksum import checksum

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sparseq.errors import InputError
 from sparseq.failures import is_full, writing
-from sparseq.locks import lock
 from sparseq.reading import brief, read_json
+from sparseq_kernels.locks import lock
 
 LOCK = ".lock"
 TRIES = 1000

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from sparseq_kernels import cache
+from sparseq_kernels import cache, instruction_sets
 from sparseq_kernels.cpu import native
 
 OTHER = 12345
@@ -26,8 +26,9 @@ cp "$kept" "$written"
 
 
 def forget():
-    for function in (cache.code_dir, cache.fresh_dir, native.library_of, native.why_not_of):
+    for function in (cache.code_dir, cache.fresh_dir, native.library_of, native.loaded, native.failure):
         function.cache_clear()
+    instruction_sets.forget()
 
 
 def make():

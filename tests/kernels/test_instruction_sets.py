@@ -5,14 +5,18 @@ import sys
 
 import pytest
 import torch
+from code_folders import compiler, forget, quietly, system_compiler
 from cpu_backends import EMULATED, LACKING, NATIVE, on
 
 import sparseq
 from sparseq_kernels import InputError, instruction_sets, use_backend
 from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu.native import prebuilt
 
 pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
 OPS = torch.ops.sparseq
+OWN = [name for name in instruction_sets.available() if not name.startswith("emulated")]
+BEST, *OTHERS = OWN
 
 
 def values(*shape):
@@ -82,12 +86,13 @@ def test_odd_values_are_quantized_as_by_the_reference(value, every_set):
 
 
 def test_the_best_is_taken_and_named():
-    available = [name for name in instruction_sets.available() if not name.startswith("emulated")]
-    assert available[-1] == "portable" and sparseq.instruction_set() == available[0]
+    assert OWN[-1] == "portable" and sparseq.instruction_set() == BEST
     with sparseq.use_instruction_set("portable"):
         assert sparseq.instruction_set() == "portable"
-        assert re.fullmatch(r"native \(portable, (1 thread|\d+ threads)\)", sparseq.backend(details=True))
-    assert sparseq.instruction_set() == available[0]
+        assert re.fullmatch(
+            r"native \(portable, (1 thread|\d+ threads), (built here|prebuilt)\)", sparseq.backend(details=True)
+        )
+    assert sparseq.instruction_set() == BEST
 
 
 def test_an_unknown_one_is_refused():
@@ -107,6 +112,77 @@ def test_one_that_the_processor_lacks_is_refused(monkeypatch):
         sparseq.set_instruction_set("avx2")
 
 
+# Refuses the flags that the best set has and the next one has not, as an old gcc does.
+OLD = """
+case " $* " in *" {flag} "*) echo "cc1: error: unrecognized command-line option '{flag}'" >&2; exit 1;; esac
+exec {compiler} "$@"
+"""
+
+
+@pytest.fixture
+def old_compiler(folder, tmp_path, monkeypatch):
+    if not OTHERS:
+        pytest.skip("this processor has one instruction set alone")
+    known = instruction_sets.SETS[OTHERS[0]].flags
+    flag = next(flag for flag in instruction_sets.SETS[BEST].flags if flag not in known)
+    monkeypatch.setenv("CC", str(compiler(tmp_path, OLD.format(flag=flag, compiler=system_compiler()))))
+    monkeypatch.setattr(prebuilt, "load", lambda name: None)
+    forget()
+    return flag
+
+
+@pytest.mark.slow
+def test_an_old_compiler_costs_its_own_set_alone(old_compiler):
+    reason = rf"without {BEST}: .* could not build it: cc1: error: unrecognized command-line option '{old_compiler}'"
+    with pytest.warns(UserWarning, match=f"uses {OTHERS[0]}, though this processor has {BEST}, which is faster: "):
+        assert sparseq.instruction_set() == OTHERS[0]
+    assert sparseq.backend() == "native"
+    assert re.fullmatch(rf"native \({OTHERS[0]}, .*, built here, {reason}\)", sparseq.backend(details=True))
+    assert native.int8_matmul(torch.ones(1, 5, dtype=torch.int8), torch.ones(1, 5, dtype=torch.int8)).item() == 5
+    with sparseq.use_instruction_set(OTHERS[-1]):
+        assert "without" not in sparseq.backend(details=True)
+
+
+def test_a_set_that_the_compiler_refuses_is_not_forced(old_compiler):
+    refused = rf"'{BEST}' cannot run here: .* could not build it: cc1: error: unrecognized .* '{old_compiler}'"
+    with pytest.raises(InputError, match=refused), sparseq.use_instruction_set(BEST):
+        pass
+
+
+def test_nor_by_the_variable(old_compiler, fresh):
+    done = fresh.run("import sparseq; sparseq.backend()", SPARSEQ_INSTRUCTION_SET=BEST)
+    assert f"'{BEST}' in SPARSEQ_INSTRUCTION_SET cannot run here: " in done.stderr and old_compiler in done.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_compiler_that_can_build_nothing_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(prebuilt, "load", lambda name: None)
+    monkeypatch.setenv("CC", str(compiler(tmp_path, "echo 'x.c: error: no headers'; exit 1")))
+    assert quietly(native.why_not) == f"{tmp_path}/compiler could not build it: x.c: error: no headers"
+    assert sparseq.instruction_set() == BEST
+
+
+def test_a_processor_that_has_none_of_them_says_so(fresh):
+    code = """
+import sparseq, torch
+from sparseq_kernels import instruction_sets
+torch.backends.cpu.get_cpu_capability = lambda: "DEFAULT"
+del instruction_sets.SETS["portable"]
+print(sparseq.backend(), torch.ops.sparseq.quantize_rows(torch.ones(1, 2))[0].tolist())
+for run in (sparseq.instruction_set, lambda: sparseq.set_backend("native")):
+    try:
+        run()
+    except sparseq.InputError as error:
+        print(error)
+"""
+    done = fresh.run(code, SPARSEQ_INSTRUCTION_SET=None)
+    reason = "this processor has none of the native code's instruction sets (avx512_vnni: "
+    first, *refused = done.stdout.splitlines()
+    assert first == "cpu [[127, 127]]" and len(refused) == 2, done.stdout + done.stderr
+    assert refused[0].startswith(reason) and refused[1].startswith(f"backend 'native' cannot run here: {reason}")
+    assert f"slower than its backend 'native': {reason}" in done.stderr
+
+
 def test_the_variable_is_read_and_checked(fresh):
     code = "import sparseq; print(sparseq.instruction_set())"
     assert fresh.run(code, SPARSEQ_INSTRUCTION_SET="portable").stdout == "portable\n"
@@ -117,6 +193,7 @@ def test_the_variable_is_read_and_checked(fresh):
 THREADS = """
 import os, threading, torch
 from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu.native import prebuilt
 x, w = torch.ones(512, 512, dtype=torch.int8), torch.ones(512, 512, dtype=torch.int8)
 native.library()
 torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import torch
 from sparseq_kernels import InputError, set_backend
 from sparseq_kernels.cpu import native
 from sparseq_kernels.cpu.native import build
+from sparseq_kernels.cpu.native.compiler import CompileError, find_compiler
 
 
 def test_is_built_once_and_then_taken_from_the_cache(tmp_path, fresh):
@@ -30,10 +31,9 @@ def test_without_a_compiler_it_says_so_and_runs_on_torchs_operators(tmp_path, fr
     assert "backend 'native' cannot run here: no C compiler was found" in forced.stderr
 
 
-def test_a_compiler_that_fails_is_quoted(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "FLAGS", ("-no-such-flag",))
-    with pytest.raises(build.UnavailableError, match=r"could not build it: .*no-such-flag"):
-        build._build(build._compiler(), native.SOURCES, build.FLAGS, tmp_path, "x")
+def test_a_compiler_that_fails_is_quoted(tmp_path):
+    with pytest.raises(CompileError, match=r"could not build it: .*no-such-flag"):
+        build._build(find_compiler(), native.SOURCES, ("-no-such-flag",), tmp_path, "x")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from code_folders import OTHER, compiler, compiles, forget, make, quietly, root,
 
 from sparseq_kernels.cpu import native
 from sparseq_kernels.cpu.native import build
+from sparseq_kernels.cpu.native import compiler as compiling
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -159,7 +160,7 @@ def test_a_compiler_that_makes_nothing(tmp_path, monkeypatch):
 
 
 def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "TIMEOUT", 0.5)
+    monkeypatch.setattr(compiling, "TIMEOUT", 0.5)
     path = compiler(tmp_path, f"sleep 60 & echo $! > {tmp_path}/child; wait")
     started = time.monotonic()
     assert "did not end within 0.5 seconds" in why_not(monkeypatch, path)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from sparseq import locks
 from sparseq.cli import main
 from sparseq.errors import InputError
 from sparseq.train import Recipe, compress, trainer
 from sparseq.train.lock import LOCK, run_lock
+from sparseq_kernels import locks
 
 pytestmark = pytest.mark.skipif(locks.fcntl is None, reason="no locks of this kind here")
 

@@ -1,8 +1,8 @@
 """The CPU's two backends: "native", with C code of this package, and "cpu", with torch's operators alone."""
 
-from ..instruction_sets import instruction_set
+from ..instruction_sets import instruction_set, passed_over
 from ..registry import Backend
-from .native import threads
+from .native import loaded, threads
 from .native import why_not as why_not_native
 
 _ELSEWHERE = "it runs on cpu tensors only"
@@ -17,8 +17,11 @@ def _why_not_cpu(device: str) -> str | None:
 
 
 def _native_details() -> str:
-    count = threads()
-    return f"{instruction_set()}, {count} thread{'s' * (count > 1)}"
+    name, count = instruction_set(), threads()
+    _, prebuilt = loaded(name)
+    origin = "prebuilt" if prebuilt else "built here"
+    without = "".join(f", without {other}: {reason}" for other, reason in passed_over().items())
+    return f"{name}, {count} thread{'s' * (count > 1)}, {origin}{without}"
 
 
 BACKENDS = (

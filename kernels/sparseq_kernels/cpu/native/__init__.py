@@ -1,4 +1,5 @@
-"""The native code, built when it is first needed (`build`), and called through ctypes.
+"""The native code, which a wheel brings (`prebuilt`) or which is built when it is first needed (`build`), called
+through ctypes.
 
 Each function trusts its caller: tensors are on the CPU, of the dtypes and shapes that it says. Native code runs on as
 many threads as torch does, which are torch's own.
@@ -7,33 +8,18 @@ many threads as torch does, which are torch's own.
 import ctypes
 import functools
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...instruction_sets import SETS, instruction_set
+from ...instruction_sets import SETS, ask_builder, instruction_set, why_none
 from ...numerics import qmax
-from .build import UnavailableError, load
+from . import openmp, prebuilt
+from .build import load
+from .compiler import HEADERS, SOURCES, CompileError, UnavailableError
+from .openmp import threads as threads
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "int8_matmul.c", "rows.c", "encoder.c"))
-HEADERS = tuple(
-    Path(__file__).with_name(f"{name}.h")
-    for name in (
-        "attention",
-        "blocks",
-        "float_products",
-        "layer_norm",
-        "linear",
-        "panels",
-        "quantize",
-        "stages",
-        "vector",
-    )
-)
 CPU = torch.device("cpu")
-# Given with each call, for OpenMP keeps a number for each thread, and `torch.set_num_threads` sets the caller's alone.
-threads = torch.get_num_threads
 _P, _I64, _I32, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_float
 _SIGNATURES = {
     "sparseq_quantize_rows": (_P, _P, _I64, _I64, _I32, _P, _P, _I32),
@@ -67,18 +53,28 @@ _RESULTS = {
 
 
 def why_not() -> str | None:
-    """None if the native code runs here, otherwise why it does not."""
-    return why_not_of(instruction_set())
+    """None if the native code runs here, otherwise why it does not. InputError for a wrong set that is forced."""
+    if (reason := why_none()) is not None:
+        return reason
+    return None if (error := failure(instruction_set())) is None else str(error)
 
 
 @functools.cache
-def why_not_of(name: str) -> str | None:
-    """`why_not` of an instruction set."""
+def failure(name: str) -> UnavailableError | None:
+    """Why there is no native code of an instruction set; None if there is."""
     try:
         library_of(name)
     except UnavailableError as error:
-        return str(error)
+        return error
     return None
+
+
+def _why_not_compiled(name: str) -> str | None:
+    error = failure(name)
+    return str(error) if isinstance(error, CompileError) else None
+
+
+ask_builder(_why_not_compiled)
 
 
 def quantize_rows(x: Tensor, bits: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -202,8 +198,17 @@ def library() -> ctypes.CDLL:
 @functools.cache
 def library_of(name: str) -> ctypes.CDLL:
     """`library` of an instruction set."""
-    library = load(SOURCES, SETS[name].flags, HEADERS)
+    library, _ = loaded(name)
     for name, signature in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = signature, _RESULTS.get(name)
     return library
+
+
+@functools.cache
+def loaded(name: str) -> tuple[ctypes.CDLL, bool]:
+    """The library of an instruction set, and whether it came with the package. UnavailableError as `library`."""
+    openmp.share()
+    if (library := prebuilt.load(name)) is not None:
+        return library, True
+    return load(SOURCES, SETS[name].flags, HEADERS), False

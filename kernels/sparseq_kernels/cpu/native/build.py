@@ -5,54 +5,58 @@ import ctypes
 import hashlib
 import os
 import platform
-import shlex
-import shutil
-import signal
-import subprocess
 import tempfile
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from ...cache import code_dir, fresh_dir, only_ours
-
-FLAGS = ("-O3", "-std=c11", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off")
-# Seconds that a compiler has: it takes one or two.
-TIMEOUT = 120
-
-
-class UnavailableError(Exception):
-    """Why there is no native code on this machine."""
+from ...locks import lock, unlock
+from . import compiler as compiling
+from . import openmp
+from .compiler import FLAGS, UnavailableError, build_library, find_compiler, is_clang
 
 
 def load(sources: Sequence[Path], flags: Sequence[str] = (), headers: Sequence[Path] = ()) -> ctypes.CDLL:
     """The library of `sources`, which include `headers`, compiled with `flags` beside FLAGS.
 
-    It comes from the cache if it was built there before. UnavailableError says why there is none.
+    It comes from the cache if it was built there before, perhaps by another process while this one waited for it.
+    UnavailableError says why there is none, and is a CompileError if that is because of these flags or sources.
 
     A built library is named after all that decides what is in it, and after the sha256 of its own bytes. One whose
     bytes are others, because it was cut or changed, is never loaded, but built anew.
     """
-    compiler = _compiler()
+    compiler = find_compiler()
     flags = (*FLAGS, *flags)
     fingerprint = _fingerprint(compiler, (*sources, *headers), flags)
     try:
         folder = code_dir("native")
     except OSError as error:  # not even a temporary folder can be made
         raise UnavailableError(f"there is no place to build it: {error}") from None
+    if (kept := _load_kept(folder, fingerprint)) is not None:
+        return kept
+    with _one_at_a_time(folder):
+        if (kept := _load_kept(folder, fingerprint)) is not None:
+            return kept
+        path = _build(compiler, sources, flags, folder, fingerprint)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UnavailableError(f"the built library {path} cannot be loaded ({error})") from None
+
+
+def _load_kept(folder: Path, fingerprint: str) -> ctypes.CDLL | None:
+    """The library that the cache has; what cannot be loaded of it is removed."""
     for path in _kept(folder, fingerprint):
         if _intact(path):
             with contextlib.suppress(OSError):  # It was linked for another system: build it for this one.
                 return ctypes.CDLL(str(path))
         with contextlib.suppress(OSError):
             path.unlink()
-    path = _build(compiler, sources, flags, folder, fingerprint)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise UnavailableError(f"the built library {path} cannot be loaded ({error})") from None
+    return None
 
 
 def _kept(folder: Path, fingerprint: str) -> list[Path]:
@@ -70,30 +74,48 @@ def _intact(path: Path) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Waits while another process or thread builds into the folder, and removes what one that was killed has left.
+
+    Where there are no locks, or the other takes longer than a compiler may, both build: that costs time alone, for a
+    file gets its name when it is complete.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + compiling.TIMEOUT
+        while time.monotonic() < deadline:
+            try:
+                lock(descriptor)
+            except BlockingIOError:
+                time.sleep(0.05)
+                continue
+            except OSError:
+                break
+            for unfinished in folder.glob(".*.part"):
+                with contextlib.suppress(OSError):
+                    unfinished.unlink()
+            break
+        yield
+    finally:
+        # A child that another thread forked meanwhile has the descriptor too, and would hold the lock on.
+        with contextlib.suppress(OSError):
+            unlock(descriptor)
+        os.close(descriptor)
+
+
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _compiler() -> list[str]:
-    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        try:
-            words = shlex.split(name or "")
-        except ValueError:  # a quote that does not end
-            continue
-        if words and (found := shutil.which(words[0])):
-            return [found, *words[1:]]
-    raise UnavailableError("no C compiler was found (cc, gcc, clang or $CC)")
-
-
-def _openmp(compiler: Sequence[str]) -> list[str]:
-    """Links the OpenMP runtime that torch has loaded: with one of its own, the two pools of threads would fight.
-
-    Clang's code needs clang's own."""
-    if "clang" in Path(compiler[0]).name:
-        return ["-fopenmp"]
-    libraries = Path(torch.__file__).parent / "lib"
-    bundled = [*libraries.glob("libgomp*.so*"), *(libraries.parent.parent / "torch.libs").glob("libgomp*.so*")]
-    return [str(bundled[0])] if bundled else ["-fopenmp"]
+def _openmp() -> list[str]:
+    """Links the OpenMP runtime that torch has loaded: with one of its own, the two pools of threads would fight."""
+    found = openmp.runtime()
+    return ["-fopenmp"] if found is None else [str(found)]
 
 
 def _fingerprint(compiler: Sequence[str], sources: Sequence[Path], flags: Sequence[str]) -> str:
@@ -103,7 +125,7 @@ def _fingerprint(compiler: Sequence[str], sources: Sequence[Path], flags: Sequen
         lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
         processor += "".join(sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))}))
     texts = [source.read_text(encoding="utf-8") for source in sources]
-    parts = (*texts, *compiler, *flags, processor, torch.__version__, *_openmp(compiler))
+    parts = (*texts, *compiler, *flags, processor, torch.__version__, *_openmp())
     return _sha256("\n".join(parts).encode(errors="surrogateescape"))[:24]
 
 
@@ -114,10 +136,9 @@ def _build(
     try:
         with tempfile.TemporaryDirectory(prefix="sparseq-") as made:
             library = Path(made) / "native.so"
-            objects = [Path(made) / f"{source.stem}.o" for source in sources]
-            for source, built in zip(sources, objects, strict=True):
-                _run([*compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(built)], Path(made))
-            _run([*compiler, "-shared", *map(str, objects), *_openmp(compiler), "-lm", "-o", str(library)], Path(made))
+            # Clang's code needs clang's own runtime.
+            linked = ["-fopenmp"] if is_clang(compiler, Path(made)) else _openmp()
+            build_library(compiler, sources, flags, linked, library)
             content = library.read_bytes()
     except OSError as error:
         raise UnavailableError(f"it could not be built: {error}") from None
@@ -154,36 +175,3 @@ def _keep(content: bytes, path: Path) -> Path:
     finally:
         os.close(folder)
     return path
-
-
-def _run(command: Sequence[str], folder: Path) -> None:
-    """Runs a compiler. UnavailableError quotes it if it fails, or says that it did not end in time."""
-    log = folder / "log"
-    # In a session of its own: what it started ends with it. Its messages in ASCII, if it follows the locale.
-    with (
-        log.open("wb") as said,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"LC_ALL": "C"},
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            process.wait(TIMEOUT)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise UnavailableError(f"{command[0]} did not end within {TIMEOUT} seconds") from None
-            raise
-    if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise UnavailableError(f"{command[0]} could not build it: {_fault(lines)}")
-
-
-def _fault(lines: Sequence[str]) -> str:
-    """The line of a compiler's messages that says what is wrong."""
-    return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no message")

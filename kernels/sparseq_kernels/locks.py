@@ -17,3 +17,10 @@ def lock(descriptor: int) -> None:
     if fcntl is None:
         raise OSError(errno.ENOTSUP, "this system has no such locks")
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def unlock(descriptor: int) -> None:
+    """Gives the lock back at once, also where a forked child has the file open too. OSError as `lock`."""
+    if fcntl is None:
+        raise OSError(errno.ENOTSUP, "this system has no such locks")
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
