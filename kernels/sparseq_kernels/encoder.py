@@ -1,4 +1,4 @@
-"""What a BERT encoder is made of: the layers that `cpu.encoder` runs in one call."""
+"""What a BERT encoder is made of: the embeddings and layers that `cpu.embeddings` and `cpu.encoder` compute."""
 
 from dataclasses import dataclass
 
@@ -43,3 +43,26 @@ class EncoderLayer:
     up: EncoderLinear
     down: EncoderLinear
     output_norm: EncoderNorm
+
+
+@dataclass(frozen=True)
+class EmbeddingTable:
+    """Rows to look up: int8 [rows, E] with a scale each, fp32 [rows], or fp32 [rows, E] and None."""
+
+    values: Tensor
+    scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class EncoderEmbeddings:
+    """norm(word[id] + token_type[type] + position[number]), added in this order.
+
+    padding_idx: None where tokens are numbered from 0. Otherwise they are numbered from padding_idx + 1, without those
+    whose id is padding_idx: their number is padding_idx (RoBERTa).
+    """
+
+    word: EmbeddingTable
+    position: EmbeddingTable
+    token_type: EmbeddingTable | None
+    norm: EncoderNorm
+    padding_idx: int | None = None

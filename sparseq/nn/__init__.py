@@ -4,7 +4,7 @@ from .calibration import calibrate, share_static_scales
 from .convert import convert
 from .embedding import QuantEmbedding
 from .finite import check_finite, checked_tensors, find_nonfinite, is_finite
-from .fused import fused_reason, use_fused_encoder
+from .fused import FusedWay, fused_reason, fused_way, use_fused_encoder
 from .groups import parameter_groups
 from .layers import LAYERS, named_layers
 from .linear import RENAMED_STATE, QuantSparseLinear
@@ -19,6 +19,7 @@ from .refreshing import refresh
 __all__ = [
     "LAYERS",
     "RENAMED_STATE",
+    "FusedWay",
     "MaskedWeight",
     "Packed",
     "PackedEmbedding",
@@ -32,6 +33,7 @@ __all__ = [
     "convert",
     "find_nonfinite",
     "fused_reason",
+    "fused_way",
     "is_finite",
     "multiply_as_stored",
     "named_layers",

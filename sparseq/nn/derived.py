@@ -39,9 +39,12 @@ class Derived(NamedTuple):
         """
         if is_compiling():  # Neither is known while tracing; a trace is valid for these objects.
             return all(map(is_, self.sources, sources))
+        return all(map(is_, self.sources, sources)) and self.unchanged()
+
+    def unchanged(self) -> bool:
+        """`holds` of its own sources, while nothing is compiled."""
         return (
             self.watched
-            and all(map(is_, self.sources, sources))
-            and tuple(map(Tensor.data_ptr, sources)) == self.addresses
-            and tuple(map(_version, sources)) == self.versions
+            and tuple(map(Tensor.data_ptr, self.sources)) == self.addresses
+            and tuple(map(_version, self.sources)) == self.versions
         )

@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ..numerics import check_depth
 from ..torch_internals import has_amx, has_avx512_bf16
 from . import native
 from .int8_matmul import why_not_int_mm
+from .tokens import Tokens
 
 # A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
 # panels (bench/results/model-*), with all of them slower.
@@ -138,17 +140,24 @@ class NativeEncoder:
         ):
             raise InputError(f"encoder: states must be contiguous fp32 on the CPU, of shape {shape}")
         y = x.detach().clone(memory_format=torch.contiguous_format)
-        failed = self._library.sparseq_encode(
-            ctypes.addressof(self._encoder),
-            y.data_ptr(),
-            (_I64 * len(starts))(*starts),
-            len(lengths),
-            None if states is None else states.data_ptr(),
-            native.threads(),
-        )
-        if failed:
-            raise MemoryError(f"no memory for the encoder's {starts[-1]} tokens")
+        self._run(y.data_ptr(), (_I64 * len(starts))(*starts), len(lengths), starts[-1], states)
         return y
+
+    def encode_(self, x: Tensor, tokens: Tokens, states: Tensor | None = None) -> None:
+        """Replaces the tokens' rows in x by the last hidden state.
+
+        Args:
+            x: fp32 on the CPU, contiguous, [rows, H] with a row for each token first. Not checked.
+            tokens: which sequence each is of.
+            states: as above, and not checked.
+        """
+        self._run(x.data_ptr(), tokens.starts_at, tokens.batch, tokens.count, states)
+
+    def _run(self, x_at: int, starts: Any, sequences: int, tokens: int, states: Tensor | None) -> None:
+        states_at = None if states is None else states.data_ptr()
+        encoder = ctypes.addressof(self._encoder)
+        if self._library.sparseq_encode(encoder, x_at, starts, sequences, states_at, native.threads()):
+            raise MemoryError(f"no memory for the encoder's {tokens} tokens")
 
     @property
     def in_blocks(self) -> tuple[tuple[str, ...], ...]:

@@ -1,11 +1,13 @@
 """The layers of an encoder, in one call of native code where that can be, and otherwise as a composition of ops."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .by_ops import encode_by_ops
+from .embeddings import Entry
 from .one_call import encode_in_one_call
 from .padding import padding_of
 from .weights import EncoderWeights
@@ -15,38 +17,48 @@ from .weights import EncoderWeights
 class Attention:
     """What queries may look at.
 
-    real: [B, L], True at real tokens; None if all are. bias: what is added to the scores, [1, heads, L, L], or None.
-    eager: whether masked scores get the least float added, as by transformers' "eager", or none of the weight, as by
-    "sdpa": a sequence without a real token has other results by the one than by the other.
+    mask: [B, L], not zero at real tokens; None if all are. bias: from hidden states [1, L, H] what is added to the
+    scores, [1, heads, L, L]; None for nothing. eager: whether masked scores get the least float added, as by
+    transformers' "eager", or none of the weight, as by "sdpa": a sequence without a real token has other results by
+    the one than by the other.
     """
 
-    real: Tensor | None = None
-    bias: Tensor | None = None
+    mask: Tensor | None = None
+    bias: Callable[[Tensor], Tensor] | None = None
     eager: bool = False
 
-    def mask(self, hidden: Tensor) -> Tensor | None:
+    def real(self, hidden: Tensor) -> Tensor | None:
+        """[B, L], True at real tokens; None if all are, as far as that is known without waiting for a GPU."""
+        real = None if self.mask is None else self.mask.to(hidden.device, torch.bool)
+        return None if real is not None and not real.is_cuda and bool(real.all()) else real
+
+    def added(self, hidden: Tensor, real: Tensor | None) -> Tensor | None:
         """For `scaled_dot_product_attention`, broadcastable to [B, heads, L, L]."""
-        mask = None if self.real is None else self.real[:, None, None, :]
+        mask = None if real is None else real[:, None, None, :]
         if mask is not None and (self.bias is not None or self.eager):
             least = torch.finfo(hidden.dtype).min
             mask = hidden.new_zeros(mask.shape).masked_fill_(~mask, least)
         if self.bias is None:
             return mask
-        return self.bias if mask is None else self.bias + mask
+        bias = self.bias(hidden[:1])
+        return bias if mask is None else bias + mask
 
 
-def encode(weights: EncoderWeights, hidden: Tensor, attention: Attention, *, every: bool = False) -> list[Tensor]:
+def encode(weights: EncoderWeights, entry: Entry, attention: Attention, *, every: bool = False) -> list[Tensor]:
     """The output of the last layer, or with `every` what enters the first layer and the output of each one.
 
-    hidden: [B, L, H], in the weights' dtype. Where padding is left out, hidden states are zeros there.
+    entry: what enters the first layer. Where padding is left out, hidden states are zeros there. UnfitError where the
+    entry does not fit the layers.
     """
     if attention.bias is None:
-        found = encode_in_one_call(weights, hidden, attention.real, every=every)
+        found = encode_in_one_call(weights, entry, attention.mask, every=every)
         if found is not None:
             return found
-    mask, padding = attention.mask(hidden), None
-    if attention.real is not None and not hidden.is_cuda:
-        padding = padding_of(attention.real)
+    hidden = entry.whole()
+    real = attention.real(hidden)
+    mask, padding = attention.added(hidden, real), None
+    if real is not None and not hidden.is_cuda:
+        padding = padding_of(real)
     if padding is not None and mask is not None:
         mask = mask[..., : padding.columns]
         mask = mask[..., : padding.columns, :] if mask.shape[-2] > 1 else mask

@@ -4,12 +4,13 @@ Each is registered by the name of its base model's class, so that transformers i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from importlib import import_module
+from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
+
+from .outputs import make_output
 
 # Parts of transformers that are looked at: not typed there.
 Model = Any
@@ -67,6 +68,7 @@ class Family:
 
     encoder: the attribute path of the module that holds the layers, in its list `layer`.
     inputs: the arguments of the model's forward that its `embeddings` take, by the same names.
+    counts_positions: positions are numbered from `embeddings.padding_idx` + 1, without padding, and not from 0.
     result: the class of transformers.modeling_outputs that forward returns.
     position_bias: from the model and hidden states [1, L, H], what is added to attention scores, [1, heads, L, L].
     old_style: an option given as None is the configuration's, and a tuple has a place for a pooled output that is None.
@@ -75,6 +77,7 @@ class Family:
     result: str
     encoder: str = "encoder"
     inputs: tuple[str, ...] = ("input_ids", "token_type_ids", "position_ids", "inputs_embeds")
+    counts_positions: bool = False
     paths: LayerPaths = field(default_factory=LayerPaths)
     position_bias: Callable[[Model, Tensor], Tensor] | None = None
     old_style: bool = False
@@ -99,24 +102,20 @@ class Family:
             hidden = project(hidden)
         return hidden
 
-    def make_result(
-        self, model: Model, hidden: Tensor, hidden_states: tuple[Tensor, ...] | None, return_dict: bool
-    ) -> Any:
-        """What the model's forward returns for the last layer's output, with the pooled output if it has a pooler."""
-        values: dict[str, Any] = {"last_hidden_state": hidden}
-        if "Pooling" in self.result:
-            pooler = model.pooler
-            values["pooler_output"] = None if pooler is None else pooler(hidden)
-        if hidden_states is not None:
-            values["hidden_states"] = hidden_states
-        if not return_dict and self.old_style:
-            return tuple(values.values())
-        # A model of transformers has imported it.
-        result = getattr(import_module("transformers.modeling_outputs"), self.result)(**values)
-        return result if return_dict else result.to_tuple()
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the model has a pooler, be it None."""
+        return "Pooling" in self.result
+
+    def make_result(self, values: dict[str, Any], return_dict: bool) -> Any:
+        """What the model's forward returns, of the values by their names there, in order."""
+        if not return_dict:
+            return tuple(value for value in values.values() if value is not None or self.old_style)
+        return make_output(self.result, values)
 
 
 _BERT = Family("BaseModelOutputWithPoolingAndCrossAttentions")
+_ROBERTA = replace(_BERT, counts_positions=True)
 _DISTILBERT = Family(
     "BaseModelOutput",
     encoder="transformer",
@@ -138,6 +137,7 @@ _DISTILBERT = Family(
 _MPNET = Family(
     "BaseModelOutputWithPooling",
     inputs=("input_ids", "position_ids", "inputs_embeds"),
+    counts_positions=True,
     paths=LayerPaths(
         attention="attention.attn",
         query="attention.attn.q",
@@ -152,9 +152,9 @@ _MPNET = Family(
 # By the name of the base model's class, without its module: transformers.models.<any>.
 FAMILIES = {
     "BertModel": _BERT,
-    "RobertaModel": _BERT,
-    "XLMRobertaModel": _BERT,
-    "CamembertModel": _BERT,
+    "RobertaModel": _ROBERTA,
+    "XLMRobertaModel": _ROBERTA,
+    "CamembertModel": _ROBERTA,
     "ElectraModel": Family("BaseModelOutputWithPastAndCrossAttentions"),
     "DistilBertModel": _DISTILBERT,
     "MPNetModel": _MPNET,

@@ -1,21 +1,22 @@
-"""How a packed model gets its fused encoder, when that is taken, and when not."""
+"""How a packed model gets its fused encoder, and when that is taken."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.compiler import is_compiling
 
-from sparseq_kernels import InputError
-
 from ..packed_linear import PackedLinear
 from .calls import Call, parameter_names, read_call, why_not_now
+from .embeddings import Entry
 from .encoder import Attention, encode
 from .families import Family, family_of
-from .watch import Watch, unexpected_module
-from .weights import EncoderWeights, UnfitError, read_weights
+from .one_call import prepare
+from .pooler import pooled
+from .reading import Reading, UnfitError, reading_of
+from .watch import unexpected_module
+from .weights import EncoderWeights, read_weights
 
 
 class FusedEncoder(nn.Module):
@@ -31,11 +32,13 @@ class FusedEncoder(nn.Module):
     _plain: type[nn.Module]
     _family: Family
     _arguments: tuple[str, ...]
-    # What was read from the modules, or why they cannot run fused, and what both are valid for.
-    _read: tuple[Watch, EncoderWeights | str] | None = None
+    # What was read from the layers, the embeddings and the pooler.
+    _read: Reading | None = None
+    _read_embeddings: Reading | None = None
+    _read_pooler: Reading | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_read"}
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_read")}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made in each process, and cannot be found by its name: the one that it was made of can.
@@ -93,85 +96,6 @@ def _make_class(cls: type[nn.Module]) -> type[nn.Module]:
     return made
 
 
-def use_fused_encoder(model: nn.Module, on: bool | None = True) -> nn.Module:
-    """Says whether the encoders in a packed model run fused, and returns the model.
-
-    A fused encoder is one call of native code on a CPU, or a composition of few ops: queries, keys and values come from
-    one product, each activation is quantized once, and padding is left out where that pays. Its results are those of
-    the model's own layers, up to rounding, except at padded positions: hidden states there are not specified, and are
-    zeros where padding was left out. A first position is computed even if it is padding.
-
-    Args:
-        model: a packed model.
-        on: None, as for a model from `sparseq.pack` or `sparseq.load`: run fused in each call that can be. False:
-            never. True: like None, after checking that the model can.
-
-    Raises:
-        InputError: with on=True, for a model that cannot run fused, saying why (see `fused_reason`).
-    """
-    encoders = list(_encoders(model))
-    if on and (reason := fused_reason(model, of_model=True)) is not None:
-        raise InputError(f"the model has no fused encoder: {reason}")
-    for encoder in encoders:
-        encoder.fused_encoder = on
-    return model
-
-
-def fused_reason(model: nn.Module, *, of_model: bool = False, **call: Any) -> str | None:
-    """Why a call of the packed model would not run fused now; None if it would.
-
-    Args:
-        model: a packed model, alone or with a head.
-        of_model: ask of the model's parts alone, not of modes such as training or recording of gradients.
-        call: keyword arguments of the base model's forward, if the answer is to be for them.
-    """
-    encoders = list(_encoders(model))
-    if not encoders:
-        return _why_no_encoder(model)
-    for encoder in encoders:
-        found = _read_modules(encoder) if of_model else _why_not(encoder, call)
-        if isinstance(found, str):
-            return found
-    return None
-
-
-def _why_not(encoder: Any, call: dict[str, Any]) -> str | None:
-    inputs = None
-    if encoder.fused_encoder is False:
-        return "it is turned off (sparseq.nn.use_fused_encoder)"
-    if call:
-        read = read_call(encoder._family, encoder._arguments, encoder.config, (), call)
-        if isinstance(read, str):
-            return read
-        inputs = read.inputs
-    found = _weights_now(encoder, inputs)
-    return found if isinstance(found, str) else None
-
-
-def _weights_now(encoder: Any, inputs: dict[str, Any] | None) -> EncoderWeights | str:
-    """What a call with these inputs is computed with; why it does not run fused, if it does not."""
-    if (reason := why_not_now(encoder, encoder.config, inputs)) is not None:
-        return reason
-    weights = _read_modules(encoder)
-    if isinstance(weights, str):
-        return weights
-    reason = encoder._read[0].why_not()
-    return weights if reason is None else reason
-
-
-def _why_no_encoder(model: nn.Module) -> str:
-    if not any(isinstance(module, PackedLinear) for module in model.modules()):
-        return "it has no packed linear layers: call sparseq.pack"
-    return (
-        f"{type(model).__name__} runs layer by layer: fused encoders are those of BERT, RoBERTa, XLM-RoBERTa, "
-        "CamemBERT, ELECTRA, DistilBERT and MPNet of transformers"
-    )
-
-
-def _encoders(model: nn.Module) -> Iterator[Any]:
-    return (module for module in model.modules() if isinstance(module, FusedEncoder))
-
-
 def _new(cls: type[nn.Module], *args: Any) -> Any:
     """An empty instance of the fused class of `cls`, for pickling and copying."""
     made = fused_class(cls)
@@ -179,33 +103,32 @@ def _new(cls: type[nn.Module], *args: Any) -> Any:
 
 
 def _prepare(encoder: Any) -> None:
-    """Reads the weights now rather than in the first call, if they are there."""
-    if not any(tensor.is_meta for tensor in (*encoder.parameters(), *encoder.buffers())):
-        _read_modules(encoder)
+    """Reads the weights now rather than in the first call, if they are there, and packs them for native code."""
+    if any(tensor.is_meta for tensor in (*encoder.parameters(), *encoder.buffers())):
+        return
+    weights = encoder_reading(encoder).found
+    if not isinstance(weights, str) and encoder._family.position_bias is None:
+        prepare(weights)
 
 
-def _read_modules(encoder: Any) -> EncoderWeights | str:
-    """What the encoder's modules say, read anew if they or their tensors have changed."""
-    known, root = encoder._read, encoder._family.encoder_of(encoder)
-    if known is None or known[0].root is not root or not known[0].holds():
-        watch = Watch.of(root)
-        known = watch, _weights_of(encoder, watch)
-        encoder._read = known
-    found: EncoderWeights | str = known[1]
+def encoder_reading(encoder: Any) -> Reading:
+    """What the encoder's layers say: EncoderWeights, or why they cannot run fused."""
+    root = encoder._family.encoder_of(encoder)
+    return reading_of(encoder, "_read", root, lambda: _weights_of(encoder, root))
+
+
+def _weights_of(encoder: Any, root: nn.Module) -> EncoderWeights:
+    if (name := unexpected_module(root, encoder._plain.__module__)) is not None:
+        raise UnfitError(f"its encoder has a block of the class {name}, which is not transformers' own")
+    return read_weights(encoder._family.layers_of(encoder))
+
+
+def weights_now(encoder: Any, inputs: dict[str, Any] | None) -> EncoderWeights | str:
+    """What a call with these inputs is computed with; why it does not run fused, if it does not."""
+    if (reason := why_not_now(encoder, encoder.config, inputs)) is not None:
+        return reason
+    found: EncoderWeights | str = encoder_reading(encoder).now()
     return found
-
-
-def _weights_of(encoder: Any, watch: Watch) -> EncoderWeights | str:
-    if not watch.derived.watched:
-        return "its tensors were made or moved in inference mode, or are of a subclass of Tensor"
-    if (name := unexpected_module(watch.root, encoder._plain.__module__)) is not None:
-        return f"its encoder has a block of the class {name}, which is not transformers' own"
-    try:
-        return read_weights(encoder._family.layers_of(encoder))
-    except UnfitError as error:
-        return str(error)
-    except AttributeError as error:
-        return f"it is built otherwise than this version of sparseq knows ({error})"
 
 
 def _run(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -215,20 +138,21 @@ def _run(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     call = read_call(encoder._family, encoder._arguments, encoder.config, args, kwargs)
     if isinstance(call, str):
         return call
-    weights = _weights_now(encoder, call.inputs)
+    weights = weights_now(encoder, call.inputs)
     return weights if isinstance(weights, str) else _forward(encoder, weights, call)
 
 
 def _forward(encoder: Any, weights: EncoderWeights, call: Call) -> Any:
     family: Family = encoder._family
-    hidden = family.embed(encoder, call.inputs)
-    if hidden.dtype != weights.dtype or hidden.device != weights.device:
-        return "its embeddings are of another dtype or on another device than its layers"
-    real = None if call.mask is None else call.mask.to(hidden.device, torch.bool)
-    if real is not None and not real.is_cuda and bool(real.all()):
-        real = None
-    bias = None if family.position_bias is None else family.position_bias(encoder, hidden[:1])
-    attention = Attention(real, bias, encoder.config._attn_implementation == "eager")
-    found = encode(weights, hidden, attention, every=call.hidden_states)
-    states = tuple(found) if call.hidden_states else None
-    return family.make_result(encoder, found[-1], states, call.return_dict)
+    bias = None if family.position_bias is None else functools.partial(family.position_bias, encoder)
+    attention = Attention(call.mask, bias, encoder.config._attn_implementation == "eager")
+    try:
+        found = encode(weights, Entry(encoder, weights, call.inputs), attention, every=call.hidden_states)
+    except UnfitError as error:
+        return str(error)
+    values: dict[str, Any] = {"last_hidden_state": found[-1]}
+    if family.has_pooler:
+        values["pooler_output"] = pooled(encoder, found[-1])
+    if call.hidden_states:
+        values["hidden_states"] = tuple(found)
+    return family.make_result(values, call.return_dict)

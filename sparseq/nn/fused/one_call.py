@@ -4,63 +4,90 @@ import torch
 from torch import Tensor
 
 from sparseq_kernels import InputError, backend, instruction_set
+from sparseq_kernels.cpu import native
 from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted
+from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EncoderLayer
 
+from .embeddings import Entry
 from .weights import EncoderWeights, LayerWeights
 
 
 def encode_in_one_call(
-    weights: EncoderWeights, hidden: Tensor, real: Tensor | None, *, every: bool
+    weights: EncoderWeights, entry: Entry, mask: Tensor | None, *, every: bool
 ) -> list[Tensor] | None:
     """As `encoder.encode`, without a position bias; None where native code cannot run it or would be slower.
 
-    Only real tokens are computed, so it is not for sequences whose first token is padding, which a head may read.
+    Only tokens that the mask keeps are computed, so it is not for sequences whose first token is padding, which a head
+    may read.
     """
-    batch, length, features = hidden.shape
-    if why_not(weights) is not None or (real is not None and not bool(real[:, 0].all())):
+    if why_not(weights) is not None:
         return None
-    lengths = [length] * batch if real is None else real.sum(1).tolist()
-    if not is_wanted(sum(lengths)):
+    tokens = Tokens.of(mask, *entry.shape)
+    if tokens is None or not is_wanted(tokens.count):
         return None
-    native = _native(weights)
-    if isinstance(native, str):
-        return None
-    rows = None if real is None else real.flatten().nonzero().flatten()
-    x = hidden.reshape(batch * length, features)
-    x = x if rows is None else x.index_select(0, rows)
-    states = x.new_empty(len(weights.layers), *x.shape) if every else None
-    last = native(x, lengths, states)
-
-    def whole(found: Tensor) -> Tensor:
-        if rows is not None:
-            found = found.new_zeros(batch * length, features).index_copy_(0, rows, found)
-        return found.view(batch, length, features)
-
-    return [whole(last)] if states is None else [hidden, *map(whole, states)]
+    encoder = _native(weights)
+    assert not isinstance(encoder, str)  # as why_not says
+    x = entry.rows(tokens)
+    if not every:
+        encoder.encode_(x, tokens)
+        return [_whole(tokens, x)]
+    first = x[: tokens.count].clone()
+    states = x.new_empty(len(weights.layers), *first.shape)
+    encoder.encode_(x, tokens, states)
+    return [_whole(tokens, one) for one in (first, *states)]
 
 
 def why_not(weights: EncoderWeights) -> str | None:
     """Why these layers are not run in one call here; None if they are."""
     if weights.device.type != "cpu" or weights.dtype is not torch.float32:
-        return "they are not in fp32 on a CPU"
-    if backend() != "native":
-        return "the backend is not 'native'"
-    if any(len(layer.projections) > 1 for layer in weights.layers):
-        return "queries, keys and values quantize their input by different scales"
-    return None
+        return "it is not in fp32 on a CPU"
+    if (name := backend()) != "native":
+        return native.why_not() or f"the backend is {name!r}, not 'native'"
+    found = _native(weights)
+    return found if isinstance(found, str) else None
+
+
+def why_not_tokens(mask: Tensor | None, batch: int, length: int) -> str | None:
+    """Why a batch with this mask, [batch, length] or None, is not run in one call; None if it is."""
+    tokens = Tokens.of(mask, batch, length)
+    if tokens is None:
+        return "a sequence begins with padding"
+    if is_wanted(tokens.count):
+        return None
+    return f"torch has a faster int8 product for {tokens.count} tokens on this processor"
+
+
+def prepare(weights: EncoderWeights) -> None:
+    """Packs the layers for native code now rather than in the first call, where it runs them."""
+    if native.why_not() is None:
+        why_not(weights)
+
+
+def _whole(tokens: Tokens, x: Tensor) -> Tensor:
+    """[batch, length, H] of the tokens' rows, the first ones of x; in x's memory where that has room for all."""
+    places = tokens.batch * tokens.length
+    if tokens.is_all:
+        return x.view(tokens.batch, tokens.length, -1)
+    return tokens.spread(x, x if len(x) == places else None)
 
 
 def _native(weights: EncoderWeights) -> NativeEncoder | str:
     """The layers as native code of the instruction set in use has them; why it cannot have them, if it cannot."""
     name = instruction_set()
     if name not in weights.native:
-        with torch.inference_mode(False), torch.no_grad():
-            try:
-                weights.native[name] = NativeEncoder([_layer(layer) for layer in weights.layers], weights.heads)
-            except InputError as error:
-                weights.native[name] = str(error)
+        weights.native[name] = _made(weights)
     return weights.native[name]
+
+
+def _made(weights: EncoderWeights) -> NativeEncoder | str:
+    if any(len(layer.projections) > 1 for layer in weights.layers):
+        return "queries, keys and values quantize their input by different scales"
+    with torch.inference_mode(False), torch.no_grad():
+        try:
+            return NativeEncoder([_layer(layer) for layer in weights.layers], weights.heads)
+        except InputError as error:
+            return str(error)
 
 
 def _layer(layer: LayerWeights) -> EncoderLayer:

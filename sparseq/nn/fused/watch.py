@@ -23,8 +23,10 @@ class Watch:
     """
 
     root: nn.Module
-    # Per module: its attributes, and how often it made anew what it derives from its tensors.
+    # Per module: its attributes.
     attributes: tuple[dict[str, Any], ...]
+    # Per packed module: its attributes, and how often it made anew what it derives from its tensors.
+    packed: tuple[dict[str, Any], ...]
     expansions: list[Any]
     hooks: tuple[dict[int, Any], ...]
     # Per submodule: the dictionary that it is in, its name there, itself.
@@ -51,7 +53,8 @@ class Watch:
         return cls(
             root,
             tuple(map(vars, modules)),
-            [vars(module).get("_expansions") for module in modules],
+            tuple(vars(module) for module in modules if isinstance(module, Packed)),
+            [vars(module).get("_expansions") for module in modules if isinstance(module, Packed)],
             tuple(hooks for module in modules for hooks in (module._forward_pre_hooks, module._forward_hooks)),
             tuple(parent for parent, _, _ in links),
             tuple(name for _, name, _ in links),
@@ -64,12 +67,11 @@ class Watch:
 
     def holds(self) -> bool:
         """Whether modules and tensors are the same, and the tensors unchanged as far as `Derived` sees it."""
-        tensors = tuple(map(dict.get, self.holders, self.keys))
         return (
             all(map(is_, map(dict.get, self.parents, self.names), self.children))
-            and all(map(is_, tensors, self.tensors))
-            and self.derived.holds(self.derived.sources)
-            and list(map(dict.get, self.attributes, repeat("_expansions"))) == self.expansions
+            and all(map(is_, map(dict.get, self.holders, self.keys), self.tensors))
+            and self.derived.unchanged()
+            and list(map(dict.get, self.packed, repeat("_expansions"))) == self.expansions
         )
 
     def why_not(self) -> str | None:

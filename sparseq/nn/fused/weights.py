@@ -17,10 +17,7 @@ from sparseq_kernels.encoder import EncoderLinear, EncoderNorm
 
 from ..packed_linear import PackedLinear
 from .families import LayerParts
-
-
-class UnfitError(Exception):
-    """Why a model does not run fused, as a clause that ends a sentence."""
+from .reading import UnfitError
 
 
 @dataclass(frozen=True)
@@ -90,20 +87,21 @@ def _products(layer: LayerWeights) -> tuple[EncoderLinear, ...]:
 
 def _layer(where: str, parts: LayerParts) -> LayerWeights:
     width = parts.heads * parts.head_size
-    three = tuple(_product(f"{where}: {name}", getattr(parts, name)) for name in ("query", "key", "value"))
+    three = tuple(product_of(f"{where}: {name}", getattr(parts, name)) for name in ("query", "key", "value"))
     if any(one.weight.shape[0] != width for one in three):
         raise UnfitError(f"{where}: its query, key or value does not give {parts.heads} heads of {parts.head_size}")
     return LayerWeights(
         _stacked(three),
-        _product(f"{where}: the attention's output", parts.attended),
-        _norm(f"{where}: the attention's LayerNorm", parts.attended_norm),
-        _product(f"{where}: the intermediate layer", parts.intermediate, _activation(where, parts.activation)),
-        _product(f"{where}: the output", parts.output),
-        _norm(f"{where}: the output's LayerNorm", parts.output_norm),
+        product_of(f"{where}: the attention's output", parts.attended),
+        norm_of(f"{where}: the attention's LayerNorm", parts.attended_norm),
+        product_of(f"{where}: the intermediate layer", parts.intermediate, _activation(where, parts.activation)),
+        product_of(f"{where}: the output", parts.output),
+        norm_of(f"{where}: the output's LayerNorm", parts.output_norm),
     )
 
 
-def _product(where: str, layer: nn.Module, activation: str = "none") -> EncoderLinear:
+def product_of(where: str, layer: nn.Module, activation: str = "none") -> EncoderLinear:
+    """A layer's product. UnfitError where it has no fused form."""
     if type(layer) is not PackedLinear:
         raise UnfitError(f"{where} is of the class {type(layer).__name__}, not a PackedLinear")
     if layer.bits > 8:
@@ -118,7 +116,8 @@ def _product(where: str, layer: nn.Module, activation: str = "none") -> EncoderL
     return found
 
 
-def _norm(where: str, layer: nn.Module) -> EncoderNorm:
+def norm_of(where: str, layer: nn.Module) -> EncoderNorm:
+    """The LayerNorm of a module. UnfitError for another one."""
     if type(layer) is not nn.LayerNorm:
         raise UnfitError(f"{where} is of the class {type(layer).__name__}, not an nn.LayerNorm")
     if len(layer.normalized_shape) != 1 or layer.weight is None or layer.bias is None:

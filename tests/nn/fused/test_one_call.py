@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif("native" not in runnable(), reason="there is no 
 def taken(monkeypatch):
     """The lengths of sequences of each call that is one of native code."""
     found = []
-    call = NativeEncoder.__call__
+    call = NativeEncoder.encode_
 
-    def counting(self, x, lengths, states=None):
-        found.append(list(lengths))
-        return call(self, x, lengths, states)
+    def counting(self, x, tokens, states=None):
+        found.append(tokens._room[: tokens.batch + 1].diff().tolist())
+        return call(self, x, tokens, states)
 
-    monkeypatch.setattr(NativeEncoder, "__call__", counting)
+    monkeypatch.setattr(NativeEncoder, "encode_", counting)
     return found
 
 

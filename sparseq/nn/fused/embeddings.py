@@ -1,0 +1,127 @@
+"""What enters the first layer: the embeddings of a call, by native code where that gives what the modules would."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparseq_kernels import InputError, backend
+from sparseq_kernels.cpu.embeddings import NativeEmbeddings
+from sparseq_kernels.cpu.tokens import Tokens
+from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings
+from sparseq_kernels.torch_internals import is_plain_tensor
+
+from ..packed_embedding import PackedEmbedding
+from .families import Family
+from .reading import UnfitError, reading_of
+from .weights import EncoderWeights, norm_of
+
+_PARTS = ("word_embeddings", "position_embeddings", "LayerNorm", "dropout")
+_TYPES = "token_type_embeddings"
+
+
+class Entry:
+    """What enters the first layer in one call of a model. shape: (batch, length)."""
+
+    def __init__(self, model: Any, weights: EncoderWeights, inputs: dict[str, Any]) -> None:
+        self._model, self._weights, self._inputs = model, weights, inputs
+        ids = inputs["input_ids"]
+        self.shape: tuple[int, int] = (inputs["inputs_embeds"] if ids is None else ids).shape[:2]
+
+    def whole(self) -> Tensor:
+        """[B, L, H]. UnfitError where it does not fit the layers."""
+        return self._by_modules() if (x := self._native(None)) is None else x.view(*self.shape, -1)
+
+    def rows(self, tokens: Tokens) -> Tensor:
+        """[rows, H], in memory of its own: those of the tokens, and after them either none or room for all the batch.
+        UnfitError where they do not fit the layers."""
+        x = self._native(tokens)
+        return tokens.gather(self._by_modules()) if x is None else x
+
+    def _native(self, tokens: Tokens | None) -> Tensor | None:
+        """[B L, H], of which the first rows are those of the tokens, or of all; None where the modules are called."""
+        found = native_embeddings(self._model, self._weights)
+        if isinstance(found, str):
+            return None
+        given = {name: value for name, value in self._inputs.items() if value is not None}
+        ids, types = given.pop("input_ids", None), given.pop("token_type_ids", None)
+        # Others, such as positions, and ids that are no integers in memory.
+        if given or ids is None or not is_plain_tensor(ids) or (types is not None and not is_plain_tensor(types)):
+            return None
+        project = self._model._modules.get("embeddings_project")
+        if project is None:
+            return found(ids, types, tokens)
+        # As the module is called by the model: with all of the batch.
+        x = found(ids, types)
+        if x is None:
+            return None
+        x = self._fitting(project(x.view(*self.shape, -1)))
+        return x.reshape(-1, x.shape[-1]) if tokens is None else tokens.gather(x)
+
+    def _by_modules(self) -> Tensor:
+        family: Family = self._model._family
+        return self._fitting(family.embed(self._model, self._inputs))
+
+    def _fitting(self, hidden: Tensor) -> Tensor:
+        if hidden.dtype != self._weights.dtype or hidden.device != self._weights.device:
+            raise UnfitError("its embeddings are of another dtype or on another device than its layers")
+        return hidden
+
+
+def native_embeddings(model: Any, weights: EncoderWeights) -> NativeEmbeddings | str:
+    """The model's embeddings as native code has them; why its modules are called now, as a string."""
+    if weights.device.type != "cpu" or weights.dtype is not torch.float32:
+        return "the layers are not in fp32 on a CPU"
+    if backend() != "native":
+        return "the backend is not 'native'"
+    root = model.embeddings
+    found: NativeEmbeddings | str = reading_of(model, "_read_embeddings", root, lambda: _read(model)).now()
+    return found
+
+
+def _read(model: Any) -> NativeEmbeddings:
+    embeddings, family = model.embeddings, model._family
+    if type(embeddings).__module__ != model._plain.__module__:
+        raise UnfitError(f"they are of the class {type(embeddings).__name__}, which is not transformers' own")
+    parts = (*_PARTS, _TYPES) if "token_type_ids" in family.inputs else _PARTS
+    if embeddings._modules.keys() != set(parts):
+        raise UnfitError(f"they have other parts than {', '.join(parts)}")
+    if type(embeddings.dropout) is not nn.Dropout:
+        raise UnfitError(f"the dropout is of the class {type(embeddings.dropout).__name__}")
+    word, position = _table(embeddings.word_embeddings), _table(embeddings.position_embeddings)
+    types = _table(getattr(embeddings, _TYPES)) if _TYPES in parts else None
+    padding_idx = embeddings.padding_idx if family.counts_positions else None
+    if not isinstance(padding_idx, int | None) or isinstance(padding_idx, bool):
+        raise UnfitError("they have no padding_idx")
+    _check_buffers(embeddings, position.values.shape[0], padding_idx)
+    found = EncoderEmbeddings(word, position, types, norm_of("the LayerNorm", embeddings.LayerNorm), padding_idx)
+    try:
+        return NativeEmbeddings(found)
+    except InputError as error:
+        raise UnfitError(str(error)) from None
+
+
+def _table(layer: nn.Module) -> EmbeddingTable:
+    if type(layer) is nn.Embedding and layer.max_norm is None:
+        return EmbeddingTable(layer.weight.detach())
+    if type(layer) is not PackedEmbedding or layer.dtype is not torch.float32:
+        raise UnfitError(f"a table is of the class {type(layer).__name__}, or not in fp32")
+    if layer.is_expanded_by_row:
+        raise UnfitError("a table is unpacked row by row")
+    with torch.inference_mode(False), torch.no_grad():
+        return EmbeddingTable(layer.quantized_values(), layer.scale)
+
+
+def _check_buffers(embeddings: Any, positions: int, padding_idx: int | None) -> None:
+    """UnfitError unless positions, and types where none are given, are what the buffers of transformers' models hold:
+    0, 1, 2 and so on, and zeros."""
+    buffers = embeddings._buffers
+    numbers = torch.arange(positions).unsqueeze(0)
+    if padding_idx is None and not _equal(buffers.get("position_ids"), numbers):
+        raise UnfitError("they have positions of their own")
+    if "token_type_ids" in buffers and not _equal(buffers["token_type_ids"], torch.zeros_like(numbers)):
+        raise UnfitError("they have token types of their own")
+
+
+def _equal(buffer: Tensor | None, expected: Tensor) -> bool:
+    return buffer is not None and buffer.device == expected.device and torch.equal(buffer, expected)
