@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparseq.nn import PackedLinear, convert, pack, prunable
 from sparseq.nn.fused import FusedEncoder, model
+from sparseq.nn.fused.weights import EncoderWeights
 from sparseq_kernels import magnitude_mask
 
 SHAPE = {
@@ -84,6 +85,13 @@ def base(found: Any) -> Any:
     """The fused encoder in a model."""
     (encoder,) = (module for module in found.modules() if isinstance(module, FusedEncoder))
     return encoder
+
+
+def weights_of(found: Any) -> EncoderWeights:
+    """What the fused encoder in a model read from its layers."""
+    weights = base(found)._read.each[0].found
+    assert isinstance(weights, EncoderWeights)
+    return weights
 
 
 def both(found: Any, **call: Any) -> tuple[Any, Any]:

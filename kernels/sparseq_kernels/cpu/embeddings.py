@@ -81,24 +81,22 @@ class NativeEmbeddings:
             types = types.to(torch.int64).contiguous()
         ids = ids.to(torch.int64).contiguous()
         batch, length = ids.shape
-        count, places = batch * length, None
-        # The positions' numbers, for as long as the call takes.
-        numbers = torch.empty(count, dtype=torch.int64, device=native.CPU)
-        x = torch.empty((count, self.features), dtype=torch.float32, device=native.CPU)
-        if tokens is not None:
-            if (tokens.batch, tokens.length) != (batch, length):
-                shape = (tokens.batch, tokens.length)
-                raise InputError(f"embeddings: ids must be of the tokens' shape {shape}, not {(batch, length)}")
-            count, places = tokens.count, tokens.places_at
+        if tokens is None:
+            tokens = Tokens.of(None, batch, length)
+            assert tokens is not None  # without a mask
+        elif (tokens.batch, tokens.length) != (batch, length):
+            shape = (tokens.batch, tokens.length)
+            raise InputError(f"embeddings: ids must be of the tokens' shape {shape}, not {(batch, length)}")
+        x = torch.empty((batch * length, self.features), dtype=torch.float32, device=native.CPU)
         outside = native.library().sparseq_embed(
             self._at,
             ids.data_ptr(),
             None if types is None else types.data_ptr(),
             batch,
             length,
-            places,
-            count,
-            numbers.data_ptr(),
+            tokens.places_at,
+            tokens.count,
+            tokens.numbers_at,
             x.data_ptr(),
             native.threads(),
         )

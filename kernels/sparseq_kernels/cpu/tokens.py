@@ -17,7 +17,7 @@ class Tokens:
 
     def __init__(self, batch: int, length: int, room: Tensor, count: int) -> None:
         self.batch, self.length, self.count = batch, length, count
-        # int64: where each sequence starts, and the number of tokens [batch + 1]; the tokens' places [batch * length].
+        # int64: the tokens before each sequence, and all, [batch + 1]; their places, and room, [batch * length] each.
         self._room = room
 
     @classmethod
@@ -26,7 +26,7 @@ class Tokens:
         begins with a token that it does not keep."""
         if mask is not None and not (mask.dtype in _MASKS and mask.is_cpu and mask.is_contiguous()):
             mask = mask.to(native.CPU, torch.bool).contiguous()
-        room = torch.empty(batch + 1 + batch * length, dtype=torch.int64, device=native.CPU)
+        room = torch.empty(batch + 1 + 2 * batch * length, dtype=torch.int64, device=native.CPU)
         at = room.data_ptr()
         given = (None, 0) if mask is None else (mask.data_ptr(), mask.element_size())
         count = native.library().sparseq_list_tokens(*given, batch, length, at, at + _BYTES * (batch + 1))
@@ -41,6 +41,11 @@ class Tokens:
     def places_at(self) -> int:
         """The address of int64 [count]: each token's place in the batch."""
         return self._room.data_ptr() + _BYTES * (self.batch + 1)
+
+    @property
+    def numbers_at(self) -> int:
+        """The address of int64 [batch * length]: room that one call at a time may use."""
+        return self.places_at + _BYTES * self.batch * self.length
 
     @property
     def is_all(self) -> bool:

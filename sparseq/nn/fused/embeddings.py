@@ -5,15 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, backend
+from sparseq_kernels import InputError
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
+from sparseq_kernels.cpu.native import CPU
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings
-from sparseq_kernels.torch_internals import is_plain_tensor
+from sparseq_kernels.torch_internals import is_zerotensor
 
 from ..packed_embedding import PackedEmbedding
 from .families import Family
-from .reading import UnfitError, reading_of
+from .reading import UnfitError
 from .weights import EncoderWeights, norm_of
 
 _PARTS = ("word_embeddings", "position_embeddings", "LayerNorm", "dropout")
@@ -23,36 +24,39 @@ _TYPES = "token_type_embeddings"
 class Entry:
     """What enters the first layer in one call of a model. shape: (batch, length)."""
 
-    def __init__(self, model: Any, weights: EncoderWeights, inputs: dict[str, Any]) -> None:
-        self._model, self._weights, self._inputs = model, weights, inputs
-        ids = inputs["input_ids"]
-        self.shape: tuple[int, int] = (inputs["inputs_embeds"] if ids is None else ids).shape[:2]
+    __slots__ = ("_inputs", "_model", "_native", "_weights", "shape")
+
+    def __init__(
+        self, model: Any, weights: EncoderWeights, native: NativeEmbeddings | None, inputs: dict[str, Any]
+    ) -> None:
+        """native: the embeddings as native code has them; None where the model's modules are to be called."""
+        self._model, self._weights, self._native, self._inputs = model, weights, native, inputs
+        self.shape = batch_shape(inputs)
 
     def whole(self) -> Tensor:
         """[B, L, H]. UnfitError where it does not fit the layers."""
-        return self._by_modules() if (x := self._native(None)) is None else x.view(*self.shape, -1)
+        return self._by_modules() if (x := self._by_native_code(None)) is None else x.view(*self.shape, -1)
 
     def rows(self, tokens: Tokens) -> Tensor:
         """[rows, H], in memory of its own: those of the tokens, and after them either none or room for all the batch.
         UnfitError where they do not fit the layers."""
-        x = self._native(tokens)
+        x = self._by_native_code(tokens)
         return tokens.gather(self._by_modules()) if x is None else x
 
-    def _native(self, tokens: Tokens | None) -> Tensor | None:
+    def _by_native_code(self, tokens: Tokens | None) -> Tensor | None:
         """[B L, H], of which the first rows are those of the tokens, or of all; None where the modules are called."""
-        found = native_embeddings(self._model, self._weights)
-        if isinstance(found, str):
+        native, inputs = self._native, self._inputs
+        ids, types = inputs["input_ids"], inputs.get("token_type_ids")
+        if native is None or ids is None or inputs["position_ids"] is not None:
             return None
-        given = {name: value for name, value in self._inputs.items() if value is not None}
-        ids, types = given.pop("input_ids", None), given.pop("token_type_ids", None)
-        # Others, such as positions, and ids that are no integers in memory.
-        if given or ids is None or not is_plain_tensor(ids) or (types is not None and not is_plain_tensor(types)):
+        # Without values in memory.
+        if is_zerotensor(ids) or (types is not None and is_zerotensor(types)):
             return None
         project = self._model._modules.get("embeddings_project")
         if project is None:
-            return found(ids, types, tokens)
+            return native(ids, types, tokens)
         # As the module is called by the model: with all of the batch.
-        x = found(ids, types)
+        x = native(ids, types)
         if x is None:
             return None
         x = self._fitting(project(x.view(*self.shape, -1)))
@@ -68,19 +72,16 @@ class Entry:
         return hidden
 
 
-def native_embeddings(model: Any, weights: EncoderWeights) -> NativeEmbeddings | str:
-    """The model's embeddings as native code has them; why its modules are called now, as a string."""
-    if weights.device.type != "cpu" or weights.dtype is not torch.float32:
-        return "the layers are not in fp32 on a CPU"
-    if backend() != "native":
-        return "the backend is not 'native'"
-    root = model.embeddings
-    found: NativeEmbeddings | str = reading_of(model, "_read_embeddings", root, lambda: _read(model)).now()
-    return found
+def batch_shape(inputs: dict[str, Any]) -> tuple[int, int]:
+    """(batch, length) of a call's inputs."""
+    ids = inputs["input_ids"]
+    batch, length = (inputs["inputs_embeds"] if ids is None else ids).shape[:2]
+    return batch, length
 
 
-def _read(model: Any) -> NativeEmbeddings:
-    embeddings, family = model.embeddings, model._family
+def read_embeddings(model: Any, embeddings: Any) -> NativeEmbeddings:
+    """The model's embeddings as native code has them. UnfitError where their modules are to be called."""
+    family: Family = model._family
     if type(embeddings).__module__ != model._plain.__module__:
         raise UnfitError(f"they are of the class {type(embeddings).__name__}, which is not transformers' own")
     parts = (*_PARTS, _TYPES) if "token_type_ids" in family.inputs else _PARTS
@@ -116,7 +117,7 @@ def _check_buffers(embeddings: Any, positions: int, padding_idx: int | None) -> 
     """UnfitError unless positions, and types where none are given, are what the buffers of transformers' models hold:
     0, 1, 2 and so on, and zeros."""
     buffers = embeddings._buffers
-    numbers = torch.arange(positions).unsqueeze(0)
+    numbers = torch.arange(positions, device=CPU).unsqueeze(0)
     if padding_idx is None and not _equal(buffers.get("position_ids"), numbers):
         raise UnfitError("they have positions of their own")
     if "token_type_ids" in buffers and not _equal(buffers["token_type_ids"], torch.zeros_like(numbers)):

@@ -1,7 +1,7 @@
 """The layers of an encoder, in one call of native code where that can be, and otherwise as a composition of ops."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from .padding import padding_of
 from .weights import EncoderWeights
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """What queries may look at.
 
     mask: [B, L], not zero at real tokens; None if all are. bias: from hidden states [1, L, H] what is added to the
@@ -44,13 +43,15 @@ class Attention:
         return bias if mask is None else bias + mask
 
 
-def encode(weights: EncoderWeights, entry: Entry, attention: Attention, *, every: bool = False) -> list[Tensor]:
+def encode(
+    weights: EncoderWeights, entry: Entry, attention: Attention, *, native: bool, every: bool = False
+) -> list[Tensor]:
     """The output of the last layer, or with `every` what enters the first layer and the output of each one.
 
-    entry: what enters the first layer. Where padding is left out, hidden states are zeros there. UnfitError where the
-    entry does not fit the layers.
+    entry: what enters the first layer. native: whether native code computes with these weights. Where padding is left
+    out, hidden states are zeros there. UnfitError where the entry does not fit the layers.
     """
-    if attention.bias is None:
+    if native and attention.bias is None:
         found = encode_in_one_call(weights, entry, attention.mask, every=every)
         if found is not None:
             return found

@@ -8,13 +8,13 @@ from torch import nn
 from torch.compiler import is_compiling
 
 from ..packed_linear import PackedLinear
-from .calls import Call, parameter_names, read_call, why_not_now
-from .embeddings import Entry
+from . import one_call
+from .calls import Call, Options, options_of, parameter_names, read_call, why_not_now
+from .embeddings import Entry, read_embeddings
 from .encoder import Attention, encode
 from .families import Family, family_of
-from .one_call import prepare
-from .pooler import pooled
-from .reading import Reading, UnfitError, reading_of
+from .pooler import read_pooler
+from .reading import Readings, UnfitError, readings_of
 from .watch import unexpected_module
 from .weights import EncoderWeights, read_weights
 
@@ -32,10 +32,9 @@ class FusedEncoder(nn.Module):
     _plain: type[nn.Module]
     _family: Family
     _arguments: tuple[str, ...]
-    # What was read from the layers, the embeddings and the pooler.
-    _read: Reading | None = None
-    _read_embeddings: Reading | None = None
-    _read_pooler: Reading | None = None
+    # What was read from the layers, the embeddings and the pooler, and from the configuration.
+    _read: Readings | None = None
+    _read_options: tuple[Any, dict[str, Any], Options] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_read")}
@@ -106,53 +105,72 @@ def _prepare(encoder: Any) -> None:
     """Reads the weights now rather than in the first call, if they are there, and packs them for native code."""
     if any(tensor.is_meta for tensor in (*encoder.parameters(), *encoder.buffers())):
         return
-    weights = encoder_reading(encoder).found
+    weights = parts_of(encoder).each[0].found
     if not isinstance(weights, str) and encoder._family.position_bias is None:
-        prepare(weights)
+        one_call.prepare(weights)
 
 
-def encoder_reading(encoder: Any) -> Reading:
-    """What the encoder's layers say: EncoderWeights, or why they cannot run fused."""
-    root = encoder._family.encoder_of(encoder)
-    return reading_of(encoder, "_read", root, lambda: _weights_of(encoder, root))
+def parts_of(encoder: Any) -> Readings:
+    """What the model's parts say: its layers, EncoderWeights, its embeddings and its pooler, or why they cannot be
+    used so."""
+    family, modules = encoder._family, encoder._modules
+    roots = [family.encoder_of(encoder), modules["embeddings"]]
+    if (pooler := modules.get("pooler")) is not None:
+        roots.append(pooler)
+    known: Readings | None = encoder._read
+    found = readings_of(known, roots, [functools.partial(read, encoder) for read in _READ][: len(roots)])
+    if found is not known:
+        encoder._read = found
+    return found
 
 
-def _weights_of(encoder: Any, root: nn.Module) -> EncoderWeights:
+def _read_layers(encoder: Any, root: nn.Module) -> EncoderWeights:
     if (name := unexpected_module(root, encoder._plain.__module__)) is not None:
         raise UnfitError(f"its encoder has a block of the class {name}, which is not transformers' own")
     return read_weights(encoder._family.layers_of(encoder))
 
 
-def weights_now(encoder: Any, inputs: dict[str, Any] | None) -> EncoderWeights | str:
-    """What a call with these inputs is computed with; why it does not run fused, if it does not."""
-    if (reason := why_not_now(encoder, encoder.config, inputs)) is not None:
+_READ = (_read_layers, read_embeddings, read_pooler)
+
+
+def parts_now(encoder: Any, inputs: dict[str, Any] | None) -> tuple[Any, ...] | str:
+    """What a call with these inputs is computed with, as `parts_of` gives it; why it does not run fused, if it does
+    not."""
+    if (reason := why_not_now(encoder, options_of(encoder), inputs)) is not None:
         return reason
-    found: EncoderWeights | str = encoder_reading(encoder).now()
-    return found
+    found = parts_of(encoder).now()
+    return found[0] if isinstance(found[0], str) else found
 
 
 def _run(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of forward by the fused way; why it is not taken, as a string, if it is not."""
     if encoder.fused_encoder is False:
         return "it is turned off"
-    call = read_call(encoder._family, encoder._arguments, encoder.config, args, kwargs)
+    call = read_call(encoder._family, encoder._arguments, options_of(encoder), args, kwargs)
     if isinstance(call, str):
         return call
-    weights = weights_now(encoder, call.inputs)
-    return weights if isinstance(weights, str) else _forward(encoder, weights, call)
+    parts = parts_now(encoder, call.inputs)
+    return parts if isinstance(parts, str) else _forward(encoder, parts, call)
 
 
-def _forward(encoder: Any, weights: EncoderWeights, call: Call) -> Any:
+def _forward(encoder: Any, parts: tuple[Any, ...], call: Call) -> Any:
     family: Family = encoder._family
+    weights, embeddings = parts[:2]
+    native = one_call.why_not(weights) is None
+    entry = Entry(encoder, weights, embeddings if native and not isinstance(embeddings, str) else None, call.inputs)
     bias = None if family.position_bias is None else functools.partial(family.position_bias, encoder)
-    attention = Attention(call.mask, bias, encoder.config._attn_implementation == "eager")
+    attention = Attention(call.mask, bias, options_of(encoder).attention == "eager")
     try:
-        found = encode(weights, Entry(encoder, weights, call.inputs), attention, every=call.hidden_states)
+        found = encode(weights, entry, attention, native=native, every=call.hidden_states)
     except UnfitError as error:
         return str(error)
-    values: dict[str, Any] = {"last_hidden_state": found[-1]}
+    last = found[-1]
+    values: dict[str, Any] = {"last_hidden_state": last}
     if family.has_pooler:
-        values["pooler_output"] = pooled(encoder, found[-1])
+        pooler = encoder._modules.get("pooler")
+        if native and pooler is not None and not isinstance(parts[2], str):
+            pooler = parts[2]
+        values["pooler_output"] = None if pooler is None else pooler(last)
     if call.hidden_states:
         values["hidden_states"] = tuple(found)
     return family.make_result(values, call.return_dict)

@@ -16,18 +16,18 @@ from .weights import EncoderWeights, LayerWeights
 def encode_in_one_call(
     weights: EncoderWeights, entry: Entry, mask: Tensor | None, *, every: bool
 ) -> list[Tensor] | None:
-    """As `encoder.encode`, without a position bias; None where native code cannot run it or would be slower.
+    """As `encoder.encode`, without a position bias, where native code computes; None where it cannot run these layers,
+    or would be slower.
 
     Only tokens that the mask keeps are computed, so it is not for sequences whose first token is padding, which a head
     may read.
     """
-    if why_not(weights) is not None:
+    encoder = _native(weights)
+    if isinstance(encoder, str):
         return None
     tokens = Tokens.of(mask, *entry.shape)
     if tokens is None or not is_wanted(tokens.count):
         return None
-    encoder = _native(weights)
-    assert not isinstance(encoder, str)  # as why_not says
     x = entry.rows(tokens)
     if not every:
         encoder.encode_(x, tokens)
@@ -39,11 +39,16 @@ def encode_in_one_call(
 
 
 def why_not(weights: EncoderWeights) -> str | None:
-    """Why these layers are not run in one call here; None if they are."""
+    """Why native code does not compute with these weights here; None if it does."""
     if weights.device.type != "cpu" or weights.dtype is not torch.float32:
         return "it is not in fp32 on a CPU"
-    if (name := backend()) != "native":
-        return native.why_not() or f"the backend is {name!r}, not 'native'"
+    if (name := backend()) == "native":
+        return None
+    return native.why_not() or f"the backend is {name!r}, not 'native'"
+
+
+def why_not_layers(weights: EncoderWeights) -> str | None:
+    """Why native code does not run these layers here, though it computes; None if it does."""
     found = _native(weights)
     return found if isinstance(found, str) else None
 
@@ -60,8 +65,8 @@ def why_not_tokens(mask: Tensor | None, batch: int, length: int) -> str | None:
 
 def prepare(weights: EncoderWeights) -> None:
     """Packs the layers for native code now rather than in the first call, where it runs them."""
-    if native.why_not() is None:
-        why_not(weights)
+    if native.why_not() is None and why_not(weights) is None:
+        _native(weights)
 
 
 def _whole(tokens: Tokens, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""What is read from a module once, and anew when the module or its tensors change."""
+"""What is read from a model's parts once, and anew when their modules or tensors change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -13,7 +14,7 @@ class UnfitError(Exception):
 
 
 class Reading(NamedTuple):
-    """What was read, or why it cannot be used, as a string; and what this is valid for."""
+    """What was read from a module and those below, or why that cannot be used, as a string."""
 
     watch: Watch
     found: Any
@@ -26,24 +27,52 @@ class Reading(NamedTuple):
         return self.found if reason is None else reason
 
 
-def reading_of(owner: Any, name: str, root: nn.Module, read: Callable[[], Any]) -> Reading:
-    """What `read` gives for the modules from `root` on, kept in the owner's attribute `name` until one of them changes.
+class Readings(NamedTuple):
+    """What was read from several parts. watch: of all of them, for one look at all takes less than one at each."""
+
+    watch: Watch
+    each: tuple[Reading, ...]
+
+    def now(self) -> tuple[Any, ...]:
+        """What was read from each part; why it cannot be used now, as a string."""
+        if self.watch.why_not() is None:
+            return tuple([one.found for one in self.each])
+        return tuple([one.now() for one in self.each])
+
+
+def readings_of(
+    known: Readings | None, roots: Sequence[nn.Module], read: Sequence[Callable[[nn.Module], Any]]
+) -> Readings:
+    """What `read` gives for each part, given its root: what is known already, where that has not changed.
 
     read: may raise UnfitError, and AttributeError where a module is built otherwise than it expects.
     """
-    known: Reading | None = getattr(owner, name)
-    if known is None or known.watch.root is not root or not known.watch.holds():
-        watch = Watch.of(root)
-        known = Reading(watch, _found(watch, read))
-        setattr(owner, name, known)
-    return known
+    if known is None or len(known.each) != len(roots):
+        each = tuple(map(_reading, roots, read))
+    elif _hold(known.watch, roots):
+        return known
+    else:
+        each = tuple(
+            one if _hold(one.watch, (root,)) else _reading(root, reader)
+            for one, root, reader in zip(known.each, roots, read, strict=True)
+        )
+    return Readings(Watch.of(*roots), each)
 
 
-def _found(watch: Watch, read: Callable[[], Any]) -> Any:
+def _hold(watch: Watch, roots: Sequence[nn.Module]) -> bool:
+    return all(map(is_, watch.roots, roots)) and watch.holds()
+
+
+def _reading(root: nn.Module, read: Callable[[nn.Module], Any]) -> Reading:
+    watch = Watch.of(root)
+    return Reading(watch, _found(watch, root, read))
+
+
+def _found(watch: Watch, root: nn.Module, read: Callable[[nn.Module], Any]) -> Any:
     if not watch.derived.watched:
         return "its tensors were made or moved in inference mode, or are of a subclass of Tensor"
     try:
-        return read()
+        return read(root)
     except UnfitError as error:
         return str(error)
     except AttributeError as error:

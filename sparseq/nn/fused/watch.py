@@ -17,12 +17,12 @@ _RECORDER = "transformers.utils.output_capturing"
 
 @dataclass(frozen=True)
 class Watch:
-    """The modules below `root`, itself first, and the tensors that they hold, as they were when this was made.
+    """The modules of `roots` and below, and the tensors that they hold, as they were when this was made.
 
     The looks are loops in C, over dictionaries that were found once: there are hundreds of them in a model.
     """
 
-    root: nn.Module
+    roots: tuple[nn.Module, ...]
     # Per module: its attributes.
     attributes: tuple[dict[str, Any], ...]
     # Per packed module: its attributes, and how often it made anew what it derives from its tensors.
@@ -40,8 +40,8 @@ class Watch:
     derived: Derived
 
     @classmethod
-    def of(cls, root: nn.Module) -> "Watch":
-        modules = list(root.modules())
+    def of(cls, *roots: nn.Module) -> "Watch":
+        modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
         links = [(module._modules, *item) for module in modules for item in module._modules.items()]
         held = [
             (holder, *item)
@@ -51,7 +51,7 @@ class Watch:
         ]
         tensors = tuple(tensor for _, _, tensor in held)
         return cls(
-            root,
+            roots,
             tuple(map(vars, modules)),
             tuple(vars(module) for module in modules if isinstance(module, Packed)),
             [vars(module).get("_expansions") for module in modules if isinstance(module, Packed)],

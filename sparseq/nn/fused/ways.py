@@ -10,9 +10,9 @@ from sparseq_kernels import InputError
 
 from ..packed_linear import PackedLinear
 from . import one_call
-from .calls import Call, read_call
-from .embeddings import Entry
-from .model import FusedEncoder, encoder_reading, weights_now
+from .calls import Call, options_of, read_call
+from .embeddings import batch_shape
+from .model import FusedEncoder, parts_now, parts_of
 from .weights import EncoderWeights
 
 
@@ -70,7 +70,7 @@ def fused_reason(model: nn.Module, *, of_model: bool = False, **call: Any) -> st
     if not encoders:
         return _why_no_encoder(model)
     for encoder in encoders:
-        found = encoder_reading(encoder).found if of_model else _weights(encoder, _call_of(encoder, call))
+        found = parts_of(encoder).each[0].found if of_model else _weights(encoder, _call_of(encoder, call))
         if isinstance(found, str):
             return found
     return None
@@ -94,10 +94,12 @@ def _way(encoder: Any, call: Call | str | None) -> FusedWay:
     if isinstance(weights, str):
         return FusedWay("layer by layer", weights)
     reason = one_call.why_not(weights)
-    if encoder._family.position_bias is not None:
+    if reason is None and encoder._family.position_bias is not None:
         reason = "its attention adds a bias of positions"
+    if reason is None:
+        reason = one_call.why_not_layers(weights)
     if reason is None and isinstance(call, Call):
-        reason = one_call.why_not_tokens(call.mask, *Entry(encoder, weights, call.inputs).shape)
+        reason = one_call.why_not_tokens(call.mask, *batch_shape(call.inputs))
     return FusedWay("one call") if reason is None else FusedWay("ops", reason)
 
 
@@ -107,11 +109,12 @@ def _weights(encoder: Any, call: Call | str | None) -> EncoderWeights | str:
         return "it is turned off (sparseq.nn.use_fused_encoder)"
     if isinstance(call, str):
         return call
-    return weights_now(encoder, None if call is None else call.inputs)
+    found = parts_now(encoder, None if call is None else call.inputs)
+    return found if isinstance(found, str) else found[0]
 
 
 def _call_of(encoder: Any, call: dict[str, Any]) -> Call | str | None:
-    return read_call(encoder._family, encoder._arguments, encoder.config, (), call) if call else None
+    return read_call(encoder._family, encoder._arguments, options_of(encoder), (), call) if call else None
 
 
 def _why_no_encoder(model: nn.Module) -> str:

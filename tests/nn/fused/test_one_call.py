@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fused_models import base, batch, both, close, left, packed, right
+from fused_models import base, batch, both, close, left, packed, right, weights_of
 
 from sparseq.nn.fused import encoder as encoder_module
 from sparseq_kernels import use_backend, use_instruction_set
@@ -104,7 +104,7 @@ def test_each_instruction_set_has_its_own_form(taken):
         with use_instruction_set(name):
             found.append(both(model, **batch(2))[0].logits)
     assert len(taken) == len(available())
-    assert set(base(model)._read[1].native) == set(available())
+    assert set(weights_of(model).native) == set(available())
     for other in found[1:]:
         close(other, found[0])
 
@@ -114,7 +114,7 @@ def test_pruned_weights_are_multiplied_in_blocks(pattern, blocks, taken):
     model = packed(sparsity=0.75, pattern=pattern)
     fused, layered = both(model, **batch(2))
     close(fused.logits, layered.logits)
-    (native,) = base(model)._read[1].native.values()
+    (native,) = weights_of(model).native.values()
     assert all((len(names) == 4) == blocks for names in native.in_blocks)
 
 

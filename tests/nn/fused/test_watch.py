@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fused_models import batch, both, close, is_fused, linears, packed
+from fused_models import batch, both, close, is_fused, linears, packed, weights_of
 from torch import nn
 
 from sparseq.nn import PackedLinear, fused_reason, use_sparse_kernels
@@ -151,7 +151,7 @@ def test_layers_share_their_tensors_with_what_was_read():
     """Except for the stack of query, key and value."""
     model = packed()
     model(**batch())
-    weights = model.bert._read[1]
+    weights = weights_of(model)
     own = {layer.values.data_ptr() for layer in model.modules() if isinstance(layer, PackedLinear)}
     for layer in weights.layers:
         (stack,) = layer.projections

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fused_models import FAMILIES, base, batch, both, close, packed, right
+from fused_models import FAMILIES, batch, both, close, packed, right, weights_of
 
 from sparseq.nn import QuantSparseLinear, calibrate, fused_reason
 
@@ -42,7 +42,7 @@ def test_static_scales(family, prepare, count):
     model = packed(family, activation="static", prepare=prepare)
     found, expected = both(model, **batch(), attention_mask=right(11, 3, 8, 1))
     close(found.logits, expected.logits)
-    for layer in base(model)._read[1].layers:
+    for layer in weights_of(model).layers:
         assert len(layer.projections) == count and all(one.input_scale is not None for one in layer.projections)
 
 
@@ -53,7 +53,7 @@ def test_static_and_dynamic_scales_side_by_side():
         ours.attention.self.key, ours.output.dense = theirs.attention.self.key, theirs.output.dense
     found, expected = both(first, **batch())
     close(found.logits, expected.logits)
-    assert [one.input_scale is None for one in base(first)._read[1].layers[0].projections] == [False, True, False]
+    assert [one.input_scale is None for one in weights_of(first).layers[0].projections] == [False, True, False]
 
 
 def test_layers_without_a_bias():

@@ -77,7 +77,7 @@ INLINE void take_row(const struct table *table, int64_t row, int64_t columns, in
     }
 }
 
-/* x [tokens, columns] of the tokens at these places of a batch, all of them where `places` is NULL. ids and types
+/* x [tokens, columns] of the tokens at these places of a batch. ids and types
  * [batch, length]; types may be NULL, for zeros. numbers [batch, length] is room. Returns 0, or 1, with x as it was, where
  * any token of the batch is in no table's rows. */
 int sparseq_embed(const struct embeddings *by, const int64_t *ids, const int64_t *types, int64_t batch, int64_t length,
@@ -87,7 +87,7 @@ int sparseq_embed(const struct embeddings *by, const int64_t *ids, const int64_t
         return 1;
 #pragma omp parallel for schedule(static) num_threads(threads) if (tokens * by->columns >= PARALLEL_FROM)
     for (int64_t t = 0; t < tokens; t++) {
-        int64_t place = places ? places[t] : t;
+        int64_t place = places[t];
         float *to = x + t * by->columns;
         take_row(&by->word, ids[place], by->columns, 0, to);
         if (by->type.values)
