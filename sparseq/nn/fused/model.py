@@ -53,12 +53,11 @@ def fuse(model: nn.Module) -> nn.Module:
     without packed linear layers and of other architectures stay as they are.
     """
     for part in model.modules():
-        family = family_of(type(part))
-        if family is None or isinstance(part, FusedEncoder):
-            continue
-        if any(isinstance(module, PackedLinear) for module in part.modules()):
+        if not isinstance(part, FusedEncoder):
+            if family_of(type(part)) is None or not any(isinstance(module, PackedLinear) for module in part.modules()):
+                continue
             part.__class__ = fused_class(type(part))
-            _prepare(part)
+        _prepare(part)
     return model
 
 
@@ -133,10 +132,10 @@ def _read_layers(encoder: Any, root: nn.Module) -> EncoderWeights:
 _READ = (_read_layers, read_embeddings, read_pooler)
 
 
-def parts_now(encoder: Any, inputs: dict[str, Any] | None) -> tuple[Any, ...] | str:
+def parts_now(encoder: Any, options: Options, inputs: dict[str, Any] | None) -> tuple[Any, ...] | str:
     """What a call with these inputs is computed with, as `parts_of` gives it; why it does not run fused, if it does
     not."""
-    if (reason := why_not_now(encoder, options_of(encoder), inputs)) is not None:
+    if (reason := why_not_now(encoder, options, inputs)) is not None:
         return reason
     found = parts_of(encoder).now()
     return found[0] if isinstance(found[0], str) else found
@@ -146,20 +145,21 @@ def _run(encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of forward by the fused way; why it is not taken, as a string, if it is not."""
     if encoder.fused_encoder is False:
         return "it is turned off"
-    call = read_call(encoder._family, encoder._arguments, options_of(encoder), args, kwargs)
+    options = options_of(encoder)
+    call = read_call(encoder._family, encoder._arguments, options, args, kwargs)
     if isinstance(call, str):
         return call
-    parts = parts_now(encoder, call.inputs)
-    return parts if isinstance(parts, str) else _forward(encoder, parts, call)
+    parts = parts_now(encoder, options, call.inputs)
+    return parts if isinstance(parts, str) else _forward(encoder, parts, call, options.attention == "eager")
 
 
-def _forward(encoder: Any, parts: tuple[Any, ...], call: Call) -> Any:
+def _forward(encoder: Any, parts: tuple[Any, ...], call: Call, eager: bool) -> Any:
     family: Family = encoder._family
     weights, embeddings = parts[:2]
     native = one_call.why_not(weights) is None
     entry = Entry(encoder, weights, embeddings if native and not isinstance(embeddings, str) else None, call.inputs)
     bias = None if family.position_bias is None else functools.partial(family.position_bias, encoder)
-    attention = Attention(call.mask, bias, options_of(encoder).attention == "eager")
+    attention = Attention(call.mask, bias, eager)
     try:
         found = encode(weights, entry, attention, native=native, every=call.hidden_states)
     except UnfitError as error:

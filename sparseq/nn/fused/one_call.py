@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from sparseq_kernels import InputError, backend, instruction_set
+from sparseq_kernels import InputError, instruction_set
+from sparseq_kernels.backends import in_use
 from sparseq_kernels.cpu import native
 from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted
 from sparseq_kernels.cpu.tokens import Tokens
@@ -42,7 +43,7 @@ def why_not(weights: EncoderWeights) -> str | None:
     """Why native code does not compute with these weights here; None if it does."""
     if weights.device.type != "cpu" or weights.dtype is not torch.float32:
         return "it is not in fp32 on a CPU"
-    if (name := backend()) == "native":
+    if (name := in_use("cpu")) == "native":
         return None
     return native.why_not() or f"the backend is {name!r}, not 'native'"
 

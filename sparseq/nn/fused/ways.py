@@ -109,7 +109,7 @@ def _weights(encoder: Any, call: Call | str | None) -> EncoderWeights | str:
         return "it is turned off (sparseq.nn.use_fused_encoder)"
     if isinstance(call, str):
         return call
-    found = parts_now(encoder, None if call is None else call.inputs)
+    found = parts_now(encoder, options_of(encoder), None if call is None else call.inputs)
     return found if isinstance(found, str) else found[0]
 
 
