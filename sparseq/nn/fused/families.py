@@ -66,7 +66,7 @@ _PARTS = [part.name for part in fields(LayerParts) if part.name not in ("heads",
 class Family:
     """One architecture.
 
-    encoder: the attribute path of the module that holds the layers, in its list `layer`.
+    encoder: the name of the model's module that holds the layers, in its list `layer`.
     inputs: the arguments of the model's forward that its `embeddings` take, by the same names.
     counts_positions: positions are numbered from `embeddings.padding_idx` + 1, without padding, and not from 0.
     result: the class of transformers.modeling_outputs that forward returns.
@@ -82,13 +82,9 @@ class Family:
     position_bias: Callable[[Model, Tensor], Tensor] | None = None
     old_style: bool = False
 
-    def encoder_of(self, model: Model) -> nn.Module:
-        found: nn.Module = attrgetter(self.encoder)(model)
-        return found
-
     def layers_of(self, model: Model) -> list[LayerParts]:
         """The parts of each layer. AttributeError where the model is built otherwise."""
-        return [self._parts(layer) for layer in self.encoder_of(model).layer]  # type: ignore[union-attr]
+        return [self._parts(layer) for layer in model._modules[self.encoder].layer]
 
     def _parts(self, layer: nn.Module) -> LayerParts:
         parts = {name: attrgetter(getattr(self.paths, name))(layer) for name in _PARTS}

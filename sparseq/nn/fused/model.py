@@ -112,12 +112,12 @@ def _prepare(encoder: Any) -> None:
 def parts_of(encoder: Any) -> Readings:
     """What the model's parts say: its layers, EncoderWeights, its embeddings and its pooler, or why they cannot be
     used so."""
-    family, modules = encoder._family, encoder._modules
-    roots = [family.encoder_of(encoder), modules["embeddings"]]
+    modules = encoder._modules
+    roots = [modules[encoder._family.encoder], modules["embeddings"]]
     if (pooler := modules.get("pooler")) is not None:
         roots.append(pooler)
     known: Readings | None = encoder._read
-    found = readings_of(known, roots, [functools.partial(read, encoder) for read in _READ][: len(roots)])
+    found = readings_of(encoder, known, roots, _READ)
     if found is not known:
         encoder._read = found
     return found

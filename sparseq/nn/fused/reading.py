@@ -8,6 +8,9 @@ from torch import nn
 
 from .watch import Watch
 
+# From a model and the root of one of its parts: what is read from that.
+Reader = Callable[[Any, nn.Module], Any]
+
 
 class UnfitError(Exception):
     """Why something does not run fused, as a clause that ends a sentence."""
@@ -40,39 +43,36 @@ class Readings(NamedTuple):
         return tuple([one.now() for one in self.each])
 
 
-def readings_of(
-    known: Readings | None, roots: Sequence[nn.Module], read: Sequence[Callable[[nn.Module], Any]]
-) -> Readings:
-    """What `read` gives for each part, given its root: what is known already, where that has not changed.
+def readings_of(model: Any, known: Readings | None, roots: Sequence[nn.Module], read: Sequence[Reader]) -> Readings:
+    """What `read` gives for each part of a model: what is known already, where that has not changed.
 
-    read: may raise UnfitError, and AttributeError where a module is built otherwise than it expects.
+    read: may raise UnfitError, and AttributeError where a module is built otherwise than it expects. It may have
+    readers of more parts than there are.
     """
-    if known is None or len(known.each) != len(roots):
-        each = tuple(map(_reading, roots, read))
-    elif _hold(known.watch, roots):
+    if known is not None and _hold(known.watch, roots):
         return known
-    else:
-        each = tuple(
-            one if _hold(one.watch, (root,)) else _reading(root, reader)
-            for one, root, reader in zip(known.each, roots, read, strict=True)
-        )
-    return Readings(Watch.of(*roots), each)
+    olds = dict(enumerate(known.each)) if known is not None else {}
+    each = []
+    for number, (root, reader) in enumerate(zip(roots, read, strict=False)):
+        old = olds.get(number)
+        each.append(old if old is not None and _hold(old.watch, (root,)) else _reading(model, root, reader))
+    return Readings(Watch.of(*roots), tuple(each))
 
 
 def _hold(watch: Watch, roots: Sequence[nn.Module]) -> bool:
-    return all(map(is_, watch.roots, roots)) and watch.holds()
+    return len(watch.roots) == len(roots) and all(map(is_, watch.roots, roots)) and watch.holds()
 
 
-def _reading(root: nn.Module, read: Callable[[nn.Module], Any]) -> Reading:
+def _reading(model: Any, root: nn.Module, read: Reader) -> Reading:
     watch = Watch.of(root)
-    return Reading(watch, _found(watch, root, read))
+    return Reading(watch, _found(watch, model, root, read))
 
 
-def _found(watch: Watch, root: nn.Module, read: Callable[[nn.Module], Any]) -> Any:
+def _found(watch: Watch, model: Any, root: nn.Module, read: Reader) -> Any:
     if not watch.derived.watched:
         return "its tensors were made or moved in inference mode, or are of a subclass of Tensor"
     try:
-        return read(root)
+        return read(model, root)
     except UnfitError as error:
         return str(error)
     except AttributeError as error:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from itertools import repeat
-from operator import is_
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..derived import Derived
 from ..packed import Packed
@@ -29,50 +28,46 @@ class Watch:
     packed: tuple[dict[str, Any], ...]
     expansions: list[Any]
     hooks: tuple[dict[int, Any], ...]
-    # Per submodule: the dictionary that it is in, its name there, itself.
-    parents: tuple[dict[str, Any], ...]
-    names: tuple[str, ...]
-    children: tuple[nn.Module | None, ...]
-    # Per tensor, likewise. None where a module has none of that name.
-    holders: tuple[dict[str, Any], ...]
-    keys: tuple[str, ...]
-    tensors: tuple[Tensor | None, ...]
+    # The dictionaries that hold submodules and tensors, and what was in each.
+    holders: list[dict[str, Any]]
+    held: list[dict[str, Any]]
     derived: Derived
 
     @classmethod
     def of(cls, *roots: nn.Module) -> "Watch":
         modules = list(dict.fromkeys(module for root in roots for module in root.modules()))
-        links = [(module._modules, *item) for module in modules for item in module._modules.items()]
-        held = [
-            (holder, *item)
-            for module in modules
-            for holder in (module._parameters, module._buffers)
-            for item in holder.items()
+        holding_tensors: list[dict[str, Any]] = [
+            holder for module in modules for holder in (module._parameters, module._buffers) if holder
         ]
-        tensors = tuple(tensor for _, _, tensor in held)
+        holders = [module._modules for module in modules if module._modules] + holding_tensors
+        tensors = (tensor for holder in holding_tensors for tensor in holder.values() if tensor is not None)
         return cls(
             roots,
             tuple(map(vars, modules)),
             tuple(vars(module) for module in modules if isinstance(module, Packed)),
             [vars(module).get("_expansions") for module in modules if isinstance(module, Packed)],
             tuple(hooks for module in modules for hooks in (module._forward_pre_hooks, module._forward_hooks)),
-            tuple(parent for parent, _, _ in links),
-            tuple(name for _, name, _ in links),
-            tuple(child for _, _, child in links),
-            tuple(holder for holder, _, _ in held),
-            tuple(key for _, key, _ in held),
-            tensors,
-            Derived.of(tuple(tensor for tensor in tensors if tensor is not None)),
+            holders,
+            [dict(holder) for holder in holders],
+            Derived.of(tuple(tensors)),
         )
 
     def holds(self) -> bool:
         """Whether modules and tensors are the same, and the tensors unchanged as far as `Derived` sees it."""
         return (
-            all(map(is_, map(dict.get, self.parents, self.names), self.children))
-            and all(map(is_, map(dict.get, self.holders, self.keys), self.tensors))
+            self._same()
             and self.derived.unchanged()
             and list(map(dict.get, self.packed, repeat("_expansions"))) == self.expansions
         )
+
+    def _same(self) -> bool:
+        """Whether the dictionaries hold the same objects, or tensors of one element with the same value."""
+        # For another object in the place of one, dictionaries ask whether they are equal. The answer of tensors is a
+        # tensor, which has no truth unless it is of one element.
+        try:
+            return self.holders == self.held
+        except Exception:
+            return False
 
     def why_not(self) -> str | None:
         """Why the modules must be called one by one, if they must: what may change from call to call."""

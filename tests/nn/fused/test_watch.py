@@ -5,7 +5,7 @@ import torch
 from fused_models import batch, both, close, is_fused, linears, packed, weights_of
 from torch import nn
 
-from sparseq.nn import PackedLinear, fused_reason, use_sparse_kernels
+from sparseq.nn import PackedLinear, calibrate, fused_reason, use_sparse_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +119,29 @@ def test_one_tensor_of_each_kind_is_seen():
         found, expected = both(model, **batch())
         assert not torch.equal(found.logits, before)
         close(found.logits, expected.logits)
+
+
+def test_a_tensor_of_one_element_that_is_replaced_by_an_equal_one():
+    """Which is another one all the same: what is written into it counts from then on."""
+    model = packed(activation="static", prepare=lambda converted: calibrate(converted, [batch(seed=1)]))
+    layer = model.bert.encoder.layer[0].output.dense
+    before = model(**batch()).logits
+    layer._buffers["input_scale"] = layer.input_scale.clone()
+    assert torch.equal(model(**batch()).logits, before)
+    layer.input_scale.mul_(8)
+    found, expected = both(model, **batch())
+    close(found.logits, expected.logits)
+    assert not torch.equal(found.logits, before)
+
+
+def test_what_was_read_is_kept_while_nothing_changes():
+    model = packed()
+    model(**batch())
+    first = model.bert._read
+    for change in (lambda: model.eval(), lambda: model.train().eval(), lambda: model.config.update({"note": 1})):
+        change()
+        model(**batch())
+        assert model.bert._read is first
 
 
 def test_a_buffer_that_becomes_a_parameter():
