@@ -1,7 +1,24 @@
-"""A cache and a compiler of the test's own."""
+"""A cache and a compiler of the test's own, and native code of each instruction set."""
 
 import pytest
+import torch
 from code_folders import ONCE, compiler, forget, system_compiler
+from cpu_backends import EMULATED, on
+
+
+@pytest.fixture(params=EMULATED)
+def every_set(request):
+    """Runs the test with native code of each instruction set."""
+    with on(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def threads():
+    """Lets a test set torch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from cpu_backends import NATIVE, on
+from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
@@ -13,21 +13,11 @@ from sparseq_kernels.cpu.pooler import NativePooler
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings, EncoderLinear, EncoderNorm
 
-pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
+pytestmark = [
+    pytest.mark.skipif(not NATIVE, reason="there is no native code here"),
+    pytest.mark.usefixtures("every_set", "threads"),
+]
 WORDS, TYPES, POSITIONS = 50, 3, 40
-
-
-@pytest.fixture(params=NATIVE, autouse=True)
-def every_set(request):
-    with on(request.param):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def table(rows, features, quantized, random):

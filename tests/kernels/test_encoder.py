@@ -5,27 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from cpu_backends import EMULATED, NATIVE, on
+from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
 from sparseq_kernels.cpu import encoder as encoder_module
 from sparseq_kernels.cpu.encoder import NativeEncoder
 from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 
-pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
-
-
-@pytest.fixture(params=EMULATED, autouse=True)
-def every_set(request):
-    with on(request.param):
-        yield request.param
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.skipif(not NATIVE, reason="there is no native code here"),
+    pytest.mark.usefixtures("every_set", "threads"),
+]
 
 
 class Made:
