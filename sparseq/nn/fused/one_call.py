@@ -61,12 +61,12 @@ def why_not_tokens(mask: Tensor | None, batch: int, length: int) -> str | None:
         return "a sequence begins with padding"
     if is_wanted(tokens.count):
         return None
-    return f"torch has a faster int8 product for {tokens.count} tokens on this processor"
+    return f"torch has a faster int8 product for {tokens.count} tokens, by this processor's AMX"
 
 
 def prepare(weights: EncoderWeights) -> None:
     """Packs the layers for native code now rather than in the first call, where it runs them."""
-    if native.why_not() is None and why_not(weights) is None:
+    if weights.device.type == "cpu" and native.why_not() is None and why_not(weights) is None:
         _native(weights)
 
 

@@ -69,9 +69,10 @@ def test_layers_that_native_code_refuses():
 @has_native_code
 def test_many_tokens_where_torch_has_a_fast_product(model, monkeypatch):
     monkeypatch.setattr(encoder, "why_not_int_mm", lambda: None)
+    monkeypatch.setattr(encoder, "has_amx", lambda: True)
     assert fused_way(model, **batch(2)).name == "one call"
     found = fused_way(model, **batch(8))
-    assert found == FusedWay("ops", "torch has a faster int8 product for 88 tokens on this processor")
+    assert found == FusedWay("ops", "torch has a faster int8 product for 88 tokens, by this processor's AMX")
 
 
 @pytest.mark.parametrize("name", ["reference", "cpu"])
