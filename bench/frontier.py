@@ -19,11 +19,13 @@ from sparseq.errors import InputError
 
 IMAGES = ROOT / "docs" / "images"
 OURS, THEIRS = COLOURS[0], "#555555"
-# Where a label may stand beside its point: (x, y) as parts of the room around it, the nearest first.
-PLACES = tuple(
-    (distance * x, distance * y)
-    for distance in (1.0, 2.2, 3.6, 5.0, 6.5, 8.0)
-    for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+DPI = 150
+Line = tuple[tuple[float, float], tuple[float, float]]
+CROSSING = 12.0  # how many nearer places a crossing of lines is worth
+# Where a label may stand beside its point, in (widths of the label's half, heights of a line), the nearest first.
+PLACES = sorted(
+    ((across, up) for up in range(-9, 10) for across in (-1.0, 0.0, 1.0) if up or across),
+    key=lambda place: (abs(place[1]) + 0.5 * (place[0] == 0) + 0.1 * (place[0] < 0), -place[1]),
 )
 
 
@@ -72,10 +74,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     with pyplot.rc_context(STYLE):
-        figure, axes = pyplot.subplots(figsize=(9.5, 5.6), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(9.5, 5.6), dpi=DPI, layout="constrained")
         for one in found:
             spread = [[one.milliseconds - one.low], [one.high - one.milliseconds]]
             colour = OURS if one.ours else THEIRS
@@ -96,9 +98,9 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         axes.set_xlim(min(times) / 1.6, max(times) * 1.8)
         room = max(max(scores) - min(scores), 2.0)
         axes.set_ylim(min(scores) - 0.25 * room, max(scores) + 0.35 * room)
-        plain = FuncFormatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_major_formatter(plain)
-        axes.xaxis.set_minor_formatter(plain if max(times) < 10 * min(times) else NullFormatter())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         case = row["case"]
         axes.set_xlabel("ms a sentence (logarithmic)")
         axes.set_ylabel(f"{result['settings'].get('score', 'score')}, %, of {case['sentences']:,} sentences")
@@ -106,50 +108,63 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         figure.canvas.draw()
         _label(axes, found)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=DPI)
         pyplot.close(figure)
 
 
 def _label(axes: Any, found: Sequence[Point]) -> None:
-    """Writes each point's name at the nearest place where it covers neither a point nor another name."""
+    """Writes each point's name near it, where it covers neither a point nor another name; with a line to the point
+    where that is above or below, which crosses as few lines and names as can be."""
+    from matplotlib.path import Path as MplPath
     from matplotlib.transforms import Bbox
 
-    to_pixels = axes.transData.transform
-    frame = axes.get_window_extent()
-    centres = [to_pixels((one.milliseconds, one.score)) for one in found]
-    size = 7 * axes.figure.dpi / 72
-    taken = [Bbox.from_bounds(x - size / 2, y - size / 2, size, size) for x, y in centres]
-    for one, (x, y) in sorted(zip(found, centres, strict=True), key=lambda pair: -pair[1][1]):
-        label = axes.annotate(
-            _short(one.name),
-            (one.milliseconds, one.score),
-            xytext=(0, 0),
-            textcoords="offset pixels",
-            fontsize=8,
-            color=OURS if one.ours else THEIRS,
-            ha="center",
-            va="center",
-            annotation_clip=False,
-        )
+    def centred(x: float, y: float, width: float, height: float) -> Any:
+        return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)
+
+    frame, size = axes.get_window_extent(), 8 * DPI / 72
+    centres = [tuple(axes.transData.transform((one.milliseconds, one.score))) for one in found]
+    taken = [centred(x, y, size, size) for x, y in centres]
+    lines: list[Line] = []
+    for one, (x, y) in sorted(zip(found, centres, strict=True), key=lambda pair: pair[1]):
+        where = {"xy": (one.milliseconds, one.score), "textcoords": "offset pixels", "va": "center", "ha": "center"}
+        label = axes.annotate(_short(one.name), **where, xytext=(0, 0), fontsize=8, color=OURS if one.ours else THEIRS)
         box = label.get_window_extent()
-        for across, up in PLACES:
-            dx = across * size + (across > 0) * box.width / 2 - (across < 0) * box.width / 2
-            dy = up * size * 1.2
-            place = Bbox.from_bounds(x + dx - box.width / 2, y + dy - box.height / 2, box.width, box.height)
+        # To the left of what another point stands right of, so that lines of a row of points fan out.
+        side = -1 if any(0 < other[0] - x < 6 * size and abs(other[1] - y) < 2 * size for other in centres) else 1
+        best: tuple[float, Any, Line] | None = None
+        for far, (across, up) in enumerate(PLACES):
+            dx, dy = side * across * (box.width / 2 + size), up * 1.25 * box.height
+            place = centred(x + dx, y + dy, box.width, box.height)
             inside = frame.x0 <= place.x0 and place.x1 <= frame.x1 and frame.y0 <= place.y0 and place.y1 <= frame.y1
-            if inside and not any(place.overlaps(other) for other in taken):
-                break
-        label.set_position((dx, dy))
+            if not inside or any(place.overlaps(other) for other in taken):
+                continue
+            end = (min(max(x, place.x0), place.x1), min(max(y, place.y0), place.y1))
+            line = ((x, y), end)
+            crossed = sum(_cross(line, other) for other in lines)
+            crossed += sum(MplPath(line).intersects_bbox(other, filled=True) for other in taken[len(found) :])
+            crossed += sum(MplPath(other).intersects_bbox(place, filled=True) for other in lines)
+            cost = far + CROSSING * crossed
+            if best is None or cost < best[0]:
+                best = cost, place, line
+        if best is None:  # no room is left: it stays on its point
+            continue
+        _, place, line = best
+        label.set_position(((place.x0 + place.x1) / 2 - x, (place.y0 + place.y1) / 2 - y))
         taken.append(place)
-        if max(abs(across), abs(up)) > 2:
-            axes.annotate(
-                "",
-                (one.milliseconds, one.score),
-                xytext=(dx - (across > 0) * box.width / 2 + (across < 0) * box.width / 2, dy),
-                textcoords="offset pixels",
-                arrowprops={"arrowstyle": "-", "color": "#AAAAAA", "linewidth": 0.6, "shrinkB": 3},
-                zorder=1,
-            )
+        if line[1][1] != y:
+            lines.append(line)
+            arrow = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+            axes.annotate("", **where, xytext=(line[1][0] - x, line[1][1] - y), arrowprops=arrow, zorder=1)
+
+
+def _cross(one: Line, other: Line) -> bool:
+    """Whether two lines cross."""
+
+    def beside(line: Line, at: tuple[float, float]) -> float:
+        (x0, y0), (x1, y1) = line
+        return (x1 - x0) * (at[1] - y0) - (y1 - y0) * (at[0] - x0)
+
+    return all(beside(a, b[0]) * beside(a, b[1]) < 0 for a, b in ((one, other), (other, one)))
 
 
 def _short(name: str) -> str:
