@@ -144,11 +144,12 @@ def _export(model: nn.Module, path: Path) -> Path:
     for name in ("onnx", "onnxscript"):
         _module(name)
     if not path.exists():
-        example = torch.ones(2, 8, dtype=torch.int64)
+        # Two tensors: one that is given twice would become one input.
+        ids, mask = torch.arange(16).view(2, 8), torch.ones(2, 8, dtype=torch.int64)
         sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=LONGEST)}
         torch.onnx.export(
             _Logits(model).eval(),
-            (example, example),
+            (ids, mask),
             str(path),
             dynamo=True,
             input_names=["input_ids", "attention_mask"],

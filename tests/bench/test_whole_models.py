@@ -67,6 +67,9 @@ def test_others_that_fail_are_named_with_the_reason_and_left_out(plain, monkeypa
     def slow(batch):
         return right(batch)
 
+    def near(batch):
+        return 1.1 * right(batch)
+
     def broken(batch):
         raise ValueError("no such kernel\nand more")
 
@@ -79,11 +82,15 @@ def test_others_that_fail_are_named_with_the_reason_and_left_out(plain, monkeypa
     calls = []
     monkeypatch.setattr(model_timing, "_timed", timed)
     others = {"right": right, "slow": slow, "wrong": lambda batch: -right(batch), "broken": broken}
+    others |= {"its fp32": near, "its int8": near}
     trial = Trial("tiny", {BASELINE: plain}, others, {"missing": "it is not installed"})
     row = measure(trial, workloads.of_shape(100, 1, 4), Plan(1, 0.0, settle=0.0), QUIET)
-    assert [*row["seconds"]] == [BASELINE, "right"] and row["logit_error"]["right"] == 0
+    assert [*row["seconds"]] == [BASELINE, "right", "its int8"]
+    assert row["logit_error"] == {"right": 0, "its int8": pytest.approx(0.1, rel=1e-4)}
     assert calls.count(slow) == 3
-    assert row["absent"].pop("wrong").startswith("at 1 x 4 its logits: a relative error of 2 beside the reference")
+    for name, error in (("wrong", "2"), ("its fp32", "0.1")):
+        reason = f"at 1 x 4 its logits: a relative error of {error} beside the reference"
+        assert row["absent"].pop(name).startswith(reason)
     assert row["absent"] == {
         "missing": "it is not installed",
         "slow": f"at 1 x 4 a batch took 3 s, 30 times as long as {BASELINE}",
