@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.common import ROOT
 from bench.plot import COLOURS, STYLE
+from bench.program import run_program
 from bench.render import caption
 from sparseq.errors import InputError
 
@@ -184,4 +185,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -18,7 +18,6 @@ from typing import Any
 from torch import nn
 
 from bench import frontier
-from bench.check import WrongResultError
 from bench.common import arguments, write_result
 from bench.model_timing import Plan, Trial, measure, row_lines
 from bench.program import run_program
@@ -49,10 +48,8 @@ from bench.workloads import (
     sst2_dev,
 )
 from sparseq.errors import InputError
-from sparseq.terminal import say
 from sparseq.train.progress import Reporter, quiet_libraries
 
-PROGRAM = "python -m bench.studies.model"
 REAL = "lengths"  # the --shape that stands for sentences of real lengths
 ROUNDS = 15
 SECONDS = 180.0
@@ -140,45 +137,6 @@ def models_of(folders: Sequence[Path], wanted: Wanted) -> dict[str, nn.Module]:
     return models | {name: model for name, model in others if wanted(name)}
 
 
-def run(given: argparse.Namespace) -> int:
-    """Measures what the command line asks for, and writes the result."""
-    quiet_libraries()
-    reporter, wanted = Reporter(), chooser(given.only)
-    plan = Plan(1, 0.0, settle=0.0, slowest=math.inf) if given.smallest else Plan(given.rounds, given.seconds)
-    asked = [read_shape(text) for text in given.shape or ()]
-    sizes = ["tiny"] if given.smallest else given.size or ["minilm", "base"]
-    sentences = _sentences(given)
-    lengths = sentences.lengths if sentences else SMALLEST_LENGTHS if given.smallest else sst2_dev()
-    settings: dict[str, Any] = {"models": {}, "lengths": lengths.described(), "absent": {}}
-    rows: list[dict[str, Any]] = []
-
-    def measured(name: str, models: dict[str, nn.Module], shapes: Sequence[str], own: Sentences | None) -> None:
-        real = own.workload() if own else of_random_ids(models, lengths)
-        chosen = workloads(models, asked or shapes, real)
-        trial = Trial(name, models)
-        if given.peers:
-            _add_peers(trial, _calibration(models, own), wanted, reporter)
-        settings["models"][name] = described(models)
-        for workload in chosen:
-            score = own.score if own and own.labels is not None and workload is real else None
-            rows.append(measure(trial, workload, plan, reporter, score))
-            print("\n" + "\n".join(row_lines(rows[-1])) + "\n", flush=True)
-        settings["absent"][name] = trial.absent
-
-    if given.folders:
-        shapes = SHAPES_OF["tiny" if given.smallest else "minilm"]
-        models = models_of(given.folders, wanted)
-        _require_classes(models, sentences)
-        measured(given.folders[0].name, models, shapes, sentences)
-    else:
-        for size in sizes:
-            measured(SIZES[size].name, random_models(size, wanted), SHAPES_OF[size], None)
-    if given.folders and sentences and sentences.labels is not None:
-        settings["score"] = " + ".join(sentences.task.score_metrics)
-    _finish(given, rows, settings)
-    return 0
-
-
 def _require_classes(models: Mapping[str, nn.Module], sentences: Sentences | None) -> None:
     """Raises InputError unless the models have a logit for each class of the labels."""
     if sentences is None or sentences.labels is None:
@@ -241,19 +199,43 @@ def _finish(given: argparse.Namespace, rows: Sequence[Mapping[str, Any]], settin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0; 1 where a result is wrong; 2 for input that cannot be run, with one sentence; 130 interrupted."""
+    """Measures what the command line asks for, and writes the result: all of it, or nothing where it is interrupted."""
     given = arguments("Whole models' latency and sentences a second, alternately.", ROUNDS, argv, _own)
-    try:
-        return run(given)
-    except InputError as error:
-        say(f"{PROGRAM}: {error}", error=True)
-        return 2
-    except WrongResultError as error:
-        say(f"{PROGRAM}: {error}", error=True)
-        return 1
-    except KeyboardInterrupt:
-        say(f"{PROGRAM}: interrupted, nothing is written", error=True)
-        return 130
+    quiet_libraries()
+    reporter, wanted = Reporter(), chooser(given.only)
+    plan = Plan(1, 0.0, settle=0.0, slowest=math.inf) if given.smallest else Plan(given.rounds, given.seconds)
+    asked = [read_shape(text) for text in given.shape or ()]
+    sizes = ["tiny"] if given.smallest else given.size or ["minilm", "base"]
+    sentences = _sentences(given)
+    lengths = sentences.lengths if sentences else SMALLEST_LENGTHS if given.smallest else sst2_dev()
+    settings: dict[str, Any] = {"models": {}, "lengths": lengths.described(), "absent": {}}
+    rows: list[dict[str, Any]] = []
+
+    def measured(name: str, models: dict[str, nn.Module], shapes: Sequence[str], own: Sentences | None) -> None:
+        real = own.workload() if own else of_random_ids(models, lengths)
+        chosen = workloads(models, asked or shapes, real)
+        trial = Trial(name, models)
+        if given.peers:
+            _add_peers(trial, _calibration(models, own), wanted, reporter)
+        settings["models"][name] = described(models)
+        for workload in chosen:
+            score = own.score if own and own.labels is not None and workload is real else None
+            rows.append(measure(trial, workload, plan, reporter, score))
+            print("\n" + "\n".join(row_lines(rows[-1])) + "\n", flush=True)
+        settings["absent"][name] = trial.absent
+
+    if given.folders:
+        shapes = SHAPES_OF["tiny" if given.smallest else "minilm"]
+        models = models_of(given.folders, wanted)
+        _require_classes(models, sentences)
+        measured(given.folders[0].name, models, shapes, sentences)
+    else:
+        for size in sizes:
+            measured(SIZES[size].name, random_models(size, wanted), SHAPES_OF[size], None)
+    if given.folders and sentences and sentences.labels is not None:
+        settings["score"] = " + ".join(sentences.task.score_metrics)
+    _finish(given, rows, settings)
+    return 0
 
 
 if __name__ == "__main__":
