@@ -19,7 +19,7 @@ from torch import nn
 
 from bench import frontier
 from bench.common import arguments, write_result
-from bench.model_timing import Plan, Trial, measure, row_lines
+from bench.model_timing import SLOWEST, Plan, Trial, measure, row_lines
 from bench.program import run_program
 from bench.runtimes import CALIBRATION_ROWS, INSTALL, peers
 from bench.sentences import Sentences, read_sentences
@@ -81,6 +81,9 @@ def _own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens that sentences are cut at")
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help="a workload takes; fewer rounds where it is long"
+    )
+    parser.add_argument(
+        "--slowest", type=float, default=SLOWEST, help="times as long as fp32 that another runtime may take"
     )
     parser.add_argument("--name", help="of the result file; model, or with folders model_trained, if not given")
 
@@ -203,7 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("Whole models' latency and sentences a second, alternately.", ROUNDS, argv, _own)
     quiet_libraries()
     reporter, wanted = Reporter(), chooser(given.only)
-    plan = Plan(1, 0.0, settle=0.0, slowest=math.inf) if given.smallest else Plan(given.rounds, given.seconds)
+    plan = (
+        Plan(1, 0.0, settle=0.0, slowest=math.inf)
+        if given.smallest
+        else Plan(given.rounds, given.seconds, slowest=given.slowest)
+    )
     asked = [read_shape(text) for text in given.shape or ()]
     sizes = ["tiny"] if given.smallest else given.size or ["minilm", "base"]
     sentences = _sentences(given)
