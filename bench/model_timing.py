@@ -127,7 +127,7 @@ def _pass(run: Runner, batches: Sequence[Batch]) -> list[Tensor]:
 @dataclass(frozen=True)
 class _First:
     """A candidate's first pass. seconds: of one that builds nothing, about. logits: of all sentences. error: of the
-    first batch, beside the baseline's."""
+    first batch, beside the baseline's, where that is to be the same."""
 
     seconds: float
     logits: Tensor
@@ -143,7 +143,7 @@ def _first_passes(
     for number, (name, one) in enumerate(run.items()):
         phase.update(number, name)
         if name in trial.models:
-            passes[name] = _first_pass(one, workload, passes.get(BASELINE))
+            passes[name] = _first_pass(one, workload, passes.get(BASELINE) if name in SAME else None)
             continue
         try:
             with quietly():

@@ -140,15 +140,16 @@ def models_of(folders: Sequence[Path], wanted: Wanted) -> dict[str, nn.Module]:
     return models | {name: model for name, model in others if wanted(name)}
 
 
-def _require_classes(models: Mapping[str, nn.Module], sentences: Sentences | None) -> None:
-    """Raises InputError unless the models have a logit for each class of the labels."""
-    if sentences is None or sentences.labels is None:
-        return
+def _require_fit(models: Mapping[str, nn.Module], sentences: Sentences) -> None:
+    """Raises InputError unless the models can read the sentences, and have a logit for each class of the labels."""
+    limit, found = longest(models), max(sentences.lengths.tokens)
+    if found > limit:
+        raise InputError(f"{sentences.lengths.name} has a sentence of {found} tokens: give --max-length {limit}")
     classes = sentences.task.num_labels
     for name, model in models.items():
-        found = int(getattr(model.config, "num_labels", 0))
-        if found != classes:
-            raise InputError(f"{name} gives {found} logits, and the labels have {classes} classes: give its task's")
+        logits = int(getattr(model.config, "num_labels", 0))
+        if sentences.labels is not None and logits != classes:
+            raise InputError(f"{name} gives {logits} logits, and the labels have {classes} classes: give its task's")
 
 
 def _calibration(models: Mapping[str, nn.Module], sentences: Sentences | None) -> list[Batch]:
@@ -234,8 +235,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.folders:
         shapes = SHAPES_OF["tiny" if given.smallest else "minilm"]
         models = models_of(given.folders, wanted)
-        _require_classes(models, sentences)
-        measured(given.folders[0].name, models, shapes, sentences)
+        if sentences:
+            _require_fit(models, sentences)
+        measured(given.folders[0].resolve().name, models, shapes, sentences)
     else:
         for size in sizes:
             measured(SIZES[size].name, random_models(size, wanted), SHAPES_OF[size], None)

@@ -98,6 +98,14 @@ def test_others_that_fail_are_named_with_the_reason_and_left_out(plain, monkeypa
     }
 
 
+def test_models_of_other_tasks_can_be_timed_side_by_side(plain):
+    from transformers import BertForSequenceClassification
+
+    other = BertForSequenceClassification(type(plain.config)(**{**plain.config.to_diff_dict(), "num_labels": 3})).eval()
+    row = measure(Trial("tiny", {BASELINE: plain, "other": other}), workloads.of_shape(100, 2, 4), ONCE, QUIET)
+    assert [*row["seconds"]] == [BASELINE, "other"] and row["logit_error"] == {}
+
+
 def test_a_fault_of_our_own_is_an_error(plain):
     packed = pack(convert(plain))
     held = workloads.random_batch(100, 2, 4)
@@ -174,13 +182,22 @@ def packed_dir(tiny_model_dir, tmp_path_factory):
         (["{plain}", "--sentences", "absent.csv"], "there is no file"),
         (["{plain}", "--sentences", "{csv}", "--label-column", "mark"], "has no column 'mark'"),
         (["{plain}", "--sentences", "{pairs}"], "holds pairs of texts"),
+        (["{plain}", "--sentences", "{long}"], "has a sentence of 82 tokens: give --max-length 64"),
         (["{plain}", "--sentences", "{three}"], "gives 2 logits, and the labels have 3 classes"),
     ],
 )
 def test_bad_input_gets_one_sentence(given, said, tmp_path, capsys, tiny_model_dir, packed_dir, tiny_csv):
     pairs = write_rows(tmp_path / "pairs.csv", [{"sentence1": "a", "sentence2": "b", "label": i} for i in (0, 1)])
     three = write_rows(tmp_path / "three.csv", [{"sentence": "a film", "label": label} for label in (0, 1, 2)])
-    places = {"plain": tiny_model_dir, "packed": packed_dir, "csv": tiny_csv[1], "pairs": pairs, "three": three}
+    long = write_rows(tmp_path / "long.csv", [{"sentence": "film " * 80}])
+    places = {
+        "long": long,
+        "plain": tiny_model_dir,
+        "packed": packed_dir,
+        "csv": tiny_csv[1],
+        "pairs": pairs,
+        "three": three,
+    }
     with pytest.raises(InputError) as error:
         run(capsys, *(word.format(**places) for word in given), "--out", tmp_path / "out")
     assert said in str(error.value)
