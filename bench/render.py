@@ -114,13 +114,20 @@ def render_models(result: Mapping[str, Any]) -> str:
         return table(["", *map(title, shown)], body)
 
     parts = [
-        "ms a batch\n\n" + lines(lambda row, name: interval(row["seconds"][name], 1e3), rows),
+        "ms a batch\n\n" + lines(lambda row, name: _milliseconds(row["seconds"][name]), rows),
         "sentences a second\n\n" + lines(lambda row, name: f"{row['sentences_per_second'][name]:,.0f}", rows),
     ]
     if scored := [row for row in rows if "scores" in row]:
         what = f"{result['settings']['score']}, %"
         parts.append(f"{what}\n\n" + lines(lambda row, name: f"{100 * row['scores'][name]:.1f}", scored))
     return "\n".join([*parts, *_absent(rows)])
+
+
+def _milliseconds(value: Mapping[str, float]) -> str:
+    median, low, high = (
+        f"{1e3 * value[end]:{',.0f' if value[end] >= 1 else '.3g'}}" for end in ("median", "low", "high")
+    )
+    return f"{median} [{low}, {high}]"
 
 
 def _absent(rows: Sequence[Row]) -> Iterable[str]:

@@ -321,6 +321,14 @@ def test_the_figures_labels_do_not_cover_each_other(tmp_path, monkeypatch):
     pyplot.close("all")
 
 
+def test_times_above_a_second_are_written_in_full():
+    result = figure_result({"ours": 0.9})
+    [row] = result["rows"]
+    row["seconds"]["ours"] = {"median": 1.7162, "low": 0.9994, "high": 12.3456}
+    row["sentences_per_second"] = {"ours": 19.0}
+    assert "| ours | 1,716 [999, 12,346] |" in render.render_models(result)
+
+
 def test_a_figure_is_of_a_sentence_and_in_percent():
     first, *_ = frontier.points(figure_result({"ours": 0.9, "theirs": 0.8}))
     assert first.milliseconds == pytest.approx(100 / 32) and first.score == 90 and first.ours
