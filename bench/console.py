@@ -64,7 +64,7 @@ def case_lines(row: Mapping[str, Any], title: str) -> list[str]:
                 f"{floor['seconds'] / taken['median']:.0%}" if floor else "",
             ]
         )
-    text = [title, *_aligned(lines)]
+    text = [title, *aligned(lines)]
     if floor:
         text.append(f"  roofline: {seconds(floor['seconds'])} at least, bound by {floor['bound']} ({floor['source']})")
     text += [f"  without {name}: {why}" for name, why in row.get("absent", {}).items()]
@@ -73,7 +73,7 @@ def case_lines(row: Mapping[str, Any], title: str) -> list[str]:
     return text
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Columns of equal width, two spaces apart; the first to the left, the others to the right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 

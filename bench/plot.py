@@ -16,6 +16,15 @@ MOST_LAYERS = 6
 # Okabe and Ito's colours, which the colour-blind can tell apart; the first is ours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",
+}
 ROOFLINE = "roofline"
 Row = Mapping[str, Any]
 
@@ -49,17 +58,8 @@ def draw(result: Mapping[str, Any], path: Path, where: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#DDDDDD",
-        "grid.linewidth": 0.6,
-        "svg.fonttype": "none",
-    }
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"]))
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(STYLE):
         figure, panels = pyplot.subplots(
             len(layers), 2, figsize=(9.5, 0.9 + 2.9 * len(layers)), squeeze=False, layout="constrained"
         )

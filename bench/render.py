@@ -100,6 +100,36 @@ def render_kernel(rows: Sequence[Row]) -> str:
     return "\n".join([*parts, *_absent(timed)])
 
 
+def render_models(result: Mapping[str, Any]) -> str:
+    """Whole models: a line a candidate, a column a workload; milliseconds a batch, sentences a second, and scores."""
+    rows = result["rows"]
+    names = list(dict.fromkeys(name for row in rows for name in row["seconds"]))
+    several = len({row["case"]["model"] for row in rows}) > 1
+
+    def title(row: Row) -> str:
+        return f"{row['case']['model']}, {row['case']['workload']}" if several else row["case"]["workload"]
+
+    def lines(cell: Callable[[Row, str], str], shown: Sequence[Row]) -> str:
+        body = ([name, *(cell(row, name) if name in row["seconds"] else "" for row in shown)] for name in names)
+        return table(["", *map(title, shown)], body)
+
+    parts = [
+        "ms a batch\n\n" + lines(lambda row, name: _milliseconds(row["seconds"][name]), rows),
+        "sentences a second\n\n" + lines(lambda row, name: f"{row['sentences_per_second'][name]:,.0f}", rows),
+    ]
+    if scored := [row for row in rows if "scores" in row]:
+        what = f"{result['settings']['score']}, %"
+        parts.append(f"{what}\n\n" + lines(lambda row, name: f"{100 * row['scores'][name]:.1f}", scored))
+    return "\n".join([*parts, *_absent(rows)])
+
+
+def _milliseconds(value: Mapping[str, float]) -> str:
+    median, low, high = (
+        f"{1e3 * value[end]:{',.0f' if value[end] >= 1 else '.3g'}}" for end in ("median", "low", "high")
+    )
+    return f"{median} [{low}, {high}]"
+
+
 def _absent(rows: Sequence[Row]) -> Iterable[str]:
     """Why peers are missing from some cases, a line each."""
     reasons = Counter((name, why) for row in rows for name, why in row.get("absent", {}).items())
@@ -121,7 +151,9 @@ def render(name: str, folder: Path | None = None, kind: str | None = None) -> st
     older = _older_gpus(results)
     for result in (result for result in results if result not in older):
         rows = result["rows"]
-        if "cells" in rows[0]:
+        if "sentences_per_second" in rows[0]:
+            body = render_models(result)
+        elif "cells" in rows[0]:
             head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
             body = table(head, ([row["cells"].get(column, "") for column in head] for row in rows))
         else:

@@ -4,9 +4,10 @@ import contextlib
 import copy
 import io
 import logging
+import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Batch = Mapping[str, Tensor]
-# Gives the logits of a batch.
-Runner = Callable[[Batch], Any]
+from bench.workloads import Batch
+
+# Gives the logits of a batch, [sentences, labels], fp32.
+Runner = Callable[[Batch], Tensor]
 OPSET = 20
 LONGEST = 512
 CALIBRATION_ROWS = 64
+OPENVINO_INT8 = "OpenVINO, int8"
+INSTALL = "pip install -r bench/runtimes.txt"
 
 
 class AbsentError(Exception):
@@ -38,31 +42,56 @@ class _Logits(nn.Module):
         return logits
 
 
-def peers(model: nn.Module, batches: list[Batch]) -> tuple[dict[str, Runner], dict[str, str]]:
-    """(the peers that can run the fp32 `model`, why the others cannot). batches: to calibrate static ranges on."""
+def peers(
+    model: nn.Module,
+    calibration: Sequence[Batch],
+    wanted: Callable[[str], bool] = lambda name: True,
+    say: Callable[[str], object] = print,
+) -> tuple[dict[str, Runner], dict[str, str]]:
+    """(the peers that can run the fp32 `model`, why the others cannot).
+
+    calibration: batches that static ranges are taken on. wanted: of which names. What is compiled by torch is compiled
+    in its first call, which may raise anything (see `forget_compiled`).
+    """
     found: dict[str, Runner] = {}
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         exported = Path(folder) / "model.onnx"
         makers: dict[str, Callable[[], Runner]] = {
+            "torch, bf16": lambda: _bf16(model),
+            "torch, fp32 compiled": lambda: _compiled(model),
             "torch, quantize_dynamic": lambda: _quantize_dynamic(model),
+            "torchao, int8 compiled": lambda: _torchao(model),
             "ONNX Runtime, fp32": lambda: _onnx_runtime(_export(model, exported)),
             "ONNX Runtime, int8": lambda: _onnx_runtime(_quantized_by_onnx_runtime(_export(model, exported))),
-            "OpenVINO, fp32": lambda: _openvino(_read(_export(model, exported))),
-            "OpenVINO, int8": lambda: _openvino(_quantized_by_nncf(_read(_export(model, exported)), batches)),
+            "OpenVINO, fp32": lambda: _openvino(_read(_export(model, exported)), "f32"),
+            "OpenVINO, bf16": lambda: _openvino(_read(_export(model, exported)), "bf16"),
+            OPENVINO_INT8: lambda: _openvino(_quantized_by_nncf(_read(_export(model, exported)), calibration)),
         }
         for name, make in makers.items():
-            print(f"setting up {name}", flush=True)
+            if not wanted(name):
+                continue
+            say(f"setting up {name}")
             try:
-                with _quietly():
+                with quietly():
                     found[name] = make()
             except AbsentError as error:
                 absent[name] = str(error)
     return found, absent
 
 
+def forget_compiled() -> None:
+    """Has the compiled peers compile anew in their next call.
+
+    torch.compile generates code for the first shape that it sees, and general code, which is slower, for any shape once
+    it has seen a second one. Each workload is to have the code that it would have alone.
+    """
+    torch._dynamo.reset()
+
+
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """Without what exporters and compilers print, log and warn of."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -80,9 +109,34 @@ def _module(name: str) -> Any:
         raise AbsentError(f"{error.name or name} is not installed") from None
 
 
+def _logits_of(model: Callable[..., Any]) -> Runner:
+    return lambda batch: model(**batch).logits.float()
+
+
+def _bf16(model: nn.Module) -> Runner:
+    return _logits_of(copy.deepcopy(model).to(torch.bfloat16))
+
+
+def _compiled(model: nn.Module, **options: Any) -> Runner:
+    if not any(shutil.which(name) for name in torch._inductor.config.cpp.cxx if name):
+        raise AbsentError("torch.compile needs a C++ compiler, and g++ was not found")
+    return _logits_of(torch.compile(model, **options))
+
+
 def _quantize_dynamic(model: nn.Module) -> Runner:
-    quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8)
-    return lambda batch: quantized(**batch).logits
+    return _logits_of(torch.ao.quantization.quantize_dynamic(copy.deepcopy(model), {nn.Linear}, dtype=torch.qint8))
+
+
+def _torchao(model: nn.Module) -> Runner:
+    """As in torchao's quick start: `quantize_`, then `torch.compile` with max-autotune. Without VNNI its products
+    saturate with all 8 bits, and its own rule says so."""
+    torchao = _module("torchao.quantization")
+    reduced = _module("torchao.utils").should_reduce_range(torch.device("cpu"))
+    # Otherwise the settings of inductor and of fp32 products would change for all of this process.
+    config = torchao.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduced)
+    quantized = copy.deepcopy(model)
+    torchao.quantize_(quantized, config)
+    return _compiled(quantized, mode="max-autotune")
 
 
 def _export(model: nn.Module, path: Path) -> Path:
@@ -90,11 +144,12 @@ def _export(model: nn.Module, path: Path) -> Path:
     for name in ("onnx", "onnxscript"):
         _module(name)
     if not path.exists():
-        example = torch.ones(2, 8, dtype=torch.int64)
+        # Two tensors: one that is given twice would become one input.
+        ids, mask = torch.arange(16).view(2, 8), torch.ones(2, 8, dtype=torch.int64)
         sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=LONGEST)}
         torch.onnx.export(
             _Logits(model).eval(),
-            (example, example),
+            (ids, mask),
             str(path),
             dynamo=True,
             input_names=["input_ids", "attention_mask"],
@@ -130,13 +185,20 @@ def _read(path: Path) -> Any:
     return _module("openvino").Core().read_model(str(path))
 
 
-def _openvino(model: Any) -> Runner:
+def _openvino(model: Any, precision: str | None = None) -> Runner:
+    """precision: of what is not quantized; None for OpenVINO's own choice, which is bf16 on processors that have it."""
+    openvino = _module("openvino")
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise AbsentError("OpenVINO has no bf16 on this processor")
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = _module("openvino").Core().compile_model(model, "CPU", settings)
+    if precision is not None:
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    compiled = core.compile_model(model, "CPU", settings)
     return lambda batch: torch.from_numpy(compiled(_arrays(batch))[0])
 
 
-def _quantized_by_nncf(model: Any, batches: list[Batch]) -> Any:
+def _quantized_by_nncf(model: Any, batches: Sequence[Batch]) -> Any:
     nncf = _module("nncf")
     rows = [{name: tensor[:1].numpy() for name, tensor in batch.items()} for batch in batches[:CALIBRATION_ROWS]]
     return nncf.quantize(model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER)

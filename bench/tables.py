@@ -4,17 +4,19 @@
     python -m bench.tables --check    exits with 1 if a page differs from what the results say
 
 A marker names a result: `<!-- table: qat_step -->` ... `<!-- end -->`. The text between the markers is generated. The
-name "goals" stands for the comparison of a GPU's results with the project's goals.
+names "goals" and "model_goals" stand for the comparison of a GPU's results, and of whole models', with the goals.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.common import RESULTS, ROOT
+from bench.frontier import picture_of
 from bench.goals import goals, newest
+from bench.model_goals import model_goals
 from bench.program import run_program
 from bench.render import NO_RESULTS, caption, render
 from sparseq.terminal import shown
@@ -36,10 +38,19 @@ def filled(page: str, folder: Path | None = None, kind: str | None = None) -> st
 
 
 def _rendered(name: str, folder: Path | None, kind: str | None) -> str:
+    if name == "model_goals":
+        return model_goals(folder)
     if name != "goals":
-        return render(name, folder, kind)
+        return "\n".join([render(name, folder, kind), *_pictures(name, folder)])
     last = newest(folder or RESULTS)
     return f"{caption(last)}\n{goals(folder or RESULTS)}" if last else NO_RESULTS
+
+
+def _pictures(name: str, folder: Path | None) -> Iterator[str]:
+    """The figures of that name's results, for a page in docs/results."""
+    for file in sorted((folder or RESULTS).glob(f"{name}-*.json")):
+        if (picture := picture_of(file)).exists():
+            yield f"![{file.stem}: score and latency of each candidate](../images/{picture.name})\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -87,6 +87,8 @@ def alternate(
     shortest: float = SHORTEST_SAMPLE,
     clock: Callable[[], float] = time.perf_counter,
     settle: float = 0.0,
+    settle_with: Mapping[str, Callable[[], object]] | None = None,
+    each_round: Callable[[], object] | None = None,
 ) -> Comparison:
     """Times each candidate once per round; the order rotates by one each round. The first `warmup` rounds do not count.
 
@@ -94,13 +96,17 @@ def alternate(
     `shortest` seconds is repeated within its sample, and the sample is the mean. clock: returns seconds; for candidates
     that run on this thread alone `time.thread_time` excludes the time of other processes. settle: seconds of rest
     before each sample, after which the candidate runs unmeasured for a third of them: idle threads of other runtimes
-    spin for a while, and take the processor from what comes next.
+    spin for a while, and take the processor from what comes next. settle_with: what runs then in a candidate's place,
+    where one call of the candidate takes much longer. each_round: called before each round, counted or not.
     """
     if rounds < 1 or not candidates:
         raise InputError(f"timing needs a candidate and a round, not {len(candidates)} and {rounds}")
     names = list(candidates)
     repeats = dict.fromkeys(names, 1)
+    settling = {**candidates, **(settle_with or {})}
+    begin = each_round or (lambda: None)
     for _ in range(warmup):
+        begin()
         for name in names:
             seconds = _run(candidates[name], repeats[name], clock)
             # Measured in the last warm-up, because the first call may build or load something.
@@ -111,8 +117,9 @@ def alternate(
     gc.disable()
     try:
         for turn in range(rounds):
+            begin()
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                _settle(candidates[name], settle)
+                _settle(settling[name], settle)
                 samples[name].append(_run(candidates[name], repeats[name], clock) / units)
     finally:
         if collecting:

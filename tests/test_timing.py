@@ -53,6 +53,24 @@ def test_a_candidate_rests_and_warms_up_before_each_sample(monkeypatch):
     assert all(calls.count(name) > 4 for name in "ab")
 
 
+def test_what_warms_a_long_candidate_up_can_be_shorter(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    calls, rounds = [], []
+    candidates = {name: (lambda name=name: calls.append(name)) for name in ("long", "other")}
+    warm = {"long": lambda: calls.append("part")}
+    alternate(
+        candidates,
+        2,
+        warmup=1,
+        shortest=0.0,
+        settle=1e-3,
+        settle_with=warm,
+        each_round=lambda: rounds.append(len(calls)),
+    )
+    assert calls.count("long") == 3 and calls.count("part") > 1 and calls.count("other") > 4
+    assert len(rounds) == 3 and rounds[0] == 0
+
+
 def test_ratios_are_taken_within_rounds():
     # The machine slows down tenfold half way: the medians of times say nothing, the ratio is still 2.
     slow = [1.0, 1.0, 10.0, 10.0, 10.0]

@@ -6,7 +6,7 @@ import torch
 from bench import common, render
 from bench.check import WrongResultError
 from bench.studies import demo_seeds, formats, model, qat_step, stages
-from sparseq import InputError, backend, convert, instruction_set, pack, save
+from sparseq import backend, instruction_set
 from sparseq_kernels.cpu import native
 from sparseq_kernels.instruction_sets import SETS
 
@@ -41,18 +41,6 @@ def test_qat_step_refuses_a_wrong_layer():
     layer.register_forward_hook(lambda module, inputs, out: out * 1.5 if backend() != "reference" else out)
     with pytest.raises(WrongResultError):
         qat_step.check("QAT", block, hidden, grad)
-
-
-def test_models_of_folders_are_timed(tmp_path, tiny_model_dir):
-    [trained] = model.folder_models([tiny_model_dir]).values()
-    save(pack(convert(trained)), tmp_path / "packed")
-    folders = [str(tiny_model_dir), str(tmp_path / "packed")]
-    assert model.main([*folders, "--smallest", "--out", str(tmp_path), "--name", "pair"]) == 0
-    [result] = common.read_results("pair", tmp_path)
-    assert result["settings"]["models"]["packed"]["packed_layers"] > 0
-    assert list(result["rows"][0]["seconds"]) == [tiny_model_dir.name, "packed"]
-    with pytest.raises(InputError, match="there is no folder"):
-        model.main([str(tmp_path / "absent")])
 
 
 def test_smallest_writes_nothing_by_itself(monkeypatch, tmp_path):
