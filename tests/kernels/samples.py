@@ -58,10 +58,12 @@ SAMPLES = {
     "fake_quant": lambda dtype: [
         (leaf(3, 6, dtype=dtype), positive(), 8),
         (leaf(3, 6, dtype=dtype), positive(3, 1), 4),
+        (leaf(2, 3, 6, dtype=dtype), None, 8),
     ],
     "fake_quant_backward": lambda dtype: [
         (torch.randn(3, 6).to(dtype), torch.randn(3, 6).to(dtype), torch.rand(3, 1) + 0.1, 8),
         (torch.randn(2, 3, 6).to(dtype), torch.randn(2, 3, 6).to(dtype), torch.rand(2, 3, 1) + 0.1, 4),
+        (torch.randn(2, 3, 6).to(dtype), None, None, 8),
     ],
     "qat_linear": lambda dtype: [
         (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype)),
