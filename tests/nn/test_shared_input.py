@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparseq.nn import QuantSparseLinear, convert, linear, shared_input
-from sparseq_kernels import use_backend
+from sparseq_kernels import quantize_rows, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import qat_linear as cpu
 from sparseq_kernels.instruction_sets import use_instruction_set
@@ -273,6 +273,13 @@ def test_no_sharing_with_more_bits():
     assert counter.count == 1  # that of the first and the third; the second's is no one of integers
     with unshared():
         assert_same(found, results(model, torch.ones(4, WIDTH)))
+
+
+def test_no_sharing_between_numbers_of_bits():
+    hidden = torch.randn(4, WIDTH, requires_grad=True).exp()
+    for bits in (8, 4, 8):
+        found, expected = shared_input.quantized_once(hidden, bits), quantize_rows(hidden, bits)
+        assert all(torch.equal(one, right) for one, right in zip(found, expected, strict=True))
 
 
 def test_no_sharing_of_static_activations():
