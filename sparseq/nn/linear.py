@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, Pattern, masked_linear, qat_linear
+from sparseq_kernels import InputError, Pattern, masked_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES
-from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max, uses_integers
+from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
 from sparseq_kernels.torch_internals import has_values, tracing_state
 
 from .attached import carry, check_attached, check_replaceable, weight_and_mask
@@ -17,7 +17,7 @@ from .inputs import check_floating, recorded
 from .masking import MaskedWeight
 from .packers import pack_layer
 from .settings import QuantSettings, check_dtype
-from .shared_input import NOT_SHARED, quantized_once
+from .shared_input import shared_qat_linear
 from .static_scale import StaticScale, readable
 
 # Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
@@ -131,24 +131,18 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
             return masked_linear(input, self.weight, self.mask, self.bias, self.regrow, self.mask_block_index())
-        bits, input_bits = self.settings_.bits or 8, self.settings_.input_bits
-        input_scale = self._static_scale(input)
-        rows = NOT_SHARED
-        if input_scale is None and uses_integers(bits, input_bits) and self._measurable(input):
-            rows = quantized_once(input, input_bits)
-        return qat_linear(
+        return shared_qat_linear(
             input,
             self.weight,
             self.bias,
             self.mask,
             self._learned_scale(),
-            input_scale,
-            bits,
-            input_bits,
+            self._static_scale(input),
+            self.settings_.bits or 8,
+            self.settings_.input_bits,
             None,
             self.regrow,
             self.mask_block_index(),
-            *rows,
         )
 
     @property

@@ -10,7 +10,7 @@ from bench.check import WrongResultError
 from bench.studies import demo_seeds, formats, model, qat_step, stages
 from sparseq import InputError, backend, convert, instruction_set, pack, save
 from sparseq.nn import linear
-from sparseq.nn.shared_input import NOT_SHARED
+from sparseq_kernels import qat_linear
 from sparseq_kernels.cpu import native
 from sparseq_kernels.instruction_sets import SETS
 
@@ -36,7 +36,7 @@ def test_qat_step_keeps_less_for_the_backward(tmp_path):
     saved = {name: qat_step.saved_bytes(block, hidden) for name, block in blocks.items()}
     assert saved[qat_step.QAT] < saved["fp32"] and saved[qat_step.QAT] == saved[qat_step.MASKED]
     # The integers of x once, and not for query, key and value each.
-    with mock.patch.object(linear, "quantized_once", lambda x, bits: NOT_SHARED):
+    with mock.patch.object(linear, "shared_qat_linear", qat_linear):
         alone = qat_step.saved_bytes(blocks[qat_step.QAT], hidden)
     assert alone - saved[qat_step.QAT] == 2 * (hidden.numel() + 4 * hidden.shape[:-1].numel())
 

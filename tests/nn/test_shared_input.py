@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparseq.nn import QuantSparseLinear, convert, linear, shared_input
-from sparseq_kernels import quantize_rows, use_backend
+from sparseq_kernels import qat_linear, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import qat_linear as cpu
 from sparseq_kernels.instruction_sets import use_instruction_set
@@ -40,9 +40,9 @@ class Counter:
 
 @contextlib.contextmanager
 def quantizations() -> Iterator[Counter]:
-    """Counts how often an input is quantized, by the layers together or by an op for itself."""
+    """Counts how often an input is quantized."""
     counter = Counter()
-    places = ((shared_input, "quantize_rows"), (cpu, "quantize_input"), (reference, "quantize_input"))
+    places = ((cpu, "quantize_input"), (reference, "quantize_input"))
     with contextlib.ExitStack() as stack:
         for module, name in places:
             stack.enter_context(mock.patch.object(module, name, counter.of(getattr(module, name))))
@@ -51,7 +51,7 @@ def quantizations() -> Iterator[Counter]:
 
 @contextlib.contextmanager
 def unshared() -> Iterator[None]:
-    with mock.patch.object(linear, "quantized_once", lambda x, bits: shared_input.NOT_SHARED):
+    with mock.patch.object(linear, "shared_qat_linear", qat_linear):
         yield
 
 
@@ -84,14 +84,14 @@ def assert_same(found, expected):
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def assert_shares(model, x, times=1, forward=None, alone=3):
-    """That the input is quantized so many times, with the results of layers that do not share; by those, `alone`."""
+def assert_shares(model, x, times=1, forward=None):
+    """That the input is quantized so many times, with the results of layers that do not share."""
     with quantizations() as counter:
         found = results(model, x, forward)
     assert counter.count == times
     with unshared(), quantizations() as counter:
         assert_same(found, results(model, x, forward))
-    assert counter.count == alone
+    assert counter.count == 3
 
 
 @pytest.fixture(autouse=True)
@@ -100,13 +100,18 @@ def seeded():
 
 
 @pytest.mark.processor
-@pytest.mark.parametrize("backend", runnable())
-@pytest.mark.parametrize("settings", [{}, {"bits": 4}, {"scale": "lsq"}], ids=str)
+@pytest.mark.parametrize("backend", [name for name in runnable() if name in ("cpu", "native")])
+@pytest.mark.parametrize("settings", [{}, {"bits": 4}], ids=str)
 @pytest.mark.parametrize("shape", [(5, 7, WIDTH), (3, WIDTH), (WIDTH,)], ids=str)
 def test_one_quantization_and_the_same_results(backend, settings, shape):
     with use_backend(backend):
-        # Triton's own quantization is not counted.
-        assert_shares(Attention(**settings), torch.randn(shape), alone=0 if backend == "triton" else 3)
+        assert_shares(Attention(**settings), torch.randn(shape))
+
+
+def test_no_sharing_where_the_forward_returns_no_integers():
+    with use_backend("reference"):
+        assert_shares(Attention(), torch.randn(4, WIDTH), times=3)
+    assert_shares(Attention(scale="lsq"), torch.randn(4, WIDTH), times=3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -276,10 +281,10 @@ def test_no_sharing_with_more_bits():
 
 
 def test_no_sharing_between_numbers_of_bits():
-    hidden = torch.randn(4, WIDTH, requires_grad=True).exp()
+    hidden, weight = torch.randn(4, WIDTH, requires_grad=True).exp(), torch.randn(5, WIDTH)
     for bits in (8, 4, 8):
-        found, expected = shared_input.quantized_once(hidden, bits), quantize_rows(hidden, bits)
-        assert all(torch.equal(one, right) for one, right in zip(found, expected, strict=True))
+        arguments = (hidden, weight, None, None, None, None, 8, bits, None, False, None)
+        assert torch.equal(shared_input.shared_qat_linear(*arguments), qat_linear(*arguments))
 
 
 def test_no_sharing_of_static_activations():
@@ -297,7 +302,7 @@ def test_no_sharing_while_a_layer_does_not_quantize():
     assert counter.count == 1
 
 
-@pytest.mark.parametrize("forced", [name for name in runnable() if name != "triton"])
+@pytest.mark.parametrize("forced", [name for name in runnable() if name in ("cpu", "native")])
 def test_no_sharing_with_another_backend(forced):
     model = Attention()
 
@@ -375,7 +380,7 @@ def test_no_sharing_under_transforms_and_observers():
     def loss(parameters, x):
         return torch.func.functional_call(model, parameters, (x,)).pow(2).sum()
 
-    with mock.patch.object(shared_input, "quantize_rows", side_effect=AssertionError("shared")):
+    with mock.patch.object(shared_input, "OP", side_effect=AssertionError("shared")):
         found = torch.func.grad(loss)(state, x)
         torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(state, torch.randn(2, 4, WIDTH))
         with forward_ad.dual_level():
@@ -433,9 +438,9 @@ def test_a_layer_that_is_called_again_in_a_loop():
 
 
 def test_nothing_outlives_the_input():
-    model = Attention(scale="lsq")  # whose backward keeps no integers
+    model = Attention()
     hidden = model.below(torch.randn(4, WIDTH))
-    model.layers[0](hidden)
+    model.layers[0](hidden)  # whose result, and so what its backward keeps, is not held
     found = shared_input._last.found
     integers = [weakref.ref(rows) for rows in found.rows]
     assert found() is hidden and all(rows() is not None for rows in integers)
