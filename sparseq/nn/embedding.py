@@ -99,9 +99,7 @@ class QuantEmbedding(MaskedWeight, nn.Embedding):
             rows = rows + (kept - rows).detach() if self.regrow else kept
         if not self.quantizing:
             return rows
-        bits = self.settings_.bits or 8
-        scale = scale_from_max(row_max(rows.detach()), bits).unsqueeze(-1)
-        return fake_quant(rows, scale, bits)
+        return fake_quant(rows, None, self.settings_.bits or 8)
 
     @property
     def num_embeddings(self) -> int:

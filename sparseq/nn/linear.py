@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparseq_kernels import InputError, Pattern, masked_linear, qat_linear
+from sparseq_kernels import InputError, Pattern, masked_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 from sparseq_kernels.numerics import compute_dtype, positive, qmax, row_max, scale_from_max
 from sparseq_kernels.torch_internals import has_values, tracing_state
@@ -17,6 +17,7 @@ from .inputs import check_floating, recorded
 from .masking import MaskedWeight
 from .packers import pack_layer
 from .settings import QuantSettings, check_dtype
+from .shared_input import shared_qat_linear
 from .static_scale import StaticScale, readable
 
 # Name in the state dicts of earlier releases -> name now. transformers ties and resizes whatever follows a name that it
@@ -130,7 +131,7 @@ class QuantSparseLinear(MaskedWeight, StaticScale, nn.Linear):
             if self.mask is None:
                 return F.linear(input, self.weight, self.bias)
             return masked_linear(input, self.weight, self.mask, self.bias, self.regrow, self.mask_block_index())
-        return qat_linear(
+        return shared_qat_linear(
             input,
             self.weight,
             self.bias,

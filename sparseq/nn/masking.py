@@ -11,7 +11,7 @@ from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.block_index import BlockIndex
 from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.formats import FLOAT_BITS
-from sparseq_kernels.numerics import masked
+from sparseq_kernels.numerics import mask_, masked
 from sparseq_kernels.torch_internals import has_values
 from sparseq_kernels.triton.runtime.availability import interpreted
 
@@ -111,11 +111,10 @@ class MaskedWeight(nn.Module):
         self.mask = mask
         self._index_blocks()
 
-    @torch.no_grad()
     def apply_mask(self) -> None:
         """Sets masked weights to zero again; an optimizer's momentum moves them even if their gradient is zero."""
         if self.mask is not None and not self.regrow:
-            self.weight.masked_fill_(~self.mask, 0)
+            mask_(self.weight, self.mask)
 
     def masked_weight(self) -> Tensor:
         """The weight with exact zeros where it is masked."""

@@ -1,12 +1,20 @@
 """The studies of layers, models and training runs, each at its smallest."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 from bench import common, render
 from bench.check import WrongResultError
 from bench.studies import demo_seeds, formats, model, qat_step, stages
+<<<<<<< HEAD
 from sparseq import backend, instruction_set
+=======
+from sparseq import InputError, backend, convert, instruction_set, pack, save
+from sparseq.nn import linear
+from sparseq_kernels import qat_linear
+>>>>>>> qkv
 from sparseq_kernels.cpu import native
 from sparseq_kernels.instruction_sets import SETS
 
@@ -23,13 +31,18 @@ def test_seeds_are_summed_up_in_points():
 def test_qat_step_keeps_less_for_the_backward(tmp_path):
     assert qat_step.main(["--smallest", "--out", str(tmp_path)]) == 0
     [result] = common.read_results("qat_step", tmp_path)
-    assert [row["case"]["step"] for row in result["rows"]] == ["forward + backward", "with AdamW"]
+    assert [row["case"]["step"] for row in result["rows"]] == ["forward + backward", "with AdamW"] * 2
+    assert [row["case"].get("model") for row in result["rows"]] == [None, None, "MiniLM-L6", "MiniLM-L6"]
     assert {r["of"] for r in result["rows"][0]["ratios"]} == {qat_step.QAT, qat_step.MASKED}
     assert {"cpu", "cores", "threads", "flags", "system"} <= set(result["machine"])
     blocks = qat_step.make_blocks(0.0)
     hidden = torch.randn(8, 64, qat_step.HIDDEN, requires_grad=True)
     saved = {name: qat_step.saved_bytes(block, hidden) for name, block in blocks.items()}
     assert saved[qat_step.QAT] < saved["fp32"] and saved[qat_step.QAT] == saved[qat_step.MASKED]
+    # The integers of x once, and not for query, key and value each.
+    with mock.patch.object(linear, "shared_qat_linear", qat_linear):
+        alone = qat_step.saved_bytes(blocks[qat_step.QAT], hidden)
+    assert alone - saved[qat_step.QAT] == 2 * (hidden.numel() + 4 * hidden.shape[:-1].numel())
 
 
 def test_qat_step_refuses_a_wrong_layer():

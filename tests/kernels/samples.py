@@ -26,6 +26,11 @@ def positive(*shape):
     return (torch.rand(shape) + 0.1).requires_grad_()
 
 
+def given_quantized(x, weight, bias):
+    """The arguments of `qat_linear` with x's integers beside it."""
+    return x, weight, bias, None, None, None, 8, 8, None, False, None, *registry.OPS["quantize_rows"](x.detach(), 8)
+
+
 MASK = torch.rand(4, 6) > 0.5
 I32 = torch.int32
 # Sparse weights as their ops take them: a block of two in a row of blocks and none in another; 4 values of 2 x 6; 2:4.
@@ -53,10 +58,12 @@ SAMPLES = {
     "fake_quant": lambda dtype: [
         (leaf(3, 6, dtype=dtype), positive(), 8),
         (leaf(3, 6, dtype=dtype), positive(3, 1), 4),
+        (leaf(2, 3, 6, dtype=dtype), None, 8),
     ],
     "fake_quant_backward": lambda dtype: [
         (torch.randn(3, 6).to(dtype), torch.randn(3, 6).to(dtype), torch.rand(3, 1) + 0.1, 8),
         (torch.randn(2, 3, 6).to(dtype), torch.randn(2, 3, 6).to(dtype), torch.rand(2, 3, 1) + 0.1, 4),
+        (torch.randn(2, 3, 6).to(dtype), None, None, 8),
     ],
     "qat_linear": lambda dtype: [
         (leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype)),
@@ -64,6 +71,7 @@ SAMPLES = {
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, None, positive(4), positive(1), 4, 8),
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, MASK, None, None, 16, 16),
         (leaf(3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), None, MASK, None, None, 8, 8, None, False, TILES),
+        given_quantized(leaf(2, 3, 6, dtype=dtype), leaf(4, 6, dtype=dtype), leaf(4)),
     ],
     "qat_linear_backward": lambda dtype: [
         (

@@ -1,6 +1,10 @@
 import pytest
 import torch
 
+from sparseq_kernels import InputError, fake_quant, use_backend
+from sparseq_kernels.backends import runnable
+from sparseq_kernels.numerics import row_max, scale_from_max
+
 OPS = torch.ops.sparseq
 
 
@@ -43,6 +47,32 @@ def test_gradients_are_those_of_the_smooth_surrogate(scale_shape):
             return dx, ds / factor
 
     assert torch.autograd.gradcheck(Smooth.apply, (x, scale), eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("backend", runnable())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("shape", [(2, 5, 33), (7, 33), (33,), (0, 33), (3, 0)], ids=str)
+def test_scales_of_the_rows_are_those_of_their_maxima(backend, dtype, bits, shape):
+    x = torch.randn(shape).to(dtype)
+    if x.dim() > 1 and x.numel():
+        x[..., 1, :], x[..., 2, 0], x[..., 3, 0] = 0, float("nan"), float("inf")
+    given = [x.clone().requires_grad_() for _ in range(2)]
+    with use_backend(backend):
+        found = fake_quant(given[0], None, bits)
+        assert found.dtype == dtype and found.shape == shape
+        expected = fake_quant(given[1], scale_from_max(row_max(x), bits).unsqueeze(-1), bits)
+        assert torch.equal(found.nan_to_num(nan=-1.0), expected.nan_to_num(nan=-1.0))
+        found.backward(torch.ones_like(found))
+        expected.backward(torch.ones_like(found))
+    finite = x.isfinite().all(-1)
+    assert torch.equal(given[0].grad[finite], given[1].grad[finite])
+
+
+def test_scales_of_the_rows_of_a_scalar_are_refused():
+    with pytest.raises(InputError, match="at least one dimension"):
+        fake_quant(torch.ones(()))
 
 
 def test_lsq_gradient_by_hand():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from samples import call
 
-from sparseq_kernels import use_backend
+from sparseq_kernels import InputError, quantize_rows, use_backend
 from sparseq_kernels.backends import runnable
 
 pytestmark = pytest.mark.processor
@@ -77,6 +77,38 @@ def test_the_forward_runs_on_the_packed_layers_integers():
     x, w, b = torch.randn(9, 31), torch.randn(11, 31), torch.randn(11)
     q, scale = OPS.quantize_rows(w)
     assert torch.equal(qat(x, w, b), OPS.int8_linear(x, q, scale, b))
+
+
+@pytest.mark.parametrize("backend", runnable())
+@pytest.mark.parametrize("shape", [(5, 7, 33), (4, 33), (33,), (0, 33)], ids=str)
+@pytest.mark.parametrize("learned", [False, True])
+def test_integers_that_were_found_before_are_used(backend, shape, learned):
+    x, w, b = torch.randn(shape), torch.randn(13, 33), torch.randn(13)
+    scale = torch.rand(13) if learned else None
+    mask = torch.rand(13, 33) > 0.5
+
+    def results(*given):
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, w, b)]
+        y = OPS.qat_linear(*leaves, mask, scale, None, 8, 8, None, False, None, *given)[0]
+        return [y, *torch.autograd.grad(y.sum(), leaves)]
+
+    with use_backend(backend):
+        q, s = quantize_rows(x)
+        for found, right in zip(results(q, s), results(), strict=True):
+            assert torch.equal(found, right)
+        others = results(torch.zeros_like(q), s)
+    assert torch.equal(others[0], b.expand(*shape[:-1], 13))
+
+
+def test_integers_that_are_not_of_this_input_are_refused():
+    x, w = torch.randn(5, 8), torch.randn(4, 8)
+    q, s = quantize_rows(x)
+    for given in ((q, None), (None, s), (q[1:], s), (q, s[1:]), (q.short(), s), (q, s.double())):
+        with pytest.raises(InputError, match="as quantize_rows"):
+            call("qat_linear", x, w, None, None, None, None, 8, 8, None, False, None, *given)
+    for settings in ((torch.ones(1), 8, 8), (None, 8, 16), (None, 16, 8)):
+        with pytest.raises(InputError, match="scales by row and up to 8 bits"):
+            call("qat_linear", x, w, None, None, None, *settings, None, False, None, q, s)
 
 
 def test_backends_agree_bit_for_bit():

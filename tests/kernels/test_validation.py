@@ -52,6 +52,8 @@ I32, X16, BLOCKS = torch.zeros(2, dtype=torch.int32), torch.randn(3, 16), torch.
         ),
         (lambda: OPS.fake_quant_backward(X[:2], X, ONES[0], 8), r"grad must have the shape \(3, 8\), not \(2, 8\)"),
         (lambda: OPS.fake_quant_backward(X, X, ONES[:2, None], 8), r"\(2, 1\) does not broadcast to x's, \(3, 8\)"),
+        (lambda: OPS.fake_quant_backward(X, None, ONES[0], 8), "x and scale belong together"),
+        (lambda: OPS.fake_quant_backward(X, X, None, 8), "x and scale belong together"),
         (lambda: OPS.fake_quant_backward(X, X, ONES[:7], 8), r"a scale of shape \(7,\) does not broadcast"),
         (lambda: OPS.fake_quant_backward(X, X, X[None], 8), r"a scale of shape \(1, 3, 8\) does not broadcast"),
         (lambda: OPS.int8_embedding(TOKENS, W8, ONES[:63]), r"scale must have the shape \(64,\), not \(63,\)"),

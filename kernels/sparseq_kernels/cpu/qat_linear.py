@@ -25,6 +25,8 @@ def qat_linear(
     out_dtype: torch.dtype | None,
     regrow: bool,
     block_index: list[Tensor] | None = None,
+    quantized_x: Tensor | None = None,
+    row_scale: Tensor | None = None,
     *,
     native: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -32,8 +34,11 @@ def qat_linear(
         return reference.qat_linear(
             x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow
         )
-    rows, out = as_rows(x), result_dtype(x, out_dtype)
-    q, scale = quantize_input(rows, input_scale, input_bits, native=native)
+    out = result_dtype(x, out_dtype)
+    if quantized_x is None or row_scale is None:
+        q, scale = quantize_input(as_rows(x), input_scale, input_bits, native=native)
+    else:
+        q, scale = as_rows(quantized_x), row_scale.reshape(-1)
     if weight_scale is not None:
         w, channels = quantize(masked(weight, mask), weight_scale.unsqueeze(-1), weight_bits), weight_scale
     elif native and weight.dtype == torch.float32:
@@ -44,6 +49,8 @@ def qat_linear(
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     if weight_scale is not None or input_scale is not None:
         return y, *nothing_saved(x, weight)  # Clip masks and LSQ's gradient need the unrounded operands.
+    if quantized_x is not None:  # The caller has it.
+        q, scale = nothing_saved(x, weight)[:2]
     return y, q, scale, w, channels
 
 

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from ..errors import InputError
+from ..torch_internals import is_plain_tensor
 from .ranges import CLIP_TOLERANCE, MAX_INT8_DEPTH, compute_dtype, qmax, reciprocal, storage_dtype
 
 
@@ -17,6 +19,20 @@ def quantize(x: Tensor, scale: Tensor, bits: int) -> Tensor:
 def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
     """The weight with zeros where the bool `mask` is False; the weight itself without a mask."""
     return weight if mask is None else torch.where(mask, weight, weight.new_zeros(()))
+
+
+# By the size of a value in bytes.
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def mask_(weight: Tensor, mask: Tensor) -> Tensor:
+    """`masked` in place, to the bit: zero where the bool `mask` is False, whatever was there. Not for autograd."""
+    if not (weight.is_cpu and mask.is_cpu and is_plain_tensor(weight) and is_plain_tensor(mask)) or is_compiling():
+        return weight.masked_fill_(~mask, 0)
+    # Torch's masked_fill_ takes four times as long on a CPU. By a product of their bits NaN becomes zero, too.
+    weight.view(_INTEGERS[weight.element_size()]).mul_(mask)
+    return weight
 
 
 def uses_integers(weight_bits: int, input_bits: int) -> bool:

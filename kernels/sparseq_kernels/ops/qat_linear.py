@@ -13,19 +13,20 @@ from ..autograd import needed_gradients
 from ..dispatch import Op, output_autocast
 from ..errors import InputError
 from ..flops import linear, product
-from ..numerics import check_depth, compute_dtype, result_dtype, uses_integers
+from ..numerics import as_rows, check_depth, compute_dtype, result_dtype, uses_integers
 from ..reference import qat_linear as reference
 from .shared.fakes import if_needed, linear_output
 from .shared.mask_index import validate_block_index, validate_block_index_values
 
 DIFFERENTIABLE = ("x", "weight", "bias", "weight_scale", "input_scale")
 # Returns y, and what the backward may use: quantized x and its scale, the quantized weight and its scale. Each may be
-# empty (see `_saves`).
+# empty (see `_saves`); those of x are where `quantized_x` has them.
 OP = Op(
     "qat_linear",
     "(Tensor x, Tensor weight, Tensor? bias=None, Tensor? mask=None, Tensor? weight_scale=None, "
     "Tensor? input_scale=None, int weight_bits=8, int input_bits=8, ScalarType? out_dtype=None, bool regrow=False, "
-    "Tensor[]? block_index=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor[]? block_index=None, Tensor? quantized_x=None, Tensor? row_scale=None) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference.qat_linear,
     DIFFERENTIABLE,
 )
@@ -50,6 +51,8 @@ def qat_linear(
     out_dtype: torch.dtype | None = None,
     regrow: bool = False,
     block_index: list[Tensor] | None = None,
+    quantized_x: Tensor | None = None,
+    row_scale: Tensor | None = None,
 ) -> Tensor:
     """y = Q(x) Q(weight o mask)^T + bias, where Q quantizes to integers and dequantizes.
 
@@ -68,6 +71,8 @@ def qat_linear(
         out_dtype: of y; x's own if None, autocast's under autocast.
         regrow: whether masked weights receive the dense gradient.
         block_index: as in `masked_linear`.
+        quantized_x, row_scale: what `quantize_rows(x, input_bits)` returned, so that layers with one input share its
+            quantization; None to quantize x here. Not beside input_scale, and up to 8 bits.
 
     Returns:
         [..., N].
@@ -76,7 +81,7 @@ def qat_linear(
         InputError: for wrong dtypes, shapes or bits, or a block index of another mask (on a CPU).
     """
     settings = (weight_scale, input_scale, weight_bits, input_bits, out_dtype, regrow, block_index)
-    y: Tensor = OP(x, weight, bias, mask, *settings)[0]
+    y: Tensor = OP(x, weight, bias, mask, *settings, quantized_x, row_scale)[0]
     return y
 
 
@@ -94,6 +99,8 @@ def _validate(
     out_dtype: torch.dtype | None,
     regrow: bool,
     block_index: Sequence[Tensor] | None,
+    quantized_x: Tensor | None,
+    row_scale: Tensor | None,
 ) -> None:
     valid.floating(op, "x", x)
     valid.matrix(op, x, weight)
@@ -101,6 +108,20 @@ def _validate(
     valid.shape(op, "bias", bias, (weight.shape[0],))
     valid.floating_dtype(op, "out_dtype", out_dtype)
     _validate_weight(op, weight, mask, weight_scale, input_scale, weight_bits, input_bits, block_index)
+    if quantized_x is None and row_scale is None:
+        return
+    if input_scale is not None or not uses_integers(weight_bits, input_bits):
+        raise InputError(f"{op}: quantized_x is for scales by row and up to 8 bits: leave it out")
+    for name, tensor, shape, dtype in (
+        ("quantized_x", quantized_x, x.shape, torch.int8),
+        ("row_scale", row_scale, x.shape[:-1], compute_dtype(x)),
+    ):
+        if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
+            found = "None" if tensor is None else f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+            raise InputError(
+                f"{op}: {name} must be {dtype} of shape {tuple(shape)}, as quantize_rows(x, input_bits) returns it, "
+                f"not {found}"
+            )
 
 
 def _validate_weight(
@@ -188,7 +209,7 @@ def _validate_saved(
 
 @OP.validate_values
 def _validate_values(op: str, x: Tensor, weight: Tensor, bias: Any, mask: Tensor | None, *rest: Any) -> None:
-    validate_block_index_values(op, rest[-1], mask)
+    validate_block_index_values(op, rest[6], mask)
 
 
 @BACKWARD.validate_values
@@ -214,8 +235,9 @@ def _saves(args: tuple[Any, ...]) -> tuple[bool, bool, bool]:
 
 @OP.fake
 def _fake(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    x, weight, out_dtype = args[0], args[1], args[8]
+    x, weight, out_dtype, given = args[0], args[1], args[8], args[11]
     quantized, x_scale, w_scale = _saves(args)
+    found = given is None  # No result of an op may be one of its arguments.
     rows, (outputs, inputs) = math.prod(x.shape[:-1]), weight.shape
 
     def new(shape: tuple[int, ...], dtype: torch.dtype, saved: bool) -> Tensor:
@@ -223,8 +245,8 @@ def _fake(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
     return (
         linear_output(x, weight, result_dtype(x, out_dtype)),
-        new((rows, inputs), torch.int8, quantized),
-        new((rows,), compute_dtype(x), x_scale),
+        new((rows, inputs), torch.int8, quantized and found),
+        new((rows,), compute_dtype(x), x_scale and found),
         new((outputs, inputs), torch.int8, quantized),
         new((outputs,), compute_dtype(weight), w_scale),
     )
@@ -260,10 +282,19 @@ def _fake_backward(
 
 @OP.setup_context
 def _setup_context(ctx: Any, args: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow, block_index = args
+    x, weight, bias, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow, block_index = args[:11]
+    quantized_x, row_scale = args[11:]
     ctx.mark_non_differentiable(*output[1:])
-    x_or_none = None if _saves(args)[0] else x
-    ctx.save_for_backward(x_or_none, weight, mask, weight_scale, input_scale, *output[1:], *(block_index or ()))
+    quantized, has_x_scale, _ = _saves(args)
+    _, x_q, x_scale, *of_weight = output
+    # In the shapes of what the op would have returned: a checkpoint's second forward may save the one or the other.
+    if quantized and quantized_x is not None:
+        x_q = as_rows(quantized_x)
+    if has_x_scale and row_scale is not None:
+        x_scale = row_scale.reshape(-1)
+    saved = (x_q, x_scale, *of_weight)
+    x_or_none = None if quantized else x
+    ctx.save_for_backward(x_or_none, weight, mask, weight_scale, input_scale, *saved, *(block_index or ()))
     ctx.settings = (weight_bits, input_bits, x.dtype, regrow)
     ctx.bias_dtype = None if bias is None else bias.dtype
 
@@ -281,7 +312,7 @@ def _backward(ctx: Any, run: Any, grad: Tensor) -> Sequence[Tensor | None]:
 
 @OP.tangent
 def _tangent(args: tuple[Any, ...], tangents: Sequence[Tensor | None]) -> Tensor:
-    x, weight, _, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow, _ = args
+    x, weight, _, mask, weight_scale, input_scale, weight_bits, input_bits, _, regrow = args[:10]
     settings = (weight_scale, input_scale, weight_bits, input_bits, regrow)
     return reference.qat_linear_tangent(x, weight, mask, *settings, [*tangents[:3], *tangents[4:6]])
 

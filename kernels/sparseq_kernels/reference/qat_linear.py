@@ -55,13 +55,18 @@ def qat_linear(
     out_dtype: torch.dtype | None,
     regrow: bool,
     block_index: list[Tensor] | None = None,
+    quantized_x: Tensor | None = None,
+    row_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows = as_rows(x)
     out = result_dtype(x, out_dtype)
     if uses_integers(weight_bits, input_bits):
         kept = masked(weight, mask)
         channels = channel_scale(kept, weight_scale, weight_bits)
-        q, scale = quantize_input(rows, input_scale, input_bits)
+        if quantized_x is None or row_scale is None:
+            q, scale = quantize_input(rows, input_scale, input_bits)
+        else:
+            q, scale = as_rows(quantized_x), row_scale.reshape(-1)
         acc = int8_matmul(q, quantize(kept, channels.unsqueeze(-1), weight_bits))
         y = epilogue(acc, scale, channels, bias, "none").to(out)
     else:

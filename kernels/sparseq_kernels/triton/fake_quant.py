@@ -8,10 +8,12 @@ import torch
 import triton
 from torch import Tensor
 
-from ..numerics import lsq_gradient_scale, qmax
-from ..reference.fake_quant import sum_to
+from ..numerics import as_rows, lsq_gradient_scale, qmax
+from ..reference import fake_quant as reference
 from ..registry import implementation
 from .kernels.fake_quant import fake_quant_backward_kernel, fake_quant_kernel
+from .operands import contiguous_rows
+from .quantize_rows import row_scales
 from .runtime.device import current
 from .runtime.launch import launch, on
 
@@ -73,10 +75,12 @@ def _prepared(scale: Tensor, *tensors: Tensor) -> tuple[_Tiling, Tensor, list[An
 
 
 @implementation("fake_quant", "triton")
-def fake_quant(x: Tensor, scale: Tensor, bits: int) -> Tensor:
+def fake_quant(x: Tensor, scale: Tensor | None, bits: int) -> Tensor:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     if out.numel() == 0:
         return out
+    if scale is None:
+        scale = row_scales(contiguous_rows(as_rows(x)), bits).reshape(*x.shape[:-1], 1)
     tiling, scales, (values, *strides) = _prepared(scale, x)
     with on(x):
         launch(
@@ -91,8 +95,10 @@ def fake_quant(x: Tensor, scale: Tensor, bits: int) -> Tensor:
 
 
 @implementation("fake_quant_backward", "triton")
-def fake_quant_backward(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def fake_quant_backward(grad: Tensor, x: Tensor | None, scale: Tensor | None, bits: int) -> tuple[Tensor, Tensor]:
     """The gradients of x and of the scale, in one pass. The scale's is summed in an order that never changes."""
+    if x is None or scale is None:
+        return reference.fake_quant_backward(grad, x, scale, bits)
     grad_x = torch.empty(x.shape, dtype=grad.dtype, device=x.device)
     if grad_x.numel() == 0:
         return grad_x, torch.zeros_like(scale)
@@ -113,6 +119,6 @@ def fake_quant_backward(grad: Tensor, x: Tensor, scale: Tensor, bits: int) -> tu
         )
     total = sums.sum(0 if by_column else (0, 2))
     if tiling.expanded:
-        total = sum_to(total.reshape(x.shape), scale)
+        total = reference.sum_to(total.reshape(x.shape), scale)
     total *= lsq_gradient_scale(x.numel(), scale.numel(), bits)
     return grad_x, total.to(scale.dtype).reshape(scale.shape)

@@ -54,6 +54,8 @@ def qat_linear(
     out_dtype: torch.dtype | None,
     regrow: bool,
     block_index: list[Tensor] | None = None,
+    quantized_x: Tensor | None = None,
+    row_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, channels = contiguous_rows(as_rows(x)), contiguous_rows(weight)
     (M, K), N = rows.shape, weight.shape[0]
@@ -69,7 +71,7 @@ def qat_linear(
         y = reference.qat_linear(*arguments)[0]
     elif block_index is not None and integers:
         y = torch.empty((*x.shape[:-1], N), dtype=result_dtype(x, out_dtype), device=x.device)
-        x_q, x_scale = quantized_rows(rows, None, x_scale, input_bits)
+        x_q, x_scale = _quantized_x(rows, x_scale, input_bits, quantized_x, row_scale)
         w_q, w_scale = quantized_rows(channels, block_index[0], w_scale, weight_bits, packed=True)
         bias = None if bias is None else bias.contiguous()
         block_product(x_q, w_q, block_index, True, y, bias, (x_scale, w_scale))
@@ -78,22 +80,31 @@ def qat_linear(
         bias = None if bias is None else bias.contiguous()
         config = forced_config() or (int8_config(M, N, K, "none", current()) if integers else WIDE_CONFIG)
         with on(x):
-            if config.quantize_inside:
+            if config.quantize_inside and quantized_x is None:
                 x_scale, w_scale = _inside(
                     rows, x_scale, input_bits, channels, w_scale, weight_bits, mask, bias, y, config
                 )
             else:
-                x_q, x_scale = quantized_rows(rows, None, x_scale, input_bits)
+                x_q, x_scale = _quantized_x(rows, x_scale, input_bits, quantized_x, row_scale)
                 w_q, w_scale = quantized_rows(channels, mask, w_scale, weight_bits)
                 launch_product(x_q, x_scale, (w_q, w_scale, bias, y, None), "none", config)
     no_x_q, no_x_scale, no_w_q, no_w_scale = nothing_saved(x, weight)
     return (
         y,
         no_x_q,
-        x_scale if input_scale is None else no_x_scale,
+        x_scale if input_scale is None and quantized_x is None else no_x_scale,
         no_w_q,
         w_scale if weight_scale is None else no_w_scale,
     )
+
+
+def _quantized_x(
+    rows: Tensor, scale: Tensor | None, bits: int, given: Tensor | None, given_scale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The integers and the scales of the rows [M, K] of x, as they were given or found here."""
+    if given is None or given_scale is None:
+        return quantized_rows(rows, None, scale, bits)
+    return contiguous_rows(as_rows(given)), given_scale.reshape(-1).contiguous()
 
 
 def _inside(
