@@ -9,10 +9,6 @@
 #include "linear.h"
 #include "stages.h"
 
-/* Of OpenMP; its header is not everywhere where its library is. */
-int omp_get_thread_num(void);
-int omp_get_num_threads(void);
-
 #define TOKENS 128    /* of the sequences that a thread takes at once, if one is not longer */
 #define MANY_PARTS 2  /* for each thread: from so many on, parts of different sizes even out */
 
