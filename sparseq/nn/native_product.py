@@ -5,8 +5,7 @@ from torch import Tensor
 
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
-from sparseq_kernels.cpu.encoder import is_wanted
-from sparseq_kernels.cpu.linear import NativeLinear
+from sparseq_kernels.cpu.linear import NativeLinear, is_wanted_alone
 from sparseq_kernels.encoder import EncoderLinear
 from sparseq_kernels.torch_internals import any_autocast, any_requires_grad, is_observed, is_zerotensor
 
@@ -62,7 +61,7 @@ class NativeProduct:
         shape = x.shape
         if not shape or shape[-1] != self.inputs or in_use("cpu") != "native":
             return False
-        return is_wanted(x.numel() // self.inputs)
+        return is_wanted_alone(x.numel() // self.inputs)
 
     def holds(self, layer: Packed) -> bool:
         """Whether the layer's tensors are those of which this was made, unchanged as far as `Derived` sees it.

@@ -17,7 +17,9 @@ from sparseq.nn.native_product import NativeProduct
 from sparseq.nn.packed_linear import MOST_CHANGES
 from sparseq_kernels import InputError, use_backend
 
-pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
+pytestmark = pytest.mark.skipif(
+    not NATIVE or NATIVE == ["native portable"], reason="there is no native code here that is faster than the op"
+)
 
 QUANTIZED = [form for form in FORMS if form[0] in (4, 8)]
 WIDE = [form for form in FORMS if form not in QUANTIZED]
@@ -185,7 +187,9 @@ def test_the_instruction_set_that_is_forced_at_run_time_is_obeyed():
     for name in NATIVE:
         with on(name):
             assert torch.equal(layer(x), right)
-            assert layer._native._native.instruction_set == name.split()[-1]
+            # Portable C is slower than the op.
+            if not name.endswith("portable"):
+                assert layer._native._native.instruction_set == name.split()[-1]
 
 
 def test_the_weight_is_packed_in_the_first_call_and_freed_with_the_layer():
@@ -216,5 +220,5 @@ def test_what_native_code_refuses_is_refused_by_the_op(monkeypatch):
 
 def test_rows_that_are_left_to_torchs_product(monkeypatch, taken):
     layer, x = linear(8, "unstructured", "dense"), torch.randn(8, 32)
-    monkeypatch.setattr(native_product, "is_wanted", lambda rows: rows < 8)
+    monkeypatch.setattr(native_product, "is_wanted_alone", lambda rows: rows < 8)
     assert torch.equal(layer(x)[:7], layer(x[:7])) and len(taken) == 1
