@@ -2,8 +2,8 @@
 
     python -m bench.studies.shapes [--rounds N] [--threads N] [--smallest] [--out DIR]
 
-The int8 product gets integers, and gives sums: neither quantizing its input nor scaling counts against it. Where torch
-has no fast one (see `sparseq_kernels.cpu.int8_matmul`), only small cases of it are timed.
+The int8 product is a module too. It gets integers, and gives sums: neither quantizing its input nor scaling counts
+against it. Where torch has no fast one (see `sparseq_kernels.cpu.int8_matmul`), only small cases of it are timed.
 """
 
 import time
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.check import require_equal
 from bench.common import arguments, finish
@@ -50,6 +50,17 @@ MOST_PRODUCTS = 2**32
 MOST_PRODUCTS_IN_A_LOOP = 2**20
 
 
+class Product(nn.Module):
+    """torch's int8 product alone: int8 [M, K] -> int32 [M, N]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8).t())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch._int_mm(x, self.weight)
+
+
 def shapes(smallest: bool) -> Iterator[tuple[int, int, int]]:
     """(rows, inputs, outputs)."""
     if smallest:
@@ -69,10 +80,10 @@ def measure(M: int, inputs: int, outputs: int, rounds: int) -> dict[str, Any]:
     torch.manual_seed(0)
     linear, x = nn.Linear(inputs, outputs), torch.randn(M, inputs)
     layer = QuantSparseLinear.from_linear(linear).eval().pack()
-    q, weight = (torch.randint(-127, 128, size, dtype=torch.int8) for size in ((M, inputs), (outputs, inputs)))
+    q, product = torch.randint(-127, 128, (M, inputs), dtype=torch.int8), Product(inputs, outputs)
     run = {OURS: lambda: layer(x), LINEAR: lambda: linear(x)}
     if why_not_int_mm() is None or M * inputs * outputs <= MOST_PRODUCTS_IN_A_LOOP:
-        run[PRODUCT] = lambda: torch._int_mm(q, weight.t())
+        run[PRODUCT] = lambda: product(q)
     with torch.inference_mode():
         some = torch.tensor(sorted({0, M // 2, M - 1}))
         with use_backend("reference"):

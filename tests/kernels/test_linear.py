@@ -47,10 +47,10 @@ def by_op(x, linear):
         return int8_linear(x, linear.weight, linear.weight_scale, linear.bias, linear.input_scale, linear.activation)
 
 
-def check(linear, x):
+def check(linear, x, threads=(1,)):
     """The reference's bits, whatever the number of threads; NaN where it has NaN."""
     right, layer = by_op(x, linear), NativeLinear(linear)
-    for count in (1, 3):
+    for count in threads:
         torch.set_num_threads(count)
         found = layer(x)
         assert found.shape == right.shape and torch.equal(found.isnan(), right.isnan())
@@ -58,7 +58,10 @@ def check(linear, x):
         assert torch.equal(found[kept].view(torch.int32), right[kept].view(torch.int32)), (x.shape, count)
 
 
-@pytest.mark.parametrize("N,K", [(1, 1), (2, 768), (3, 5), (16, 4), (17, 33), (64, 128), (65, 130), (130, 31)])
+SIZES = [(1, 1), (2, 768), (3, 5), (16, 4), (17, 33), (64, 128), (65, 130), (130, 31), (67, 300)]
+
+
+@pytest.mark.parametrize("N,K", SIZES)
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.0])
 def test_it_gives_the_bits_of_the_op(N, K, density):
     linear = made(N, K, density)
@@ -76,8 +79,8 @@ def test_other_layers(settings, density):
 
 @pytest.mark.parametrize("density", [1.0, 0.3])
 def test_work_that_threads_share(density):
-    for M, K, N in ((1, 1024, 600), (20, 512, 64), (300, 160, 20), (97, 96, 80), (3, 4000, 70)):
-        check(made(N, K, density), torch.randn(M, K))
+    for M, K, N in ((1, 1024, 600), (20, 512, 66), (300, 160, 20), (97, 96, 80), (3, 4000, 70), (1000, 300, 2)):
+        check(made(N, K, density), torch.randn(M, K), threads=(1, 2, 3))
 
 
 @pytest.mark.parametrize("static", [False, True])

@@ -3,6 +3,7 @@
 #define SPARSEQ_LINEAR_H
 
 #include "blocks.h"
+#include "narrow.h"
 
 #define LIMIT 127.0f /* of a quantized value */
 
@@ -131,12 +132,16 @@ static void multiply_panels(const struct team *team, const struct linear *by, in
                             float *y)
 {
     int64_t first, end, depth = block_depth(by->inputs), tiles = (tokens + TILE_ROWS - 1) / TILE_ROWS;
+    int64_t narrow = is_narrow(by->outputs, by->inputs) ? panels_of(by->outputs) - 1 : -1;
     share(team, panels_of(by->outputs) * tiles, &first, &end);
     for (int64_t i = first; i < end; i++) {
         int64_t p = i / tiles, m = i % tiles * TILE_ROWS, count = tokens - m < TILE_ROWS ? tokens - m : TILE_ROWS;
+        const int8_t *panel = by->panels + p * panel_bytes(by->inputs);
         int32_t sums[TILE_ROWS * COLUMNS];
-        tile_of_rows(count, rows->values + m * depth, depth, by->panels + p * panel_bytes(by->inputs),
-                     padded_depth(by->inputs), sums);
+        if (p == narrow)
+            narrow_tile(by->outputs - p * COLUMNS, count, rows->values + m * depth, depth, panel, padded_depth(by->inputs), sums);
+        else
+            tile_of_rows(count, rows->values + m * depth, depth, panel, padded_depth(by->inputs), sums);
         scale_tile(sums, count, rows->scales + m, by, p * COLUMNS, y + m * by->outputs);
     }
 }
