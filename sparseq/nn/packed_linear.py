@@ -29,6 +29,10 @@ MOST_CHANGES = 3
 class PackedLinear(Packed):
     """The inference form of a `QuantSparseLinear`: x [..., in_features] -> [..., out_features], in x's dtype.
 
+    On a CPU an fp32 call in inference, of up to 8 bits, is one call of native code. The first one packs the weight for
+    the processor, beside the stored one: a byte a weight, or the 4x4 blocks that hold values where they are few. Any
+    other call, and one that is traced or compiled, runs the op `int8_linear`, with the same results.
+
     On a GPU a sparse weight of 8 bits can be multiplied as it is stored, by a sparse kernel, without the expanded copy.
     sparse_kernels: None does so where it was measured to be faster (`sparseq_kernels.sparse_dispatch.is_faster`) and
     holds both; True does so always, which saves the copy's memory; False never. `use_sparse_kernels` sets it for a

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
+from sparseq_kernels.cpu import encoder as encoder_module
 from sparseq_kernels.cpu import native_weight
 from sparseq_kernels.cpu.encoder import NativeEncoder
 from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
