@@ -5,6 +5,7 @@ from torch import Tensor
 
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
+from sparseq_kernels.cpu.encoder import MOST_TOKENS_BESIDE_AMX
 from sparseq_kernels.cpu.linear import NativeLinear, is_wanted_alone
 from sparseq_kernels.encoder import EncoderLinear
 from sparseq_kernels.torch_internals import any_autocast, any_requires_grad, is_observed, is_zerotensor
@@ -29,8 +30,9 @@ class NativeProduct:
         held, names = layer._buffers, (*layer._names, *_FLOATS)
         present = {name: tensor for name in names if (tensor := held[name]) is not None}
         made = self._derived = Derived.of(tuple(present.values()))
-        self._entries = list(zip(present, made.sources, made.addresses, made.versions, strict=False))
-        self._absent = [name for name in names if name not in present]
+        watched = zip(present, made.sources, made.addresses, made.versions, strict=False)
+        absent = [name for name in names if name not in present]
+        self._entries: list[tuple[str, Tensor | None, int, int]] = [*watched, *((name, None, 0, 0) for name in absent)]
         self.outputs, self.inputs = layer._layout["shape"]
         self._native: NativeLinear | None = None
         self._refused = False
@@ -61,7 +63,9 @@ class NativeProduct:
         shape = x.shape
         if not shape or shape[-1] != self.inputs or in_use("cpu") != "native":
             return False
-        return is_wanted_alone(x.numel() // self.inputs)
+        rows = x.numel() // self.inputs
+        # Of a weight that is packed for the set in use it is known that so few rows are wanted.
+        return (rows <= MOST_TOKENS_BESIDE_AMX and self._is_packed()) or is_wanted_alone(rows)
 
     def holds(self, layer: Packed) -> bool:
         """Whether the layer's tensors are those of which this was made, unchanged as far as `Derived` sees it.
@@ -70,10 +74,12 @@ class NativeProduct:
         """
         held = layer._buffers
         for name, tensor, address, version in self._entries:
-            if held.get(name) is not tensor or tensor.data_ptr() != address or tensor._version != version:
+            # One that was made a Parameter is no buffer any more; `layer` is what no entry has.
+            if held.get(name, layer) is not tensor:
                 return False
-        # One that was made a Parameter is no buffer any more.
-        return not any(name not in held or held[name] is not None for name in self._absent)
+            if tensor is not None and (tensor.data_ptr() != address or tensor._version != version):
+                return False
+        return True
 
     def run(self, layer: Packed, x: Tensor) -> Tensor | None:
         """[..., outputs], for an x that it takes and the layer that it holds; None if native code refuses the layer."""
@@ -81,6 +87,10 @@ class NativeProduct:
         if native is None or native.instruction_set != instruction_set():
             native = self._native = self._pack(layer)
         return None if native is None else native(x)
+
+    def _is_packed(self) -> bool:
+        native = self._native
+        return native is not None and native.instruction_set == instruction_set()
 
     def _pack(self, layer: Packed) -> NativeLinear | None:
         """For the instruction set in use."""
