@@ -1,6 +1,6 @@
 """A linear layer in one call of native code: the op's bits, for every shape, instruction set and number of threads."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -134,19 +134,11 @@ def test_activations_are_those_of_the_op():
 
 
 def test_threads_that_call_at_once():
-    linear = made(64, 96)
-    layer, xs = NativeLinear(linear), [torch.randn(40, 96) for _ in range(4)]
-    right, found = [layer(x) for x in xs], [None] * 4
-
-    def run(number):
-        found[number] = [layer(xs[number]) for _ in range(10)]
-
-    started = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for thread in started:
-        thread.start()
-    for thread in started:
-        thread.join()
-    assert all(torch.equal(one, right[number]) for number in range(4) for one in found[number])
+    layer, xs = NativeLinear(made(64, 96)), [torch.randn(40, 96) for _ in range(4)]
+    right = [layer(x) for x in xs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: [layer(x) for _ in range(10)], xs))
+    assert all(torch.equal(one, expected) for several, expected in zip(found, right, strict=True) for one in several)
 
 
 @pytest.mark.parametrize(
