@@ -17,7 +17,7 @@ INLINE int is_narrow(int64_t outputs, int64_t inputs)
 }
 
 /* Writes the last panel's rows, where it is narrow, over the panel: after `fill_panels`. */
-static void fill_narrow(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *panels)
+static __attribute__((unused)) void fill_narrow(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *panels)
 {
     int64_t columns = outputs % COLUMNS, depth = padded_depth(inputs);
     if (!is_narrow(outputs, inputs))
