@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bench.common import arguments, finish
+from bench.program import run_program
 from sparseq.nn import PackedLinear, QuantSparseLinear
 from sparseq.timing import alternate
 from sparseq_kernels.patterns import Pattern
@@ -78,4 +79,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.check import require_equal
 from bench.common import arguments, finish
+from bench.program import run_program
 from sparseq.models import SIZES
 from sparseq.nn import QuantSparseLinear
 from sparseq.timing import Comparison, alternate
@@ -115,4 +116,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_program(main)
