@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.common import read_results
@@ -10,6 +11,8 @@ from bench.roofline import roof
 
 NO_RESULTS = "No results yet.\n"
 Row = Mapping[str, Any]
+# Of a comparison with the better of several others: up to where it counts as not slower, and how many cases are shown.
+NOT_SLOWER, WORST = 1.1, 12
 
 
 def caption(result: Mapping[str, Any]) -> str:
@@ -130,6 +133,25 @@ def _milliseconds(value: Mapping[str, float]) -> str:
     return f"{median} [{low}, {high}]"
 
 
+def render_worst(rows: Sequence[Row]) -> str:
+    """How many cases are slower than the better of the others, and those with the largest ratios to it."""
+    ordered = sorted(rows, key=lambda row: -float(to_better(row)["median"]))
+    medians = [to_better(row)["median"] for row in ordered]
+    over = sum(found > NOT_SLOWER for found in medians)
+    said = f"{len(rows)} shapes: the median ratio is {median(medians):.2f}, {over} are above {NOT_SLOWER}. The largest:"
+    lines = []
+    for row in ordered[:WORST]:
+        ours = next(iter(row["seconds"]))
+        times = [interval(row["seconds"][name], 1e6) for name in (ours, row["better"])]
+        lines.append([row["case"]["layer"], str(row["case"]["M"]), *times, row["better"], interval(to_better(row))])
+    return f"{said}\n\n" + table(["layer", "M", "us", "us of the better other", "which", "ratio"], lines)
+
+
+def to_better(row: Row) -> Row:
+    found: Row = next(ratio for ratio in row["ratios"] if ratio["to"] == row["better"])
+    return found
+
+
 def _absent(rows: Sequence[Row]) -> Iterable[str]:
     """Why peers are missing from some cases, a line each."""
     reasons = Counter((name, why) for row in rows for name, why in row.get("absent", {}).items())
@@ -156,6 +178,8 @@ def render(name: str, folder: Path | None = None, kind: str | None = None) -> st
         elif "cells" in rows[0]:
             head = list(dict.fromkeys(column for row in rows for column in row["cells"]))
             body = table(head, ([row["cells"].get(column, "") for column in head] for row in rows))
+        elif "better" in rows[0]:
+            body = render_worst(rows)
         else:
             body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
         parts.append(f"{caption(result)}\n{body}")

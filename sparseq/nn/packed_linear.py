@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from sparseq_kernels import backend, int8_linear, qat_linear
 from sparseq_kernels.dtypes import FLOAT_DTYPES, dtype_name
@@ -17,11 +18,20 @@ from sparseq_kernels.torch_internals import has_values
 from .carried import normal
 from .deprecated import renamed_attribute, warn_renamed
 from .inputs import check_floating, recorded
+from .native_product import NativeProduct
 from .packed import Packed, new_scale
+
+# So often a weight is packed anew for native code because the layer's tensors have changed, as under
+# `torch.func.functional_call` or an offload of buffers. After that every call takes the op, until `expand`.
+MOST_CHANGES = 3
 
 
 class PackedLinear(Packed):
     """The inference form of a `QuantSparseLinear`: x [..., in_features] -> [..., out_features], in x's dtype.
+
+    On a CPU an fp32 call in inference, of up to 8 bits, is one call of native code. The first one packs the weight for
+    the processor, beside the stored one: a byte a weight, or the 4x4 blocks that hold values where they are few. Any
+    other call, and one that is traced or compiled, runs the op `int8_linear`, with the same results.
 
     On a GPU a sparse weight of 8 bits can be multiplied as it is stored, by a sparse kernel, without the expanded copy.
     sparse_kernels: None does so where it was measured to be faster (`sparseq_kernels.sparse_dispatch.is_faster`) and
@@ -36,6 +46,9 @@ class PackedLinear(Packed):
     # The names and shapes of the tensors of `_op`, and from how many rows of x it is taken.
     _operands: tuple[tuple[str, tuple[int, ...]], ...] = ()
     _least_rows: int = 0
+    # On a CPU, the product by native code, and how often the tensors that it is of were found changed.
+    _native: NativeProduct | None = None
+    _changes: int = 0
 
     def __init__(
         self,
@@ -94,21 +107,32 @@ class PackedLinear(Packed):
         assert found is not None
         return tuple(operand.tensor for operand in found.tensors)
 
+    def _note_sources(self) -> None:
+        super()._note_sources()
+        self._native, self._changes = NativeProduct.of(self), 0
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
         before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
         loaded = loaded and not self.values.is_meta
+        self._native = None
         super()._apply(fn, recurse)
+        self._native, self._changes = NativeProduct.of(self), 0
         # A layer whose weight is still to be loaded has nothing to expand.
         if loaded and self.values.device.type != before and has_values(self.values):
             self.expand()
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_op": None, "_operands": ()}
+        return super().__getstate__() | {"_op": None, "_operands": (), "_native": None}
 
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             return recorded(self, input)
+        # What is compiled calls the op.
+        if not is_compiling() and self._native is not None:
+            result = self._by_native(self._native, input)
+            if result is not None:
+                return result
         if self._buffers.get("input_scale") is not None:
             check_floating(input)  # The op would take int8 for values quantized by that scale.
         if self._op is not None and input.numel() >= self._least_rows * self.in_features:
@@ -130,6 +154,17 @@ class PackedLinear(Packed):
         scale, weight = self.scale.to(dtype), self._dequantized(dtype)
         static = None if self.input_scale is None else self.input_scale.to(dtype)
         return qat_linear(input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
+
+    def _by_native(self, native: NativeProduct, input: Tensor) -> Tensor | None:
+        """The result by native code; None for a call that is left to the op."""
+        if self._op is not None or not native.takes(input):
+            return None
+        if native.holds(self):
+            return native.run(self, input)
+        # Of the tensors that are there now, from the next call on, unless they change again and again.
+        self._changes += 1
+        self._native = NativeProduct.of(self) if self._changes <= MOST_CHANGES else None
+        return None
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""

@@ -1,5 +1,6 @@
 """The studies of layers, models and training runs, each at its smallest."""
 
+import contextlib
 from unittest import mock
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 
 from bench import common, render
 from bench.check import WrongResultError
-from bench.studies import demo_seeds, formats, model, qat_step, stages
+from bench.studies import blocks, demo_seeds, formats, model, qat_step, shapes, stages
 from sparseq import backend, instruction_set
 from sparseq.nn import linear
+from sparseq.timing import Comparison
 from sparseq_kernels import qat_linear
 from sparseq_kernels.cpu import native
 from sparseq_kernels.instruction_sets import SETS
@@ -76,3 +78,55 @@ def test_stages_add_up(tmp_path):
         seconds = row["seconds"]
         assert all(seconds[name] > 0 and row["floors"][name] > 0 for name in stages.STAGES)
         assert sum(seconds[name] for name in (*stages.STAGES, "rest")) == pytest.approx(seconds["all"])
+
+
+def test_shapes_are_compared_with_the_better_of_the_others(tmp_path):
+    assert shapes.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("shapes", tmp_path)
+    for row in result["rows"]:
+        others = {name: row["seconds"][name]["median"] for name in (shapes.LINEAR, shapes.PRODUCT)}
+        assert row["better"] == min(others, key=others.get)
+    assert "2 shapes: the median ratio is" in render.render("shapes", tmp_path)
+
+
+def test_the_worst_shapes_are_shown_first():
+    def row(M, ours, linear, product):
+        times = {shapes.OURS: (ours,), shapes.LINEAR: (linear,), shapes.PRODUCT: (product,)}
+        return shapes.row(M, 8, 8, Comparison(times))
+
+    said = render.render_worst([row(1, 2.0, 4.0, 8.0), row(2, 3.0, 4.0, 2.0), row(3, 2.0, 2.0, 4.0)])
+    assert said.startswith("3 shapes: the median ratio is 1.00, 1 are above 1.1.")
+    worst, *_ = [line for line in said.splitlines() if line.startswith("| 8 -> 8")]
+    assert worst.split(" | ")[1] == "2" and shapes.PRODUCT in worst and "1.5 [1.5, 1.5]" in worst
+
+
+def test_there_are_over_200_shapes():
+    assert len(set(shapes.shapes(smallest=False))) > 200
+
+
+def test_a_wrong_product_is_not_timed(monkeypatch):
+    monkeypatch.setattr(shapes, "use_backend", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(shapes.QuantSparseLinear, "pack", lambda self: Drifting(self.out_features))
+    with pytest.raises(WrongResultError, match="sparseq"):
+        shapes.measure(3, 4, 5, 1)
+
+
+class Drifting(torch.nn.Module):
+    """Another result in every call."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs, self.calls = outputs, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return torch.full((*x.shape[:-1], self.outputs), float(self.calls))
+
+
+def test_blocks_are_counted(tmp_path):
+    assert blocks.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("blocks", tmp_path)
+    shares = {(row["case"]["pattern"], row["case"]["sparsity"]): row["share"] for row in result["rows"]}
+    assert shares["4x4", 0.5] == shares["8x4", 0.5] == shares["32x32", 0.5] == 0.5
+    assert 0.15 < shares["4x4", 0.8] <= 0.2 < shares["1x4", 0.9] < 0.5 < shares["unstructured", 0.9]
+    assert "4x4 blocks that hold values" in render.render("blocks", tmp_path)

@@ -11,7 +11,7 @@ import sparseq
 from sparseq.models import load_model
 from sparseq.nn import QuantSparseLinear
 from sparseq.prune import MagnitudePruner, SparsitySchedule
-from sparseq_kernels import use_backend
+from sparseq_kernels import instruction_set, use_backend
 
 
 def training_layer() -> tuple[QuantSparseLinear, torch.Tensor]:
@@ -33,12 +33,13 @@ def test_an_activation_in_training(native) -> None:
     assert missing(table("training"), calls) is None
 
 
+@pytest.mark.skipif(instruction_set() == "portable", reason="in portable C every call enters the op")
 def test_an_activation_in_inference(native) -> None:
     packed, x = training_layer()[0].pack(), torch.randn(3, 64)
     with torch.no_grad(), entered() as calls:
         packed(x)
     assert missing(table("inference"), calls) is None
-    assert not any(function == "run" for _, function in calls)  # The shortcut took it.
+    assert not any(file.endswith("dispatch.py") for file, _ in calls)  # The op was not entered.
 
 
 def test_a_weight(native, tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -62,7 +63,9 @@ def test_a_weight(native, tiny_model_dir: Path, tmp_path: Path) -> None:
         loaded = sparseq.load(tmp_path / "packed")
         with torch.no_grad():
             loaded(input_ids=tokens)
-    assert missing(table("weight"), calls) is None
+    # In portable C a layer multiplies by the op.
+    without = ("multiply by it",) if instruction_set() == "portable" else ()
+    assert missing(table("weight", without), calls) is None
 
 
 def test_a_wrong_order_and_a_call_that_does_not_happen_are_found(native) -> None:

@@ -9,6 +9,7 @@ from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
 from sparseq_kernels.cpu import encoder as encoder_module
+from sparseq_kernels.cpu import native_weight
 from sparseq_kernels.cpu.encoder import NativeEncoder
 from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 
@@ -113,7 +114,7 @@ def test_a_pruned_weight_in_blocks_gives_the_bits_of_one_in_panels(hidden, wide,
     for lengths in ([33, 5, 40], [3], [1] * 20):
         x, found = made.draw(sum(lengths), hidden), []
         for up_to in (-1.0, 1.0):
-            monkeypatch.setattr(encoder_module, "BLOCKS_UP_TO", up_to)
+            monkeypatch.setattr(native_weight, "BLOCKS_UP_TO", up_to)
             encoder = NativeEncoder(layers, heads)
             for threads in (1, 3):
                 torch.set_num_threads(threads)

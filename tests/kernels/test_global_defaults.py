@@ -13,6 +13,7 @@ from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_matmul, native
 from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.cpu.linear import NativeLinear
 from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from sparseq_kernels.registry import OPS as REGISTRY
 
@@ -81,6 +82,7 @@ CALLS = {
     **dict.fromkeys(
         ("encode", "pack_panels", "panel_bytes", "panel_columns", "pack_blocks", "block_size"), lambda: encoded()
     ),
+    "linear": lambda: NativeLinear(EncoderLinear(W, COLUMNS, COLUMNS))(X),
     "fp32": lambda: int8_matmul.WAYS["fp32"](Q, W),
     "int_mm": lambda: int8_matmul.WAYS["int_mm"](Q, W),
     "int_mm, empty": lambda: int8_matmul.WAYS["int_mm"](Q[:0], W),

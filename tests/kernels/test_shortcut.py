@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparseq.nn import QuantSparseLinear
-from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
+from sparseq_kernels import InputError, instruction_set, int8_linear, quantize_rows, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_linear as cpu
 from sparseq_kernels.cpu import int8_matmul
@@ -253,9 +253,18 @@ def test_a_gradient_and_autocast_are_not_lost():
         assert int8_linear(x.detach(), *given).dtype == torch.bfloat16
 
 
-def test_a_packed_layer_gets_to_native_code_in_four_frames(product):
+def depth():
+    """How many frames lie between a layer's forward, which counts, and the one that called this one's caller."""
+    frame, count = sys._getframe(2), 1
+    while frame.f_code.co_name != "forward":
+        frame, count = frame.f_back, count + 1
+    return count
+
+
+def test_a_packed_layer_that_calls_the_op_gets_to_native_code_in_four_frames(product):
     """From the layer's forward on, which torch calls in two frames of its own."""
     layer, x, depths = QuantSparseLinear(17, 6).eval().pack(), torch.randn(3, 17), []
+    layer._native = None
     native = "sparseq_quantize_rows" if product == "int_mm" else "sparseq_quantized_linear"
 
     class Spy:
@@ -264,14 +273,20 @@ def test_a_packed_layer_gets_to_native_code_in_four_frames(product):
                 depths.append(depth())
             return getattr(library, name)
 
-    def depth():
-        frame, count = sys._getframe(2), 1
-        while frame.f_code.co_name != "forward":
-            frame, count = frame.f_back, count + 1
-        return count
-
     library = cpu.compiled.library()
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpu.compiled, "library", Spy)
         layer(x)
     assert depths and max(depths) <= 4
+
+
+@pytest.mark.skipif(instruction_set() == "portable", reason="in portable C every call enters the op")
+def test_a_packed_layer_gets_to_native_code_of_its_own_in_four_frames():
+    layer, x, depths = QuantSparseLinear(17, 6).eval().pack(), torch.randn(3, 17), []
+    with torch.no_grad():
+        layer(x)
+        packed = layer._native._native
+        run = packed._run
+        packed._run = lambda *args: (depths.append(depth()), run(*args))[1]
+        layer(x)
+    assert depths == [4]

@@ -11,19 +11,15 @@ from torch import Tensor
 from ..encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from ..errors import InputError
 from ..instruction_sets import instruction_set
-from ..numerics import check_depth
 from ..torch_internals import has_amx, has_avx512_bf16
 from . import native
 from .int8_matmul import why_not_int_mm
+from .native_weight import Linear, NativeWeight, check_linear
 from .tokens import Tokens
 
-# A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
-# panels (bench/results/model-*), with all of them slower.
-BLOCKS_UP_TO = 0.65
 # Where the processor has AMX, batches of more tokens are left to torch's int8 product: oneDNN multiplies by its tiles,
 # which do several times as many products a cycle as the vector instructions of the native code.
 MOST_TOKENS_BESIDE_AMX = 64
-ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/encoder.c's enum.
 _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
@@ -43,32 +39,16 @@ def why_no_bf16_attention() -> str | None:
     return None if has_avx512_bf16() else "this processor has no AVX-512 BF16"
 
 
-class _Linear(ctypes.Structure):
-    _fields_ = (
-        ("panels", _P),
-        ("starts", _P),
-        ("block_inputs", _P),
-        ("block_sums", _P),
-        ("block_values", _P),
-        ("scale", _P),
-        ("bias", _P),
-        ("outputs", _I64),
-        ("inputs", _I64),
-        ("static_scale", _F),
-        ("activation", ctypes.c_int32),
-    )
-
-
 class _Norm(ctypes.Structure):
     _fields_ = (("weight", _P), ("bias", _P), ("epsilon", _F))
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        ("qkv", _Linear),
-        ("out", _Linear),
-        ("up", _Linear),
-        ("down", _Linear),
+        ("qkv", Linear),
+        ("out", Linear),
+        ("up", Linear),
+        ("down", Linear),
         ("after_attention", _Norm),
         ("after_output", _Norm),
     )
@@ -107,6 +87,7 @@ class NativeEncoder:
         self.hidden = layers[0].qkv.weight.shape[1]
         self._library = native.library()
         self._kept: list[Tensor] = []
+        self._weights: list[NativeWeight] = []
         self._layers = (_Layer * len(layers))(*map(self._layer, layers))
         sizes = (len(layers), heads, self.hidden // heads, layers[0].up.weight.shape[0])
         self._encoder = _Encoder(ctypes.addressof(self._layers), *sizes, int(bf16_attention))
@@ -174,38 +155,10 @@ class NativeEncoder:
         linears = [self._linear(linear) for linear in (layer.qkv, layer.out, layer.up, layer.down)]
         return _Layer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
 
-    def _linear(self, linear: EncoderLinear) -> _Linear:
-        N, K = linear.weight.shape
-        # Native code reads whole panels of them.
-        columns = self._library.sparseq_panel_columns()
-        scale, bias = (
-            torch.zeros(-(-N // columns) * columns, dtype=torch.float32, device=native.CPU) for _ in range(2)
-        )
-        scale[:N] = linear.weight_scale.detach()
-        if linear.bias is not None:
-            bias[:N] = linear.bias.detach()
-        static = 0.0 if linear.input_scale is None else float(linear.input_scale)
-        activation = ACTIVATIONS.index(linear.activation)
-        weight = self._weight(linear.weight.contiguous())
-        return _Linear(*weight, self._keep(scale), self._keep(bias), N, K, static, activation)
-
-    def _weight(self, weight: Tensor) -> tuple[int | None, ...]:
-        """The addresses of its panels, and of its blocks' starts, inputs, sums and values."""
-        (N, K), at = weight.shape, weight.data_ptr()
-        block = self._library.sparseq_block_size()
-        groups, per_row = -(-N // block), -(-K // block)
-        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None, None)
-        if count > BLOCKS_UP_TO * groups * per_row:
-            panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
-            self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
-            return self._keep(panels), None, None, None, None
-        starts, inputs, sums = (
-            torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count, groups * block)
-        )
-        values = torch.empty(count, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
-        found = tuple(map(self._keep, (starts, inputs, sums, values)))
-        self._library.sparseq_pack_blocks(at, N, K, *found)
-        return None, *found
+    def _linear(self, linear: EncoderLinear) -> Linear:
+        weight = NativeWeight(linear)
+        self._weights.append(weight)
+        return weight.linear
 
     def _norm(self, norm: EncoderNorm) -> _Norm:
         weight, bias = (
@@ -223,23 +176,7 @@ def _check_layers(layers: Sequence[EncoderLayer], heads: int) -> None:
     for number, layer in enumerate(layers):
         shapes = {"qkv": (3 * H, H), "out": (H, H), "up": (wide, H), "down": (H, wide)}
         for name, shape in shapes.items():
-            _check_linear(f"encoder: layer {number}'s {name}", getattr(layer, name), shape)
+            check_linear(f"encoder: layer {number}'s {name}", getattr(layer, name), shape)
         for norm in (layer.attention_norm, layer.output_norm):
             if any(tensor.shape != (H,) or not tensor.is_cpu for tensor in (norm.weight, norm.bias)):
                 raise InputError(f"encoder: layer {number}'s LayerNorm must be of {H} features, on the CPU")
-
-
-def _check_linear(name: str, linear: EncoderLinear, shape: tuple[int, int]) -> None:
-    if linear.weight.shape != shape or linear.weight.dtype != torch.int8:
-        given = f"{linear.weight.dtype} of shape {tuple(linear.weight.shape)}"
-        raise InputError(f"{name} must have an int8 weight of shape {shape}, not {given}")
-    if linear.weight_scale.shape != shape[:1] or (linear.bias is not None and linear.bias.shape != shape[:1]):
-        raise InputError(f"{name} must have a scale and a bias, if any, of shape {shape[:1]}")
-    tensors = (linear.weight, linear.weight_scale, linear.bias, linear.input_scale)
-    if any(tensor is not None and not tensor.is_cpu for tensor in tensors):
-        raise InputError(f"{name} must be on the CPU")
-    if linear.input_scale is not None and not bool((linear.input_scale > 0).all()):
-        raise InputError(f"{name} must have a positive static scale")
-    if linear.activation not in ACTIVATIONS:
-        raise InputError(f"{name} must have one of the activations {', '.join(ACTIVATIONS)}, not {linear.activation!r}")
-    check_depth(shape[1])

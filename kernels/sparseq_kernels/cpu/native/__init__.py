@@ -42,12 +42,14 @@ _SIGNATURES = {
     "sparseq_list_tokens": (_P, _I32, _I64, _I64, _P, _P),
     "sparseq_embed": (_P, _P, _P, _I64, _I64, _P, _I64, _P, _P, _I32),
     "sparseq_spread": (_P, _P, _I64, _I64, _I64, _P),
+    "sparseq_linear": (_P, _P, _I64, _P, _I32),
 }
 _RESULTS = {
     "sparseq_quantized_linear": ctypes.c_int,
     "sparseq_encode": ctypes.c_int,
     "sparseq_embed": ctypes.c_int,
     "sparseq_list_tokens": _I64,
+    "sparseq_linear": ctypes.c_int,
     "sparseq_pack_blocks": _I64,
     "sparseq_panel_bytes": _I64,
     "sparseq_panel_columns": _I64,

@@ -20,7 +20,7 @@ INLINE int64_t block_depth(int64_t inputs) { return (inputs + BLOCK - 1) / BLOCK
 INLINE int64_t part_size(int64_t inputs) { return block_depth(inputs) * BLOCK_TOKENS; }
 
 /* The stored blocks. starts [ceil(outputs / BLOCK) + 1]: of each BLOCK outputs the first one. inputs: of each block, its
- * first input. values: of each block [BLOCK / GROUP][BLOCK outputs][GROUP]. sums: what each output's sum begins with, with
+ * first input. values: of each block [BLOCK outputs][BLOCK inputs]. sums: what each output's sum begins with, with
  * zeros up to a multiple of BLOCK. */
 struct blocks {
     const int32_t *starts, *inputs, *sums;
@@ -33,14 +33,14 @@ INLINE void block_step(const int vectors, const operand *x, const struct blocks 
     const operand *groups = x + (int64_t)by->inputs[b] * BLOCK_TOKENS;
     const block_value *values = by->values + (int64_t)b * BLOCK * BLOCK;
 #pragma GCC unroll 2
-    for (int i = 0; i < BLOCK / GROUP; i++, groups += GROUP * BLOCK_TOKENS, values += GROUP * BLOCK) {
+    for (int i = 0; i < BLOCK / GROUP; i++, groups += GROUP * BLOCK_TOKENS, values += GROUP) {
         sums tokens[VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
             tokens[v] = load_operands(groups + v * GROUP * WIDTH);
 #pragma GCC unroll 4
         for (int n = 0; n < BLOCK; n++) {
-            sums weights = all_groups(values + GROUP * n);
+            sums weights = all_groups(values + BLOCK * n);
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++)
                 s[n][v] = add_products(s[n][v], tokens[v], weights);
@@ -75,8 +75,8 @@ INLINE void block_tile(const int vectors, const operand *x, const struct blocks 
             store_sums(to + n * BLOCK_TOKENS + v * WIDTH, chains > 1 ? add_to(s[0][n][v], s[1][n][v]) : s[0][n][v]);
 }
 
-/* A block's sums for one token: with VNNI those of its outputs; otherwise, for each of its two groups of inputs, those of
- * its outputs. */
+/* A block's sums for one token: with VNNI those of its outputs; otherwise, for each output, those of its two groups of
+ * inputs. */
 #if GROUP == 4
 typedef __m128i block_sums;
 INLINE block_sums no_block_sums(void) { return _mm_setzero_si128(); }
@@ -99,14 +99,15 @@ INLINE block_sums no_block_sums(void) { return _mm256_setzero_si256(); }
 INLINE block_sums load_block(const block_value *values) { return _mm256_loadu_si256((const __m256i *)values); }
 INLINE block_sums inputs_of(const operand *x)
 {
-    const unaligned_int *groups = (const unaligned_int *)x;
-    return _mm256_blend_epi32(_mm256_set1_epi32(groups[0]), _mm256_set1_epi32(groups[1]), 0xf0);
+    int64_t inputs;
+    memcpy(&inputs, x, sizeof inputs);
+    return _mm256_set1_epi64x(inputs);
 }
 INLINE block_sums add_block(block_sums s, block_sums x, block_sums w) { return _mm256_add_epi32(s, _mm256_madd_epi16(x, w)); }
 INLINE block_sums add_sums(block_sums x, block_sums y) { return _mm256_add_epi32(x, y); }
 INLINE __m128i outputs_of(block_sums s)
 {
-    return _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    return _mm_hadd_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
 }
 #endif
 
@@ -150,10 +151,11 @@ INLINE void block_tile(const int vectors, const operand *x, const struct blocks 
     for (int32_t b = by->starts[group]; b < by->starts[group + 1]; b++)
         for (int i = 0; i < BLOCK / GROUP; i++) {
             const operand *groups = x + ((int64_t)by->inputs[b] + GROUP * i) * BLOCK_TOKENS;
-            const block_value *values = by->values + ((int64_t)b * BLOCK + GROUP * i) * BLOCK;
+            const block_value *values = by->values + (int64_t)b * BLOCK * BLOCK + GROUP * i;
             for (int n = 0; n < BLOCK; n++)
                 for (int t = 0; t < vectors * WIDTH; t++)
-                    to[n * BLOCK_TOKENS + t] += groups[2 * t] * values[2 * n] + groups[2 * t + 1] * values[2 * n + 1];
+                    to[n * BLOCK_TOKENS + t] +=
+                        groups[2 * t] * values[BLOCK * n] + groups[2 * t + 1] * values[BLOCK * n + 1];
         }
 }
 
@@ -165,8 +167,8 @@ INLINE void block_rows(const int rows, const operand *x, int64_t stride, const s
         for (int r = 0; r < rows; r++)
             for (int k = 0; k < BLOCK; k++)
                 for (int n = 0; n < BLOCK; n++)
-                    to[r * COLUMNS + n] += x[r * stride + by->inputs[b] + k] *
-                                         by->values[(int64_t)b * BLOCK * BLOCK + (k / GROUP * BLOCK + n) * GROUP + k % GROUP];
+                    to[r * COLUMNS + n] +=
+                        x[r * stride + by->inputs[b] + k] * by->values[((int64_t)b * BLOCK + n) * BLOCK + k];
 }
 #endif
 
@@ -272,7 +274,7 @@ static int64_t fill_blocks(const int8_t *w, int64_t outputs, int64_t inputs, int
             for (int64_t i = 0; i < BLOCK && n + i < outputs; i++)
                 for (int64_t j = 0; j < BLOCK && k + j < inputs; j++) {
                     int8_t value = w[(n + i) * inputs + k + j];
-                    block[(j / GROUP * BLOCK + i) * GROUP + j % GROUP] = value;
+                    block[i * BLOCK + j] = value;
                     sum[i] += value;
                     any |= value;
                 }

@@ -9,10 +9,6 @@
 #include "linear.h"
 #include "stages.h"
 
-/* Of OpenMP; its header is not everywhere where its library is. */
-int omp_get_thread_num(void);
-int omp_get_num_threads(void);
-
 #define TOKENS 128    /* of the sequences that a thread takes at once, if one is not longer */
 #define MANY_PARTS 2  /* for each thread: from so many on, parts of different sizes even out */
 
@@ -209,7 +205,11 @@ int64_t sparseq_block_size(void) { return BLOCK; }
 int64_t sparseq_block_bytes(void) { return (int64_t)sizeof(block_value) * BLOCK * BLOCK; }
 
 /* w [outputs, inputs] into panels, their bytes, and the outputs of a panel. */
-void sparseq_pack_panels(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *to) { fill_panels(w, outputs, inputs, to); }
+void sparseq_pack_panels(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *to)
+{
+    fill_panels(w, outputs, inputs, to);
+    fill_narrow(w, outputs, inputs, to);
+}
 int64_t sparseq_panel_bytes(int64_t outputs, int64_t inputs) { return panels_of(outputs) * panel_bytes(inputs); }
 int64_t sparseq_panel_columns(void) { return COLUMNS; }
 

@@ -3,6 +3,7 @@
 #define SPARSEQ_LINEAR_H
 
 #include "blocks.h"
+#include "narrow.h"
 
 #define LIMIT 127.0f /* of a quantized value */
 
@@ -18,6 +19,10 @@ struct linear {
     float static_scale;
     int32_t activation;
 };
+
+/* Of OpenMP; its header is not everywhere where its library is. */
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
 
 /* The threads that share a step: this one's number and how many they are. */
 struct team {
@@ -122,19 +127,23 @@ static void scale_tile(const int32_t *sums, int64_t rows, const float *row_scale
         scale_sums(sums, rows, row_scales, scale, bias, NONE, columns, y, by->outputs);
 }
 
+/* The team shares tiles, not panels: of a narrow weight there are too few. One after the other they are of one panel. */
 static void multiply_panels(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
                             float *y)
 {
-    int64_t first, end, depth = block_depth(by->inputs);
-    share(team, panels_of(by->outputs), &first, &end);
-    for (int64_t p = first; p < end; p++)
-        for (int64_t m = 0; m < tokens; m += TILE_ROWS) {
-            int64_t count = tokens - m < TILE_ROWS ? tokens - m : TILE_ROWS;
-            int32_t sums[TILE_ROWS * COLUMNS];
-            tile_of_rows(count, rows->values + m * depth, depth, by->panels + p * panel_bytes(by->inputs),
-                         padded_depth(by->inputs), sums);
-            scale_tile(sums, count, rows->scales + m, by, p * COLUMNS, y + m * by->outputs);
-        }
+    int64_t first, end, depth = block_depth(by->inputs), tiles = (tokens + TILE_ROWS - 1) / TILE_ROWS;
+    int64_t narrow = is_narrow(by->outputs, by->inputs) ? panels_of(by->outputs) - 1 : -1;
+    share(team, panels_of(by->outputs) * tiles, &first, &end);
+    for (int64_t i = first; i < end; i++) {
+        int64_t p = i / tiles, m = i % tiles * TILE_ROWS, count = tokens - m < TILE_ROWS ? tokens - m : TILE_ROWS;
+        const int8_t *panel = by->panels + p * panel_bytes(by->inputs);
+        int32_t sums[TILE_ROWS * COLUMNS];
+        if (p == narrow)
+            narrow_tile(by->outputs - p * COLUMNS, count, rows->values + m * depth, depth, panel, padded_depth(by->inputs), sums);
+        else
+            tile_of_rows(count, rows->values + m * depth, depth, panel, padded_depth(by->inputs), sums);
+        scale_tile(sums, count, rows->scales + m, by, p * COLUMNS, y + m * by->outputs);
+    }
 }
 
 /* `sums` of BLOCK outputs, for so many vectors of tokens, scaled. */

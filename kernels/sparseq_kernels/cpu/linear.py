@@ -1,0 +1,54 @@
+"""One linear layer in one call of native code."""
+
+import ctypes
+
+from torch import Tensor
+
+from ..encoder import EncoderLinear
+from ..errors import InputError
+from ..instruction_sets import instruction_set
+from . import native
+from .encoder import is_wanted
+from .int8_matmul import way
+from .native_weight import NativeWeight, check_linear
+
+
+def is_wanted_alone(rows: int) -> bool:
+    """Whether native code is to multiply so many rows by one layer's packed weight: where it is wanted for as many
+    tokens of an encoder. In portable C the product of the op, which compilers vectorize, takes a third of the time."""
+    return is_wanted(rows) and instruction_set() != "portable"
+
+
+class NativeLinear:
+    """y = act(x weight^T + bias) of a weight that is packed for this processor when this is made (`NativeWeight`).
+
+    Results are those of `int8_linear`, to the bit. Calls may run in several threads at once. Raises InputError for a
+    layer that native code cannot run.
+    """
+
+    def __init__(self, linear: EncoderLinear) -> None:
+        N, K = linear.weight.shape
+        if not (N and K):
+            raise InputError(f"linear must have inputs and outputs, not {K} and {N}")
+        check_linear("linear", linear, (N, K))
+        way(native=True)  # Says, once, where this is slower than fp32.
+        self.instruction_set = instruction_set()
+        self.outputs, self.inputs = N, K
+        self.weight = NativeWeight(linear)
+        self._run = native.library().sparseq_linear
+        self._at = ctypes.addressof(self.weight.linear)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[..., N] for x [..., K], fp32 on the CPU: not checked.
+
+        Raises:
+            MemoryError: if there is no memory for the quantized rows.
+        """
+        if not x.is_contiguous():
+            x = x.contiguous()
+        rows, shape = x.numel() // self.inputs, x.shape
+        # To slice a shape, or to read one from a tuple, takes as long as to make a tensor.
+        y = x.new_empty(rows, self.outputs) if len(shape) == 2 else x.new_empty(*shape[:-1], self.outputs)
+        if self._run(self._at, x.data_ptr(), rows, y.data_ptr(), native.threads()):
+            raise MemoryError(f"no memory for the {x.numel()} integers of a quantized input")
+        return y

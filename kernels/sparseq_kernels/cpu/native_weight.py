@@ -1,0 +1,110 @@
+"""A linear layer's weight, scales and bias as native code multiplies by them: packed for this processor."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from ..encoder import EncoderLinear
+from ..errors import InputError
+from ..numerics import check_depth
+from . import native
+
+# A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
+# panels (bench/results/model-*), with all of them slower.
+BLOCKS_UP_TO = 0.65
+ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/linear.h's enum.
+_P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class Linear(ctypes.Structure):
+    """native/linear.h's `struct linear`."""
+
+    _fields_ = (
+        ("panels", _P),
+        ("starts", _P),
+        ("block_inputs", _P),
+        ("block_sums", _P),
+        ("block_values", _P),
+        ("scale", _P),
+        ("bias", _P),
+        ("outputs", _I64),
+        ("inputs", _I64),
+        ("static_scale", _F),
+        ("activation", ctypes.c_int32),
+    )
+
+
+class NativeWeight:
+    """An `EncoderLinear`, copied for native code of the instruction set in use; what changes in it later is not seen.
+
+    A pruned weight is stored in blocks of 4 x 4 where few enough of them hold values, and otherwise in panels.
+
+    linear: what native code is given. nbytes: of the copy, on the CPU.
+    """
+
+    def __init__(self, linear: EncoderLinear) -> None:
+        self._library = native.library()
+        self._kept: list[Tensor] = []
+        N, K = linear.weight.shape
+        # Native code reads whole panels of them. Minus zero added to a number leaves its bits.
+        columns = self._library.sparseq_panel_columns()
+        scale, bias = (
+            torch.full((-(-N // columns) * columns,), value, dtype=torch.float32, device=native.CPU)
+            for value in (0.0, -0.0)
+        )
+        scale[:N] = linear.weight_scale.detach()
+        if linear.bias is not None:
+            bias[:N] = linear.bias.detach()
+        static = 0.0 if linear.input_scale is None else float(linear.input_scale)
+        activation = ACTIVATIONS.index(linear.activation)
+        weight = self._packed(linear.weight.contiguous())
+        self.linear = Linear(*weight, self._keep(scale), self._keep(bias), N, K, static, activation)
+
+    @property
+    def in_blocks(self) -> bool:
+        return not self.linear.panels
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._kept)
+
+    def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor that lives as long as this weight."""
+        self._kept.append(tensor)
+        return tensor.data_ptr()
+
+    def _packed(self, weight: Tensor) -> tuple[int | None, ...]:
+        """The addresses of its panels, and of its blocks' starts, inputs, sums and values."""
+        (N, K), at = weight.shape, weight.data_ptr()
+        block = self._library.sparseq_block_size()
+        groups, per_row = -(-N // block), -(-K // block)
+        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None, None)
+        if count > BLOCKS_UP_TO * groups * per_row:
+            panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
+            self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
+            return self._keep(panels), None, None, None, None
+        starts, inputs, sums = (
+            torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count, groups * block)
+        )
+        values = torch.empty(count, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
+        found = tuple(map(self._keep, (starts, inputs, sums, values)))
+        self._library.sparseq_pack_blocks(at, N, K, *found)
+        return None, *found
+
+
+def check_linear(name: str, linear: EncoderLinear, shape: tuple[int, int]) -> None:
+    """Raises InputError for what has no `NativeWeight`, or a weight of another shape."""
+    if linear.weight.shape != shape or linear.weight.dtype != torch.int8:
+        given = f"{linear.weight.dtype} of shape {tuple(linear.weight.shape)}"
+        raise InputError(f"{name} must have an int8 weight of shape {shape}, not {given}")
+    if linear.weight_scale.shape != shape[:1] or (linear.bias is not None and linear.bias.shape != shape[:1]):
+        raise InputError(f"{name} must have a scale and a bias, if any, of shape {shape[:1]}")
+    tensors = (linear.weight, linear.weight_scale, linear.bias, linear.input_scale)
+    if any(tensor is not None and not tensor.is_cpu for tensor in tensors):
+        raise InputError(f"{name} must be on the CPU")
+    if linear.input_scale is not None and not bool((linear.input_scale > 0).all()):
+        raise InputError(f"{name} must have a positive static scale")
+    if linear.activation not in ACTIVATIONS:
+        raise InputError(f"{name} must have one of the activations {', '.join(ACTIVATIONS)}, not {linear.activation!r}")
+    check_depth(shape[1])
