@@ -258,13 +258,13 @@ def test_attention_in_bf16_is_near_that_in_fp32(hidden, heads, lengths, every_se
     if every_set.startswith("native emulated"):
         monkeypatch.setattr(encoder_module, "has_avx512_bf16", lambda: True)
     made = Made(hidden, 48)
+    encoder, x = NativeEncoder(made.layers, heads), made.draw(sum(lengths), hidden)
     if (reason := encoder_module.why_no_bf16_attention()) is not None:
         with pytest.raises(InputError, match=f"attention cannot multiply in bf16: {re.escape(reason)}"):
-            NativeEncoder(made.layers, heads, bf16_attention=True)
+            encoder(x, lengths, bf16_attention=True)
         return
-    x = made.draw(sum(lengths), hidden)
-    exact, found = (NativeEncoder(made.layers, heads, bf16_attention=on)(x, lengths) for on in (False, True))
+    exact, found = (encoder(x, lengths, bf16_attention=on) for on in (False, True))
     errors = (found - exact).norm(dim=-1) / exact.norm(dim=-1)
     assert 0 < errors.max() < 2e-2
     x[0, 3] = float("nan")
-    assert NativeEncoder(made.layers, heads, bf16_attention=True)(x, lengths)[: lengths[0]].isnan().all()
+    assert encoder(x, lengths, bf16_attention=True)[: lengths[0]].isnan().all()

@@ -12,9 +12,11 @@ from sparseq.nn import QuantSparseLinear, pack
 from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_matmul, native
-from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.cpu.embeddings import NativeEmbeddings
+from sparseq_kernels.cpu.encoder import NativeEncoder, why_no_bf16_attention
 from sparseq_kernels.cpu.linear import NativeLinear
-from sparseq_kernels.encoder import EncoderLayer, EncoderLinear, EncoderNorm
+from sparseq_kernels.cpu.tokens import Tokens
+from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings, EncoderLayer, EncoderLinear, EncoderNorm
 from sparseq_kernels.registry import OPS as REGISTRY
 
 OPS = torch.ops.sparseq
@@ -80,8 +82,19 @@ CALLS = {
     "layer_norm_quantize_rows": lambda: OPS.layer_norm_quantize_rows(X, None, X[0], X[1]),
     "gelu_quantize_rows": lambda: OPS.gelu_quantize_rows(X),
     **dict.fromkeys(
-        ("encode", "pack_panels", "panel_bytes", "panel_columns", "pack_blocks", "block_size"), lambda: encoded()
+        (
+            "encode",
+            "has_bf16_attention",
+            "pack_panels",
+            "panel_bytes",
+            "panel_columns",
+            "pack_blocks",
+            "block_bytes",
+            "block_size",
+        ),
+        lambda: encoded(),
     ),
+    **dict.fromkeys(("list_tokens", "embed", "spread"), lambda: embedded()),
     "linear": lambda: NativeLinear(EncoderLinear(W, COLUMNS, COLUMNS))(X),
     "fp32": lambda: int8_matmul.WAYS["fp32"](Q, W),
     "int_mm": lambda: int8_matmul.WAYS["int_mm"](Q, W),
@@ -97,7 +110,17 @@ def encoded():
     ones = torch.ones(12, dtype=torch.float32, device="cpu")
     qkv, out, up, down = (EncoderLinear(weight, ones[: len(weight)], None) for weight in weights)
     norm = EncoderNorm(ones[:4], ones[4:8], 1e-12)
-    return NativeEncoder([EncoderLayer(qkv, out, norm, up, down, norm)], 2)(X[:, :4], [2, 3])
+    encoder = NativeEncoder([EncoderLayer(qkv, out, norm, up, down, norm)], 2)
+    return encoder(X[:, :4], [2, 3], bf16_attention=why_no_bf16_attention() is None)
+
+
+def embedded():
+    """The embeddings of a batch with padding, spread over its places."""
+    tables = EmbeddingTable(Q, ROWS), EmbeddingTable(X), None
+    ids = torch.tensor([[1, 2, 0], [4, 0, 0]], device="cpu")
+    tokens = Tokens.of(ids > 0, 2, 3)
+    found = NativeEmbeddings(EncoderEmbeddings(*tables, EncoderNorm(X[0], X[1], 1e-12)))(ids, None, tokens)
+    return tokens.spread(found)
 
 
 @pytest.mark.parametrize("defaults", DEFAULTS)

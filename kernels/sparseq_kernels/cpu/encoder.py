@@ -31,7 +31,7 @@ def is_wanted(tokens: int) -> bool:
 
 
 def why_no_bf16_attention() -> str | None:
-    """None if `NativeEncoder` can multiply in bf16 in attention, otherwise why it cannot."""
+    """None if `NativeEncoder` can multiply in bf16 in attention here and now, otherwise why it cannot."""
     if (reason := native.why_not()) is not None:
         return reason
     if not native.library().sparseq_has_bf16_attention():
@@ -74,34 +74,36 @@ class NativeEncoder:
     Args:
         layers: of one model.
         heads: of attention, in each layer.
-        bf16_attention: multiply queries, keys, probabilities and values in bf16, and add in fp32.
 
     Raises:
-        InputError: for layers that do not fit each other, and for bf16_attention where `why_no_bf16_attention` says so.
+        InputError: for layers that do not fit each other.
     """
 
-    def __init__(self, layers: Sequence[EncoderLayer], heads: int, bf16_attention: bool = False) -> None:
+    def __init__(self, layers: Sequence[EncoderLayer], heads: int) -> None:
         _check_layers(layers, heads)
-        if bf16_attention and (reason := why_no_bf16_attention()) is not None:
-            raise InputError(f"encoder: attention cannot multiply in bf16: {reason}")
         self.hidden = layers[0].qkv.weight.shape[1]
         self._library = native.library()
         self._kept: list[Tensor] = []
         self._weights: list[NativeWeight] = []
         self._layers = (_Layer * len(layers))(*map(self._layer, layers))
         sizes = (len(layers), heads, self.hidden // heads, layers[0].up.weight.shape[0])
-        self._encoder = _Encoder(ctypes.addressof(self._layers), *sizes, int(bf16_attention))
+        # With attention in fp32 and in bf16.
+        self._encoders = tuple(_Encoder(ctypes.addressof(self._layers), *sizes, bf16) for bf16 in (0, 1))
 
-    def __call__(self, x: Tensor, lengths: Sequence[int], states: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, lengths: Sequence[int], states: Tensor | None = None, *, bf16_attention: bool = False
+    ) -> Tensor:
         """The last hidden state.
 
         Args:
             x: [tokens, H], fp32 on the CPU: sequences one after the other, without padding.
             lengths: of each sequence; their sum is the number of tokens.
             states: [layers, tokens, H], fp32, contiguous, or None: gets the hidden state after each layer.
+            bf16_attention: multiply queries, keys, probabilities and values in bf16, and add in fp32.
 
         Raises:
-            InputError: for an x of another shape, dtype or device.
+            InputError: for an x of another shape, dtype or device, and for bf16_attention where
+                `why_no_bf16_attention` gives a reason.
             MemoryError: if there is no memory for what is between two steps.
         """
         starts = [0, *itertools.accumulate(lengths)]
@@ -120,23 +122,27 @@ class NativeEncoder:
             states.shape == shape and states.dtype == torch.float32 and states.is_cpu and states.is_contiguous()
         ):
             raise InputError(f"encoder: states must be contiguous fp32 on the CPU, of shape {shape}")
+        if bf16_attention and (reason := why_no_bf16_attention()) is not None:
+            raise InputError(f"encoder: attention cannot multiply in bf16: {reason}")
         y = x.detach().clone(memory_format=torch.contiguous_format)
-        self._run(y.data_ptr(), (_I64 * len(starts))(*starts), len(lengths), starts[-1], states)
+        self._run(y.data_ptr(), (_I64 * len(starts))(*starts), len(lengths), starts[-1], states, bf16_attention)
         return y
 
-    def encode_(self, x: Tensor, tokens: Tokens, states: Tensor | None = None) -> None:
+    def encode_(self, x: Tensor, tokens: Tokens, states: Tensor | None = None, bf16_attention: bool = False) -> None:
         """Replaces the tokens' rows in x by the last hidden state.
 
         Args:
             x: fp32 on the CPU, contiguous, [rows, H] with a row for each token first. Not checked.
             tokens: which sequence each is of.
-            states: as above, and not checked.
+            states, bf16_attention: as above, and not checked.
         """
-        self._run(x.data_ptr(), tokens.starts_at, tokens.batch, tokens.count, states)
+        self._run(x.data_ptr(), tokens.starts_at, tokens.batch, tokens.count, states, bf16_attention)
 
-    def _run(self, x_at: int, starts: Any, sequences: int, tokens: int, states: Tensor | None) -> None:
+    def _run(
+        self, x_at: int, starts: Any, sequences: int, tokens: int, states: Tensor | None, bf16_attention: bool
+    ) -> None:
         states_at = None if states is None else states.data_ptr()
-        encoder = ctypes.addressof(self._encoder)
+        encoder = ctypes.addressof(self._encoders[bf16_attention])
         if self._library.sparseq_encode(encoder, x_at, starts, sequences, states_at, native.threads()):
             raise MemoryError(f"no memory for the encoder's {tokens} tokens")
 

@@ -19,12 +19,13 @@ class Attention(NamedTuple):
     mask: [B, L], not zero at real tokens; None if all are. bias: from hidden states [1, L, H] what is added to the
     scores, [1, heads, L, L]; None for nothing. eager: whether masked scores get the least float added, as by
     transformers' "eager", or none of the weight, as by "sdpa": a sequence without a real token has other results by
-    the one than by the other.
+    the one than by the other. bf16: whether native code multiplies in bf16, where it can.
     """
 
     mask: Tensor | None = None
     bias: Callable[[Tensor], Tensor] | None = None
     eager: bool = False
+    bf16: bool = False
 
     def real(self, hidden: Tensor) -> Tensor | None:
         """[B, L], True at real tokens; None if all are, as far as that is known without waiting for a GPU."""
@@ -52,7 +53,7 @@ def encode(
     out, hidden states are zeros there. UnfitError where the entry does not fit the layers.
     """
     if native and attention.bias is None:
-        found = encode_in_one_call(weights, entry, attention.mask, every=every)
+        found = encode_in_one_call(weights, entry, attention.mask, every=every, bf16_attention=attention.bf16)
         if found is not None:
             return found
     hidden = entry.whole()

@@ -25,10 +25,12 @@ class FusedEncoder(nn.Module):
     Its class is a subclass of the model's own (`fused_class`), of the same name. It has the same modules and state.
     What is made of them for the fused way is not saved, moved or copied, but made anew.
 
-    fused_encoder: None and True take the fused way where it can be, False never does. `use_fused_encoder` sets it.
+    fused_encoder: None and True take the fused way where it can be, False never does. bf16_attention: whether the one
+    call of native code multiplies in bf16 in attention. `use_fused_encoder` sets both.
     """
 
     fused_encoder: bool | None = None
+    bf16_attention: bool = False
     _plain: type[nn.Module]
     _family: Family
     _arguments: tuple[str, ...]
@@ -159,7 +161,7 @@ def _forward(encoder: Any, parts: tuple[Any, ...], call: Call, eager: bool) -> A
     native = one_call.why_not(weights) is None
     entry = Entry(encoder, weights, embeddings if native and not isinstance(embeddings, str) else None, call.inputs)
     bias = None if family.position_bias is None else functools.partial(family.position_bias, encoder)
-    attention = Attention(call.mask, bias, eager)
+    attention = Attention(call.mask, bias, eager, encoder.bf16_attention)
     try:
         found = encode(weights, entry, attention, native=native, every=call.hidden_states)
     except UnfitError as error:

@@ -6,7 +6,7 @@ from torch import Tensor
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
 from sparseq_kernels.cpu import native
-from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted
+from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted, why_no_bf16_attention
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EncoderLayer
 
@@ -15,7 +15,7 @@ from .weights import EncoderWeights, LayerWeights
 
 
 def encode_in_one_call(
-    weights: EncoderWeights, entry: Entry, mask: Tensor | None, *, every: bool
+    weights: EncoderWeights, entry: Entry, mask: Tensor | None, *, every: bool, bf16_attention: bool
 ) -> list[Tensor] | None:
     """As `encoder.encode`, without a position bias, where native code computes; None where it cannot run these layers,
     or would be slower.
@@ -29,13 +29,15 @@ def encode_in_one_call(
     tokens = Tokens.of(mask, *entry.shape)
     if tokens is None or not is_wanted(tokens.count):
         return None
+    # The instruction set may have been changed since that was asked for.
+    bf16_attention = bf16_attention and why_no_bf16_attention() is None
     x = entry.rows(tokens)
     if not every:
-        encoder.encode_(x, tokens)
+        encoder.encode_(x, tokens, None, bf16_attention)
         return [_whole(tokens, x)]
     first = x[: tokens.count].clone()
     states = x.new_empty(len(weights.layers), *first.shape)
-    encoder.encode_(x, tokens, states)
+    encoder.encode_(x, tokens, states, bf16_attention)
     return [_whole(tokens, one) for one in (first, *states)]
 
 

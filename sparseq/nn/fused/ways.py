@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from sparseq_kernels import InputError
+from sparseq_kernels.cpu.encoder import why_no_bf16_attention
 
 from ..packed_linear import PackedLinear
 from . import one_call
@@ -34,7 +35,7 @@ class FusedWay:
 _NAMES = ("one call", "ops", "layer by layer")  # The fastest first.
 
 
-def use_fused_encoder(model: nn.Module, on: bool | None = True) -> nn.Module:
+def use_fused_encoder(model: nn.Module, on: bool | None = True, *, bf16_attention: bool | None = None) -> nn.Module:
     """Says whether the encoders in a packed model run fused, and returns the model.
 
     A fused encoder is one call of native code on a CPU, or a composition of few ops: queries, keys and values come from
@@ -46,15 +47,22 @@ def use_fused_encoder(model: nn.Module, on: bool | None = True) -> nn.Module:
         model: a packed model.
         on: None, as for a model from `sparseq.pack` or `sparseq.load`: run fused in each call that can be. False:
             never. True: like None, after checking that the model can.
+        bf16_attention: whether attention multiplies in bf16 (and adds in fp32) in the one call of native code, which
+            takes a processor with AVX-512 BF16. It is off at first; None leaves it as it is.
 
     Raises:
-        InputError: with on=True, for a model that cannot run fused, saying why (see `fused_reason`).
+        InputError: with on=True, for a model that cannot run fused, saying why (see `fused_reason`); with
+            bf16_attention=True, where native code cannot multiply so.
     """
     encoders = list(_encoders(model))
+    if bf16_attention and (reason := why_no_bf16_attention()) is not None:
+        raise InputError(f"attention cannot multiply in bf16: {reason}")
     if on and (reason := fused_reason(model, of_model=True)) is not None:
         raise InputError(f"the model has no fused encoder: {reason}")
     for encoder in encoders:
         encoder.fused_encoder = on
+        if bf16_attention is not None:
+            encoder.bf16_attention = bf16_attention
     return model
 
 

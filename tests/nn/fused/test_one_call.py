@@ -1,11 +1,16 @@
 """Which calls one call of native code takes, and what it gives for each mask."""
 
+import copy
+import re
+
 import pytest
 import torch
+from cpu_backends import LACKING, on
 from fused_models import base, batch, both, close, left, packed, right, weights_of
 
+from sparseq.nn import use_fused_encoder
 from sparseq.nn.fused import encoder as encoder_module
-from sparseq_kernels import use_backend, use_instruction_set
+from sparseq_kernels import InputError, use_backend, use_instruction_set
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import encoder as native_encoder
 from sparseq_kernels.cpu.encoder import NativeEncoder
@@ -20,9 +25,9 @@ def taken(monkeypatch):
     found = []
     call = NativeEncoder.encode_
 
-    def counting(self, x, tokens, states=None):
+    def counting(self, x, tokens, *rest):
         found.append(tokens._room[: tokens.batch + 1].diff().tolist())
-        return call(self, x, tokens, states)
+        return call(self, x, tokens, *rest)
 
     monkeypatch.setattr(NativeEncoder, "encode_", counting)
     return found
@@ -159,3 +164,32 @@ def _calibrate(model):
 
     with torch.no_grad():
         calibrate(model, [batch(4)])
+
+
+def test_attention_in_bf16_is_asked_for_and_refused(taken):
+    model, x = packed(), batch(2)
+
+    def logits(model):
+        with torch.inference_mode():
+            return model(**x).logits
+
+    exact = logits(model)
+    if (reason := native_encoder.why_no_bf16_attention()) is not None:
+        with pytest.raises(InputError, match=f"attention cannot multiply in bf16: {re.escape(reason)}"):
+            use_fused_encoder(model, bf16_attention=True)
+        assert not base(model).bf16_attention
+        return
+    use_fused_encoder(model, bf16_attention=True)
+    near = logits(copy.deepcopy(model))
+    assert 0 < (near - exact).norm() / exact.norm() < 2e-2
+    assert torch.equal(logits(use_fused_encoder(model)), near)
+    assert torch.equal(logits(use_fused_encoder(model, bf16_attention=False)), exact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LACKING)
+def test_attention_in_bf16_where_it_is_emulated(name, taken, monkeypatch):
+    monkeypatch.setattr(native_encoder, "has_avx512_bf16", lambda: True)
+    with on(name):
+        test_attention_in_bf16_is_asked_for_and_refused(taken)
+        assert native_encoder.why_no_bf16_attention() is None
