@@ -1,7 +1,7 @@
 """The packed linear layer, and how it multiplies."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels import backend, int8_linear, qat_linear
+from sparseq_kernels.backends import in_use
 from sparseq_kernels.dtypes import FLOAT_DTYPES, dtype_name
 from sparseq_kernels.formats import FLOAT_BITS, Operands, WeightFormat
 from sparseq_kernels.numerics import compute_dtype
@@ -46,8 +47,9 @@ class PackedLinear(Packed):
     # The names and shapes of the tensors of `_op`, and from how many rows of x it is taken.
     _operands: tuple[tuple[str, tuple[int, ...]], ...] = ()
     _least_rows: int = 0
-    # On a CPU, the product by native code, and how often the tensors that it is of were found changed.
-    _native: NativeProduct | None = None
+    # On a CPU, the product by native code, or True before the first call that may use it. And how often its tensors
+    # were found changed.
+    _native: NativeProduct | Literal[True] | None = None
     _changes: int = 0
 
     def __init__(
@@ -109,14 +111,17 @@ class PackedLinear(Packed):
 
     def _note_sources(self) -> None:
         super()._note_sources()
-        self._native, self._changes = NativeProduct.of(self), 0
+        self._forget_native()
+
+    def _forget_native(self) -> None:
+        self._native, self._changes = True if self.values.is_cpu else None, 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PackedLinear":
         before, loaded = self.values.device.type, self._op is not None or self._expanded is not None
         loaded = loaded and not self.values.is_meta
         self._native = None
         super()._apply(fn, recurse)
-        self._native, self._changes = NativeProduct.of(self), 0
+        self._forget_native()
         # A layer whose weight is still to be loaded has nothing to expand.
         if loaded and self.values.device.type != before and has_values(self.values):
             self.expand()
@@ -130,7 +135,7 @@ class PackedLinear(Packed):
             return recorded(self, input)
         # What is compiled calls the op.
         if not is_compiling() and self._native is not None:
-            result = self._by_native(self._native, input)
+            result = self._by_native(input)
             if result is not None:
                 return result
         if self._buffers.get("input_scale") is not None:
@@ -155,9 +160,15 @@ class PackedLinear(Packed):
         static = None if self.input_scale is None else self.input_scale.to(dtype)
         return qat_linear(input, weight, self.bias, None, scale, static, self.bits, 16, None, False)
 
-    def _by_native(self, native: NativeProduct, input: Tensor) -> Tensor | None:
+    def _by_native(self, input: Tensor) -> Tensor | None:
         """The result by native code; None for a call that is left to the op."""
-        if self._op is not None or not native.takes(input):
+        native = self._native
+        if native is True:
+            # Not made before: it keeps the tensors that it is of, and those may be replaced.
+            if in_use("cpu") != "native":
+                return None
+            native = self._native = NativeProduct.of(self)
+        if native is None or self._op is not None or not native.takes(input):
             return None
         if native.holds(self):
             return native.run(self, input)
