@@ -73,6 +73,10 @@ class BdistWheel(bdist_wheel):
     """A wheel for every Python 3, of the platform that the native code is for."""
 
     def run(self):
+        # Modules that were moved since an earlier build would be packed too.
+        built = Path(self.get_finalized_command("build_py").build_lib)
+        for package in ("sparseq", "sparseq_kernels"):
+            shutil.rmtree(built / package, ignore_errors=True)
         self.run_command("build_native")
         if self.native_tag:
             # The files belong where a platform's go, with extension modules.

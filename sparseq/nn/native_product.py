@@ -56,7 +56,9 @@ class NativeProduct:
     def takes(self, x: Tensor) -> bool:
         """Whether the call is the common one, which native code runs: of an fp32 x [..., inputs], in inference, which
         nothing observes."""
-        if x.__class__ is not Tensor or x.dtype is not _FP32 or not x.is_cpu or x.is_neg() or is_zerotensor(x):
+        if x.__class__ is not Tensor or x.layout is not torch.strided or x.dtype is not _FP32 or not x.is_cpu:
+            return False
+        if x.is_neg() or is_zerotensor(x):
             return False
         if any_autocast() or is_observed() or (_grad_enabled() and any_requires_grad(x, *self._derived.sources)):
             return False

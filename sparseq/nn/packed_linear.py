@@ -32,7 +32,9 @@ class PackedLinear(Packed):
 
     On a CPU an fp32 call in inference, of up to 8 bits, is one call of native code. The first one packs the weight for
     the processor, beside the stored one: a byte a weight, or the 4x4 blocks that hold values where they are few. Any
-    other call, and one that is traced or compiled, runs the op `int8_linear`, with the same results.
+    other call, and one that is traced or compiled, runs the op `int8_linear`, with the same results. Changes of the
+    layer's tensors are seen, but for those that torch does not count, such as writes through `.data` or
+    `.numpy()`: call `expand()` after them.
 
     On a GPU a sparse weight of 8 bits can be multiplied as it is stored, by a sparse kernel, without the expanded copy.
     sparse_kernels: None does so where it was measured to be faster (`sparseq_kernels.sparse_dispatch.is_faster`) and
@@ -167,15 +169,25 @@ class PackedLinear(Packed):
             # Not made before: it keeps the tensors that it is of, and those may be replaced.
             if in_use("cpu") != "native":
                 return None
-            native = self._native = NativeProduct.of(self)
+            native = self._made_native()
         if native is None or self._op is not None or not native.takes(input):
             return None
         if native.holds(self):
             return native.run(self, input)
         # Of the tensors that are there now, from the next call on, unless they change again and again.
         self._changes += 1
-        self._native = NativeProduct.of(self) if self._changes <= MOST_CHANGES else None
+        self._native = None
+        if self._changes <= MOST_CHANGES:
+            self._made_native()
         return None
+
+    def _made_native(self) -> NativeProduct | None:
+        """The product of the tensors that are there now; None if they have none, as the inference tensors that
+        `torch.func.functional_call` may put there for a call. Others may have one later."""
+        native = NativeProduct.of(self)
+        self._changes += native is None
+        self._native = native or (True if self._changes <= MOST_CHANGES else None)
+        return native
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""

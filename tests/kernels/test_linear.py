@@ -7,7 +7,7 @@ import pytest
 import torch
 from cpu_backends import EMULATED, NATIVE, on
 
-from sparseq_kernels import InputError, int8_linear, quantize_rows, use_backend
+from sparseq_kernels import InputError, int8_linear, quantize_rows, set_instruction_set, use_backend
 from sparseq_kernels.cpu import native_weight
 from sparseq_kernels.cpu.linear import NativeLinear
 from sparseq_kernels.encoder import EncoderLinear
@@ -81,6 +81,31 @@ def test_other_layers(settings, density):
 def test_work_that_threads_share(density):
     for M, K, N in ((1, 1024, 600), (20, 512, 66), (300, 160, 20), (97, 96, 80), (3, 4000, 70), (1000, 300, 2)):
         check(made(N, K, density), torch.randn(M, K), threads=(1, 2, 3))
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+def test_rows_of_a_wide_input(density):
+    """Of which no whole part stays in a cache."""
+    linear = made(64, 3072, density)
+    for M in (0, 32, 64, 130):
+        check(linear, torch.randn(M, 3072), threads=(1, 2))
+
+
+def test_no_rows_are_not_read():
+    check(made(64, 100_000, 0.2), torch.empty(0, 100_000))
+
+
+def test_another_instruction_set_in_the_midst_of_packing(monkeypatch):
+    """One set packs and multiplies, whatever another thread sets meanwhile."""
+    linear, x = made(20, 30), torch.randn(3, 30)
+    right, pack = by_op(x, linear), native_weight.NativeWeight._packed
+
+    def setting(self, weight):
+        set_instruction_set("portable")
+        return pack(self, weight)
+
+    monkeypatch.setattr(native_weight.NativeWeight, "_packed", setting)
+    assert torch.equal(NativeLinear(linear)(x), right)
 
 
 @pytest.mark.parametrize("static", [False, True])

@@ -235,3 +235,25 @@ def test_tensors_are_not_kept_where_native_code_is_not_used():
         layer(input_of(layer))
     gc.collect()
     assert first() is None
+
+
+def test_tensors_put_there_for_one_call_do_not_turn_native_code_off(taken):
+    layer = linear(8, "unstructured", "dense")
+    x = input_of(layer)
+    with torch.inference_mode():
+        given = {name: tensor.clone() for name, tensor in layer.named_buffers()}
+        torch.func.functional_call(layer, given, (x,))
+    taken.clear()
+    with torch.no_grad():
+        layer(x)
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize("other", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.to_mkldnn])
+def test_inputs_without_strides_are_refused_by_the_op(other):
+    layer = linear(8, "unstructured", "dense")
+    x = torch.randn(3, 32)
+    with torch.no_grad():
+        layer(x)
+        with pytest.raises(InputError, match="must be a dense tensor"):
+            layer(other(x))

@@ -30,12 +30,13 @@ def is_wanted(tokens: int) -> bool:
     return tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None
 
 
-def why_no_bf16_attention() -> str | None:
-    """None if `NativeEncoder` can multiply in bf16 in attention here and now, otherwise why it cannot."""
-    if (reason := native.why_not()) is not None:
+def why_no_bf16_attention(library: ctypes.CDLL | None = None) -> str | None:
+    """None if a `NativeEncoder` can multiply in bf16 in attention here, otherwise why it cannot. library: that
+    encoder's; None for the one in use."""
+    if library is None and (reason := native.why_not()) is not None:
         return reason
-    if not native.library().sparseq_has_bf16_attention():
-        return f"the instruction set {instruction_set()} has no such product, or the compiler is older than GCC 10"
+    if not (library or native.library()).sparseq_has_bf16_attention():
+        return "the instruction set has no such product, or the compiler is older than GCC 10"
     return None if has_avx512_bf16() else "this processor has no AVX-512 BF16"
 
 
@@ -82,7 +83,9 @@ class NativeEncoder:
     def __init__(self, layers: Sequence[EncoderLayer], heads: int) -> None:
         _check_layers(layers, heads)
         self.hidden = layers[0].qkv.weight.shape[1]
-        self._library = native.library()
+        # Asked for once: another thread may set another.
+        self.instruction_set = instruction_set()
+        self.library = native.library_of(self.instruction_set)
         self._kept: list[Tensor] = []
         self._weights: list[NativeWeight] = []
         self._layers = (_Layer * len(layers))(*map(self._layer, layers))
@@ -122,7 +125,7 @@ class NativeEncoder:
             states.shape == shape and states.dtype == torch.float32 and states.is_cpu and states.is_contiguous()
         ):
             raise InputError(f"encoder: states must be contiguous fp32 on the CPU, of shape {shape}")
-        if bf16_attention and (reason := why_no_bf16_attention()) is not None:
+        if bf16_attention and (reason := why_no_bf16_attention(self.library)) is not None:
             raise InputError(f"encoder: attention cannot multiply in bf16: {reason}")
         y = x.detach().clone(memory_format=torch.contiguous_format)
         self._run(y.data_ptr(), (_I64 * len(starts))(*starts), len(lengths), starts[-1], states, bf16_attention)
@@ -143,7 +146,7 @@ class NativeEncoder:
     ) -> None:
         states_at = None if states is None else states.data_ptr()
         encoder = ctypes.addressof(self._encoders[bf16_attention])
-        if self._library.sparseq_encode(encoder, x_at, starts, sequences, states_at, native.threads()):
+        if self.library.sparseq_encode(encoder, x_at, starts, sequences, states_at, native.threads()):
             raise MemoryError(f"no memory for the encoder's {tokens} tokens")
 
     @property
@@ -162,7 +165,7 @@ class NativeEncoder:
         return _Layer(*linears, self._norm(layer.attention_norm), self._norm(layer.output_norm))
 
     def _linear(self, linear: EncoderLinear) -> Linear:
-        weight = NativeWeight(linear)
+        weight = NativeWeight(linear, self.library)
         self._weights.append(weight)
         return weight.linear
 

@@ -32,10 +32,12 @@ class NativeLinear:
             raise InputError(f"linear must have inputs and outputs, not {K} and {N}")
         check_linear("linear", linear, (N, K))
         way(native=True)  # Says, once, where this is slower than fp32.
-        self.instruction_set = instruction_set()
         self.outputs, self.inputs = N, K
-        self.weight = NativeWeight(linear)
-        self._run = native.library().sparseq_linear
+        # Asked for once: another thread may set another.
+        self.instruction_set = instruction_set()
+        library = native.library_of(self.instruction_set)
+        self.weight = NativeWeight(linear, library)
+        self._run = library.sparseq_linear
         self._at = ctypes.addressof(self.weight.linear)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -36,15 +36,16 @@ class Linear(ctypes.Structure):
 
 
 class NativeWeight:
-    """An `EncoderLinear`, copied for native code of the instruction set in use; what changes in it later is not seen.
+    """An `EncoderLinear`, copied for native code of one instruction set; what changes in it later is not seen.
 
     A pruned weight is stored in blocks of 4 x 4 where few enough of them hold values, and otherwise in panels.
 
     linear: what native code is given. nbytes: of the copy, on the CPU.
     """
 
-    def __init__(self, linear: EncoderLinear) -> None:
-        self._library = native.library()
+    def __init__(self, linear: EncoderLinear, library: ctypes.CDLL) -> None:
+        """library: the native code that is given it, and packs it: of one instruction set."""
+        self._library = library
         self._kept: list[Tensor] = []
         N, K = linear.weight.shape
         # Native code reads whole panels of them. Minus zero added to a number leaves its bits.

@@ -69,6 +69,8 @@ class Entry:
     def _fitting(self, hidden: Tensor) -> Tensor:
         if hidden.dtype != self._weights.dtype or hidden.device != self._weights.device:
             raise UnfitError("its embeddings are of another dtype or on another device than its layers")
+        if hidden.shape != (*self.shape, self._weights.heads * self._weights.head_size):
+            raise UnfitError("its embeddings give another shape than its layers take for these inputs")
         return hidden
 
 

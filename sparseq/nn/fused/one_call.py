@@ -30,7 +30,7 @@ def encode_in_one_call(
     if tokens is None or not is_wanted(tokens.count):
         return None
     # The instruction set may have been changed since that was asked for.
-    bf16_attention = bf16_attention and why_no_bf16_attention() is None
+    bf16_attention = bf16_attention and why_no_bf16_attention(encoder.library) is None
     x = entry.rows(tokens)
     if not every:
         encoder.encode_(x, tokens, None, bf16_attention)
@@ -84,7 +84,10 @@ def _native(weights: EncoderWeights) -> NativeEncoder | str:
     """The layers as native code of the instruction set in use has them; why it cannot have them, if it cannot."""
     name = instruction_set()
     if name not in weights.native:
-        weights.native[name] = _made(weights)
+        found = _made(weights)
+        # By its own name: another thread may have set another set meanwhile.
+        weights.native[name if isinstance(found, str) else found.instruction_set] = found
+        return found
     return weights.native[name]
 
 

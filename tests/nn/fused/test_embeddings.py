@@ -7,7 +7,7 @@ from torch import nn
 
 import sparseq
 from sparseq.nn import PackedEmbedding, calibrate
-from sparseq_kernels import use_backend
+from sparseq_kernels import InputError, use_backend
 from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
 from sparseq_kernels.cpu.pooler import NativePooler
@@ -362,3 +362,32 @@ def test_layers_are_packed_for_native_code_with_the_model(tmp_path):
     ):
         assert weights_of(loaded).native
     assert not weights_of(packed("MPNet")).native  # They would not be used.
+
+
+class Odd(nn.Module):
+    """Embeddings that give another shape than the inputs have."""
+
+    def __init__(self, plain, change):
+        super().__init__()
+        self.plain, self.change = plain, change
+
+    def forward(self, *args, **kwargs):
+        return self.change(self.plain(*args, **kwargs))
+
+
+def test_more_rows_than_the_input_has_are_not_lost():
+    model = packed(head="Model")
+    types = torch.zeros(2, 6, dtype=torch.int64)
+    found, expected = both(model, input_ids=batch()["input_ids"][:1, :6], token_type_ids=types)
+    assert found.last_hidden_state.shape == expected.last_hidden_state.shape == (2, 6, 32)
+    model.embeddings = Odd(model.embeddings, lambda x: torch.cat([x[:, :3], x], 1))
+    found, expected = both(model, **batch())
+    assert found.last_hidden_state.shape == expected.last_hidden_state.shape == (4, 14, 32)
+    close(found.last_hidden_state, expected.last_hidden_state)
+
+
+def test_embeddings_of_another_width_are_refused():
+    model = packed(head="Model")
+    model.embeddings = Odd(model.embeddings, lambda x: x[..., :16].contiguous())
+    with pytest.raises(InputError):
+        model(**batch())

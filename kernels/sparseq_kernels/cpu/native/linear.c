@@ -34,7 +34,7 @@ static void quantize_and_multiply(const struct team *team, const struct linear *
 static int64_t rows_of_part(int64_t tokens, const struct linear *by, int32_t threads)
 {
     int64_t step = by->panels ? TILE_ROWS : BLOCK_TOKENS, row_bytes = block_depth(by->inputs) * (int64_t)sizeof(operand);
-    int64_t most = PART_BYTES / row_bytes / step * step, least = ROWS_APART / step * step;
+    int64_t most = PART_BYTES / row_bytes / step * step, least = (ROWS_APART + step - 1) / step * step;
     most = most < least ? least : most;
     int64_t turns = (tokens + most * threads - 1) / (most * threads);
     int64_t each = (tokens + turns * threads - 1) / (turns * threads);
@@ -44,6 +44,8 @@ static int64_t rows_of_part(int64_t tokens, const struct linear *by, int32_t thr
 /* y [tokens, outputs] = act(x w^T * scales + bias), x [tokens, inputs]. Returns 0, or 1 where there is no memory. */
 int sparseq_linear(const struct linear *by, const float *x, int64_t tokens, float *y, int32_t threads)
 {
+    if (!tokens)
+        return 0;
     int64_t weights = by->panels ? by->outputs * by->inputs
                                  : by->blocks.starts[(by->outputs + BLOCK - 1) / BLOCK] * (int64_t)(BLOCK * BLOCK);
     if (tokens * weights < PARALLEL_FROM)

@@ -33,13 +33,14 @@ static __attribute__((unused)) void fill_narrow(const int8_t *w, int64_t outputs
 /* The sum over all lanes, and of what is left at the end of the depth. */
 INLINE int32_t total_of(sums s, const operand *x, const block_value *w, int64_t count)
 {
-    int32_t lanes[WIDTH], total = 0;
+    int32_t lanes[WIDTH];
+    uint32_t total = 0; /* It may overflow on the way, as the lanes may (panels.h). */
     store_sums(lanes, s);
     for (int i = 0; i < WIDTH; i++)
-        total += lanes[i];
+        total += (uint32_t)lanes[i];
     for (int64_t k = 0; k < count; k++)
-        total += x[k] * w[k];
-    return total;
+        total += (uint32_t)(x[k] * w[k]);
+    return (int32_t)total;
 }
 
 /* to [rows][COLUMNS], of which the first `columns` are written, for x [rows][stride]. */
@@ -62,7 +63,8 @@ INLINE void narrow_rows(const int columns, int64_t rows, const operand *x, int64
         }
 #pragma GCC unroll 4
         for (int n = 0; n < columns; n++)
-            to[n] = starts[n] + total_of(s[n], x + whole, w + n * depth + whole, depth - whole);
+            to[n] = (int32_t)((uint32_t)starts[n] +
+                              (uint32_t)total_of(s[n], x + whole, w + n * depth + whole, depth - whole));
     }
 }
 
