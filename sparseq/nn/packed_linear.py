@@ -136,7 +136,7 @@ class PackedLinear(Packed):
         if not isinstance(input, Tensor):
             return recorded(self, input)
         # What is compiled calls the op.
-        if not is_compiling() and self._native is not None:
+        if input.dtype is torch.float32 and self._native is not None and not is_compiling():
             result = self._by_native(input)
             if result is not None:
                 return result

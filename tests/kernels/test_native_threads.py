@@ -29,7 +29,8 @@ def child():
     print(openmp.threads(), started, is_right(found), flush=True)
     os._exit(0)
 def ended(pid):
-    print("ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    # Flushed: a child that is forked next would print it again.
+    print("ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 FORK = """
 def fork():
