@@ -5,8 +5,8 @@ from torch import Tensor
 
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
-from sparseq_kernels.cpu.encoder import MOST_TOKENS_BESIDE_AMX
-from sparseq_kernels.cpu.linear import NativeLinear, is_wanted_alone
+from sparseq_kernels.cpu.encoder import MOST_TOKENS_BESIDE_AMX, is_wanted
+from sparseq_kernels.cpu.linear import NativeLinear
 from sparseq_kernels.encoder import EncoderLinear
 from sparseq_kernels.torch_internals import any_autocast, any_requires_grad, is_observed, is_zerotensor
 
@@ -67,7 +67,7 @@ class NativeProduct:
             return False
         rows = x.numel() // self.inputs
         # Of a weight that is packed for the set in use it is known that so few rows are wanted.
-        return (rows <= MOST_TOKENS_BESIDE_AMX and self._is_packed()) or is_wanted_alone(rows)
+        return (rows <= MOST_TOKENS_BESIDE_AMX and self._is_packed()) or is_wanted(rows)
 
     def holds(self, layer: Packed) -> bool:
         """Whether the layer's tensors are those of which this was made, unchanged as far as `Derived` sees it.

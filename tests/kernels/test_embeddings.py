@@ -1,4 +1,4 @@
-"""What enters and leaves an encoder in native code: the tokens of a mask, embeddings, the pooled output."""
+"""What enters an encoder in native code: the tokens of a mask, embeddings."""
 
 from dataclasses import replace
 
@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from cpu_backends import NATIVE
 
-from sparseq_kernels import InputError, int8_linear, quantize_rows
+from sparseq_kernels import InputError, quantize_rows
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
-from sparseq_kernels.cpu.pooler import NativePooler
 from sparseq_kernels.cpu.tokens import Tokens
-from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings, EncoderLinear, EncoderNorm
+from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings, EncoderNorm
 
 pytestmark = [
     pytest.mark.skipif(not NATIVE, reason="there is no native code here"),
@@ -218,49 +217,3 @@ def test_all_tokens():
 @pytest.mark.parametrize("mask", [[[0, 1], [1, 1]], [[1, 1], [0, 0]]])
 def test_a_sequence_that_begins_with_padding_has_no_tokens(mask):
     assert Tokens.of(torch.tensor(mask), 2, 2) is None
-
-
-def linear(outputs=24, inputs=37, bias=True, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    weight, scale = quantize_rows(torch.randn(outputs, inputs, generator=random))
-    return EncoderLinear(weight, scale, torch.randn(outputs, generator=random) if bias else None)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("batch", [1, 5])
-def test_the_pooled_output_is_that_of_the_ops_to_the_bit(batch, bias):
-    by, hidden = linear(bias=bias), torch.randn(batch, 7, 37)
-    before = hidden.clone()
-    right = int8_linear(hidden[:, 0].contiguous(), by.weight, by.weight_scale, by.bias, None).tanh()
-    pool = NativePooler(by)
-    assert torch.equal(pool(hidden), right) and torch.equal(hidden, before)
-    assert torch.equal(pool(hidden.transpose(1, 2).contiguous().transpose(1, 2)), right)
-
-
-@pytest.mark.parametrize(
-    "change,sentence",
-    [
-        (lambda by: replace(by, input_scale=torch.ones(1)), "neither a static scale nor an activation"),
-        (lambda by: replace(by, activation="gelu"), "neither a static scale nor an activation"),
-        (lambda by: replace(by, weight=by.weight.float()), r"the weight must be int8 \[N, K\], not torch.float32"),
-        (lambda by: replace(by, bias=by.bias[:3]), r"must be fp32 \[N\]"),
-        (lambda by: replace(by, weight_scale=by.weight_scale.double()), r"must be fp32 \[N\]"),
-        (lambda by: replace(by, weight=by.weight.to("meta")), "contiguous, on the CPU"),
-        (lambda by: replace(by, weight=by.weight.t().contiguous().t()), "contiguous, on the CPU"),
-    ],
-)
-def test_poolers_that_do_not_fit_are_refused(change, sentence):
-    with pytest.raises(InputError, match=sentence):
-        NativePooler(change(linear()))
-
-
-def test_other_hidden_states_are_refused_by_a_pooler():
-    pool = NativePooler(linear())
-    for hidden in (
-        torch.randn(2, 3, 36),
-        torch.randn(2, 3, 37).double(),
-        torch.randn(2, 37),
-        torch.randn(2, 3, 37).to("meta"),
-    ):
-        with pytest.raises(InputError, match=r"pooler: hidden must be fp32 on the CPU, of shape \[batch, length, 37\]"):
-            pool(hidden)

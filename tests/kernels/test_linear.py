@@ -5,27 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cpu_backends import EMULATED, NATIVE, on
+from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, set_instruction_set, use_backend
 from sparseq_kernels.cpu import native_weight
 from sparseq_kernels.cpu.linear import NativeLinear
 from sparseq_kernels.encoder import EncoderLinear
 
-pytestmark = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
-
-
-@pytest.fixture(params=EMULATED, autouse=True)
-def every_set(request):
-    with on(request.param):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.skipif(not NATIVE, reason="there is no native code here"),
+    pytest.mark.usefixtures("every_set", "threads"),
+]
 
 
 def made(N, K, density=1.0, bias=True, static=False, block=(4, 4)):

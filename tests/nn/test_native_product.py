@@ -222,7 +222,7 @@ def test_what_native_code_refuses_is_refused_by_the_op(monkeypatch):
 
 def test_rows_that_are_left_to_torchs_product(monkeypatch, taken):
     layer, x = linear(8, "unstructured", "dense"), torch.randn(8, 32)
-    monkeypatch.setattr(native_product, "is_wanted_alone", lambda rows: rows < 8)
+    monkeypatch.setattr(native_product, "is_wanted", lambda rows: rows < 8)
     assert torch.equal(layer(x)[:7], layer(x[:7])) and len(taken) == 1
 
 

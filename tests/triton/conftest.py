@@ -11,6 +11,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from gpu_or_interpreter import REASON
 
+from sparseq_kernels import use_backend
+
 
 @pytest.fixture(autouse=True)
 def _poisoned_outputs() -> Iterator[None]:
@@ -18,6 +20,13 @@ def _poisoned_outputs() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def on_triton() -> Iterator[None]:
+    torch.manual_seed(0)
+    with use_backend("triton"):
+        yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,9 +4,11 @@ import torch
 from gpu_or_interpreter import DEVICE, randn
 
 from sparseq_kernels.reference.quantize_rows import quantize_rows
+from sparseq_kernels.triton.runtime.gemm_config import GemmConfig
 from sparseq_kernels.triton.runtime.launch_cache import CapturedCall, cached
 
 OPS = torch.ops.sparseq
+DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, descriptors=True)
 
 
 def constants(N, K, bias=True, static=False):

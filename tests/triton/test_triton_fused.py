@@ -6,13 +6,8 @@ from fused_models import FAMILIES, base, batch, both, close, packed, right
 from gpu_or_interpreter import DEVICE
 
 from sparseq.nn import fused_reason, use_sparse_kernels
-from sparseq_kernels import use_backend
 
-
-@pytest.fixture(autouse=True)
-def _on_triton():
-    with use_backend("triton"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 def on_device(**call):

@@ -7,10 +7,9 @@ import torch
 from gpu_or_interpreter import DEVICE, FLOATS, integers, randn, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from launch_cache_calls import Counted, constants, linear
+from launch_cache_calls import DESCRIPTORS, Counted, constants, linear
 
 import sparseq
-from sparseq_kernels import use_backend
 from sparseq_kernels.formats import BlockSparseWeight
 from sparseq_kernels.sparse_dispatch import operands
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
@@ -19,14 +18,8 @@ from sparseq_kernels.triton.runtime.launch_cache import cached, captured_shapes
 OPS = torch.ops.sparseq
 
 SPLIT = GemmConfig(16, 32, 32, num_warps=4, num_stages=2, split_k=3)
-DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, descriptors=True)
 
-
-@pytest.fixture(autouse=True)
-def _on_triton():
-    torch.manual_seed(0)
-    with use_backend("triton"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 @settings(max_examples=20, deadline=None)

@@ -9,26 +9,20 @@ import weakref
 import pytest
 import torch
 from gpu_or_interpreter import DEVICE, randn, same
-from launch_cache_calls import Counted, constants, linear
+from launch_cache_calls import DESCRIPTORS, Counted, constants, linear
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import sparseq
 from sparseq.nn import QuantSparseLinear
 from sparseq_kernels import use_backend
 from sparseq_kernels.triton.runtime import launch, launch_cache
-from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
+from sparseq_kernels.triton.runtime.gemm_config import use_config
 from sparseq_kernels.triton.runtime.launch_cache import cached, captured_shapes
 
 OPS = torch.ops.sparseq
 
-DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, descriptors=True)
 
-
-@pytest.fixture(autouse=True)
-def _on_triton():
-    torch.manual_seed(0)
-    with use_backend("triton"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 def packed_layer(inputs=24, outputs=12):

@@ -15,12 +15,7 @@ from sparseq.nn import QuantEmbedding, QuantSparseLinear, use_sparse_kernels
 from sparseq_kernels import backend, use_backend
 from sparseq_kernels.block_index import BlockIndex
 
-
-@pytest.fixture(autouse=True)
-def _on_triton():
-    torch.manual_seed(0)
-    with use_backend("triton"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 SETTINGS = [{}, {"bits": 4}, {"bits": 16}, {"scale": "lsq"}, {"scale": "lsq", "activation": "static"}]

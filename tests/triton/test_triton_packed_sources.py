@@ -8,13 +8,8 @@ from gpu_or_interpreter import DEVICE, randn
 
 import sparseq
 from sparseq.nn import QuantSparseLinear, use_sparse_kernels
-from sparseq_kernels import use_backend
 
-
-@pytest.fixture(autouse=True)
-def _on_triton():
-    with use_backend("triton"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_triton")
 
 
 PATTERNS = ["unstructured", "2:4", "16x32"]

@@ -24,10 +24,18 @@ _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
 def is_wanted(tokens: int) -> bool:
-    """Whether native code can be built, and is to encode so many tokens."""
-    if native.why_not() is not None:
-        return False
-    return tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None
+    """Whether native code can be had, and is to multiply so many rows by packed weights: an encoder's tokens, or the
+    rows of a layer by itself."""
+    return native.why_not() is None and why_not_wanted(tokens) is None
+
+
+def why_not_wanted(tokens: int) -> str | None:
+    """Why native code is not to multiply so many rows by packed weights here; None if it is."""
+    if instruction_set() == "portable":
+        return "in portable C the op's product, which compilers vectorize, is faster than that of packed weights"
+    if tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None:
+        return None
+    return f"torch has a faster int8 product for {tokens} tokens, by this processor's AMX"
 
 
 def why_no_bf16_attention(library: ctypes.CDLL | None = None) -> str | None:

@@ -8,15 +8,8 @@ from ..encoder import EncoderLinear
 from ..errors import InputError
 from ..instruction_sets import instruction_set
 from . import native
-from .encoder import is_wanted
 from .int8_matmul import way
 from .native_weight import NativeWeight, check_linear
-
-
-def is_wanted_alone(rows: int) -> bool:
-    """Whether native code is to multiply so many rows by one layer's packed weight: where it is wanted for as many
-    tokens of an encoder. In portable C the product of the op, which compilers vectorize, takes a third of the time."""
-    return is_wanted(rows) and instruction_set() != "portable"
 
 
 class NativeLinear:

@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from torch.compiler import is_compiling
 
+from sparseq_kernels.cpu.encoder import is_wanted
+
 from ..packed_linear import PackedLinear
 from . import one_call
 from .calls import Call, Options, options_of, parameter_names, read_call, why_not_now
@@ -170,7 +172,7 @@ def _forward(encoder: Any, parts: tuple[Any, ...], call: Call, eager: bool) -> A
     values: dict[str, Any] = {"last_hidden_state": last}
     if family.has_pooler:
         pooler = encoder._modules.get("pooler")
-        if native and pooler is not None and not isinstance(parts[2], str):
+        if native and pooler is not None and not isinstance(parts[2], str) and is_wanted(len(last)):
             pooler = parts[2]
         values["pooler_output"] = None if pooler is None else pooler(last)
     if call.hidden_states:

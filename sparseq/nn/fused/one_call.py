@@ -6,7 +6,7 @@ from torch import Tensor
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
 from sparseq_kernels.cpu import native
-from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted, why_no_bf16_attention
+from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted, why_no_bf16_attention, why_not_wanted
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EncoderLayer
 
@@ -23,11 +23,11 @@ def encode_in_one_call(
     Only tokens that the mask keeps are computed, so it is not for sequences whose first token is padding, which a head
     may read.
     """
-    encoder = _native(weights)
-    if isinstance(encoder, str):
-        return None
     tokens = Tokens.of(mask, *entry.shape)
     if tokens is None or not is_wanted(tokens.count):
+        return None
+    encoder = _native(weights)
+    if isinstance(encoder, str):
         return None
     # The instruction set may have been changed since that was asked for.
     bf16_attention = bf16_attention and why_no_bf16_attention(encoder.library) is None
@@ -52,6 +52,8 @@ def why_not(weights: EncoderWeights) -> str | None:
 
 def why_not_layers(weights: EncoderWeights) -> str | None:
     """Why native code does not run these layers here, though it computes; None if it does."""
+    if (reason := why_not_wanted(1)) is not None:
+        return reason
     found = _native(weights)
     return found if isinstance(found, str) else None
 
@@ -61,14 +63,12 @@ def why_not_tokens(mask: Tensor | None, batch: int, length: int) -> str | None:
     tokens = Tokens.of(mask, batch, length)
     if tokens is None:
         return "a sequence begins with padding"
-    if is_wanted(tokens.count):
-        return None
-    return f"torch has a faster int8 product for {tokens.count} tokens, by this processor's AMX"
+    return why_not_wanted(tokens.count)
 
 
 def prepare(weights: EncoderWeights) -> None:
     """Packs the layers for native code now rather than in the first call, where it runs them."""
-    if weights.device.type == "cpu" and native.why_not() is None and why_not(weights) is None:
+    if weights.device.type == "cpu" and is_wanted(1) and why_not(weights) is None:
         _native(weights)
 
 

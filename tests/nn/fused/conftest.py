@@ -1,7 +1,9 @@
 import pytest
 
 from sparseq.nn.fused import one_call
+from sparseq.nn.fused.pooler import Pooler
 from sparseq_kernels.cpu import encoder
+from sparseq_kernels.cpu.embeddings import NativeEmbeddings
 
 
 @pytest.fixture(params=["one call", pytest.param("by ops", marks=pytest.mark.slow)], autouse=True)
@@ -12,3 +14,23 @@ def way(request, monkeypatch):
     else:
         monkeypatch.setattr(encoder, "why_not_int_mm", lambda: "all batches are to be taken")
     return request.param
+
+
+@pytest.fixture
+def native(monkeypatch):
+    """Counts the embeddings and pooled outputs that are native code's."""
+    found = {"embeddings": 0, "pooler": 0}
+
+    def count(cls, name):
+        call = cls.__call__
+
+        def counting(*args):
+            result = call(*args)
+            found[name] += result is not None
+            return result
+
+        monkeypatch.setattr(cls, "__call__", counting)
+
+    count(NativeEmbeddings, "embeddings")
+    count(Pooler, "pooler")
+    return found

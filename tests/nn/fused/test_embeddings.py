@@ -6,13 +6,11 @@ from fused_models import FAMILIES, base, batch, both, close, is_fused, layered, 
 from torch import nn
 
 import sparseq
-from sparseq.nn import PackedEmbedding, calibrate
-from sparseq_kernels import InputError, use_backend
-from sparseq_kernels.backends import runnable
-from sparseq_kernels.cpu.embeddings import NativeEmbeddings
-from sparseq_kernels.cpu.pooler import NativePooler
+from sparseq.nn import PackedEmbedding
+from sparseq_kernels import use_backend
+from sparseq_kernels.cpu.encoder import is_wanted
 
-pytestmark = pytest.mark.skipif("native" not in runnable(), reason="there is no native code here")
+pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")
 MASK = right(11, 3, 8, 1)
 
 
@@ -26,26 +24,6 @@ def _one_way(way):
 def _no_gradients():
     with torch.no_grad():
         yield
-
-
-@pytest.fixture
-def native(monkeypatch):
-    """Counts the embeddings and pooled outputs that are native code's."""
-    found = {"embeddings": 0, "pooler": 0}
-
-    def count(cls, name):
-        call = cls.__call__
-
-        def counting(*args):
-            result = call(*args)
-            found[name] += result is not None
-            return result
-
-        monkeypatch.setattr(cls, "__call__", counting)
-
-    count(NativeEmbeddings, "embeddings")
-    count(NativePooler, "pooler")
-    return found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -296,53 +274,6 @@ def test_changes_are_seen(change, native):
     assert weights_of(model) is encoder  # What has not changed is not read anew.
 
 
-def hooked_pooler(model):
-    model.bert.pooler.register_forward_hook(lambda module, args, found: found * 2)
-
-
-def hooked_dense(model):
-    model.bert.pooler.dense.register_forward_hook(lambda module, args, found: found * 2)
-
-
-def another_activation(model):
-    model.bert.pooler.activation = nn.Sigmoid().eval()
-
-
-def another_dense(model):
-    model.bert.pooler.dense = nn.Linear(32, 32).eval()
-
-
-def no_bias(model):
-    model.bert.pooler.dense.bias = None
-
-
-@pytest.mark.parametrize("change", [hooked_pooler, hooked_dense, another_activation, another_dense, no_bias])
-def test_other_poolers_are_called(change, native):
-    model = packed()
-    before = model(**batch()).logits
-    change(model)
-    found, expected = both(model, **batch())
-    close(found.logits, expected.logits)
-    assert not torch.equal(found.logits, before)
-    assert native == {"embeddings": 2, "pooler": 1 + (change is no_bias)}
-
-
-def test_a_pooler_with_a_static_scale_is_called(native):
-    model = packed(activation="static", prepare=lambda converted: calibrate(converted, [batch(seed=1)]))
-    found, expected = both(model, **batch())
-    close(found.logits, expected.logits)
-    assert native == {"embeddings": 1, "pooler": 0}
-
-
-def test_a_pooler_that_comes_and_goes():
-    model = packed("Bert", "Model")
-    pooler, expected = model.pooler, model(**batch()).pooler_output
-    model.pooler = None
-    assert is_fused(model, **batch()) and model(**batch()).pooler_output is None
-    model.pooler = pooler
-    assert torch.equal(model(**batch()).pooler_output, expected)
-
-
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_another_backend_is_obeyed(backend, native):
     with use_backend(backend):
@@ -362,32 +293,3 @@ def test_layers_are_packed_for_native_code_with_the_model(tmp_path):
     ):
         assert weights_of(loaded).native
     assert not weights_of(packed("MPNet")).native  # They would not be used.
-
-
-class Odd(nn.Module):
-    """Embeddings that give another shape than the inputs have."""
-
-    def __init__(self, plain, change):
-        super().__init__()
-        self.plain, self.change = plain, change
-
-    def forward(self, *args, **kwargs):
-        return self.change(self.plain(*args, **kwargs))
-
-
-def test_more_rows_than_the_input_has_are_not_lost():
-    model = packed(head="Model")
-    types = torch.zeros(2, 6, dtype=torch.int64)
-    found, expected = both(model, input_ids=batch()["input_ids"][:1, :6], token_type_ids=types)
-    assert found.last_hidden_state.shape == expected.last_hidden_state.shape == (2, 6, 32)
-    model.embeddings = Odd(model.embeddings, lambda x: torch.cat([x[:, :3], x], 1))
-    found, expected = both(model, **batch())
-    assert found.last_hidden_state.shape == expected.last_hidden_state.shape == (4, 14, 32)
-    close(found.last_hidden_state, expected.last_hidden_state)
-
-
-def test_embeddings_of_another_width_are_refused():
-    model = packed(head="Model")
-    model.embeddings = Odd(model.embeddings, lambda x: x[..., :16].contiguous())
-    with pytest.raises(InputError):
-        model(**batch())

@@ -8,15 +8,14 @@ import torch
 from cpu_backends import LACKING, on
 from fused_models import base, batch, both, close, left, packed, right, weights_of
 
-from sparseq.nn import use_fused_encoder
+from sparseq.nn import fused_way, use_fused_encoder
 from sparseq.nn.fused import encoder as encoder_module
 from sparseq_kernels import InputError, use_backend, use_instruction_set
-from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import encoder as native_encoder
-from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted
 from sparseq_kernels.instruction_sets import available
 
-pytestmark = pytest.mark.skipif("native" not in runnable(), reason="there is no native code here")
+pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")
 
 
 @pytest.fixture
@@ -103,15 +102,26 @@ def test_many_tokens_are_left_to_torchs_product_where_the_processor_has_amx(amx,
     assert (len(taken) == 1 and ops) if amx else (len(taken) == 2 and not ops)
 
 
-def test_each_instruction_set_has_its_own_form(taken):
+@pytest.mark.parametrize("lacking", [[], pytest.param(LACKING, marks=pytest.mark.slow)], ids=["own", "emulated"])
+def test_each_instruction_set_has_its_own_form(lacking, taken):
     model, found = packed(), []
-    for name in available():
+    names = [name for name in available() if name != "portable" and not name.startswith("emulated")]
+    names += [name.removeprefix("native ") for name in lacking]
+    for name in names:
         with use_instruction_set(name):
             found.append(both(model, **batch(2))[0].logits)
-    assert len(taken) == len(available())
-    assert set(weights_of(model).native) == set(available())
+    assert len(taken) == len(names) and set(weights_of(model).native) == set(names)
     for other in found[1:]:
         close(other, found[0])
+
+
+def test_portable_code_is_left_to_the_ops(taken, ops):
+    with use_instruction_set("portable"):
+        model = packed()
+        both(model, **batch(2))
+        assert not taken and ops and not weights_of(model).native
+        with torch.no_grad():
+            assert "in portable C" in fused_way(model, **batch(2)).reason
 
 
 @pytest.mark.parametrize("pattern,blocks", [("4x4", True), ("8x8", True), ("unstructured", False)])

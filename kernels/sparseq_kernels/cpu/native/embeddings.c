@@ -3,8 +3,6 @@
  * Sums run in the order of the layers that they stand for, and no table is read outside of its rows. */
 #include "layer_norm.h"
 
-#define PARALLEL_FROM 16384 /* elements: below it, starting threads costs more than the work */
-
 /* Rows of `columns` int8 values with a scale each, or of floats where `scale` is NULL. values is NULL where there is no
  * table. */
 struct table {
@@ -77,15 +75,14 @@ INLINE void take_row(const struct table *table, int64_t row, int64_t columns, in
     }
 }
 
-/* x [tokens, columns] of the tokens at these places of a batch. ids and types
- * [batch, length]; types may be NULL, for zeros. numbers [batch, length] is room. Returns 0, or 1, with x as it was, where
+/* x [tokens, columns] of the tokens at these places of a batch. ids and types [batch, length]; types may be NULL, for zeros. numbers [batch, length] is room. Returns 0, or 1, with x as it was, where
  * any token of the batch is in no table's rows. */
 int sparseq_embed(const struct embeddings *by, const int64_t *ids, const int64_t *types, int64_t batch, int64_t length,
                   const int64_t *places, int64_t tokens, int64_t *numbers, float *x, int32_t threads)
 {
     if (number_tokens(by, ids, types, batch, length, numbers))
         return 1;
-#pragma omp parallel for schedule(static) num_threads(threads) if (tokens * by->columns >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (tokens * by->columns >= PARALLEL_ELEMENTS)
     for (int64_t t = 0; t < tokens; t++) {
         int64_t place = places[t];
         float *to = x + t * by->columns;

@@ -4,13 +4,11 @@
  * Flags matter: no -ffast-math, for NaN must be seen. */
 #include "quantize.h"
 
-#define PARALLEL_FROM 16384 /* elements: below it, starting threads costs more than the work */
-
 /* q [rows, columns] and scale [rows]; x in rows of `columns` contiguous floats, zero where `mask` (may be NULL) is. */
 void sparseq_quantize_rows(const float *x, const uint8_t *mask, int64_t rows, int64_t columns, int32_t limit, int8_t *q,
                            float *scale, int32_t threads)
 {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_ELEMENTS)
     for (int64_t m = 0; m < rows; m++) {
         const float *row = x + m * columns;
         const uint8_t *kept = mask ? mask + m * columns : NULL;
@@ -23,7 +21,7 @@ void sparseq_quantize_rows(const float *x, const uint8_t *mask, int64_t rows, in
 void sparseq_scale_sums(const int32_t *acc, int64_t rows, int64_t columns, const float *input_scale, int64_t input_stride,
                         const float *weight_scale, const float *bias, float *y, int32_t threads)
 {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_ELEMENTS)
     for (int64_t m = 0; m < rows; m++) {
         const int32_t *from = acc + m * columns;
         float *to = y + m * columns, scale = input_scale[m * input_stride];
@@ -40,7 +38,7 @@ void sparseq_scale_sums(const int32_t *acc, int64_t rows, int64_t columns, const
 void sparseq_dequantize_rows(const int8_t *q, int64_t rows, int64_t columns, const float *scale, float *y,
                              int32_t threads)
 {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_ELEMENTS)
     for (int64_t m = 0; m < rows; m++)
         for (int64_t k = 0; k < columns; k++)
             y[m * columns + k] = (float)q[m * columns + k] * scale[m];
@@ -49,7 +47,7 @@ void sparseq_dequantize_rows(const int8_t *q, int64_t rows, int64_t columns, con
 /* y [n] = x where the mask is set, 0 elsewhere; y may be x. */
 void sparseq_mask(const float *x, const uint8_t *mask, int64_t n, float *y, int32_t threads)
 {
-#pragma omp parallel for schedule(static) num_threads(threads) if (n >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (n >= PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i++)
         y[i] = mask[i] ? x[i] : 0.0f;
 }

@@ -2,15 +2,13 @@
 #include "layer_norm.h"
 #include "quantize.h"
 
-#define PARALLEL_FROM 16384 /* elements: below it, starting threads costs more than the work */
-
 /* y [rows, columns] = layer_norm(x + residual), q [rows, columns] and scale [rows] of it. residual may be NULL. */
 void sparseq_layer_norm_quantize_rows(const float *x, const float *residual, const float *weight, const float *bias,
                                       float epsilon, int64_t rows, int64_t columns, int32_t limit, int8_t *q, float *scale,
                                       float *y, int32_t threads)
 {
     struct norm norm = {weight, bias, epsilon};
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_ELEMENTS)
     for (int64_t m = 0; m < rows; m++) {
         int64_t at = m * columns;
         layer_norm_row(x + at, residual ? residual + at : NULL, columns, &norm, y + at);
@@ -22,7 +20,7 @@ void sparseq_layer_norm_quantize_rows(const float *x, const float *residual, con
 void sparseq_gelu_quantize_rows(const float *x, int64_t rows, int64_t columns, int32_t limit, int8_t *q, float *scale,
                                 float *y, int32_t threads)
 {
-#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_FROM)
+#pragma omp parallel for schedule(static) num_threads(threads) if (rows * columns >= PARALLEL_ELEMENTS)
     for (int64_t m = 0; m < rows; m++) {
         const float *from = x + m * columns;
         float *to = y + m * columns, rest[WIDTH] = {0};

@@ -32,6 +32,8 @@
 #define WIDTH 4
 #endif
 #define LANES 16
+/* Elements that a pass over memory is worth threads from: for fewer, to start them costs more than the work. */
+#define PARALLEL_ELEMENTS 16384
 #define PARTS (LANES / WIDTH)
 
 typedef float floats __attribute__((vector_size(4 * WIDTH)));
