@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from code_folders import compiler, forget, quietly, system_compiler
-from cpu_backends import EMULATED, LACKING, NATIVE, on
+from cpu_backends import LACKING, NATIVE, on
 
 import sparseq
 from sparseq_kernels import InputError, instruction_sets, use_backend
@@ -21,12 +21,6 @@ BEST, *OTHERS = OWN
 
 def values(*shape):
     return torch.randint(-128, 128, shape, dtype=torch.int8)
-
-
-@pytest.fixture(params=EMULATED)
-def every_set(request):
-    with on(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("K", [0, 1, 3, 16, 33, 64, 577, 1025])
