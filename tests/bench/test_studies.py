@@ -1,15 +1,17 @@
 """The studies of layers, models and training runs, each at its smallest."""
 
 import contextlib
+import shutil
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 
-from bench import common, render
+from bench import common, render, whole_models
 from bench.check import WrongResultError
-from bench.studies import blocks, demo_seeds, formats, model, qat_step, shapes, stages
-from sparseq import backend, instruction_set
+from bench.studies import agreement, blocks, demo_seeds, formats, model, qat_step, shapes, stages
+from sparseq import InputError, backend, convert, instruction_set, pack, save
 from sparseq.nn import linear
 from sparseq.timing import Comparison
 from sparseq_kernels import qat_linear
@@ -130,3 +132,27 @@ def test_blocks_are_counted(tmp_path):
     assert shares["4x4", 0.5] == shares["8x4", 0.5] == shares["32x32", 0.5] == 0.5
     assert 0.15 < shares["4x4", 0.8] <= 0.2 < shares["1x4", 0.9] < 0.5 < shares["unstructured", 0.9]
     assert "4x4 blocks that hold values" in render.render("blocks", tmp_path)
+
+
+def test_agreement_of_a_packed_model(tmp_path, tiny_model_dir):
+    [plain] = whole_models.folder_models([tiny_model_dir]).values()
+    save(pack(convert(plain)), tmp_path / "packed")
+    for file in tiny_model_dir.glob("*token*"):
+        shutil.copy(file, tmp_path / "packed")
+    (tmp_path / "rows.csv").write_text("sentence,label\nfine,1\nbad,0\nno good film,0\na film,1\n")
+    given = [str(tmp_path / "packed"), str(tmp_path / "rows.csv"), "--out", str(tmp_path)]
+    assert agreement.main(given) == 0
+    [result] = common.read_results("agreement", tmp_path)
+    fused, eager = result["rows"][:2]
+    assert fused["case"]["beside"] == eager["case"]["beside"] == agreement.LAYERED
+    assert fused["distance"] < 1e-2 and eager["distance"] < 1e-2
+    with pytest.raises(InputError, match="does not run fused"):
+        agreement.main([str(tiny_model_dir), *given[1:]])
+
+
+def test_agreement_counts_classes_and_distances():
+    logits = {"a": torch.tensor([[1.0, 0.0], [0.0, 3.0]]), "b": torch.tensor([[0.0, 4.0], [0.0, 3.0]])}
+    sentences = SimpleNamespace(score=lambda found: float(found.sum()))
+    found = agreement.row("a", "b", logits, sentences)
+    assert found["changed"] == 1 and found["distance"] == pytest.approx(17**0.5 / 5)
+    assert found["scores"] == {"a": 4.0, "b": 7.0}
