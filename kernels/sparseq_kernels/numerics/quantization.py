@@ -30,7 +30,7 @@ def mask_(weight: Tensor, mask: Tensor) -> Tensor:
     """`masked` in place, to the bit: zero where the bool `mask` is False, whatever was there. Not for autograd."""
     if not (weight.is_cpu and mask.is_cpu and is_plain_tensor(weight) and is_plain_tensor(mask)) or is_compiling():
         return weight.masked_fill_(~mask, 0)
-    # Torch's masked_fill_ takes four times as long on a CPU. By a product of their bits NaN becomes zero, too.
+    # On a CPU masked_fill_ is slower. By a product of their bits NaN becomes zero, too.
     weight.view(_INTEGERS[weight.element_size()]).mul_(mask)
     return weight
 
