@@ -5,8 +5,8 @@ from torch import Tensor
 
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
-from sparseq_kernels.cpu.encoder import MOST_TOKENS_BESIDE_AMX, is_wanted
 from sparseq_kernels.cpu.linear import NativeLinear
+from sparseq_kernels.cpu.native_weight import MOST_TOKENS_BESIDE_AMX, is_wanted
 from sparseq_kernels.encoder import EncoderLinear
 from sparseq_kernels.torch_internals import any_autocast, any_requires_grad, is_observed, is_zerotensor
 

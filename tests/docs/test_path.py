@@ -12,12 +12,13 @@ from sparseq.models import load_model
 from sparseq.nn import QuantSparseLinear
 from sparseq.prune import MagnitudePruner, SparsitySchedule
 from sparseq_kernels import instruction_set, use_backend
+from sparseq_kernels.cpu.linear import PACKED_FROM, packs_for
 
 
 def training_layer() -> tuple[QuantSparseLinear, torch.Tensor]:
     layer = QuantSparseLinear(64, 32)
     layer.set_mask(torch.rand(32, 64) > 0.5)
-    return layer, torch.randn(3, 64, requires_grad=True)
+    return layer, torch.randn(PACKED_FROM, 64, requires_grad=True)
 
 
 @pytest.fixture
@@ -28,6 +29,8 @@ def native() -> Iterator[None]:
 
 def test_an_activation_in_training(native) -> None:
     layer, x = training_layer()
+    if not packs_for(len(x), layer.weight):
+        pytest.skip("here the product is int8_matmul.py's for any number of rows")
     with entered() as calls:
         layer(x).sum().backward()
     assert missing(table("training"), calls) is None
@@ -70,6 +73,8 @@ def test_a_weight(native, tiny_model_dir: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_order_and_a_call_that_does_not_happen_are_found(native) -> None:
     layer, x = training_layer()
+    if not packs_for(len(x), layer.weight):
+        pytest.skip("here the product is int8_matmul.py's for any number of rows")
     with entered() as calls:
         layer(x).sum().backward()
     expected = table("training")

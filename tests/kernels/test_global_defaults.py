@@ -14,7 +14,7 @@ from sparseq_kernels.backends import runnable
 from sparseq_kernels.cpu import int8_matmul, native
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
 from sparseq_kernels.cpu.encoder import NativeEncoder, why_no_bf16_attention
-from sparseq_kernels.cpu.linear import NativeLinear
+from sparseq_kernels.cpu.linear import NativeLinear, packed_product
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings, EncoderLayer, EncoderLinear, EncoderNorm
 from sparseq_kernels.registry import OPS as REGISTRY
@@ -88,6 +88,7 @@ CALLS = {
             "pack_panels",
             "panel_bytes",
             "panel_columns",
+            "count_blocks",
             "pack_blocks",
             "block_bytes",
             "block_size",
@@ -95,6 +96,8 @@ CALLS = {
         lambda: encoded(),
     ),
     **dict.fromkeys(("list_tokens", "embed", "spread"), lambda: embedded()),
+    "scaled_product": lambda: (native.product_with_weight(X.t(), Q, ROWS), *native.product_with_inputs(X, Q, ROWS)),
+    "linear_of_rows": lambda: packed_product(Q, ROWS, W, COLUMNS, COLUMNS),
     "linear": lambda: NativeLinear(EncoderLinear(W, COLUMNS, COLUMNS))(X),
     "fp32": lambda: int8_matmul.WAYS["fp32"](Q, W),
     "int_mm": lambda: int8_matmul.WAYS["int_mm"](Q, W),

@@ -9,7 +9,7 @@ from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, set_instruction_set, use_backend
 from sparseq_kernels.cpu import native_weight
-from sparseq_kernels.cpu.linear import NativeLinear
+from sparseq_kernels.cpu.linear import NativeLinear, packed_product
 from sparseq_kernels.encoder import EncoderLinear
 
 pytestmark = [
@@ -79,6 +79,21 @@ def test_rows_of_a_wide_input(density):
     linear = made(64, 3072, density)
     for M in (0, 32, 64, 130):
         check(linear, torch.randn(M, 3072), threads=(1, 2))
+
+
+@pytest.mark.parametrize("density", [1.0, 0.3])
+@pytest.mark.parametrize("M,K,N", [(1, 5, 3), (4, 70, 40), (33, 70, 40), (200, 31, 130), (1000, 300, 2)])
+def test_a_product_of_rows_that_are_quantized_already(M, K, N, density):
+    linear, x = made(N, K, density), torch.randn(M, K)
+    q, scale = quantize_rows(x)
+    q[0, 0] = -128
+    with use_backend("reference"):
+        expected = int8_linear(q, linear.weight, linear.weight_scale, linear.bias, scale)
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        assert torch.equal(packed_product(q, scale, linear.weight, linear.weight_scale, linear.bias), expected)
+    one = packed_product(q, scale[:1], linear.weight, linear.weight_scale, None)
+    assert torch.equal(one, packed_product(q, scale[:1].expand(M), linear.weight, linear.weight_scale, None))
 
 
 def test_no_rows_are_not_read():

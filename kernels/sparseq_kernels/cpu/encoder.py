@@ -11,31 +11,12 @@ from torch import Tensor
 from ..encoder import EncoderLayer, EncoderLinear, EncoderNorm
 from ..errors import InputError
 from ..instruction_sets import instruction_set
-from ..torch_internals import has_amx, has_avx512_bf16
+from ..torch_internals import has_avx512_bf16
 from . import native
-from .int8_matmul import why_not_int_mm
 from .native_weight import Linear, NativeWeight, check_linear
 from .tokens import Tokens
 
-# Where the processor has AMX, batches of more tokens are left to torch's int8 product: oneDNN multiplies by its tiles,
-# which do several times as many products a cycle as the vector instructions of the native code.
-MOST_TOKENS_BESIDE_AMX = 64
 _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-
-
-def is_wanted(tokens: int) -> bool:
-    """Whether native code can be had, and is to multiply so many rows by packed weights: an encoder's tokens, or the
-    rows of a layer by itself."""
-    return native.why_not() is None and why_not_wanted(tokens) is None
-
-
-def why_not_wanted(tokens: int) -> str | None:
-    """Why native code is not to multiply so many rows by packed weights here; None if it is."""
-    if instruction_set() == "portable":
-        return "in portable C the op's product, which compilers vectorize, is faster than that of packed weights"
-    if tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None:
-        return None
-    return f"torch has a faster int8 product for {tokens} tokens, by this processor's AMX"
 
 
 def why_no_bf16_attention(library: ctypes.CDLL | None = None) -> str | None:

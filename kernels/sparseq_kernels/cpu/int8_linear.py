@@ -20,6 +20,7 @@ from ..registry import implementation, shortcut
 from ..torch_internals import PLAIN_CLASSES, is_zerotensor
 from . import native as compiled
 from .int8_matmul import WAYS, int8_matmul, way
+from .linear import packed_product, packs_for
 from .quantize_rows import quantize, quantize_rows
 
 FP32 = torch.float32
@@ -50,6 +51,8 @@ def scaled_product(
         y.mul_(input_scale.unsqueeze(-1)).mul_(weight_scale)
         return y if bias is None else y.add_(bias)
     added = None if bias is None else bias.to(torch.float32)
+    if packs_for(x.shape[0], weight):
+        return packed_product(x, input_scale, weight, weight_scale, added)
     if way(native) == "native":
         check_depth(x.shape[1])
         return compiled.int8_linear(x, weight, input_scale, weight_scale, added)

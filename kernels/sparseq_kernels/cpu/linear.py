@@ -1,7 +1,8 @@
-"""One linear layer in one call of native code."""
+"""Linear layers in one call of native code each."""
 
 import ctypes
 
+import torch
 from torch import Tensor
 
 from ..encoder import EncoderLinear
@@ -9,7 +10,10 @@ from ..errors import InputError
 from ..instruction_sets import instruction_set
 from . import native
 from .int8_matmul import way
-from .native_weight import NativeWeight, check_linear
+from .native_weight import NativeWeight, check_linear, is_wanted
+
+# To pack a weight for one product takes as long as some hundred rows gain by it.
+PACKED_FROM = 256
 
 
 class NativeLinear:
@@ -47,3 +51,26 @@ class NativeLinear:
         if self._run(self._at, x.data_ptr(), rows, y.data_ptr(), native.threads()):
             raise MemoryError(f"no memory for the {x.numel()} integers of a quantized input")
         return y
+
+
+def packs_for(rows: int, weight: Tensor) -> bool:
+    """Whether native code runs `packed_product` for so many rows, and it is the faster way to them."""
+    return rows >= PACKED_FROM and weight.numel() > 0 and is_wanted(rows)
+
+
+def packed_product(x: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
+    """`int8_linear.scaled_product`, to the bit, of a weight that is packed for this product alone.
+
+    int8 [M, K], fp32 [M or 1], int8 [N, K], fp32 [N], fp32 [N] or None -> fp32 [M, N].
+    """
+    (M, K), N = x.shape, weight.shape[0]
+    x, scale = x.contiguous(), scale.expand(M).contiguous()
+    linear = EncoderLinear(weight, weight_scale, bias)
+    check_linear("linear", linear, (N, K))
+    library = native.library()
+    packed = NativeWeight(linear, library)
+    y = torch.empty((M, N), dtype=torch.float32, device=native.CPU)
+    at = ctypes.addressof(packed.linear)
+    if library.sparseq_linear_of_rows(at, x.data_ptr(), scale.data_ptr(), M, y.data_ptr(), native.threads()):
+        raise MemoryError(f"no memory for {x.numel()} integers")
+    return y

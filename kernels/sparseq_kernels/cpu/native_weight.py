@@ -7,14 +7,35 @@ from torch import Tensor
 
 from ..encoder import EncoderLinear
 from ..errors import InputError
+from ..instruction_sets import instruction_set
 from ..numerics import check_depth
+from ..torch_internals import has_amx
 from . import native
+from .int8_matmul import why_not_int_mm
 
 # A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
 # panels (bench/results/model-*), with all of them slower.
 BLOCKS_UP_TO = 0.65
+# Where the processor has AMX, batches of more tokens are left to torch's int8 product: oneDNN multiplies by its tiles,
+# which do several times as many products a cycle as the vector instructions of the native code.
+MOST_TOKENS_BESIDE_AMX = 64
 ACTIVATIONS = ("none", "relu", "gelu")  # In the order of native/linear.h's enum.
 _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+def is_wanted(tokens: int) -> bool:
+    """Whether native code can be had, and is to multiply so many rows by packed weights: an encoder's tokens, or the
+    rows of a layer by itself."""
+    return native.why_not() is None and why_not_wanted(tokens) is None
+
+
+def why_not_wanted(tokens: int) -> str | None:
+    """Why native code is not to multiply so many rows by packed weights here; None if it is."""
+    if instruction_set() == "portable":
+        return "in portable C the op's product, which compilers vectorize, is faster than that of packed weights"
+    if tokens <= MOST_TOKENS_BESIDE_AMX or not has_amx() or why_not_int_mm() is not None:
+        return None
+    return f"torch has a faster int8 product for {tokens} tokens, by this processor's AMX"
 
 
 class Linear(ctypes.Structure):
@@ -80,17 +101,17 @@ class NativeWeight:
         (N, K), at = weight.shape, weight.data_ptr()
         block = self._library.sparseq_block_size()
         groups, per_row = -(-N // block), -(-K // block)
-        count = self._library.sparseq_pack_blocks(at, N, K, None, None, None, None)
+        threads = native.threads()
+        starts = torch.empty(groups + 1, dtype=torch.int32, device=native.CPU)
+        count = self._library.sparseq_count_blocks(at, N, K, starts.data_ptr(), threads)
         if count > BLOCKS_UP_TO * groups * per_row:
             panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
-            self._library.sparseq_pack_panels(at, N, K, panels.data_ptr())
+            self._library.sparseq_pack_panels(at, N, K, panels.data_ptr(), threads)
             return self._keep(panels), None, None, None, None
-        starts, inputs, sums = (
-            torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (groups + 1, count, groups * block)
-        )
+        inputs, sums = (torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (count, groups * block))
         values = torch.empty(count, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
         found = tuple(map(self._keep, (starts, inputs, sums, values)))
-        self._library.sparseq_pack_blocks(at, N, K, *found)
+        self._library.sparseq_pack_blocks(at, N, K, *found, threads)
         return None, *found
 
 

@@ -93,15 +93,25 @@ def qat_linear_backward(
     g = as_rows(grad)
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = absent
+    # Of fp32 gradients the products take the integers as they are.
+    by_integers = native and g.dtype == x_scale.dtype == w_scale.dtype == torch.float32
     if needs[0]:
-        grad_x = (
-            (g @ dequantize(w_q, w_scale, g.dtype, native)).to(input_dtype).reshape(*grad.shape[:-1], weight.shape[1])
-        )
+        if by_integers:
+            product = compiled.product_with_weight(g, w_q, w_scale)
+        else:
+            product = g @ dequantize(w_q, w_scale, g.dtype, native)
+        grad_x = product.to(input_dtype).reshape(*grad.shape[:-1], weight.shape[1])
     if needs[1]:
-        grad_w = (g.t() @ dequantize(x_q, x_scale, g.dtype, native)).to(weight.dtype).contiguous()
+        if by_integers:
+            product, grad_bias = compiled.product_with_inputs(g, x_q, x_scale)
+        else:
+            product = g.t() @ dequantize(x_q, x_scale, g.dtype, native)
+        grad_w = product.to(weight.dtype).contiguous()
         if mask is not None and not regrow:
             grad_w = compiled.mask_(grad_w, mask) if native and grad_w.dtype == torch.float32 else masked(grad_w, mask)
-    if needs[2]:
+    if not needs[2]:
+        grad_bias = absent
+    elif not (needs[1] and by_integers):
         grad_bias = g.sum(0, dtype=compute_dtype(g))
     return grad_x, grad_w, grad_bias, absent, absent
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.compiler import is_compiling
 
-from sparseq_kernels.cpu.encoder import is_wanted
+from sparseq_kernels.cpu.native_weight import is_wanted
 
 from ..packed_linear import PackedLinear
 from . import one_call

@@ -6,7 +6,8 @@ from torch import Tensor
 from sparseq_kernels import InputError, instruction_set
 from sparseq_kernels.backends import in_use
 from sparseq_kernels.cpu import native
-from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted, why_no_bf16_attention, why_not_wanted
+from sparseq_kernels.cpu.encoder import NativeEncoder, why_no_bf16_attention
+from sparseq_kernels.cpu.native_weight import is_wanted, why_not_wanted
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EncoderLayer
 

@@ -2,7 +2,7 @@ import pytest
 
 from sparseq.nn.fused import one_call
 from sparseq.nn.fused.pooler import Pooler
-from sparseq_kernels.cpu import encoder
+from sparseq_kernels.cpu import native_weight
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
 
 
@@ -12,7 +12,7 @@ def way(request, monkeypatch):
     if request.param == "by ops":
         monkeypatch.setattr(one_call, "why_not", lambda weights: "it is left out of this test")
     else:
-        monkeypatch.setattr(encoder, "why_not_int_mm", lambda: "all batches are to be taken")
+        monkeypatch.setattr(native_weight, "why_not_int_mm", lambda: "all batches are to be taken")
     return request.param
 
 

@@ -8,7 +8,7 @@ from torch import nn
 import sparseq
 from sparseq.nn import PackedEmbedding
 from sparseq_kernels import use_backend
-from sparseq_kernels.cpu.encoder import is_wanted
+from sparseq_kernels.cpu.native_weight import is_wanted
 
 pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")
 MASK = right(11, 3, 8, 1)

@@ -12,7 +12,9 @@ from sparseq.nn import fused_way, use_fused_encoder
 from sparseq.nn.fused import encoder as encoder_module
 from sparseq_kernels import InputError, use_backend, use_instruction_set
 from sparseq_kernels.cpu import encoder as native_encoder
-from sparseq_kernels.cpu.encoder import NativeEncoder, is_wanted
+from sparseq_kernels.cpu import native_weight
+from sparseq_kernels.cpu.encoder import NativeEncoder
+from sparseq_kernels.cpu.native_weight import is_wanted
 from sparseq_kernels.instruction_sets import available
 
 pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")
@@ -93,9 +95,9 @@ def test_another_backend_is_obeyed(backend, taken, ops):
 
 @pytest.mark.parametrize("amx", [True, False])
 def test_many_tokens_are_left_to_torchs_product_where_the_processor_has_amx(amx, taken, ops, monkeypatch):
-    monkeypatch.setattr(native_encoder, "why_not_int_mm", lambda: None)
-    monkeypatch.setattr(native_encoder, "has_amx", lambda: amx)
-    model, most = packed(), native_encoder.MOST_TOKENS_BESIDE_AMX
+    monkeypatch.setattr(native_weight, "why_not_int_mm", lambda: None)
+    monkeypatch.setattr(native_weight, "has_amx", lambda: amx)
+    model, most = packed(), native_weight.MOST_TOKENS_BESIDE_AMX
     both(model, **batch(most // 8, 8))
     assert len(taken) == 1 and not ops
     both(model, **batch(most // 8 + 1, 8))

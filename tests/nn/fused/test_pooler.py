@@ -7,7 +7,7 @@ from torch import nn
 
 from sparseq.nn import calibrate
 from sparseq_kernels import use_instruction_set
-from sparseq_kernels.cpu.encoder import is_wanted
+from sparseq_kernels.cpu.native_weight import is_wanted
 from sparseq_kernels.instruction_sets import available
 
 pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")

@@ -9,7 +9,7 @@ from fused_models import batch, left, packed, plain, right
 from sparseq.nn import FusedWay, calibrate, fused_reason, fused_way, use_fused_encoder
 from sparseq_kernels import use_backend
 from sparseq_kernels.backends import runnable
-from sparseq_kernels.cpu import encoder, native
+from sparseq_kernels.cpu import native, native_weight
 
 NATIVE = "native" in runnable()
 has_native_code = pytest.mark.skipif(not NATIVE, reason="there is no native code here")
@@ -68,8 +68,8 @@ def test_layers_that_native_code_refuses():
 
 @has_native_code
 def test_many_tokens_where_torch_has_a_fast_product(model, monkeypatch):
-    monkeypatch.setattr(encoder, "why_not_int_mm", lambda: None)
-    monkeypatch.setattr(encoder, "has_amx", lambda: True)
+    monkeypatch.setattr(native_weight, "why_not_int_mm", lambda: None)
+    monkeypatch.setattr(native_weight, "has_amx", lambda: True)
     assert fused_way(model, **batch(2)).name == "one call"
     found = fused_way(model, **batch(8))
     assert found == FusedWay("ops", "torch has a faster int8 product for 88 tokens, by this processor's AMX")

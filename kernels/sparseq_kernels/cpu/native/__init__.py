@@ -31,8 +31,10 @@ _SIGNATURES = {
     "sparseq_quantized_linear": (_P, _P, _I64, _I64, _I64, _I32, _P, _P, _P, _I32),
     "sparseq_layer_norm_quantize_rows": (_P, _P, _P, _P, _F, _I64, _I64, _I32, _P, _P, _P, _I32),
     "sparseq_gelu_quantize_rows": (_P, _I64, _I64, _I32, _P, _P, _P, _I32),
-    "sparseq_pack_panels": (_P, _I64, _I64, _P),
-    "sparseq_pack_blocks": (_P, _I64, _I64, _P, _P, _P, _P),
+    "sparseq_scaled_product": (_P, _I64, _I64, _P, _P, _I64, _I64, _I64, _P, _P, _I32),
+    "sparseq_pack_panels": (_P, _I64, _I64, _P, _I32),
+    "sparseq_count_blocks": (_P, _I64, _I64, _P, _I32),
+    "sparseq_pack_blocks": (_P, _I64, _I64, _P, _P, _P, _P, _I32),
     "sparseq_panel_bytes": (_I64, _I64),
     "sparseq_panel_columns": (),
     "sparseq_block_size": (),
@@ -43,6 +45,7 @@ _SIGNATURES = {
     "sparseq_embed": (_P, _P, _P, _I64, _I64, _P, _I64, _P, _P, _I32),
     "sparseq_spread": (_P, _P, _I64, _I64, _I64, _P),
     "sparseq_linear": (_P, _P, _I64, _P, _I32),
+    "sparseq_linear_of_rows": (_P, _P, _P, _I64, _P, _I32),
 }
 _RESULTS = {
     "sparseq_quantized_linear": ctypes.c_int,
@@ -50,7 +53,9 @@ _RESULTS = {
     "sparseq_embed": ctypes.c_int,
     "sparseq_list_tokens": _I64,
     "sparseq_linear": ctypes.c_int,
-    "sparseq_pack_blocks": _I64,
+    "sparseq_linear_of_rows": ctypes.c_int,
+    "sparseq_scaled_product": ctypes.c_int,
+    "sparseq_count_blocks": _I64,
     "sparseq_panel_bytes": _I64,
     "sparseq_panel_columns": _I64,
     "sparseq_block_size": _I64,
@@ -178,6 +183,44 @@ def dequantize_rows(q: Tensor, scale: Tensor) -> Tensor:
     y = torch.empty(q.shape, dtype=torch.float32, device=CPU)
     q, scale = q.contiguous(), scale.contiguous()
     library().sparseq_dequantize_rows(q.data_ptr(), *q.shape, scale.data_ptr(), y.data_ptr(), threads())
+    return y
+
+
+def product_with_inputs(grad: Tensor, q: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """grad^T (q * scale[:, None]) and grad's sums by column: the gradients of a weight and a bias.
+
+    fp32 [M, N], int8 [M, K], fp32 [M] -> fp32 [N, K], fp32 [N].
+    """
+    grad, sums = grad.contiguous(), torch.empty(grad.shape[1], dtype=torch.float32, device=CPU)
+    return _scaled_product(grad, 1, grad.shape[1], grad.shape[1], q, scale, sums), sums
+
+
+def product_with_weight(grad: Tensor, q: Tensor, scale: Tensor) -> Tensor:
+    """grad (q * scale[:, None]): the gradient of an input. fp32 [M, N], int8 [N, K], fp32 [N] -> fp32 [M, K]."""
+    grad = grad.contiguous()
+    return _scaled_product(grad, grad.shape[1], 1, grad.shape[0], q, scale, None)
+
+
+def _scaled_product(
+    a: Tensor, row: int, step: int, rows: int, q: Tensor, scale: Tensor, totals: Tensor | None
+) -> Tensor:
+    """`sparseq_scaled_product` of gradients.c."""
+    q, scale = q.contiguous(), scale.contiguous()
+    y = torch.empty(rows, q.shape[1], dtype=torch.float32, device=CPU)
+    failed = library().sparseq_scaled_product(
+        a.data_ptr(),
+        row,
+        step,
+        scale.data_ptr(),
+        q.data_ptr(),
+        rows,
+        *q.shape,
+        y.data_ptr(),
+        None if totals is None else totals.data_ptr(),
+        threads(),
+    )
+    if failed:
+        raise MemoryError(f"no memory for the panels of a product with {q.numel()} integers")
     return y
 
 

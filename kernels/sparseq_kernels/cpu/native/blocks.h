@@ -258,40 +258,4 @@ INLINE void store_transposed(const float *x, int64_t tokens, int64_t outputs, fl
         transpose_four(x + t, BLOCK_TOKENS, y + t * stride, stride);
 }
 
-/* The blocks of w [outputs, inputs] that hold more than zeros: their number. Their starts, inputs, values and sums are
- * written as `struct blocks` has them, where `starts` is not NULL. */
-static int64_t fill_blocks(const int8_t *w, int64_t outputs, int64_t inputs, int32_t *starts, int32_t *first_inputs,
-                           block_value *values, int32_t *sums)
-{
-    int64_t count = 0;
-    for (int64_t n = 0; n < outputs; n += BLOCK) {
-        int64_t sum[BLOCK] = {0};
-        if (starts)
-            starts[n / BLOCK] = (int32_t)count;
-        for (int64_t k = 0; k < inputs; k += BLOCK) {
-            block_value block[BLOCK * BLOCK] = {0};
-            int any = 0;
-            for (int64_t i = 0; i < BLOCK && n + i < outputs; i++)
-                for (int64_t j = 0; j < BLOCK && k + j < inputs; j++) {
-                    int8_t value = w[(n + i) * inputs + k + j];
-                    block[i * BLOCK + j] = value;
-                    sum[i] += value;
-                    any |= value;
-                }
-            if (!any)
-                continue;
-            if (starts) {
-                first_inputs[count] = (int32_t)k;
-                memcpy(values + count * BLOCK * BLOCK, block, sizeof block);
-            }
-            count++;
-        }
-        for (int i = 0; starts && i < BLOCK; i++)
-            sums[n + i] = start_of(sum[i]);
-    }
-    if (starts)
-        starts[(outputs + BLOCK - 1) / BLOCK] = (int32_t)count;
-    return count;
-}
-
 #endif

@@ -107,7 +107,7 @@ static void encode(const struct team *team, const struct encoder *encoder, float
 {
     int64_t tokens = starts[sequences] - starts[0], hidden = encoder->heads * encoder->head_size, first, end;
     BEGIN_STAGES();
-    quantize(team, x, tokens, &encoder->layers->qkv, &room->rows);
+    quantize(team, &(struct input){.x = x}, 0, tokens, &encoder->layers->qkv, &room->rows);
     END_STAGE(QUANTIZED);
     for (int64_t l = 0; l < encoder->count; l++) {
         const struct layer *layer = encoder->layers + l;
@@ -116,7 +116,7 @@ static void encode(const struct team *team, const struct encoder *encoder, float
         END_STAGE(MULTIPLIED);
         attention(team, encoder, starts, sequences, longest, room);
         END_STAGE(ATTENDED);
-        quantize(team, room->context, tokens, &layer->out, &room->rows);
+        quantize(team, &(struct input){.x = room->context}, 0, tokens, &layer->out, &room->rows);
         END_STAGE(QUANTIZED);
         multiply(team, &layer->out, tokens, &room->rows, room->sum);
         END_STAGE(MULTIPLIED);
@@ -124,7 +124,7 @@ static void encode(const struct team *team, const struct encoder *encoder, float
         END_STAGE(NORMALIZED);
         multiply(team, &layer->up, tokens, &room->rows, room->wide);
         END_STAGE(WIDENED);
-        quantize(team, room->wide, tokens, &layer->down, &room->rows);
+        quantize(team, &(struct input){.x = room->wide}, 0, tokens, &layer->down, &room->rows);
         END_STAGE(QUANTIZED);
         multiply(team, &layer->down, tokens, &room->rows, room->sum);
         END_STAGE(MULTIPLIED);
@@ -191,27 +191,6 @@ int sparseq_encode(const struct encoder *encoder, float *x, const int64_t *start
     free(ends);
     return failed;
 }
-
-/* The blocks of w [outputs, inputs] that hold more than zeros: their number. They are written as `struct blocks` has
- * them, where `starts` is not NULL; a value takes sparseq_block_bytes() / the values of a block. */
-int64_t sparseq_pack_blocks(const int8_t *w, int64_t outputs, int64_t inputs, int32_t *starts, int32_t *first_inputs,
-                            int32_t *sums, void *values)
-{
-    return fill_blocks(w, outputs, inputs, starts, first_inputs, values, sums);
-}
-
-/* The outputs, and the inputs, of a block; and its bytes. */
-int64_t sparseq_block_size(void) { return BLOCK; }
-int64_t sparseq_block_bytes(void) { return (int64_t)sizeof(block_value) * BLOCK * BLOCK; }
-
-/* w [outputs, inputs] into panels, their bytes, and the outputs of a panel. */
-void sparseq_pack_panels(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *to)
-{
-    fill_panels(w, outputs, inputs, to);
-    fill_narrow(w, outputs, inputs, to);
-}
-int64_t sparseq_panel_bytes(int64_t outputs, int64_t inputs) { return panels_of(outputs) * panel_bytes(inputs); }
-int64_t sparseq_panel_columns(void) { return COLUMNS; }
 
 /* Whether attention can multiply in bf16, on a processor with AVX-512 BF16. */
 int32_t sparseq_has_bf16_attention(void) { return HAS_PAIRS; }

@@ -58,10 +58,10 @@ INLINE floats paired(floats x, floats y)
 
 INLINE int64_t padded(int64_t columns) { return (columns + WIDTH - 1) / WIDTH * WIDTH; }
 
-/* to [rows][to_stride] = a [rows][a_stride] b [depth][b_stride], one or two vectors of columns; of floats, or of pairs of
- * bf16. */
-INLINE void float_tile(const int pairs, const int rows, const int vectors, const float *a, int64_t a_stride, const float *b,
-                       int64_t b_stride, int64_t depth, float *to, int64_t to_stride)
+/* to [rows][to_stride] = a b [depth][b_stride], one or two vectors of columns; of floats, or of pairs of bf16. The value k of
+ * row r stands in a [r * a_row + k * a_step]. With `more` the product is added to what stands there. */
+INLINE void float_tile(const int pairs, const int rows, const int vectors, const float *a, int64_t a_row, int64_t a_step,
+                       const float *b, int64_t b_stride, int64_t depth, int more, float *to, int64_t to_stride)
 {
     floats s[FLOAT_ROWS][2];
 #pragma GCC unroll 8
@@ -74,7 +74,7 @@ INLINE void float_tile(const int pairs, const int rows, const int vectors, const
             columns[v] = load(b + k * b_stride + v * WIDTH);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
-            floats one = all(a[r * a_stride + k]);
+            floats one = all(a[r * a_row + k * a_step]);
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v++)
                 s[r][v] = pairs ? fused_pairs(one, columns[v], s[r][v]) : fused(one, columns[v], s[r][v]);
@@ -83,8 +83,10 @@ INLINE void float_tile(const int pairs, const int rows, const int vectors, const
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            store(to + r * to_stride + v * WIDTH, s[r][v]);
+        for (int v = 0; v < vectors; v++) {
+            float *found = to + r * to_stride + v * WIDTH;
+            store(found, more ? load(found) + s[r][v] : s[r][v]);
+        }
 }
 
 typedef void float_tile_function(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth, float *to,
@@ -94,7 +96,7 @@ typedef void float_tile_function(const float *a, int64_t a_stride, const float *
         const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t depth, float *to,                  \
         int64_t to_stride)                                                                                             \
     {                                                                                                                  \
-        float_tile(pairs, rows, vectors, a, a_stride, b, b_stride, depth, to, to_stride);                              \
+        float_tile(pairs, rows, vectors, a, a_stride, 1, b, b_stride, depth, 0, to, to_stride);                        \
     }
 #if WIDTH == 16
 #define OF_EACH_ROWS(do) do(1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)

@@ -23,11 +23,12 @@ static struct rows rows_in(char *memory, int64_t tokens, const struct linear *by
     return (struct rows){values, values + values_of_rows(tokens, by->inputs), (float *)memory};
 }
 
-static void quantize_and_multiply(const struct team *team, const struct linear *by, const float *x, int64_t tokens,
-                                  struct rows *rows, float *y)
+/* `count` rows from `first` on. */
+static void quantize_and_multiply(const struct team *team, const struct linear *by, const struct input *input, int64_t first,
+                                  int64_t count, struct rows *rows, float *y)
 {
-    quantize(team, x, tokens, by, rows);
-    multiply(team, by, tokens, rows, y);
+    quantize(team, input, first, count, by, rows);
+    multiply(team, by, count, rows, y + first * by->outputs);
 }
 
 /* The rows of a part: as many for each thread, in whole tiles, and no more than stay in the cache. */
@@ -41,8 +42,7 @@ static int64_t rows_of_part(int64_t tokens, const struct linear *by, int32_t thr
     return (each + step - 1) / step * step;
 }
 
-/* y [tokens, outputs] = act(x w^T * scales + bias), x [tokens, inputs]. Returns 0, or 1 where there is no memory. */
-int sparseq_linear(const struct linear *by, const float *x, int64_t tokens, float *y, int32_t threads)
+static int run(const struct linear *by, const struct input *input, int64_t tokens, float *y, int32_t threads)
 {
     if (!tokens)
         return 0;
@@ -62,18 +62,31 @@ int sparseq_linear(const struct linear *by, const float *x, int64_t tokens, floa
         for (int64_t p = 0; p < parts; p++) {
             int64_t m = p * part, count = tokens - m < part ? tokens - m : part;
             struct rows rows = rows_in(memory + bytes * (size_t)omp_get_thread_num(), part, by);
-            quantize_and_multiply(&(struct team){0, 1}, by, x + m * by->inputs, count, &rows, y + m * by->outputs);
+            quantize_and_multiply(&(struct team){0, 1}, by, input, m, count, &rows, y);
         }
     } else if (threads > 1) {
         struct rows rows = rows_in(memory, tokens, by);
 #pragma omp parallel num_threads(threads)
-        quantize_and_multiply(&(struct team){omp_get_thread_num(), omp_get_num_threads()}, by, x, tokens, &rows, y);
+        quantize_and_multiply(&(struct team){omp_get_thread_num(), omp_get_num_threads()}, by, input, 0, tokens, &rows, y);
     } else
         for (int64_t p = 0; p < parts; p++) {
             int64_t m = p * part, count = tokens - m < part ? tokens - m : part;
             struct rows rows = rows_in(memory, part, by);
-            quantize_and_multiply(&(struct team){0, 1}, by, x + m * by->inputs, count, &rows, y + m * by->outputs);
+            quantize_and_multiply(&(struct team){0, 1}, by, input, m, count, &rows, y);
         }
     free(memory);
     return 0;
+}
+
+/* y [tokens, outputs] = act(x w^T * scales + bias), x [tokens, inputs]. Returns 0, or 1 where there is no memory. */
+int sparseq_linear(const struct linear *by, const float *x, int64_t tokens, float *y, int32_t threads)
+{
+    return run(by, &(struct input){.x = x}, tokens, y, threads);
+}
+
+/* The same of rows that are quantized: q [tokens, inputs], and the scale of each. */
+int sparseq_linear_of_rows(const struct linear *by, const int8_t *q, const float *scales, int64_t tokens, float *y,
+                           int32_t threads)
+{
+    return run(by, &(struct input){.quantized = q, .scales = scales}, tokens, y, threads);
 }

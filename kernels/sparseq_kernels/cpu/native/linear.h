@@ -4,6 +4,7 @@
 
 #include "blocks.h"
 #include "narrow.h"
+#include "team.h"
 
 #define LIMIT 127.0f /* of a quantized value */
 
@@ -19,29 +20,6 @@ struct linear {
     float static_scale;
     int32_t activation;
 };
-
-/* Of OpenMP; its header is not everywhere where its library is. */
-int omp_get_thread_num(void);
-int omp_get_num_threads(void);
-
-/* The threads that share a step: this one's number and how many they are. */
-struct team {
-    int number, size;
-};
-
-static void wait_for_all(const struct team *team)
-{
-    if (team->size > 1) {
-#pragma omp barrier
-    }
-}
-
-/* This thread's part of `count`: from *first to before *end. */
-static void share(const struct team *team, int64_t count, int64_t *first, int64_t *end)
-{
-    *first = count * team->number / team->size;
-    *end = count * (team->number + 1) / team->size;
-}
 
 /* Quantized rows as they are, [tokens][block_depth], and transposed for blocks; the scale of each, of whole parts. */
 struct rows {
@@ -82,14 +60,36 @@ static void quantize_input(const float *row, int64_t m, const struct linear *by,
     memset(to + columns, 0, sizeof(operand) * (size_t)(depth - columns)); /* Their weights are zero. */
 }
 
-/* x [tokens, inputs] quantized. */
-static void quantize(const struct team *team, const float *x, int64_t tokens, const struct linear *by, struct rows *rows)
+/* The same, of a row that is quantized already. */
+static void copy_quantized(const int8_t *row, float scale, int64_t m, const struct linear *by, struct rows *rows)
+{
+    int64_t columns = by->inputs, depth = block_depth(columns);
+    operand *to = rows->values + m * depth;
+    rows->scales[m] = scale;
+    for (int64_t k = 0; k < columns; k++)
+        to[k] = (operand)(FORM == OFFSET_BYTES ? row[k] + OFFSET : row[k]);
+    memset(to + columns, 0, sizeof(operand) * (size_t)(depth - columns));
+}
+
+/* What a layer multiplies, [tokens, inputs]: x, or quantized rows and the scale of each where x is NULL. */
+struct input {
+    const float *x;
+    const int8_t *quantized;
+    const float *scales;
+};
+
+/* `count` rows of an input, from `from` on, quantized. */
+static void quantize(const struct team *team, const struct input *input, int64_t from, int64_t count,
+                     const struct linear *by, struct rows *rows)
 {
     int64_t first, end;
-    share(team, tokens, &first, &end);
+    share(team, count, &first, &end);
     for (int64_t m = first; m < end; m++)
-        quantize_input(x + m * by->inputs, m, by, rows);
-    transpose(team, tokens, by, rows);
+        if (input->x)
+            quantize_input(input->x + (from + m) * by->inputs, m, by, rows);
+        else
+            copy_quantized(input->quantized + (from + m) * by->inputs, input->scales[from + m], m, by, rows);
+    transpose(team, count, by, rows);
 }
 
 INLINE floats activated(floats x, const int activation)

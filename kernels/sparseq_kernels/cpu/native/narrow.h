@@ -16,19 +16,6 @@ INLINE int is_narrow(int64_t outputs, int64_t inputs)
     return WIDTH > 4 && columns > 0 && columns <= NARROW && inputs >= 4 * NARROW_STEP;
 }
 
-/* Writes the last panel's rows, where it is narrow, over the panel: after `fill_panels`. */
-static __attribute__((unused)) void fill_narrow(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *panels)
-{
-    int64_t columns = outputs % COLUMNS, depth = padded_depth(inputs);
-    if (!is_narrow(outputs, inputs))
-        return;
-    int8_t *panel = panels + (panels_of(outputs) - 1) * panel_bytes(inputs) + sizeof(int32_t) * COLUMNS;
-    block_value *to = (block_value *)panel;
-    for (int64_t n = 0; n < NARROW; n++)
-        for (int64_t k = 0; k < depth; k++)
-            to[n * depth + k] = n < columns && k < inputs ? w[(outputs - columns + n) * inputs + k] : 0;
-}
-
 #if WIDTH > 4
 /* The sum over all lanes, and of what is left at the end of the depth. */
 INLINE int32_t total_of(sums s, const operand *x, const block_value *w, int64_t count)

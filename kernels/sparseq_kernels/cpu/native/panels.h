@@ -179,24 +179,4 @@ static void tile_of_rows(int64_t rows, const operand *x, int64_t stride, const i
     }
 }
 
-/* w [outputs, inputs] into panels. */
-static void fill_panels(const int8_t *w, int64_t outputs, int64_t inputs, int8_t *to)
-{
-    for (int64_t p = 0; p < panels_of(outputs); p++) {
-        int32_t starts[COLUMNS];
-        for (int64_t n = p * COLUMNS; n < (p + 1) * COLUMNS; n++) {
-            int64_t sum = 0;
-            for (int64_t k = 0; n < outputs && k < inputs; k++)
-                sum += w[n * inputs + k];
-            starts[n - p * COLUMNS] = start_of(sum);
-        }
-        memcpy(to, starts, sizeof starts);
-        to += sizeof starts;
-        for (int64_t k = 0; k < padded_depth(inputs); k += GROUP)
-            for (int64_t n = p * COLUMNS; n < (p + 1) * COLUMNS; n++)
-                for (int64_t i = k; i < k + GROUP; i++)
-                    *to++ = n < outputs && i < inputs ? w[n * inputs + i] : 0;
-    }
-}
-
 #endif
