@@ -27,11 +27,16 @@ from bench.packages import CURRENT
 from bench.program import run_program
 from bench.roofline import Peaks
 from bench.target import KINDS, Target
+from sparseq_kernels.cpu import native
+from sparseq_kernels.cpu.int8_matmul import why_not_int_mm
+from sparseq_kernels.cpu.linear import NativeLinear
+from sparseq_kernels.encoder import EncoderLinear
 
 # (bytes copied, side of the square products): large enough to fill any GPU.
 GPU_SIZES, CPU_SIZES, SMALLEST = (1 << 30, 8192), (1 << 27, 512), (1 << 16, 64)
 # A CPU's first size, above which a call's own overhead counts little; each other is four times the one before.
 CPU_LEAST_BYTES = 1 << 17
+CPU_PRODUCTS = 200  # rounds, some seconds
 UNITS = ("int8", "bf16", "fp32", "bandwidth")
 
 
@@ -58,8 +63,10 @@ def measured(clock: Clock, target: Target) -> tuple[Ceilings | None, dict[str, A
     copied, side = SMALLEST if target.smallest else GPU_SIZES if gpu else CPU_SIZES
     found: dict[str, Any] = {"copy_bytes": copied, "side": side}
     rounds = 3 if target.smallest else 15 if gpu else 7
+    # A CPU's speed may change from one second to the next, by other programs and its own clock.
+    products = rounds if gpu or target.smallest else CPU_PRODUCTS
 
-    def rate(name: str, amount: float, *calls: Callable[[], object]) -> float | None:
+    def rate(name: str, amount: float, *calls: Callable[[], object], rounds: int = rounds) -> float | None:
         """The highest that one of the calls reached, each of which does `amount`."""
         try:
             times = clock.alternate({str(i): [call] for i, call in enumerate(calls)}, rounds).comparison
@@ -87,18 +94,22 @@ def measured(clock: Clock, target: Target) -> tuple[Ceilings | None, dict[str, A
         found["bandwidths"] = {str(moved): value for moved, value in bandwidths.items()}
     for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         a, b = (torch.randn(side, side, device=target.device, dtype=dtype) for _ in range(2))
-        rate(name, 2.0 * side**3, _product(torch.mm, a, b.t()))
+        rate(name, 2.0 * side**3, _product(torch.mm, a, b.t()), rounds=products)
     a, b = (torch.randint(-127, 128, (side, side), device=target.device, dtype=torch.int8) for _ in range(2))
-    rate("int8", 2.0 * side**3, _product(torch._int_mm, a, b.t()), *([] if gpu else _other_int8_products(a, b)))
+    torchs = [_product(torch._int_mm, a, b.t())] if gpu or why_not_int_mm() is None else []
+    rate("int8", 2.0 * side**3, *torchs, *([] if gpu else _other_int8_products(a, b)), rounds=products)
     if any(unit not in found for unit in UNITS):
         return None, found
     return Ceilings(Peaks(*(found[unit] for unit in UNITS)), bandwidths), found
 
 
 def _other_int8_products(a: Tensor, b: Tensor) -> list[Callable[[], object]]:
-    """torch._int_mm is slow on processors without VNNI: our own product, and torch's dynamically quantized layer."""
+    """torch._int_mm is a plain loop on processors without VNNI: our own product, also of a weight that is packed already, and
+    torch's dynamically quantized layer."""
     ones, floats = torch.ones(len(b)), b.float()
     products: list[Callable[[], object]] = [CURRENT.bind("int8_linear", a, b, ones, None, ones, "none", torch.float32)]
+    if native.why_not() is None:
+        products.append(partial(NativeLinear(EncoderLinear(b, ones, None)), a.float()))
     with suppress(ImportError, RuntimeError, AttributeError):
         products.append(partial(dynamic_linear(floats, ones), a.float()))
     return products
