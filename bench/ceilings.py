@@ -104,8 +104,8 @@ def measured(clock: Clock, target: Target) -> tuple[Ceilings | None, dict[str, A
 
 
 def _other_int8_products(a: Tensor, b: Tensor) -> list[Callable[[], object]]:
-    """torch._int_mm is a plain loop on processors without VNNI: our own product, also of a weight that is packed already, and
-    torch's dynamically quantized layer."""
+    """torch._int_mm is a plain loop on processors without VNNI: our own product, also of a weight that is packed
+    already, and torch's dynamically quantized layer."""
     ones, floats = torch.ones(len(b)), b.float()
     products: list[Callable[[], object]] = [CURRENT.bind("int8_linear", a, b, ones, None, ones, "none", torch.float32)]
     if native.why_not() is None:

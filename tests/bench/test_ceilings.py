@@ -23,6 +23,7 @@ def test_ceilings_are_measured_and_what_cannot_run_is_named(monkeypatch):
         raise RuntimeError("not on this device\nmore")
 
     monkeypatch.setattr(torch, "_int_mm", absent)
+    monkeypatch.setattr(ceilings, "why_not_int_mm", lambda: None)
     found, rates = measured(clock, target)
     assert found is None and rates["no_int8"] == "not on this device" and rates["bf16"] > 0
 
