@@ -9,7 +9,7 @@ from cpu_backends import NATIVE
 
 from sparseq_kernels import InputError, int8_linear, quantize_rows, set_instruction_set, use_backend
 from sparseq_kernels.cpu import native_weight
-from sparseq_kernels.cpu.linear import NativeLinear, packed_product
+from sparseq_kernels.cpu.linear import PACKED_FROM, NativeLinear, packed_product
 from sparseq_kernels.encoder import EncoderLinear
 
 pytestmark = [
@@ -94,6 +94,16 @@ def test_a_product_of_rows_that_are_quantized_already(M, K, N, density):
         assert torch.equal(packed_product(q, scale, linear.weight, linear.weight_scale, linear.bias), expected)
     one = packed_product(q, scale[:1], linear.weight, linear.weight_scale, None)
     assert torch.equal(one, packed_product(q, scale[:1].expand(M), linear.weight, linear.weight_scale, None))
+
+
+@pytest.mark.parametrize("M", [PACKED_FROM - 1, PACKED_FROM, 1000])
+@pytest.mark.parametrize("density", [1.0, 0.3])
+def test_an_op_of_many_rows(M, density):
+    linear, x = made(50, 70, density), torch.randn(2, M // 2, 70)
+    q, scale = quantize_rows(x)
+    for given, by in ((x, None), (x.double().float().transpose(0, 1), None), (q, scale), (x, torch.tensor([0.02]))):
+        one = replace(linear, input_scale=by)
+        assert torch.equal(int8_linear(given, one.weight, one.weight_scale, one.bias, by), by_op(given, one))
 
 
 def test_no_rows_are_not_read():

@@ -1,5 +1,6 @@
 """`int8_linear` on the CPU: the int8 product that is fastest here, and its shortcut for packed layers."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -74,7 +75,8 @@ def int8_linear(
     native: bool,
 ) -> Tensor:
     fp32 = x.dtype is weight_scale.dtype is torch.float32 and (bias is None or bias.dtype is torch.float32)
-    if native and fp32 and input_scale is None and way(native) == "native":
+    rows = math.prod(x.shape[:-1])
+    if native and fp32 and input_scale is None and way(native) == "native" and not packs_for(rows, weight):
         check_depth(weight.shape[1])
         y = compiled.quantized_linear(x, weight, weight_scale, bias, 8)
     else:
@@ -97,7 +99,7 @@ def packed_call(
     output_scale: Tensor | None,
 ) -> Tensor | None:
     """`int8_linear` of an fp32 input that is quantized by row, or of int8 rows with their scales, and contiguous
-    tensors, to fp32; None for any other call.
+    tensors, to fp32; None for any other call, and for one of so many rows that the weight is packed for it.
 
     In a small layer, validation of every argument takes longer than the product. This checks what native code relies
     on, and nothing else.
@@ -118,6 +120,9 @@ def packed_call(
             return None
         if not shape or shape[-1] != K or not N or not 0 < K <= MAX_INT8_DEPTH:
             return None
+        M = x.numel() // K
+        if packs_for(M, weight):
+            return None
         if input_scale is None:
             if x.dtype is not FP32:
                 return None
@@ -130,7 +135,7 @@ def packed_call(
         # No tensor, one without a memory layout, such as a sparse or an mkldnn one, or a weight that is no matrix.
         return None
     y = weight_scale.new_empty((shape[0], N) if len(shape) == 2 else (*shape[:-1], N))
-    M, native, threads = x.numel() // K, compiled.library(), compiled.threads()
+    native, threads = compiled.library(), compiled.threads()
     if (product := way(True)) == "native":
         if input_scale is None:
             failed = native.sparseq_quantized_linear(

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..encoder import EncoderLinear
-from ..errors import InputError
 from ..instruction_sets import instruction_set
 from . import native
 from .int8_matmul import way
@@ -25,8 +24,6 @@ class NativeLinear:
 
     def __init__(self, linear: EncoderLinear) -> None:
         N, K = linear.weight.shape
-        if not (N and K):
-            raise InputError(f"linear must have inputs and outputs, not {K} and {N}")
         check_linear("linear", linear, (N, K))
         way(native=True)  # Says, once, where this is slower than fp32.
         self.outputs, self.inputs = N, K
@@ -61,7 +58,8 @@ def packs_for(rows: int, weight: Tensor) -> bool:
 def packed_product(x: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor | None) -> Tensor:
     """`int8_linear.scaled_product`, to the bit, of a weight that is packed for this product alone.
 
-    int8 [M, K], fp32 [M or 1], int8 [N, K], fp32 [N], fp32 [N] or None -> fp32 [M, N].
+    int8 [M, K], fp32 [M or 1], int8 [N, K], fp32 [N], fp32 [N] or None -> fp32 [M, N]. InputError for a weight that is
+    empty or too deep.
     """
     (M, K), N = x.shape, weight.shape[0]
     x, scale = x.contiguous(), scale.expand(M).contiguous()

@@ -117,6 +117,8 @@ class NativeWeight:
 
 def check_linear(name: str, linear: EncoderLinear, shape: tuple[int, int]) -> None:
     """Raises InputError for what has no `NativeWeight`, or a weight of another shape."""
+    if not all(shape):
+        raise InputError(f"{name} must have inputs and outputs, not {shape[1]} and {shape[0]}")
     if linear.weight.shape != shape or linear.weight.dtype != torch.int8:
         given = f"{linear.weight.dtype} of shape {tuple(linear.weight.shape)}"
         raise InputError(f"{name} must have an int8 weight of shape {shape}, not {given}")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..instruction_sets import instruction_set
 from ..numerics import as_rows, compute_dtype, masked, nothing_saved, result_dtype, uses_integers
 from ..reference import qat_linear as reference
 from ..registry import implementation
@@ -93,8 +94,9 @@ def qat_linear_backward(
     g = as_rows(grad)
     absent = grad.new_empty(0)
     grad_x = grad_w = grad_bias = absent
-    # Of fp32 gradients the products take the integers as they are.
+    # Of fp32 gradients native code's products take the integers as they are; in portable C torch's are faster.
     by_integers = native and g.dtype == x_scale.dtype == w_scale.dtype == torch.float32
+    by_integers = by_integers and instruction_set() != "portable"
     if needs[0]:
         if by_integers:
             product = compiled.product_with_weight(g, w_q, w_scale)
