@@ -33,10 +33,10 @@ from sparseq_kernels.cpu.linear import NativeLinear
 from sparseq_kernels.encoder import EncoderLinear
 
 # (bytes copied, side of the square products): large enough to fill any GPU.
-GPU_SIZES, CPU_SIZES, SMALLEST = (1 << 30, 8192), (1 << 27, 512), (1 << 16, 64)
+GPU_SIZES, CPU_SIZES, SMALLEST = (1 << 30, 8192), (1 << 27, 1024), (1 << 16, 64)
 # A CPU's first size, above which a call's own overhead counts little; each other is four times the one before.
 CPU_LEAST_BYTES = 1 << 17
-CPU_PRODUCTS = 200  # rounds, some seconds
+CPU_PRODUCTS = 50  # rounds, some seconds
 UNITS = ("int8", "bf16", "fp32", "bandwidth")
 
 
