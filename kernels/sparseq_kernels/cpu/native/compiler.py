@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def is_clang(compiler: Sequence[str], folder: Path) -> bool:
     """
     macros = folder / "macros"
     try:
-        run([*compiler, "-dM", "-E", "-x", "c", os.devnull, "-o", str(macros)], folder)
+        run(folder, [*compiler, "-dM", "-E", "-x", "c", os.devnull, "-o", str(macros)])
         return "__clang__" in macros.read_text(encoding="utf-8", errors="replace")
     except (CompileError, OSError):  # What is wrong with it is said when it compiles.
         return "clang" in Path(compiler[0]).name
@@ -62,38 +63,51 @@ def build_library(
     """
     folder = library.parent
     objects = [folder / f"{source.stem}.o" for source in sources]
-    for source, built in zip(sources, objects, strict=True):
-        run([*compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(built)], folder)
-    run([*compiler, "-shared", *map(str, objects), *openmp, "-lm", "-o", str(library)], folder)
+    run(
+        folder,
+        *(
+            [*compiler, *flags, "-fopenmp", "-c", str(source), "-o", str(built)]
+            for source, built in zip(sources, objects, strict=True)
+        ),
+    )
+    run(folder, [*compiler, "-shared", *map(str, objects), *openmp, "-lm", "-o", str(library)])
 
 
-def run(command: Sequence[str], folder: Path) -> None:
-    """Runs a compiler, whose messages go into `folder`. CompileError quotes it if it fails; UnavailableError says that
-    it did not end in time."""
-    log = folder / "log"
-    # In a session of its own: what it started ends with it. Its messages in ASCII, if it follows the locale.
-    with (
-        log.open("wb") as said,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"LC_ALL": "C"},
-            start_new_session=True,
-        ) as process,
-    ):
+def run(folder: Path, *commands: Sequence[str]) -> None:
+    """Runs compilers side by side, whose messages go into `folder`. CompileError quotes the first one that fails;
+    UnavailableError says that one did not end in time."""
+    logs = [folder / f"log{number}" for number in range(len(commands))]
+    deadline = time.monotonic() + TIMEOUT
+    with contextlib.ExitStack() as stack:
+        processes: list[subprocess.Popen[bytes]] = []
         try:
-            process.wait(TIMEOUT)
+            for command, log in zip(commands, logs, strict=True):
+                said = stack.enter_context(log.open("wb"))
+                # In a session of its own, so that what it started ends with it; its messages in ASCII, if it follows
+                # the locale.
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    env=os.environ | {"LC_ALL": "C"},
+                    start_new_session=True,
+                )
+                processes.append(stack.enter_context(process))
+            for process in processes:
+                process.wait(max(0.0, deadline - time.monotonic()))
         except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
+            for process in processes:
+                if process.returncode is None:  # Another program may have the number of one that ended.
+                    with contextlib.suppress(OSError):
+                        os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise UnavailableError(f"{command[0]} did not end within {TIMEOUT} seconds") from None
+                raise UnavailableError(f"{commands[0][0]} did not end within {TIMEOUT} seconds") from None
             raise
-    if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise CompileError(f"{command[0]} could not build it: {_fault(lines)}")
+    for process, log in zip(processes, logs, strict=True):
+        if process.returncode:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise CompileError(f"{commands[0][0]} could not build it: {_fault(lines)}")
 
 
 def _fault(lines: Sequence[str]) -> str:

@@ -7,6 +7,8 @@
 #include "linear.h"
 
 #define PARALLEL_FROM 524288 /* products: below it, starting threads costs more than the work */
+#define QUANTIZED 16         /* products take as long as to quantize a value, */
+#define SCALED 8             /* and so many as to scale a sum */
 #define ROWS_APART 32        /* for each thread: from so many on, each takes rows of its own */
 #define PART_BYTES 131072    /* of quantized rows: a part of the second-level cache, beside a panel and results */
 
@@ -48,7 +50,7 @@ static int run(const struct linear *by, const struct input *input, int64_t token
         return 0;
     int64_t weights = by->panels ? by->outputs * by->inputs
                                  : by->blocks.starts[(by->outputs + BLOCK - 1) / BLOCK] * (int64_t)(BLOCK * BLOCK);
-    if (tokens * weights < PARALLEL_FROM)
+    if (tokens * (weights + QUANTIZED * by->inputs + SCALED * by->outputs) < PARALLEL_FROM)
         threads = 1;
     int apart = tokens >= ROWS_APART * threads;
     int64_t part = apart ? rows_of_part(tokens, by, threads) : tokens, parts = apart ? (tokens + part - 1) / part : 1;
