@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sparseq_kernels import InputError, Pattern
 
-from .nn.kin import first_names, tied
 from .nn.masking import MaskedWeight
+from .nn.related import first_names, tied
 from .nn.selection import MAX_LAYER_SPARSITY, check_share, dividing, scope_for, select_masks
 
 __all__ = [

@@ -6,7 +6,7 @@ Each op is called as a GPU would be (`compile_cases`), under a driver that compi
 (`absent_gpu`), so that what is compiled is what a GPU would get: the same config, constants, types and alignments. Of
 each kernel it is checked that it compiles, fits, keeps everything in registers, multiplies in matrix units, copies
 asynchronously and rounds the product before it rounds to an integer. Exits with 1 if one does not, and with 130 if it
-is interrupted: Triton keeps what it has compiled, so that the same command goes on from there.
+is interrupted: Triton keeps what it has compiled, so that the same command continues from there.
 """
 
 import argparse
@@ -266,7 +266,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = list(examine_all(wanted, given.jobs))
     except KeyboardInterrupt:
         print(
-            "\ninterrupted: the same command goes on from here, for Triton keeps what it has compiled", file=sys.stderr
+            "\ninterrupted: the same command continues from here, for Triton keeps what it has compiled",
+            file=sys.stderr,
         )
         return 130
     found = rows(results)

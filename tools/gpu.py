@@ -4,7 +4,7 @@
     python -m tools.gpu --unpack DIR/results.json     writes its results to bench/results
 
 Each step runs in processes of its own, with a share of the time that is left; one that fails or takes too long is
-reported, and the rest goes on. What is known is written after each step. --dry-run runs all of it on the CPU, in
+reported, and the rest continues. What is known is written after each step. --dry-run runs all of it on the CPU, in
 Triton's interpreter and at the smallest sizes: it shows that every line runs, and its times mean nothing.
 """
 

@@ -3,7 +3,7 @@
     python -m tools.tune [--minutes 3] [--out DIR]
 
 For each product it times candidates against the config that the rules give, alternately, after checking what they
-compute. A candidate is kept if it wins by more than noise. The same command goes on where it was broken off.
+compute. A candidate is kept if it wins by more than noise. The same command continues where it was interrupted.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def tune(ops: Sequence[str], target: Target, seconds: float, folder: Path) -> in
     failed = in_a_row = 0
     for number, product in enumerate(left):
         if time.monotonic() > end or in_a_row == MOST_FAILURES:
-            print(f"{len(left) - number} products left: the same command goes on with them")
+            print(f"{len(left) - number} products left: the same command continues with them")
             break
         try:
             print(tune_product(product, target, clock, found), flush=True)

@@ -4,7 +4,7 @@
 
 A seed draws the training rows, the new head, the order of rows, dropout and the synonyms; all score the same held-out
 rows. The file is written after each seed. Runs that are in --runs already are not run again; broken off, the same
-command goes on. bf16 is slow where the processor has none.
+command continues. bf16 is slow where the processor has none.
 """
 
 import argparse

@@ -3,7 +3,7 @@
     python -m bench.studies.subsets --model M --data-dir GLUE [--task sst2] [--rows 2000] [--runs DIR]
 
 Every student starts from the same layers of the teacher, with the same rows and epochs. Runs that are in --runs
-already are not run again; broken off, the same command goes on.
+already are not run again; interrupted, the same command continues.
 """
 
 import argparse

@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         if distributed.rank() == 0:
             last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None
             step = last[1].step if last else 0
-            say(f"sparseq: interrupted; the same command goes on from step {step}", error=True)
+            say(f"sparseq: interrupted; the same command continues from step {step}", error=True)
         return INTERRUPTED
     if distributed.rank() > 0:
         return 0

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error(error)
         return 2
     except KeyboardInterrupt:
-        say("sparseq: interrupted; the same command goes on from the last checkpoint", error=True)
+        say("sparseq: interrupted; the same command continues from the last checkpoint", error=True)
         return 130
     shown = os.path.relpath(folder)
     program = os.path.relpath(Path(sys.executable).with_name("sparseq"))

@@ -92,7 +92,7 @@ def check_not_held_elsewhere(model: nn.Module, picked: Mapping[str, nn.Module]) 
                 if found is not None:
                     where = f"{owner}.{key}" if owner else key
                     raise InputError(
-                        f"layer {found!r} is also kept in {where!r}, a plain attribute, which would go on using the "
+                        f"layer {found!r} is also kept in {where!r}, a plain attribute, which would still be using the "
                         "old layer: keep it in an nn.ModuleList, or look it up by its name, or leave it out with "
                         "exclude="
                     )

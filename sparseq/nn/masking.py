@@ -15,7 +15,7 @@ from sparseq_kernels.numerics import mask_, masked
 from sparseq_kernels.torch_internals import has_values
 from sparseq_kernels.triton.runtime.availability import interpreted
 
-from . import kin
+from . import related
 from .deprecated import renamed_method
 from .settings import QuantSettings
 
@@ -56,10 +56,10 @@ class MaskedWeight(nn.Module):
         self.pattern = Pattern.parse(pattern)
         self.quantizing = self.settings_.bits is not None
         self.regrow = False
-        self.lineage = kin.new_lineage()
+        self.lineage = related.new_lineage()
         self.register_buffer("mask", None)
         self._index_blocks()
-        kin.register(self)
+        related.register(self)
         self._take_tied_mask()
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
@@ -70,13 +70,13 @@ class MaskedWeight(nn.Module):
     def _take_tied_mask(self) -> None:
         """Takes the mask of another layer that shares the weight, if it has one."""
         if "mask" in self._buffers and self.mask is None:
-            for layer in kin.tied(self):
+            for layer in related.tied(self):
                 if layer.mask is not None and layer.mask.shape == self.weight.shape:
                     self._hold_mask(layer.mask)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        kin.register(self)
+        related.register(self)
 
     @property
     def bits(self) -> int | None:
@@ -99,13 +99,13 @@ class MaskedWeight(nn.Module):
                     f"not {mask.dtype} of shape {tuple(mask.shape)}"
                 )
             mask = mask.to(self.weight.device, copy=True)
-        for layer in kin.tied(self):
+        for layer in related.tied(self):
             layer._hold_mask(mask)
         self.apply_mask()
 
     def _hold_mask(self, mask: Tensor | None) -> None:
         if mask is not None and self.mask is None:
-            for copy in kin.copies(self):
+            for copy in related.copies(self):
                 if copy.mask is None and copy.weight.shape == mask.shape:
                     copy.mask = torch.ones(mask.shape, dtype=torch.bool, device=copy.weight.device)
         self.mask = mask
@@ -155,7 +155,7 @@ class MaskedWeight(nn.Module):
         if mask is not None and mask.dtype != torch.bool:
             raise InputError(f"{prefix}mask in the state dict is {mask.dtype}, and a mask is bool")
         if mask is not None and self.mask is None:
-            shared = [layer.mask for layer in kin.tied(self) if layer.mask is not None]
+            shared = [layer.mask for layer in related.tied(self) if layer.mask is not None]
             self._hold_mask(shared[0] if shared else self._all_kept())
         elif mask is None and prefix + "weight" in state_dict:
             self.mask = None
@@ -166,7 +166,7 @@ class MaskedWeight(nn.Module):
         before = self.mask
         super()._apply(fn, recurse)
         if before is not None and self.mask is not None and self.mask is not before:
-            self.mask = kin.moved(before, self.mask)  # Tied layers share it on the other device too.
+            self.mask = related.moved(before, self.mask)  # Tied layers share it on the other device too.
         self._index_blocks()
         return self
 
@@ -175,7 +175,7 @@ class MaskedWeight(nn.Module):
 
         `resize_token_embeddings` does that; masks keep all new rows.
         """
-        for layer in kin.tied(self):
+        for layer in related.tied(self):
             layer._fit_own_rows()
 
     def _fit_own_rows(self) -> None:
@@ -185,7 +185,7 @@ class MaskedWeight(nn.Module):
         longer = torch.ones(weight.shape, dtype=torch.bool, device=mask.device)
         rows = min(len(mask), len(weight))
         longer[:rows] = mask[:rows]
-        for layer in kin.tied(self):
+        for layer in related.tied(self):
             layer._hold_mask(longer)
 
     def _index_blocks(self) -> None:
@@ -196,7 +196,7 @@ class MaskedWeight(nn.Module):
             return
         index = BlockIndex.from_mask(mask)
         if index.density <= MOST_BLOCKS:
-            self._block_index, self._indexed, self._indexed_version = index.tensors(), mask, kin.version_of(mask)
+            self._block_index, self._indexed, self._indexed_version = index.tensors(), mask, related.version_of(mask)
 
     def mask_block_index(self) -> list[Tensor] | None:
         """The mask's `BlockIndex.tensors()`, which ops take as `block_index`; None where skipping its empty blocks is
@@ -205,7 +205,7 @@ class MaskedWeight(nn.Module):
         if self._indexed is not self.mask or self.mask is None:
             return None
         # Or it was overwritten in place, as by averaged models and DistributedDataParallel.
-        if not is_compiling() and self._indexed_version != kin.version_of(self.mask):
+        if not is_compiling() and self._indexed_version != related.version_of(self.mask):
             self._index_blocks()
         return self._block_index
 

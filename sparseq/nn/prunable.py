@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from .blocks import repeated_blocks
-from .kin import first_names
 from .masking import MaskedWeight
+from .related import first_names
 from .selectors import Selector, chosen, selectors
 
 

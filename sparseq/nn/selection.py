@@ -8,9 +8,9 @@ from torch import Tensor
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.torch_internals import has_values
 
-from .kin import first_names
 from .masking import MaskedWeight
 from .ranking import dropped_units, most_dropped, unit_count
+from .related import first_names
 
 SCOPES = ("auto", "global", "layer", "lamp")
 ON_MISMATCH = ("error", "skip")

@@ -12,7 +12,7 @@ from sparseq_kernels import InputError
 from sparseq_kernels.numerics import ZERO_BELOW, compute_dtype, positive, qmax
 from sparseq_kernels.torch_internals import has_values, is_functorch_wrapped
 
-from . import kin
+from . import related
 from .settings import DTYPES, QuantSettings
 
 # How far the moving average moves towards a batch's largest magnitude; the default of torch's observers too.
@@ -98,10 +98,10 @@ class StaticScale(nn.Module):
         if self._reading is not None and self._reading[0] is scale:
             # An optimizer writes a learned scale in each step: the first reading is valid until training ends.
             learning = self.training and scale.requires_grad and scale.is_cuda
-            if learning or self._reading[1] == kin.version_of(scale):
+            if learning or self._reading[1] == related.version_of(scale):
                 return True
         found = bool(scale.detach().ne(0).all())
-        self._reading = (scale, kin.version_of(scale)) if found else None
+        self._reading = (scale, related.version_of(scale)) if found else None
         return found
 
     def _check_unsharded(self) -> None:

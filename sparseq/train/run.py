@@ -39,7 +39,7 @@ from .training import train
 
 LESS_MEMORY = (
     "give a smaller --batch-size, --eval-batch-size or --max-length (another --batch-size or --max-length is another "
-    "run, into another --out), or free some; the same command goes on from its last checkpoint"
+    "run, into another --out), or free some; the same command continues from its last checkpoint"
 )
 
 

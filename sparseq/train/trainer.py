@@ -138,7 +138,7 @@ class CompressTrainer(Trainer):
 
     def _refuse(self, what: str, way_out: str = "train with a lower --lr, or with --precision fp32") -> NoReturn:
         last = self.folder.last_checkpoint()
-        kept = f"; the checkpoint of step {last[1].step} stays, and the same command goes on from it" if last else ""
+        kept = f"; the checkpoint of step {last[1].step} stays, and the same command continues from it" if last else ""
         raise InputError(f"{what}: {way_out}, into another --out{kept}")
 
     def _say_where(self, batch: dict[str, Tensor]) -> None:
@@ -242,7 +242,7 @@ def _readable(checkpoint: str | None) -> Iterator[None]:
             raise
         raise InputError(
             f"the checkpoint {checkpoint} does not fit this version of sparseq, torch or transformers "
-            f"({brief(error)}): go on with the version that wrote it, or remove that folder"
+            f"({brief(error)}): continue with the version that wrote it, or remove that folder"
         ) from error
 
 

@@ -101,7 +101,7 @@ def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
     last = folder.last_checkpoint()
     if last is not None and last[1].world_size != distributed.world_size():
         raise InputError(
-            f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot go on with "
+            f"the run in {folder.path} was begun by {last[1].world_size} process(es) and cannot continue with "
             f"{distributed.world_size()}: start as many"
         )
     return last

@@ -200,7 +200,7 @@ def test_a_disk_that_is_full(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """One sentence, and the run goes on once there is space."""
+    """One sentence, and the run continues once there is space."""
 
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
@@ -251,7 +251,7 @@ def test_interrupted(
         patch.setattr(trainer.CompressTrainer, "training_step", interrupt)
         assert main(command) == 130
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == "sparseq: interrupted; the same command goes on from step 4"
+    assert said[-1] == "sparseq: interrupted; the same command continues from step 4"
     assert main(command) == 0
 
 

@@ -172,7 +172,7 @@ def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(tmp_path, monke
             break
         time.sleep(0.1)
     else:
-        pytest.fail("what the compiler started goes on")
+        pytest.fail("what the compiler started is still running")
 
 
 @compiles

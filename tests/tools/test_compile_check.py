@@ -310,7 +310,7 @@ def test_an_interrupted_check_begins_nothing_more(monkeypatch, capsys):
     monkeypatch.setattr(compile_check, "active_children", lambda: [worker])
     assert compile_check.main(["--arch", "sm_80"]) == 130
     assert ended == ["worker"] and pools[0].ended == [{"cancel_futures": True}]
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command continues from here" in capsys.readouterr().err
 
 
 def test_the_result_says_nothing_of_the_machine_and_is_rendered(tmp_path):

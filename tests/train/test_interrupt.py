@@ -13,7 +13,7 @@ from sparseq.train.interrupt import check, interruptible
 
 
 class Dropping:
-    """Interrupts the process while it is finalized, where Python prints the exception and goes on."""
+    """Interrupts the process while it is finalized, where Python prints the exception and continues."""
 
     def __del__(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)

@@ -106,7 +106,7 @@ def test_where_there_are_no_locks_it_is_said(tmp_path: Path, monkeypatch: pytest
 def test_a_second_start_of_a_run(
     make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends at once, and the first goes on as if nothing had been."""
+    """It ends at once, and the first continues as if nothing had been."""
     recipe = make_recipe(methods="none", epochs=1, save_steps=4)
     step = trainer.CompressTrainer.training_step
     second: list[Any] = []

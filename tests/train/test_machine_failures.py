@@ -1,4 +1,4 @@
-"""What the machine fails at ends in one sentence that names the place, and the same command goes on afterwards."""
+"""What the machine fails at ends in one sentence that names the place, and the same command continues afterwards."""
 
 import os
 import resource
@@ -210,7 +210,7 @@ def test_a_cache_that_cannot_be_written(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    """The run needs no cache: it says so and goes on."""
+    """The run needs no cache: it says so and continues."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPARSEQ_CACHE", str(tmp_path / "file"))
     recipe = make_recipe(methods="kd", epochs=1)

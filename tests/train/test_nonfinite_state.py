@@ -1,4 +1,4 @@
-"""NaN never gets into a checkpoint, and a run goes on from the last good one."""
+"""NaN never gets into a checkpoint, and a run continues from the last good one."""
 
 import math
 import re
@@ -95,7 +95,7 @@ def test_what_is_saved_is_finite(
         with pytest.raises(InputError, match=r"after step 6, .* holds NaN or Inf: .*lower --lr") as caught:
             compress(recipe)
     assert LAYER in str(caught.value)
-    assert "the checkpoint of step 3 stays, and the same command goes on from it" in str(caught.value)
+    assert "the checkpoint of step 3 stays, and the same command continues from it" in str(caught.value)
     last = RunFolder(str(recipe.out)).last_checkpoint()
     assert last is not None and last[1].step == 3
     if place is weight and value != value:

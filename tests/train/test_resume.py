@@ -217,4 +217,4 @@ def test_ctrl_c(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert "interrupted; the same command goes on from step " in errors.splitlines()[-1]
+    assert "interrupted; the same command continues from step " in errors.splitlines()[-1]
