@@ -13,9 +13,11 @@ from bench.model_timing import Plan, Trial, check, measure
 from bench.studies import model
 from bench.whole_models import BASELINE, DENSE, sparse_name
 from sparseq import InputError, convert, pack, save
+from sparseq.nn import fused_way
 from sparseq.train.progress import Reporter
 
 QUIET = Reporter(silent=True)
+TINY = whole_models.SIZES["tiny"]
 ONCE = Plan(1, 0.0, settle=0.0, slowest=math.inf)
 
 
@@ -50,7 +52,7 @@ def test_the_longest_input_leaves_out_positions_that_no_token_has():
 
 @pytest.fixture(scope="module")
 def plain():
-    return whole_models.random_model(whole_models.SIZES["tiny"])
+    return whole_models.random_model(TINY)
 
 
 def test_a_workload_takes_about_the_seconds_that_it_is_given():
@@ -113,6 +115,26 @@ def test_a_fault_of_our_own_is_an_error(plain):
     packed.classifier.register_forward_hook(lambda *parts: parts[-1] + (0 if model_is_reference() else 1))
     with pytest.raises(WrongResultError):
         measure(Trial("tiny", {BASELINE: plain, DENSE: packed}), workloads.of_shape(100, 2, 4), ONCE, QUIET)
+
+
+def test_rounding_that_a_model_amplifies_is_no_fault(monkeypatch):
+    packed, held = pack(convert(whole_models.random_model(TINY))), workloads.random_batch(100, 2, 4)
+    packed.classifier.register_forward_hook(lambda *parts: parts[-1] * (1 if model_is_reference() else 1.1))
+    for noise, right in ((0.03, True), (0.02, False), (0.0, False)):
+        monkeypatch.setattr(model_timing, "_noise", lambda *given, noise=noise: noise)
+        if right:
+            check("packed", packed, held)
+        else:
+            with pytest.raises(WrongResultError, match=r"above 0\.0[28]"):
+                check("packed", packed, held)
+
+
+def test_a_models_own_rounding_is_small_and_its_encoder_stays_fused():
+    packed = pack(convert(whole_models.random_model(TINY)))
+    with torch.inference_mode():
+        before = fused_way(packed)
+        assert 0 <= model_timing._noise(packed, workloads.random_batch(100, 2, 4)) < 0.05
+        assert fused_way(packed) == before and before.name != "layer by layer"
 
 
 def model_is_reference():
