@@ -2,7 +2,6 @@
 
 import ctypes
 
-import torch
 from torch import Tensor
 
 from ..encoder import EncoderLinear
@@ -11,8 +10,8 @@ from . import native
 from .int8_matmul import way
 from .native_weight import NativeWeight, check_linear, is_wanted
 
-# To pack a weight for one product takes as long as some hundred rows gain by it.
-PACKED_FROM = 256
+# For fewer rows, packing a weight for one product costs more time than the product gains by it.
+PACKED_FROM = 512
 
 
 class NativeLinear:
@@ -31,7 +30,7 @@ class NativeLinear:
         self.instruction_set = instruction_set()
         library = native.library_of(self.instruction_set)
         self.weight = NativeWeight(linear, library)
-        self._run = library.sparseq_linear
+        self._run, self._run_rows = library.sparseq_linear, library.sparseq_linear_of_rows
         self._at = ctypes.addressof(self.weight.linear)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -49,6 +48,18 @@ class NativeLinear:
             raise MemoryError(f"no memory for the {x.numel()} integers of a quantized input")
         return y
 
+    def of_rows(self, q: Tensor, scale: Tensor) -> Tensor:
+        """fp32 [M, N] for rows that are quantized already: int8 [M, K] and fp32 [M], on the CPU: not checked.
+
+        Raises:
+            MemoryError: as a call.
+        """
+        q, scale = q.contiguous(), scale.contiguous()
+        y = scale.new_empty(q.shape[0], self.outputs)
+        if self._run_rows(self._at, q.data_ptr(), scale.data_ptr(), q.shape[0], y.data_ptr(), native.threads()):
+            raise MemoryError(f"no memory for the {q.numel()} integers of a quantized input")
+        return y
+
 
 def packs_for(rows: int, weight: Tensor) -> bool:
     """Whether native code runs `packed_product` for so many rows, and it is the faster way to them."""
@@ -61,14 +72,4 @@ def packed_product(x: Tensor, scale: Tensor, weight: Tensor, weight_scale: Tenso
     int8 [M, K], fp32 [M or 1], int8 [N, K], fp32 [N], fp32 [N] or None -> fp32 [M, N]. InputError for a weight that is
     empty or too deep.
     """
-    (M, K), N = x.shape, weight.shape[0]
-    x, scale = x.contiguous(), scale.expand(M).contiguous()
-    linear = EncoderLinear(weight, weight_scale, bias)
-    check_linear("linear", linear, (N, K))
-    library = native.library()
-    packed = NativeWeight(linear, library)
-    y = torch.empty((M, N), dtype=torch.float32, device=native.CPU)
-    at = ctypes.addressof(packed.linear)
-    if library.sparseq_linear_of_rows(at, x.data_ptr(), scale.data_ptr(), M, y.data_ptr(), native.threads()):
-        raise MemoryError(f"no memory for {x.numel()} integers")
-    return y
+    return NativeLinear(EncoderLinear(weight, weight_scale, bias)).of_rows(x, scale.expand(x.shape[0]))
