@@ -12,7 +12,7 @@ from bench.whole_models import DENSE, SIZES, sparse_name
 from bench.workloads import real_name, shape_name, sst2_dev
 
 # Results of both sizes, or of BERT-base's shape in a run of its own.
-RESULTS = ("model", "model_base")
+NAMES = ("model", "model_base")
 # The instructions that the goals are stated for, on 2 cores that do nothing else.
 STATED_FOR = "avx512_vnni"
 _MINILM, _BASE = SIZES["minilm"].name, SIZES["base"].name
@@ -48,7 +48,7 @@ def model_goals(folder: Path | None = None) -> str:
     """A table for each machine: a line a goal, the ratio that was measured, and whether it was met where the processor
     has the instructions that the goals are stated for."""
     parts = []
-    for result in (result for name in RESULTS for result in read_results(name, folder, "cpu")):
+    for result in (result for name in NAMES for result in read_results(name, folder, "cpu")):
         judged = STATED_FOR in result["machine"]["flags"]
         found = [(goal, ratio) for goal in GOALS if (ratio := _ratio(goal, result["rows"])) is not None]
         if found:

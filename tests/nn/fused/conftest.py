@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from sparseq.nn.fused import one_call
 from sparseq.nn.fused.pooler import Pooler
@@ -14,6 +15,19 @@ def way(request, monkeypatch):
     else:
         monkeypatch.setattr(native_weight, "why_not_int_mm", lambda: "all batches are to be taken")
     return request.param
+
+
+@pytest.fixture
+def in_one_call(way):
+    """For a test of what native code computes beside the layers."""
+    if way == "by ops":
+        pytest.skip("there the modules are called")
+
+
+@pytest.fixture
+def no_gradients():
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture

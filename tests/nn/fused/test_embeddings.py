@@ -10,20 +10,11 @@ from sparseq.nn import PackedEmbedding
 from sparseq_kernels import use_backend
 from sparseq_kernels.cpu.native_weight import is_wanted
 
-pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")
+pytestmark = [
+    pytest.mark.skipif(not is_wanted(1), reason="native code is not used here"),
+    pytest.mark.usefixtures("in_one_call", "no_gradients"),
+]
 MASK = right(11, 3, 8, 1)
-
-
-@pytest.fixture(autouse=True)
-def _one_way(way):
-    if way == "by ops":
-        pytest.skip("there the modules are called")
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
 
 
 @pytest.mark.parametrize("family", FAMILIES)

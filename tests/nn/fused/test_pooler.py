@@ -10,19 +10,10 @@ from sparseq_kernels import use_instruction_set
 from sparseq_kernels.cpu.native_weight import is_wanted
 from sparseq_kernels.instruction_sets import available
 
-pytestmark = pytest.mark.skipif(not is_wanted(1), reason="native code is not used here")
-
-
-@pytest.fixture(autouse=True)
-def _one_way(way):
-    if way == "by ops":
-        pytest.skip("there the modules are called")
-
-
-@pytest.fixture(autouse=True)
-def _no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = [
+    pytest.mark.skipif(not is_wanted(1), reason="native code is not used here"),
+    pytest.mark.usefixtures("in_one_call", "no_gradients"),
+]
 
 
 def hooked_pooler(model):
