@@ -37,6 +37,11 @@ FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd",
     "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
+# The strongest of them as a part of a result's file name: one name may stand for several generations of processors.
+_UNITS = (
+    ("amx_int8", "amx"), ("avx512_bf16", "avx512-bf16"), ("avx512_vnni", "avx512-vnni"), ("avx512f", "avx512"),
+    ("avx2", "avx2"), ("i8mm", "i8mm"), ("asimddp", "dotprod"), ("asimd", "neon"),
+)  # fmt: skip
 PACKAGES = (
     "torch",
     "triton",
@@ -51,12 +56,13 @@ PACKAGES = (
 
 
 def machine(gpu: bool = False) -> dict[str, Any]:
-    """Processor, cores that this process may use, threads that torch uses, flags of FLAGS, memory, system, load; with
-    `gpu` also what `gpu_machine` says."""
+    """Processor, its family and model, cores this process may use, threads that torch uses, flags of FLAGS, memory,
+    system, load; with `gpu` also what `gpu_machine` says."""
     information = _cpuinfo()
     flags = set((information.get("flags") or information.get("Features") or "").split())
     return (gpu_machine() if gpu else {}) | {
         "cpu": information.get("model name") or platform.processor() or platform.machine(),
+        "cpu_model": f"family {information.get('cpu family', '?')}, model {information.get('model', '?')}",
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "flags": [flag for flag in FLAGS if flag in flags],
@@ -129,10 +135,12 @@ def commit() -> str:
 
 
 def slug(described: Mapping[str, Any]) -> str:
-    """A machine's part of a file name, of what decides what a time means: the GPU, or the processor and the threads."""
+    """A machine's part of a file name, of what decides what a time means: the GPU, or the processor, its instructions
+    and the threads."""
     if "gpu" in described:
         return words(described["gpu"])
-    return f"{words(described['cpu'])}-{described['threads']}t"
+    units = [name for flag, name in _UNITS if flag in described["flags"]][:1]
+    return "-".join([words(described["cpu"]), *units, f"{described['threads']}t"])
 
 
 def words(name: str) -> str:

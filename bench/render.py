@@ -29,7 +29,8 @@ def caption(result: Mapping[str, Any]) -> str:
         return f"{machine['gpu']}, {software}; {taken}"
     units = [flag for flag in machine["flags"] if flag not in ("fma", "avx2")] or ["no AVX-512"]
     cores = f"{machine['threads']} of {machine['cores']} cores"
-    return f"{machine['cpu']}, {cores} ({', '.join(units)}); torch {versions['torch']}; {taken}"
+    cpu = f"{machine['cpu']} {machine['cpu_model']}" if "cpu_model" in machine else machine["cpu"]
+    return f"{cpu}, {cores} ({', '.join(units)}); torch {versions['torch']}; {taken}"
 
 
 def coverage(settings: Mapping[str, Any]) -> str:

@@ -94,5 +94,15 @@ def test_a_table_without_results_says_so_and_an_open_marker_is_refused(tmp_path)
 
 
 def test_a_result_is_named_after_the_machine():
-    described = {"cpu": "Intel(R) Xeon(R) Processor @ 2.50GHz", "threads": 2}
-    assert common.slug(described) == "intel-xeon-processor-2-50ghz-2t"
+    described = {"cpu": "Intel(R) Xeon(R) Processor @ 2.50GHz", "threads": 2, "flags": ["avx2", "avx512_vnni"]}
+    assert common.slug(described) == "intel-xeon-processor-2-50ghz-avx512-vnni-2t"
+    # Two generations of one name are two machines.
+    assert common.slug({"cpu": "AMD EPYC", "threads": 1, "flags": ["avx2", "fma"]}) == "amd-epyc-avx2-1t"
+    assert common.slug({"cpu": "Other", "threads": 1, "flags": []}) == "other-1t"
+
+
+def test_every_kept_result_lies_under_the_name_of_its_machine():
+    for path in common.RESULTS.glob("*.json"):
+        result = json.loads(path.read_text())
+        if "machine" in result:
+            assert path.stem == f"{result['name']}-{common.slug(result['machine'])}", path.name

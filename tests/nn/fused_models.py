@@ -114,12 +114,16 @@ def is_fused(found: Any, **call: Any) -> bool:
     return bool(encode.call_count)
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 5e-3) -> None:
-    """Within `tolerance` in the norm of all. LayerNorm is rounded in the last place as the processor has it, and may so
-    move an integer of an activation by one, which is some thousandths of a row in models as narrow as these."""
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4, moved: float = 5e-2) -> None:
+    """The median sequence within `tolerance` of the norm of a sequence, and every sequence within `moved`: LayerNorm
+    and attention are rounded in the last place as the processor has it, which may move an activation that lies between
+    two integers, and one such step is some hundredths of a sequence in models as narrow as these."""
     assert found.shape == expected.shape and found.dtype == expected.dtype
-    off = (found - expected).norm() / expected.norm()
-    assert float(off) < tolerance, f"off by {float(off):.2g} of the norm"
+    sequences = max(1, len(expected) if expected.dim() else 1)
+    found, expected = (x.double().reshape(sequences, -1) for x in (found, expected))
+    off = (found - expected).norm(dim=1) / expected.norm(dim=1).square().mean().sqrt()
+    assert float(off.median()) < tolerance, f"the median sequence is off by {float(off.median()):.2g} of the norm"
+    assert float(off.max()) < moved, f"a sequence is off by {float(off.max()):.2g} of the norm"
 
 
 def linears(found: nn.Module) -> list[PackedLinear]:

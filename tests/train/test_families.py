@@ -191,6 +191,7 @@ def test_state_that_no_file_holds_is_refused_before_training(
         compress(small(make_recipe, family_dir("bert")), reporter=QUIET)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize(
     ("student", "teacher", "segments"),
     [("distilbert", "bert", True), ("bert", "distilbert", False), ("bert", "electra", True)],
@@ -222,7 +223,7 @@ def test_each_model_gets_its_own_inputs(
     recipe = small(
         make_recipe, family_dir(student, **changes), teacher=str(family_dir(teacher, seed=2, **changes)), methods="kd",
         train_file=str(tiny_regression_csv[0]), validation_file=str(tiny_regression_csv[1]), hidden_loss=1.0,
-        text_columns="sentence1,sentence2", max_validation_rows=None,
+        text_columns="sentence1,sentence2", max_validation_rows=None, precision="fp32",
     )  # fmt: skip
     compress(recipe, reporter=QUIET)
     assert given and len(seen) == len(given)

@@ -154,10 +154,13 @@ def test_copies_are_counted(make_recipe: Callable[..., Recipe], wndb: Path, caps
     assert f"{len(rows)} training rows ({stats.copies} of them copies)" in capsys.readouterr().err
 
 
+@pytest.mark.processor
 def test_the_teacher_reads_the_copies_too_and_protected_words_stay(
     make_recipe: Callable[..., Recipe], wndb: Path, tiny_teacher_dir: Path
 ) -> None:
-    recipe = make_recipe(methods="kd", augment_copies=1, augment_rate=1.0, wordnet=str(wndb)).validate()
+    recipe = make_recipe(
+        methods="kd", augment_copies=1, augment_rate=1.0, wordnet=str(wndb), precision="fp32"
+    ).validate()
     prepared = prepare.prepare(recipe)
     rows = training_rows(recipe, prepared, tokenised_rows(recipe, prepared, QUIET), QUIET)
     texts, stats = augmented(recipe, prepared.data.train)  # type: ignore[arg-type]
