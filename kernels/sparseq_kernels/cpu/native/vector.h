@@ -74,6 +74,16 @@ INLINE floats load_converted(const int32_t *x)
 {
     return __builtin_convertvector(*(const unaligned_ints *)x, floats);
 }
+INLINE floats load_bytes(const int8_t *x)
+{
+#if WIDTH == 16
+    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
+#elif WIDTH == 8
+    return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)));
+#else
+    return (floats){x[0], x[1], x[2], x[3]};
+#endif
+}
 INLINE floats load(const float *x) { return *(const unaligned_floats *)x; }
 INLINE void store(float *to, floats x) { *(unaligned_floats *)to = x; }
 INLINE floats all(float x)
