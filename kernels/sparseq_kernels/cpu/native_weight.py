@@ -13,9 +13,9 @@ from ..torch_internals import has_amx
 from . import native
 from .int8_matmul import why_not_int_mm
 
-# A weight is stored in blocks if no more than this part of them holds values. With half of them they are faster than
-# panels (bench/results/model-*), with all of them slower.
-BLOCKS_UP_TO = 0.65
+# A weight is stored in blocks if no more than this part of them holds values. From 16 rows on they are faster than panels
+# up to some more, with AVX2 and with AVX-512 VNNI; for one to four rows only up to about half of them.
+BLOCKS_UP_TO = 0.75
 # Where the processor has AMX, batches of more tokens are left to torch's int8 product: oneDNN multiplies by its tiles,
 # which do several times as many products a cycle as the vector instructions of the native code.
 MOST_TOKENS_BESIDE_AMX = 64
@@ -44,7 +44,7 @@ class Linear(ctypes.Structure):
     _fields_ = (
         ("panels", _P),
         ("starts", _P),
-        ("block_inputs", _P),
+        ("block_places", _P),
         ("block_sums", _P),
         ("block_values", _P),
         ("scale", _P),
@@ -97,7 +97,7 @@ class NativeWeight:
         return tensor.data_ptr()
 
     def _packed(self, weight: Tensor) -> tuple[int | None, ...]:
-        """The addresses of its panels, and of its blocks' starts, inputs, sums and values."""
+        """The addresses of its panels, and of its blocks' starts, places, sums and values."""
         (N, K), at = weight.shape, weight.data_ptr()
         block = self._library.sparseq_block_size()
         groups, per_row = -(-N // block), -(-K // block)
@@ -108,9 +108,11 @@ class NativeWeight:
             panels = torch.empty(self._library.sparseq_panel_bytes(N, K), dtype=torch.int8, device=native.CPU)
             self._library.sparseq_pack_panels(at, N, K, panels.data_ptr(), threads)
             return self._keep(panels), None, None, None, None
-        inputs, sums = (torch.empty(size, dtype=torch.int32, device=native.CPU) for size in (count, groups * block))
+        # A place is the number of a block's first input / `block`: with `check_depth`'s limit it needs 16 bits.
+        places = torch.empty(count + self._library.sparseq_blocks_past(), dtype=torch.int16, device=native.CPU)
+        sums = torch.empty(groups * block, dtype=torch.int32, device=native.CPU)
         values = torch.empty(count, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
-        found = tuple(map(self._keep, (starts, inputs, sums, values)))
+        found = tuple(map(self._keep, (starts, places, sums, values)))
         self._library.sparseq_pack_blocks(at, N, K, *found, threads)
         return None, *found
 

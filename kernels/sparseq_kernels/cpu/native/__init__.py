@@ -39,6 +39,7 @@ _SIGNATURES = {
     "sparseq_panel_columns": (),
     "sparseq_block_size": (),
     "sparseq_block_bytes": (),
+    "sparseq_blocks_past": (),
     "sparseq_has_bf16_attention": (),
     "sparseq_encode": (_P, _P, _P, _I64, _P, _I32),
     "sparseq_list_tokens": (_P, _I32, _I64, _I64, _P, _P),
@@ -60,6 +61,7 @@ _RESULTS = {
     "sparseq_panel_columns": _I64,
     "sparseq_block_size": _I64,
     "sparseq_block_bytes": _I64,
+    "sparseq_blocks_past": _I64,
     "sparseq_has_bf16_attention": ctypes.c_int32,
 }
 

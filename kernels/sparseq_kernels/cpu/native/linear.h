@@ -2,7 +2,7 @@
 #ifndef SPARSEQ_LINEAR_H
 #define SPARSEQ_LINEAR_H
 
-#include "blocks.h"
+#include "few_rows.h"
 #include "narrow.h"
 #include "team.h"
 
@@ -43,6 +43,9 @@ static void transpose(const struct team *team, int64_t tokens, const struct line
     for (int64_t p = first; p < end; p++) {
         int64_t m = p * BLOCK_TOKENS, count = tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS;
         transpose_groups(rows->values + m * depth, count, depth, depth, rows->transposed + p * part_size(by->inputs));
+        /* What was there may be slow to multiply by: a number below the least normal one. */
+        for (int64_t t = count; t < BLOCK_TOKENS; t++)
+            rows->scales[m + t] = 0.0f;
     }
     wait_for_all(team);
 }
@@ -146,37 +149,53 @@ static void multiply_panels(const struct team *team, const struct linear *by, in
     }
 }
 
-/* `sums` of BLOCK outputs, for so many vectors of tokens, scaled. */
-INLINE void scale_block(const int32_t *sums, int64_t whole, const float *row_scales, const float *scale, const float *bias,
+/* `sums` of BLOCK outputs, for so many lanes of tokens, scaled. */
+INLINE void scale_block(const int32_t *sums, int64_t lanes, const float *row_scales, const float *scale, const float *bias,
                         const int activation, float *to)
 {
     for (int i = 0; i < BLOCK; i++)
-        for (int64_t t = 0; t < whole; t += WIDTH) {
+        for (int64_t t = 0; t < lanes; t += WIDTH) {
             floats found = load_converted(sums + i * BLOCK_TOKENS + t) * load(row_scales + t) * all(scale[i]);
             store(to + i * BLOCK_TOKENS + t, activated(found + all(bias[i]), activation));
         }
 }
 
+#define LINE 16 /* floats of a cache line */
+
+/* A part's rows of y, LINE outputs at a time: rows are apart by steps of which few stay in the first-level cache, so that
+ * each line is written whole and once. */
 static void multiply_blocks(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
                             float *y)
 {
     int64_t first, end;
-    share(team, (by->outputs + BLOCK - 1) / BLOCK, &first, &end);
+    share(team, (by->outputs + LINE - 1) / LINE, &first, &end);
     for (int64_t p = 0; p < parts_of(tokens); p++)
-        for (int64_t g = first; g < end; g++) {
-            int64_t m = p * BLOCK_TOKENS, n = g * BLOCK, outputs = by->outputs - n < BLOCK ? by->outputs - n : BLOCK;
-            int64_t count = tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS;
-            int64_t whole = (count + WIDTH - 1) / WIDTH * WIDTH;
+        for (int64_t l = first; l < end; l++) {
+            int64_t m = p * BLOCK_TOKENS, count = tokens - m < BLOCK_TOKENS ? tokens - m : BLOCK_TOKENS;
+            int64_t lanes = lanes_of(count), left = by->outputs - l * LINE, outputs = left < LINE ? left : LINE;
+            const operand *x = rows->transposed + p * part_size(by->inputs);
+            const float *row_scales = rows->scales + m;
             int32_t sums[BLOCK * BLOCK_TOKENS];
-            float found[BLOCK * BLOCK_TOKENS];
-            block_tile_of_tokens(count, rows->transposed + p * part_size(by->inputs), &by->blocks, g, sums);
-            if (by->activation == GELU)
-                scale_block(sums, whole, rows->scales + m, by->scale + n, by->bias + n, GELU, found);
-            else if (by->activation == RELU)
-                scale_block(sums, whole, rows->scales + m, by->scale + n, by->bias + n, RELU, found);
-            else
-                scale_block(sums, whole, rows->scales + m, by->scale + n, by->bias + n, NONE, found);
-            store_transposed(found, count, outputs, y + m * by->outputs + n, by->outputs);
+            float found[BLOCK * BLOCK_TOKENS], lines[BLOCK_TOKENS * LINE];
+            float *to = y + m * by->outputs + l * LINE;
+            for (int64_t t = 0; t < count; t++)
+                __builtin_prefetch(to + t * by->outputs, 1);
+            for (int64_t i = 0; i < outputs; i += BLOCK) {
+                int64_t n = l * LINE + i;
+                block_tile_of_tokens(count, x, &by->blocks, n / BLOCK, sums);
+                if (by->activation == GELU)
+                    scale_block(sums, lanes, row_scales, by->scale + n, by->bias + n, GELU, found);
+                else if (by->activation == RELU)
+                    scale_block(sums, lanes, row_scales, by->scale + n, by->bias + n, RELU, found);
+                else
+                    scale_block(sums, lanes, row_scales, by->scale + n, by->bias + n, NONE, found);
+                transpose_outputs(found, lanes, lines + i, LINE);
+            }
+            for (int64_t t = 0; t < count; t++, to += by->outputs)
+                if (outputs == LINE)
+                    memcpy(to, lines + t * LINE, sizeof(float) * LINE);
+                else
+                    memcpy(to, lines + t * LINE, sizeof(float) * (size_t)outputs);
         }
 }
 

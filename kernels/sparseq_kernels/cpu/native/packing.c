@@ -91,9 +91,9 @@ int64_t sparseq_count_blocks(const int8_t *w, int64_t outputs, int64_t inputs, i
     return starts[groups];
 }
 
-/* These blocks' inputs, sums and values, as `struct blocks` has them; a value takes sparseq_block_bytes() / the values of a
+/* These blocks' places, sums and values, as `struct blocks` has them; a value takes sparseq_block_bytes() / the values of a
  * block. */
-void sparseq_pack_blocks(const int8_t *w, int64_t outputs, int64_t inputs, const int32_t *starts, int32_t *first_inputs,
+void sparseq_pack_blocks(const int8_t *w, int64_t outputs, int64_t inputs, const int32_t *starts, uint16_t *places,
                          int32_t *sums, void *values, int32_t threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (outputs * inputs >= PARALLEL_WEIGHTS)
@@ -109,13 +109,15 @@ void sparseq_pack_blocks(const int8_t *w, int64_t outputs, int64_t inputs, const
                     to[i * BLOCK + j] = block[i][j];
                     sum[i] += block[i][j];
                 }
-            first_inputs[at++] = (int32_t)k;
+            places[at++] = (uint16_t)(k / BLOCK);
         }
         for (int i = 0; i < BLOCK; i++)
             sums[g * BLOCK + i] = start_of(sum[i]);
     }
+    memset(places + starts[groups_of(outputs)], 0, BLOCKS_PAST * sizeof *places);
 }
 
-/* The outputs, and the inputs, of a block; and its bytes. */
+/* The outputs, and the inputs, of a block; its bytes; and the places after those of all blocks. */
 int64_t sparseq_block_size(void) { return BLOCK; }
+int64_t sparseq_blocks_past(void) { return BLOCKS_PAST; }
 int64_t sparseq_block_bytes(void) { return (int64_t)sizeof(block_value) * BLOCK * BLOCK; }

@@ -34,10 +34,10 @@ double sparseq_rate(int32_t of, int64_t size)
     enum { DEPTH = 64, REPEATS = 20000 };
     static _Alignas(64) float x[1 << 20], y[1 << 20];
     static const int32_t starts[] = {0, DEPTH / BLOCK}, sums[BLOCK];
-    int32_t inputs[DEPTH / BLOCK];
+    uint16_t places[DEPTH / BLOCK];
     for (int i = 0; i < DEPTH / BLOCK; i++)
-        inputs[i] = i * BLOCK;
-    struct blocks blocks = {starts, inputs, sums, (const block_value *)(y + 8192)};
+        places[i] = (uint16_t)i;
+    struct blocks blocks = {starts, places, sums, (const block_value *)(y + 8192)};
     int64_t repeats = of == COPIES ? REPEATS * 1024 / size + 1 : REPEATS, each = 0;
     double best = INFINITY;
     for (int round = 0; round < 5; round++) {

@@ -76,12 +76,15 @@ INLINE floats load_converted(const int32_t *x)
 }
 INLINE floats load_bytes(const int8_t *x)
 {
-#if WIDTH == 16
+#if WIDTH == 16 && !defined(SPARSEQ_EMULATED)
     return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x)));
 #elif WIDTH == 8
     return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)));
 #else
-    return (floats){x[0], x[1], x[2], x[3]};
+    typedef int8_t bytes __attribute__((vector_size(WIDTH)));
+    bytes found;
+    memcpy(&found, x, sizeof found);
+    return __builtin_convertvector(__builtin_convertvector(found, ints), floats);
 #endif
 }
 INLINE floats load(const float *x) { return *(const unaligned_floats *)x; }
