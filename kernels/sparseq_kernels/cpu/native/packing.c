@@ -5,6 +5,23 @@
 
 #define PARALLEL_WEIGHTS 65536 /* Below it, starting threads costs more than the work. */
 
+/* Whole groups of w [columns][inputs] into a panel's, of four columns at a time: how many are done, none if columns are left
+ * over. A group has to be as large as a float. */
+static int64_t fill_by_four(const int8_t *w, int64_t inputs, int64_t columns, int8_t *groups)
+{
+    if (GROUP != sizeof(float) || columns % 4)
+        return 0;
+    int64_t whole = inputs / (4 * GROUP) * 4;
+    for (int64_t n = 0; n < columns; n += 4, w += 4 * inputs)
+        for (int64_t k = 0; k < whole; k += 4) {
+            four rows[4];
+            for (int i = 0; i < 4; i++)
+                memcpy(rows + i, w + i * inputs + k * GROUP, sizeof rows[i]);
+            store_four_transposed(rows, (float *)(void *)(groups + (k * COLUMNS + n) * GROUP), COLUMNS);
+        }
+    return whole;
+}
+
 /* Panel p of w [outputs, inputs]. */
 static void fill_panel(const int8_t *w, int64_t outputs, int64_t inputs, int64_t p, int8_t *to)
 {
@@ -13,14 +30,15 @@ static void fill_panel(const int8_t *w, int64_t outputs, int64_t inputs, int64_t
     int8_t *groups = to + sizeof starts;
     if (columns < COLUMNS)
         memset(groups, 0, (size_t)(padded_depth(inputs) * COLUMNS));
+    int64_t done = fill_by_four(w + p * COLUMNS * inputs, inputs, columns, groups);
     for (int64_t n = 0; n < columns; n++) {
         const int8_t *row = w + (p * COLUMNS + n) * inputs;
-        int8_t *group = groups + n * GROUP, last[GROUP] = {0};
+        int8_t *group = groups + (done * COLUMNS + n) * GROUP, last[GROUP] = {0};
         int32_t sum = 0; /* of at most numerics' MAX_INT8_DEPTH values */
         for (int64_t k = 0; k < inputs; k++)
             sum += row[k];
         starts[n] = start_of(sum);
-        for (int64_t k = 0; k < whole; k += GROUP, group += GROUP * COLUMNS)
+        for (int64_t k = done * GROUP; k < whole; k += GROUP, group += GROUP * COLUMNS)
             memcpy(group, row + k, GROUP);
         memcpy(last, row + whole, (size_t)(inputs - whole));
         if (whole < inputs)
@@ -72,6 +90,18 @@ INLINE int read_block(const int8_t *w, int64_t outputs, int64_t inputs, int64_t 
 }
 _Static_assert(BLOCK == sizeof(uint32_t), "a row of a block is read as one word");
 
+/* How many blocks of BLOCK whole rows w [BLOCK][inputs] hold more than zeros, of those that are whole. */
+static int32_t count_whole(const int8_t *w, int64_t inputs)
+{
+    int32_t count = 0;
+    for (int64_t k = 0; k + BLOCK <= inputs; k += BLOCK) {
+        const unaligned_int *a = (const void *)(w + k), *b = (const void *)(w + inputs + k);
+        const unaligned_int *c = (const void *)(w + 2 * inputs + k), *d = (const void *)(w + 3 * inputs + k);
+        count += (*a | *b | *c | *d) != 0;
+    }
+    return count;
+}
+
 /* The blocks of w [outputs, inputs] that hold more than zeros: their number. starts [ceil(outputs / BLOCK) + 1] are written
  * as `struct blocks` has them. */
 int64_t sparseq_count_blocks(const int8_t *w, int64_t outputs, int64_t inputs, int32_t *starts, int32_t threads)
@@ -81,8 +111,9 @@ int64_t sparseq_count_blocks(const int8_t *w, int64_t outputs, int64_t inputs, i
 #pragma omp parallel for schedule(static) num_threads(threads) if (outputs * inputs >= PARALLEL_WEIGHTS)
     for (int64_t g = 0; g < groups; g++) {
         int8_t block[BLOCK][BLOCK];
-        int32_t count = 0;
-        for (int64_t k = 0; k < inputs; k += BLOCK)
+        int whole = outputs - g * BLOCK >= BLOCK;
+        int32_t count = whole ? count_whole(w + g * BLOCK * inputs, inputs) : 0;
+        for (int64_t k = whole ? inputs / BLOCK * BLOCK : 0; k < inputs; k += BLOCK)
             count += read_block(w, outputs, inputs, g * BLOCK, k, block);
         starts[g + 1] = count;
     }

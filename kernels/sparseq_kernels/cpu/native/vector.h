@@ -57,17 +57,22 @@ typedef float unaligned_four __attribute__((vector_size(16), aligned(4), may_ali
 INLINE four load_four(const float *x) { return *(const unaligned_four *)x; }
 INLINE void store_four(float *to, four x) { *(unaligned_four *)to = x; }
 
-
-/* to [4][to_stride] = x [4][stride] transposed. */
-INLINE void transpose_four(const float *x, int64_t stride, float *to, int64_t to_stride)
+/* to [4][to_stride] = x [4] transposed. */
+INLINE void store_four_transposed(const four x[4], float *to, int64_t to_stride)
 {
-    four a = load_four(x), b = load_four(x + stride), c = load_four(x + 2 * stride), d = load_four(x + 3 * stride);
-    four ac = shuffle_four(a, c, 0, 4, 1, 5), AC = shuffle_four(a, c, 2, 6, 3, 7);
-    four bd = shuffle_four(b, d, 0, 4, 1, 5), BD = shuffle_four(b, d, 2, 6, 3, 7);
+    four ac = shuffle_four(x[0], x[2], 0, 4, 1, 5), AC = shuffle_four(x[0], x[2], 2, 6, 3, 7);
+    four bd = shuffle_four(x[1], x[3], 0, 4, 1, 5), BD = shuffle_four(x[1], x[3], 2, 6, 3, 7);
     store_four(to, shuffle_four(ac, bd, 0, 4, 1, 5));
     store_four(to + to_stride, shuffle_four(ac, bd, 2, 6, 3, 7));
     store_four(to + 2 * to_stride, shuffle_four(AC, BD, 0, 4, 1, 5));
     store_four(to + 3 * to_stride, shuffle_four(AC, BD, 2, 6, 3, 7));
+}
+
+/* to [4][to_stride] = x [4][stride] transposed. */
+INLINE void transpose_four(const float *x, int64_t stride, float *to, int64_t to_stride)
+{
+    store_four_transposed((four[4]){load_four(x), load_four(x + stride), load_four(x + 2 * stride), load_four(x + 3 * stride)},
+                          to, to_stride);
 }
 
 INLINE floats load_converted(const int32_t *x)
