@@ -14,11 +14,13 @@ from bench.kernels.cases import OURS
 from sparseq.checkpoint import is_saved
 from sparseq.errors import InputError
 from sparseq.nn import Packed, named_layers, use_fused_encoder
+from sparseq_kernels.cpu.encoder import why_no_bf16_attention
 
 BASELINE = "torch, fp32"
 DENSE = f"{OURS} int8"
 LAYERED = f"{DENSE}, layer by layer"
-SAME = (LAYERED, DENSE)  # what computes as the baseline does, but for quantization
+BF16_ATTENTION = f"{DENSE}, attention in bf16"
+SAME = (LAYERED, DENSE, BF16_ATTENTION)  # what computes as the baseline does, but for quantization
 SPARSITIES, PATTERN = (0.5, 0.8, 0.9), "4x4"
 # Architectures whose first token has the position after the padding token's number.
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
@@ -65,8 +67,8 @@ def random_model(size: Size) -> nn.Module:
 
 
 def packed_models(plain: nn.Module, wanted: Wanted, sparse: bool = True) -> dict[str, nn.Module]:
-    """The model packed to int8, layer by layer and fused, and with `sparse` without most 4x4 blocks: those of wanted
-    names. Nothing is trained: the sparse ones have the time of trained ones, and not their scores."""
+    """The model packed to int8, layer by layer and fused, where the processor can also with attention in bf16, and with
+    `sparse` without most 4x4 blocks: those of wanted names. Nothing is trained: the sparse ones have the time of trained ones, and not their scores."""
 
     def packed(**settings: Any) -> nn.Module:
         return sparseq.pack(sparseq.convert(copy.deepcopy(plain), **settings))
@@ -75,6 +77,8 @@ def packed_models(plain: nn.Module, wanted: Wanted, sparse: bool = True) -> dict
         LAYERED: lambda: use_fused_encoder(packed(), False),
         DENSE: packed,
     }
+    if why_no_bf16_attention() is None:
+        makers[BF16_ATTENTION] = lambda: use_fused_encoder(packed(), bf16_attention=True)
     for share in SPARSITIES if sparse else ():
         makers[sparse_name(share)] = lambda share=share: packed(sparsity=share, pattern=PATTERN)  # type: ignore[misc]
     return {name: make() for name, make in makers.items() if wanted(name)}
