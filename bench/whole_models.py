@@ -68,7 +68,8 @@ def random_model(size: Size) -> nn.Module:
 
 def packed_models(plain: nn.Module, wanted: Wanted, sparse: bool = True) -> dict[str, nn.Module]:
     """The model packed to int8, layer by layer and fused, where the processor can also with attention in bf16, and with
-    `sparse` without most 4x4 blocks: those of wanted names. Nothing is trained: the sparse ones have the time of trained ones, and not their scores."""
+    `sparse` without most 4x4 blocks: those of wanted names. Nothing is trained: sparse ones have the time of trained
+    ones, and not their scores."""
 
     def packed(**settings: Any) -> nn.Module:
         return sparseq.pack(sparseq.convert(copy.deepcopy(plain), **settings))

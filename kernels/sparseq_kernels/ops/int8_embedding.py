@@ -33,7 +33,7 @@ def int8_embedding(indices: Tensor, weight: Tensor, scale: Tensor, out_dtype: to
 
     Raises:
         InputError: for wrong dtypes or shapes.
-        InputIndexError: for an index that is out of range (on a CPU; a GPU kernel reads row 0 for it).
+        InputIndexError: for an index that is out of range (on a CPU; of a GPU kernel its row is NaN).
     """
     rows: Tensor = OP(indices, weight, scale, out_dtype)
     return rows
