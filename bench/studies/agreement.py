@@ -1,9 +1,9 @@
-"""Whether the fused encoder of a packed model says what its own layers say, on sentences of a file.
+"""Whether the fused encoder of a packed model says what its own layers say, on the validation rows it was trained for.
 
-    python -m bench.studies.agreement DIR FILE [--threads N] [--smallest] [--out DIR]
+    python -m bench.studies.agreement DIR [DIR ...] [--threads N] [--out DIR]
 
-DIR holds a packed model, FILE labelled sentences. Each row compares two ways of running the model: how many sentences
-get another class, and by how much the logits differ (the Euclidean norm of the difference, over that of the second
+Each DIR is a finished run of `sparseq compress` with a packed model. Each row compares two ways of running it: how many
+rows get another class, and by how much the logits differ (the Euclidean norm of the difference, over that of the second
 way). Two layered ways that differ in the order of floating-point sums alone show what rounding does by itself.
 """
 
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from bench.common import arguments, finish
 from bench.program import run_program
-from bench.sentences import Sentences, read_sentences
-from bench.whole_models import folder_models
 from sparseq.errors import InputError
 from sparseq.nn import fused_reason, use_fused_encoder
+from sparseq.tasks import Task, compute_metrics, load_data, score
+from sparseq.train.data import tokenise
+from sparseq.train.scoring import finished, load_folder, predict_logits
 from sparseq_kernels.cpu.encoder import why_no_bf16_attention
 
 FUSED, LAYERED, EAGER = "fused", "layer by layer", "layer by layer, attention 'eager'"
@@ -41,26 +42,23 @@ def ways(model: nn.Module) -> dict[str, Callable[[], object]]:
     return found | ({BF16: set_up(True, "sdpa", True)} if why_no_bf16_attention() is None else {})
 
 
-def logits_of(model: nn.Module, sentences: Sentences) -> Tensor:
-    with torch.inference_mode():
-        return torch.cat([model(**batch).logits for batch in sentences.workload().batches])
-
-
-def row(name: str, other: str, logits: dict[str, Tensor], sentences: Sentences) -> dict[str, Any]:
+def row(name: str, other: str, logits: dict[str, Tensor], labels: Tensor, task: Task) -> dict[str, Any]:
     a, b = logits[name], logits[other]
-    changed, distance = int((a.argmax(1) != b.argmax(1)).sum()), float((a - b).norm() / b.norm())
-    scores = {way: sentences.score(logits[way]) for way in (name, other)}
+    changed = None if task.is_regression else int((a.argmax(1) != b.argmax(1)).sum())
+    distance = float((a - b).norm() / b.norm())
+    scores = {way: score(task, compute_metrics(task, logits[way].numpy(), labels.numpy())) for way in (name, other)}
     cells = {
+        "task": task.name,
         "one way": name,
         "beside": other,
-        "sentences": str(len(a)),
-        "of another class": str(changed),
+        "rows": f"{len(a):,}",
+        "of another class": "-" if changed is None else str(changed),
         "logits": f"{distance:.1e}",
-        "scores": " / ".join(f"{score:.2%}" for score in scores.values()),
+        "scores": " / ".join(f"{100 * value:.2f}" for value in scores.values()),
     }
     print("  ".join(cells.values()), flush=True)
     return {
-        "case": {"way": name, "beside": other},
+        "case": {"task": task.name, "way": name, "beside": other},
         "changed": changed,
         "distance": distance,
         "scores": scores,
@@ -68,26 +66,35 @@ def row(name: str, other: str, logits: dict[str, Tensor], sentences: Sentences) 
     }
 
 
-def _own(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="DIR", help="what sparseq.save, or sparseq compress, wrote")
-    parser.add_argument("sentences", type=Path, metavar="FILE", help="labelled sentences")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    given = arguments("Fused and layered predictions of a packed model.", 1, argv, _own)
-    [model] = folder_models([given.model]).values()
+def compare(folder: Path) -> list[dict[str, Any]]:
+    """The rows of one finished run. Raises InputError for a model that does not run fused."""
+    task, recipe = finished(folder)
+    model, tokenizer = load_folder(folder)
     if (reason := fused_reason(model, of_model=True)) is not None:
-        raise InputError(f"{given.model} does not run fused: {reason}")
-    sentences = read_sentences(given.sentences, given.model, model=given.model)
-    if sentences.labels is None:
-        raise InputError(f"{given.sentences} has no labels to score")
+        raise InputError(f"{folder} does not run fused: {reason}")
+    own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
+    if recipe.validation_file:
+        own |= {"text_columns": recipe.text_columns or None, "label_column": recipe.label_column}
+    data = load_data(task, **own, max_validation_rows=recipe.max_validation_rows, with_train=False)  # type: ignore[arg-type]
+    [part, *_] = data.validations.values()
+    rows = tokenise(part, tokenizer, recipe.max_length, model)
+    labels = torch.as_tensor(rows.with_format("numpy")["labels"])
     logits = {}
     for name, set_up in ways(model).items():
         set_up()
-        logits[name] = logits_of(model, sentences)
+        logits[name] = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
     pairs = [(FUSED, LAYERED), (EAGER, LAYERED), *([(BF16, FUSED)] if BF16 in logits else [])]
-    rows = [row(name, other, logits, sentences) for name, other in pairs]
-    finish("agreement", rows, {"sentences": given.sentences.name, "model": given.model.name}, given)
+    return [row(name, other, logits, labels, data.task) for name, other in pairs]
+
+
+def _own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", type=Path, nargs="+", metavar="DIR", help="finished runs of sparseq compress")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = arguments("Fused and layered predictions of packed models.", 1, argv, _own)
+    rows = [row for folder in given.runs for row in compare(folder)]
+    finish("agreement", rows, {"models": [folder.name for folder in given.runs]}, given)
     return 0
 
 

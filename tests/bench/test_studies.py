@@ -1,22 +1,25 @@
 """The studies of layers, models and training runs, each at its smallest."""
 
 import contextlib
-import shutil
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 
-from bench import common, render, whole_models
+from bench import common, render
 from bench.check import WrongResultError
 from bench.studies import agreement, blocks, demo_seeds, formats, model, qat_step, shapes, stages
-from sparseq import InputError, backend, convert, instruction_set, pack, save
+from sparseq import InputError, backend, instruction_set
 from sparseq.nn import linear
+from sparseq.tasks import Task
 from sparseq.timing import Comparison
+from sparseq.train import Recipe, compress
+from sparseq.train.progress import Reporter
 from sparseq_kernels import qat_linear
 from sparseq_kernels.cpu import native
 from sparseq_kernels.instruction_sets import SETS
+
+QUIET = Reporter(silent=True)
 
 
 def test_seeds_are_summed_up_in_points():
@@ -134,25 +137,31 @@ def test_blocks_are_counted(tmp_path):
     assert "4x4 blocks that hold values" in render.render("blocks", tmp_path)
 
 
-def test_agreement_of_a_packed_model(tmp_path, tiny_model_dir):
-    [plain] = whole_models.folder_models([tiny_model_dir]).values()
-    save(pack(convert(plain)), tmp_path / "packed")
-    for file in tiny_model_dir.glob("*token*"):
-        shutil.copy(file, tmp_path / "packed")
-    (tmp_path / "rows.csv").write_text("sentence,label\nfine,1\nbad,0\nno good film,0\na film,1\n")
-    given = [str(tmp_path / "packed"), str(tmp_path / "rows.csv"), "--out", str(tmp_path)]
-    assert agreement.main(given) == 0
+def test_agreement_of_packed_models(tmp_path, tiny_model_dir, tiny_teacher_dir, tiny_csv):
+    settings = {
+        "model": str(tiny_model_dir), "train_file": str(tiny_csv[0]), "validation_file": str(tiny_csv[1]),
+        "max_length": 32, "epochs": 1,
+    }  # fmt: skip
+    compress(Recipe.from_dict({**settings, "methods": "qat", "out": str(tmp_path / "packed")}), reporter=QUIET)
+    assert agreement.main([str(tmp_path / "packed"), str(tmp_path / "packed"), "--out", str(tmp_path)]) == 0
     [result] = common.read_results("agreement", tmp_path)
+    assert len(result["rows"]) % 2 == 0 and result["settings"] == {"models": ["packed", "packed"]}
     fused, eager = result["rows"][:2]
     assert fused["case"]["beside"] == eager["case"]["beside"] == agreement.LAYERED
-    assert fused["distance"] < 1e-2 and eager["distance"] < 1e-2
+    assert fused["distance"] < 1e-2 and eager["distance"] < 1e-2 and fused["changed"] == 0
+    learning = {"methods": "kd", "teacher": str(tiny_teacher_dir), "out": str(tmp_path / "plain")}
+    compress(Recipe.from_dict({**settings, **learning}), reporter=QUIET)
     with pytest.raises(InputError, match="does not run fused"):
-        agreement.main([str(tiny_model_dir), *given[1:]])
+        agreement.main([str(tmp_path / "plain")])
 
 
 def test_agreement_counts_classes_and_distances():
     logits = {"a": torch.tensor([[1.0, 0.0], [0.0, 3.0]]), "b": torch.tensor([[0.0, 4.0], [0.0, 3.0]])}
-    sentences = SimpleNamespace(score=lambda found: float(found.sum()))
-    found = agreement.row("a", "b", logits, sentences)
+    task = Task("custom", ("text",))
+    found = agreement.row("a", "b", logits, torch.tensor([0, 1]), task)
     assert found["changed"] == 1 and found["distance"] == pytest.approx(17**0.5 / 5)
-    assert found["scores"] == {"a": 4.0, "b": 7.0}
+    assert found["scores"] == {"a": 1.0, "b": 0.5}
+    numbers = {"a": torch.tensor([[1.0], [2.0], [4.0]]), "b": torch.tensor([[1.0], [2.0], [3.0]])}
+    regression = Task("numbers", ("text",), num_labels=1, metrics=("pearson",), score_metrics=("pearson",))
+    found = agreement.row("a", "b", numbers, torch.tensor([1.0, 2.0, 3.0]), regression)
+    assert found["changed"] is None and found["cells"]["of another class"] == "-"
