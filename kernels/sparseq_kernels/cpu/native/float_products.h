@@ -31,19 +31,31 @@ INLINE words rounded_to_bf16(floats x)
     return ((bits + 0x7fff + odd) | (words)(x != x)) & 0xffff0000u;
 }
 
+/* A vector in bf16, rounded half to even. The instruction takes numbers below the least normal one for zero. */
+INLINE halves to_bf16(floats x)
+{
+#if HAS_PAIRS && defined(IN_PLACE)
+    halves found;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(found) : "v"(x));
+    return found;
+#else
+    return __builtin_convertvector(rounded_to_bf16(x) >> 16, halves);
+#endif
+}
+
 /* Pairs of neighbours of x [columns], (columns + 1) / 2 of them. */
 static inline void to_pairs(const float *x, int64_t columns, float *to)
 {
     uint16_t *values = (uint16_t *)(void *)to;
     int64_t k = 0;
     for (; k + WIDTH <= columns; k += WIDTH) {
-        halves found = __builtin_convertvector(rounded_to_bf16(load(x + k)) >> 16, halves);
+        halves found = to_bf16(load(x + k));
         memcpy(values + k, &found, sizeof found);
     }
     if (k < columns) {
         float rest[WIDTH] = {0};
         memcpy(rest, x + k, sizeof(float) * (size_t)(columns - k));
-        halves found = __builtin_convertvector(rounded_to_bf16(load(rest)) >> 16, halves);
+        halves found = to_bf16(load(rest));
         memcpy(values + k, &found, sizeof(uint16_t) * (size_t)((columns - k + 1) / 2 * 2));
     }
 }
