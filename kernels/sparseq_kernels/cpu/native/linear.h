@@ -130,6 +130,8 @@ static void scale_tile(const int32_t *sums, int64_t rows, const float *row_scale
         scale_sums(sums, rows, row_scales, scale, bias, NONE, columns, y, by->outputs);
 }
 
+#define LINE 16 /* floats of a cache line */
+
 /* The team shares tiles, not panels: of a narrow weight there are too few. One after the other they are of one panel. */
 static void multiply_panels(const struct team *team, const struct linear *by, int64_t tokens, const struct rows *rows,
                             float *y)
@@ -141,6 +143,11 @@ static void multiply_panels(const struct team *team, const struct linear *by, in
         int64_t p = i / tiles, m = i % tiles * TILE_ROWS, count = tokens - m < TILE_ROWS ? tokens - m : TILE_ROWS;
         const int8_t *panel = by->panels + p * panel_bytes(by->inputs);
         int32_t sums[TILE_ROWS * COLUMNS];
+        int64_t left = by->outputs - p * COLUMNS, columns = left < COLUMNS ? left : COLUMNS;
+        /* Results come from memory while their sums are made. */
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t n = 0; n < columns; n += LINE)
+                __builtin_prefetch(y + (m + r) * by->outputs + p * COLUMNS + n, 1);
         if (p == narrow)
             narrow_tile(by->outputs - p * COLUMNS, count, rows->values + m * depth, depth, panel, padded_depth(by->inputs), sums);
         else
@@ -159,8 +166,6 @@ INLINE void scale_block(const int32_t *sums, int64_t lanes, const float *row_sca
             store(to + i * BLOCK_TOKENS + t, activated(found + all(bias[i]), activation));
         }
 }
-
-#define LINE 16 /* floats of a cache line */
 
 /* A part's rows of y, LINE outputs at a time: rows are apart by steps of which few stay in the first-level cache, so that
  * each line is written whole and once. */
