@@ -91,6 +91,7 @@ CALLS = {
             "count_blocks",
             "pack_blocks",
             "block_bytes",
+            "blocks_past",
             "block_size",
         ),
         lambda: encoded(),

@@ -111,7 +111,8 @@ class NativeWeight:
         # A place is the number of a block's first input / `block`: with `check_depth`'s limit it needs 16 bits.
         places = torch.empty(count + self._library.sparseq_blocks_past(), dtype=torch.int16, device=native.CPU)
         sums = torch.empty(groups * block, dtype=torch.int32, device=native.CPU)
-        values = torch.empty(count, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
+        # Compilers let loops of plain C load some bytes past the last block.
+        values = torch.empty(count + 1, self._library.sparseq_block_bytes(), dtype=torch.int8, device=native.CPU)
         found = tuple(map(self._keep, (starts, places, sums, values)))
         self._library.sparseq_pack_blocks(at, N, K, *found, threads)
         return None, *found

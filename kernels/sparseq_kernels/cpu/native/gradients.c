@@ -177,10 +177,10 @@ int sparseq_scaled_product(const float *a, int64_t row, int64_t step, const floa
             for (int64_t i = 0; i < blocks * runs; i++) {
                 int64_t run = i % runs, first = i / runs * BLOCK_ROWS;
                 int64_t count = rows - first < BLOCK_ROWS ? rows - first : BLOCK_ROWS;
-                /* The first run of a block comes first, so that nobody holds the block before. */
-                if (first != held && row == 1)
+                /* Whoever has the first run adds to the totals, also if a later run of the block was his before. */
+                if (row == 1 && (first != held || !run))
                     copy_steps(&by, first, count, d, part, own, totals && !run ? totals + first : NULL);
-                else if (first != held)
+                else if (row != 1 && first != held)
                     copy_rows(&by, first, count, d, part, own);
                 held = first;
                 for (int64_t p = panels * run / runs; p < panels * (run + 1) / runs; p++)
