@@ -62,7 +62,7 @@ def machine(gpu: bool = False) -> dict[str, Any]:
     flags = set((information.get("flags") or information.get("Features") or "").split())
     return (gpu_machine() if gpu else {}) | {
         "cpu": information.get("model name") or platform.processor() or platform.machine(),
-        "cpu_model": f"family {information.get('cpu family', '?')}, model {information.get('model', '?')}",
+        **_model(information),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "flags": [flag for flag in FLAGS if flag in flags],
@@ -71,6 +71,13 @@ def machine(gpu: bool = False) -> dict[str, Any]:
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
     }
+
+
+def _model(information: Mapping[str, str]) -> dict[str, str]:
+    """What tells generations of one name apart, where the system says it."""
+    if "cpu family" not in information:
+        return {}
+    return {"cpu_model": f"family {information['cpu family']}, model {information['model']}"}
 
 
 def gpu_machine() -> dict[str, Any]:

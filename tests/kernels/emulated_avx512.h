@@ -131,11 +131,11 @@ EMULATED __m512i emulated_dpbusd(__m512i s, __m512i x, __m512i w)
     emulated_dot(sums, (const uint8_t *)&x, (const int8_t *)&w, 16);
     return emulated_load(sums);
 }
-EMULATED __m128i emulated_dpbusd_128(__m128i s, __m128i x, __m128i w)
+EMULATED __m256i emulated_dpbusd_256(__m256i s, __m256i x, __m256i w)
 {
-    int32_t sums[4];
+    int32_t sums[8];
     memcpy(sums, &s, sizeof sums);
-    emulated_dot(sums, (const uint8_t *)&x, (const int8_t *)&w, 4);
+    emulated_dot(sums, (const uint8_t *)&x, (const int8_t *)&w, 8);
     memcpy(&s, sums, sizeof sums);
     return s;
 }
@@ -159,7 +159,7 @@ EMULATED __m128i emulated_dpbusd_128(__m128i s, __m128i x, __m128i w)
 #ifdef EMULATE_VNNI
 #define __AVX512VNNI__ 1
 #define _mm512_dpbusd_epi32(s, x, w) emulated_dpbusd(s, x, w)
-#undef _mm_dpbusd_epi32
-#define _mm_dpbusd_epi32(s, x, w) emulated_dpbusd_128(s, x, w)
+#undef _mm256_dpbusd_epi32
+#define _mm256_dpbusd_epi32(s, x, w) emulated_dpbusd_256(s, x, w)
 #define _mm512_dpwssd_epi32(s, x, w) emulated_add(s, emulated_madd(x, w))
 #endif

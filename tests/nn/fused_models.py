@@ -119,7 +119,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4, moved: float
     and attention are rounded in the last place as the processor has it, which may move an activation that lies between
     two integers, and one such step is some hundredths of a sequence in models as narrow as these."""
     assert found.shape == expected.shape and found.dtype == expected.dtype
-    sequences = max(1, len(expected) if expected.dim() else 1)
+    sequences = len(expected) if expected.dim() else 1
     found, expected = (x.double().reshape(sequences, -1) for x in (found, expected))
     off = (found - expected).norm(dim=1) / expected.norm(dim=1).square().mean().sqrt()
     assert float(off.median()) < tolerance, f"the median sequence is off by {float(off.median()):.2g} of the norm"

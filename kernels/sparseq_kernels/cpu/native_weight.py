@@ -13,8 +13,8 @@ from ..torch_internals import has_amx
 from . import native
 from .int8_matmul import why_not_int_mm
 
-# A weight is stored in blocks if no more than this part of them holds values. From 16 rows on they are faster than
-# panels up to some more, with AVX2 and with AVX-512 VNNI; for one to four rows only up to about half of them.
+# A weight is stored in blocks if no more than this part of them holds values: from 16 rows on they are then faster than
+# panels; for fewer rows only up to about half of them (bench/results/blocks-*).
 BLOCKS_UP_TO = 0.75
 # Where the processor has AMX, batches of more tokens are left to torch's int8 product: oneDNN multiplies by its tiles,
 # which do several times as many products a cycle as the vector instructions of the native code.

@@ -10,7 +10,7 @@
 
 #define BLOCK 4
 #define BLOCK_TOKENS (VECTORS * WIDTH)
-#if GROUP == 4 && !defined(SPARSEQ_EMULATED)
+#if GROUP == 4
 #define HALF 8 /* Up to so many tokens take half a vector. */
 #else
 #define HALF 0

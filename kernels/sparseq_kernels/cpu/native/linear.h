@@ -196,6 +196,7 @@ static void multiply_blocks(const struct team *team, const struct linear *by, in
                     scale_block(sums, lanes, row_scales, by->scale + n, by->bias + n, NONE, found);
                 transpose_outputs(found, lanes, lines + i, LINE);
             }
+            /* Of a size that the compiler knows a copy is one instruction. */
             for (int64_t t = 0; t < count; t++, to += by->outputs)
                 if (outputs == LINE)
                     memcpy(to, lines + t * LINE, sizeof(float) * LINE);

@@ -8,7 +8,6 @@
 #define NOT_FINITE 0x7f800000u /* the bits of Inf, and above them those of NaN */
 
 typedef int16_t shorts __attribute__((vector_size(2 * WIDTH)));
-typedef int8_t bytes __attribute__((vector_size(WIDTH)));
 
 /* max|x| of a row as the bits of a float: for non-negative floats the order of bits is that of values, and NaN lies above
  * Inf. x counts as zero where `mask`, of 0 and 1, may be NULL, is 0: as bits, for branches would not be vectorized. */

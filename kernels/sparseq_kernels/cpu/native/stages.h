@@ -34,7 +34,7 @@ double sparseq_rate(int32_t of, int64_t size)
     enum { DEPTH = 64, REPEATS = 20000 };
     static _Alignas(64) float x[1 << 20], y[1 << 20];
     static const int32_t starts[] = {0, DEPTH / BLOCK}, sums[BLOCK];
-    uint16_t places[DEPTH / BLOCK];
+    uint16_t places[DEPTH / BLOCK + BLOCKS_PAST] = {0};
     for (int i = 0; i < DEPTH / BLOCK; i++)
         places[i] = (uint16_t)i;
     struct blocks blocks = {starts, places, sums, (const block_value *)(y + 8192)};

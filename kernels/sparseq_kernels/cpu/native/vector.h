@@ -40,6 +40,7 @@ typedef float floats __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t ints __attribute__((vector_size(4 * WIDTH)));
 typedef uint32_t words __attribute__((vector_size(4 * WIDTH)));
 typedef uint16_t halves __attribute__((vector_size(2 * WIDTH)));
+typedef int8_t bytes __attribute__((vector_size(WIDTH)));
 typedef float unaligned_floats __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 
 typedef int32_t unaligned_ints __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -86,7 +87,6 @@ INLINE floats load_bytes(const int8_t *x)
 #elif WIDTH == 8
     return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)x)));
 #else
-    typedef int8_t bytes __attribute__((vector_size(WIDTH)));
     bytes found;
     memcpy(&found, x, sizeof found);
     return __builtin_convertvector(__builtin_convertvector(found, ints), floats);
