@@ -19,9 +19,8 @@ from bench.common import arguments, finish
 from bench.program import run_program
 from sparseq.errors import InputError
 from sparseq.nn import fused_reason, use_fused_encoder
-from sparseq.tasks import Task, compute_metrics, load_data, score
-from sparseq.train.data import tokenise
-from sparseq.train.scoring import finished, load_folder, predict_logits
+from sparseq.tasks import Task, compute_metrics, score
+from sparseq.train.scoring import finished, load_folder, own_rows, predict_logits
 from sparseq_kernels.cpu.encoder import why_no_bf16_attention
 
 FUSED, LAYERED, EAGER = "fused", "layer by layer", "layer by layer, attention 'eager'"
@@ -72,19 +71,15 @@ def compare(folder: Path) -> list[dict[str, Any]]:
     model, tokenizer = load_folder(folder)
     if (reason := fused_reason(model, of_model=True)) is not None:
         raise InputError(f"{folder} does not run fused: {reason}")
-    own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
-    if recipe.validation_file:
-        own |= {"text_columns": recipe.text_columns or None, "label_column": recipe.label_column}
-    data = load_data(task, **own, max_validation_rows=recipe.max_validation_rows, with_train=False)  # type: ignore[arg-type]
-    [part, *_] = data.validations.values()
-    rows = tokenise(part, tokenizer, recipe.max_length, model)
+    # MNLI has two splits: rows are compared, and those of the first are enough.
+    [rows, *_] = own_rows(task, recipe, tokenizer, model)
     labels = torch.as_tensor(rows.with_format("numpy")["labels"])
     logits = {}
     for name, set_up in ways(model).items():
         set_up()
         logits[name] = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
     pairs = [(FUSED, LAYERED), (EAGER, LAYERED), *([(BF16, FUSED)] if BF16 in logits else [])]
-    return [row(name, other, logits, labels, data.task) for name, other in pairs]
+    return [row(name, other, logits, labels, task) for name, other in pairs]
 
 
 def _own(parser: argparse.ArgumentParser) -> None:

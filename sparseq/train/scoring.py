@@ -153,6 +153,16 @@ def right_answers(folder: str | Path) -> list[bool]:
     task, recipe = finished(folder)
     if task.is_regression:
         raise InputError(f"the run in {folder} predicts a number, which is never simply right: compare its metrics")
+    model, tokenizer = load_folder(folder)
+    right: list[bool] = []
+    for rows in own_rows(task, recipe, tokenizer, model):
+        logits = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
+        right += (logits.argmax(-1) == torch.tensor(rows["labels"][:])).tolist()
+    return right
+
+
+def own_rows(task: Task, recipe: Recipe, tokenizer: Any, model: nn.Module) -> list[Dataset]:
+    """The tokenised rows of a finished run's own validation splits."""
     data = load_data(
         task,
         data_dir=recipe.data_dir,
@@ -162,13 +172,7 @@ def right_answers(folder: str | Path) -> list[bool]:
         max_validation_rows=recipe.max_validation_rows,
         with_train=False,
     )
-    model, tokenizer = load_folder(folder)
-    right: list[bool] = []
-    for part in data.validations.values():
-        rows = tokenise(part, tokenizer, recipe.max_length, model)
-        logits = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
-        right += (logits.argmax(-1) == torch.tensor(rows["labels"][:])).tolist()
-    return right
+    return [tokenise(part, tokenizer, recipe.max_length, model) for part in data.validations.values()]
 
 
 def finished(folder: str | Path) -> tuple[Task, Recipe]:
