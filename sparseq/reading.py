@@ -213,7 +213,7 @@ def build(kind: type[T], values: Any) -> T:
     """Builds the dataclass `kind` from a JSON object's values; lists become tuples.
 
     Raises ValueError, naming the field, if the value is not an object, if a field has no value, if a field is unknown,
-    or if a value does not have the field's annotated type.
+    or if a value does not have the field's annotated type. Dataclasses inside are built in the same way.
     """
     if not isinstance(values, dict):
         raise ValueError(f"an object is needed, not {quoted(values)}")
@@ -233,6 +233,11 @@ def _as(hint: Any, value: Any, name: str) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if dataclasses.is_dataclass(hint):
+        try:
+            return build(hint, value)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     if origin in (Union, types.UnionType):
         if value is None and type(None) in parts:
             return None
