@@ -57,6 +57,7 @@ class Data:
         train: the training rows; None if they were not requested.
         validations: the rows of each of `task.validation_splits`.
         sources: the source of each split: "train", if it was read, and the validation splits.
+        held_out: training rows that were set aside to score on (see `held_out`); None if none were requested.
 
     The datasets' columns are "text_a", "text_b" for tasks on pairs (strings), and "label" (int64, float64 for
     regression). A training row without a label, where that is allowed, has -100 there, or NaN.
@@ -66,6 +67,7 @@ class Data:
     train: Dataset | None
     validations: dict[str, Dataset]
     sources: dict[str, Source] = field(default_factory=dict)
+    held_out: Dataset | None = None
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -81,6 +83,8 @@ class Data:
         for split, rows in [("train", self.train), *self.validations.items()]:
             if rows is not None and split in self.sources:
                 said.append(_rows(split, self.sources[split], len(rows)))
+        if self.held_out is not None:
+            said.append(f"{len(self.held_out):,} other training rows are held out to score on")
         columns = self.task.columns
         said.append(
             f"text in column {columns[0]!r}"

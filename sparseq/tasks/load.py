@@ -15,6 +15,7 @@ from sparseq.paths import expanded
 from sparseq.tasks.data import Data, Source
 from sparseq.tasks.files import open_table
 from sparseq.tasks.glue import read_folder
+from sparseq.tasks.held_out import hold_out
 from sparseq.tasks.hub import HUB_DATASET, read_hub
 from sparseq.tasks.labels import LABEL_KINDS, infer_task, parse_labels
 from sparseq.tasks.spec import CUSTOM, GLUE, TEXTS, Task, get_task
@@ -44,6 +45,7 @@ def load_data(
     label_kind: str = "auto",
     max_train_rows: int | None = None,
     max_validation_rows: int | None = None,
+    held_out_rows: int | None = None,
     seed: int = 0,
     with_train: bool = True,
     allow_unlabelled: bool = False,
@@ -65,6 +67,8 @@ def load_data(
             smaller subset with the same seed is part of a larger one.
         max_validation_rows: the same for each validation split, but independent of `seed`, so that runs with different
             seeds are scored on the same rows.
+        held_out_rows: this many training rows are set aside to score on; see `held_out.hold_out`. `max_train_rows`
+            takes a subset of the others.
         seed: chooses the training subset.
         with_train: False leaves out the training rows, which need not exist.
         allow_unlabelled: training rows of own files need neither a label nor a label column, for training on a
@@ -74,7 +78,11 @@ def load_data(
         InputError: an unknown task; contradicting sources; a missing folder, file or column; empty data; a label out of
             range; a malformed row; a hub that cannot be reached.
     """
-    for what, rows in (("max_train_rows", max_train_rows), ("max_validation_rows", max_validation_rows)):
+    for what, rows in (
+        ("max_train_rows", max_train_rows),
+        ("max_validation_rows", max_validation_rows),
+        ("held_out_rows", held_out_rows),
+    ):
         if rows is not None and rows < 1:
             raise InputError(f"{what} is {rows}: expected a whole number of at least 1, or none for all rows")
     own_files = train_file is not None or validation_file is not None
@@ -118,9 +126,13 @@ def load_data(
         splits = read_hub(GLUE[known.name], with_train=with_train)
         sources = {split: Source(f"the hub's {HUB_DATASET} {known.name}", len(rows)) for split, rows in splits.items()}
         data = Data(GLUE[known.name], splits.pop("train", None), splits, sources)
+    train, held_out = data.train, None
+    if train is not None and held_out_rows is not None:
+        train, held_out = hold_out(train, held_out_rows)
     return replace(
         data,
-        train=None if data.train is None else _subset(data.train, max_train_rows, seed),
+        train=None if train is None else _subset(train, max_train_rows, seed),
+        held_out=held_out,
         validations={split: _subset(rows, max_validation_rows, 0) for split, rows in data.validations.items()},
     )
 

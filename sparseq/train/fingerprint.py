@@ -31,12 +31,13 @@ LIBRARIES = "libraries"
 
 
 def of_data(data: Data) -> Fingerprint:
-    """Digests of the texts and labels of the training rows, with the meaning of labels, and of all validation rows."""
+    """Digests of the texts and labels of the training rows, with the meaning of labels, and of the rows scored on."""
     task = data.task
     meaning = json.dumps([task.num_labels, task.label_names, task.is_regression])
     train = [] if data.train is None else [_rows(data.train)]
     validation = [f"{split} {_rows(rows)}" for split, rows in sorted(data.validations.items())]
-    return {"training data": _joined([meaning, *train]), "validation data": _joined(validation)}
+    held_out = {} if data.held_out is None else {"held-out data": _rows(data.held_out)}
+    return {"training data": _joined([meaning, *train]), "validation data": _joined(validation), **held_out}
 
 
 def of_model(model: nn.Module, tokenizer: Any, name: str = "model") -> Fingerprint:

@@ -107,6 +107,7 @@ def read_data(recipe: Recipe) -> Data:
         label_kind=recipe.label_kind,
         max_train_rows=recipe.max_train_rows,
         max_validation_rows=recipe.max_validation_rows,
+        held_out_rows=recipe.held_out_rows,
         seed=recipe.seed,
         # only the teacher's loss is used
         allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1 and recipe.augment_alpha in (None, 1),

@@ -65,6 +65,8 @@ class Recipe:
                                          metavar="N")
     max_validation_rows: int | None = setting(None, optional(whole(1)), DATA, "validate on a random subset of this "
                                               "many rows", metavar="N")
+    held_out_rows: int | None = setting(None, optional(whole(1)), DATA, "set this many training rows aside and score "
+                                        "on them too, to choose recipes by", metavar="N")
     max_length: int = setting(128, whole(4, LONGEST), DATA, "most tokens of a text or pair; longer ones are "
                               "cut", metavar="N")
 

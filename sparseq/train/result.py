@@ -40,6 +40,7 @@ class RunResult:
             the copies not added because nothing could be replaced, and the rate reached (see
             `sparseq.augment.AugmentationStats`); empty without copies.
         tokenizer: digest of the saved tokenizer.
+        held_out_score, held_out_metrics: on the training rows that were held out; None and empty if none were.
         finished_before: the run had finished before and was not run again.
 
     The attributes from teacher_score on are empty in results of older versions.
@@ -76,6 +77,8 @@ class RunResult:
     texts_cut: int | None = None
     tokenizer: str | None = None
     augmentation: dict[str, float] = field(default_factory=dict)
+    held_out_score: float | None = None
+    held_out_metrics: dict[str, float] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

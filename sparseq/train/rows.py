@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
+from sparseq.tasks.held_out import HELD_OUT
+
 from .collate import with_teachers_inputs
 from .data import count_cut, tokenise
 from .prepare import Prepared
@@ -22,19 +24,24 @@ class Rows:
     """The rows of a run.
 
     texts: the training rows with their copies. tokens: the same, tokenised for the student. splits: the validation
-    splits, tokenised. cut: the number of all texts that were longer than the recipe's `max_length`. augmentation:
-    statistics of the copies, see `AugmentationStats`; empty without copies.
+    splits, tokenised. held_out: the held-out training rows, tokenised, if there are any. cut: the number of all texts
+    that were longer than the recipe's `max_length`. augmentation: statistics of the copies, see `AugmentationStats`;
+    empty without copies.
     """
 
     texts: Dataset
     tokens: Dataset
     splits: dict[str, Dataset]
+    held_out: dict[str, Dataset]
     cut: int
     augmentation: dict[str, float] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """The number of rows of each split, by name; training with its copies."""
-        return {"train": len(self.texts), **{name: len(part) for name, part in self.splits.items()}}
+        return {
+            "train": len(self.texts),
+            **{name: len(part) for name, part in {**self.splits, **self.held_out}.items()},
+        }
 
 
 def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Rows:
@@ -50,10 +57,13 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
         reading = prepared.tokenizer, recipe.max_length
         tokens = tokenise(rows, *reading, prepared.student)
         splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
+        held = {} if prepared.data.held_out is None else {HELD_OUT: prepared.data.held_out}
+        held_out = {name: tokenise(part, *reading, prepared.student) for name, part in held.items()}
+        scored = {**splits, **held_out}
         cut = count_cut(rows, tokens, *reading)
-        cut += sum(count_cut(part, splits[name], *reading) for name, part in validations.items())
+        cut += sum(count_cut(part, scored[name], *reading) for name, part in {**validations, **held}.items())
         phase.update(note=f"{len(rows):,} training rows{told}, {sum(map(len, splits.values())):,} to validate on")
-    return Rows(rows, tokens, splits, cut, augmentation)
+    return Rows(rows, tokens, splits, held_out, cut, augmentation)
 
 
 def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Reporter) -> Dataset:

@@ -3,6 +3,7 @@
 import platform
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -115,6 +116,10 @@ def _finish(
     metrics = evaluate_model(
         model.to(hardware.device()), task, rows.splits, tokenizer, name="evaluating the saved model", **options
     )
+    held_out: dict[str, float] = {}
+    if rows.held_out:
+        alone = replace(task, validation_splits=tuple(rows.held_out))
+        held_out = evaluate_model(model, alone, rows.held_out, tokenizer, name="evaluating on held-out rows", **options)
     result = RunResult(
         task=task.name,
         methods=recipe.methods,
@@ -147,6 +152,8 @@ def _finish(
         scope=recipe.scope if recipe.uses("mp") else None,
         texts_cut=rows.cut,
         tokenizer=digest_tokenizer(load_tokenizer(folder.path)),
+        held_out_score=score(alone, held_out) if held_out else None,
+        held_out_metrics=held_out,
     )
     folder.finish(result.as_dict())
 

@@ -14,7 +14,7 @@ from .settings import flag
 # The settings that determine which rows are read and how.
 DATA_SETTINGS = (
     "task", "data_dir", "train_file", "validation_file", "text_columns", "label_column", "label_kind",
-    "max_train_rows", "max_validation_rows", "max_length",
+    "max_train_rows", "max_validation_rows", "held_out_rows", "max_length",
 )  # fmt: skip
 
 
@@ -25,6 +25,8 @@ def result_table(result: RunResult) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("score of the saved model", f"{result.score:.4f}")
+    if result.held_out_score is not None:
+        table.add_row("score on held-out training rows", f"{result.held_out_score:.4f}")
     table.add_row("score before packing", f"{result.score_before_packing:.4f}")
     if result.teacher_score is not None:
         table.add_row("score of the teacher", f"{result.teacher_score:.4f}")
