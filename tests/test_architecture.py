@@ -45,6 +45,7 @@ LAYERS = [
     {"sparseq.registration"},
     {"sparseq"},
     {"sparseq.train"},
+    {"sparseq.study"},
     {"sparseq.assets", "sparseq.cli", "sparseq.demo"},
     {"sparseq.__main__"},
 ]

@@ -75,10 +75,15 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     from sparseq.cli.entry import command_parser as of_sparseq
 
     for parser in (of_sparseq(), of_bench()):
-        yield parser.prog, parser
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                yield from ((f"{parser.prog} {name}", command) for name, command in action.choices.items())
+        yield from _with_commands(parser.prog, parser)
+
+
+def _with_commands(prog: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    yield prog, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from _with_commands(f"{prog} {name}", command)
 
 
 def commands() -> str:

@@ -1,1 +1,26 @@
 """Studies: grids of compression runs over methods, sizes, tasks and seeds, and their report."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .records import Latency, Record, StudyResults
+    from .run import Options, plan_study, run_study
+
+__all__ = ["Latency", "Options", "Record", "StudyResults", "plan_study", "run_study"]
+
+# Imported on first use, as in `sparseq.train`.
+_LATER = {
+    "Latency": "records",
+    "Options": "run",
+    "Record": "records",
+    "StudyResults": "records",
+    "plan_study": "run",
+    "run_study": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

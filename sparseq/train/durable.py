@@ -73,7 +73,7 @@ def seal(folder: Path, name: str, content: dict[str, Any]) -> None:
         for file in names_in(folder):
             if file != name:
                 flush(folder / file)
-                files[file] = [os.path.getsize(folder / file), _sha256(folder / file)]
+                files[file] = [os.path.getsize(folder / file), sha256_of(folder / file)]
         flush(folder)
     write_sealed(folder / name, {**content, "files": files})
 
@@ -97,7 +97,7 @@ def unseal(folder: Path, name: str) -> dict[str, Any]:
         try:
             if not os.path.isfile(folder / file) or os.path.getsize(folder / file) != size:
                 raise ValueError(f"{file} is not the file of {size:,} bytes that was written")
-            if _sha256(folder / file) != digest:
+            if sha256_of(folder / file) != digest:
                 raise ValueError(f"{file} is not as it was written")
         except OSError as error:
             raise ValueError(f"{file} cannot be read ({brief(error)})") from error
@@ -108,7 +108,8 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits."""
     found = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):

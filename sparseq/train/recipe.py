@@ -17,6 +17,7 @@ from .settings import Setting, auto, layers, names, number, optional, setting, t
 from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
+KNOWN_METHODS = METHODS
 # Settings that the first versions did not have -> their former behaviour.
 _BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
 # Settings that the recipe in a run's folder always has, and others rarely.
@@ -219,6 +220,20 @@ class Recipe:
     def uses(self, method: str) -> bool:
         """Whether the run uses 'qat', 'kd' or 'mp'."""
         return method in self.methods
+
+    def in_use(self) -> tuple[str, ...]:
+        """The names of the settings that this run depends on, in order: not those of methods that it does not use."""
+        unused = {
+            QAT: not self.uses("qat"),
+            MP: not self.uses("mp"),
+            KD: not self.uses("kd"),
+            AUGMENT: not self.augment_copies,
+        }
+        return tuple(
+            name
+            for name, described in self.settings().items()
+            if not unused.get(described.group) and not described.resumable and (name != "teacher" or self.uses("kd"))
+        )
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
         """The steps at which pruning starts and ends, in a training of this many steps."""

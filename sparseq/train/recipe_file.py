@@ -15,6 +15,7 @@ from sparseq.reading import brief, read_text
 
 MOST_BYTES = 64 * 2**10
 MOST_LEVELS = 16
+SUFFIXES = (".toml", ".yaml", ".yml")
 
 _NOTHING = ("", "~", "null")
 
@@ -24,10 +25,12 @@ _KEY_PARTS = re.compile(
 )
 
 
-def read_settings(path: str | Path) -> dict[str, Any]:
+def read_settings(path: str | Path, what: str = "recipe", suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Any]:
     """The settings in a .toml, .yaml or .yml file.
 
     TOML's values have their types; YAML's are texts, lists of texts, and None for an unquoted `null`, `~` or nothing.
+
+    what: the file's name in messages. suffixes: those that are read.
 
     Raises InputError for another suffix; for a file that is not a regular one with at most `MOST_BYTES` of UTF-8 text;
     for invalid syntax; for nesting deeper than `MOST_LEVELS`; for a setting given twice; for anchors, aliases or tags
@@ -35,20 +38,23 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (".toml", ".yaml", ".yml"):
-        raise InputError(f"recipe {path} is neither .toml nor .yaml")
+    if suffix not in suffixes:
+        named = suffixes[:2]  # .yml is .yaml
+        raise InputError(
+            f"{what} {path} is " + (f"neither {' nor '.join(named)}" if len(named) > 1 else f"no {named[0]}")
+        )
     try:
         content = read_text(path, MOST_BYTES)
     except InputError as error:
-        raise InputError(f"cannot read recipe {path}: {error}") from error
+        raise InputError(f"cannot read {what} {path}: {error}") from error
     try:
         values = _parse_toml(content) if suffix == ".toml" else _parse_yaml(content)
     except RecursionError as error:
-        raise InputError(f"recipe {path} is nested deeper than {MOST_LEVELS} levels") from error
+        raise InputError(f"{what} {path} is nested deeper than {MOST_LEVELS} levels") from error
     except ValueError as error:
-        raise InputError(f"recipe {path} is not valid {suffix[1:]}: {brief(error)}") from error
+        raise InputError(f"{what} {path} is not valid {suffix[1:]}: {brief(error)}") from error
     if not isinstance(values, dict):
-        raise InputError(f"recipe {path} is not a table of settings such as 'sparsity = 0.6'")
+        raise InputError(f"{what} {path} is not a table of settings such as 'sparsity = 0.6'")
     return values
 
 

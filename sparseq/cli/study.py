@@ -1,0 +1,129 @@
+"""`sparseq study`: `run` and `report`."""
+
+import argparse
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.terminal import say, say_json
+from sparseq.train.recipe import Recipe
+
+from .exits import FAILED, INTERRUPTED
+
+HELP = "run a grid of compressions, and report on them"
+EXAMPLES = """\
+examples:
+  what a study would do, and how long it would take:
+    sparseq study run study.toml --out runs/study --dry-run
+  run it, two cells at once; given again, the same command does only what is missing:
+    sparseq study run study.toml --out runs/study --jobs 2
+  its tables and figures, and the best recipe for a budget:
+    sparseq study report runs/study --max-drop 0.5 --max-ms 5 --max-mb 20"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "sparseq study {run,report} ..."
+    actions = parser.add_subparsers(prog="sparseq study", metavar="{run,report}", required=True)
+    run_ = actions.add_parser(
+        "run",
+        help="run the cells of a study that are missing",
+        description="Run the cells of a study that are missing.",
+    )
+    run_.add_argument("study", metavar="STUDY.toml", help="sizes, tasks and grids of settings")
+    run_.add_argument("--out", required=True, metavar="DIR", help="folder of the study")
+    run_.add_argument("--jobs", type=_count, default=1, metavar="N", help="runs beside each other (default: 1)")
+    run_.add_argument(
+        "--threads",
+        type=_count,
+        metavar="N",
+        help="threads of each run (default: the processors shared among the jobs)",
+    )
+    run_.add_argument(
+        "--keep",
+        choices=("all", "metrics"),
+        default="all",
+        help="metrics removes the models of finished cells once they are timed, but not of teachers (default: all)",
+    )
+    run_.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only cells whose name matches, such as 'sst2-*', and what they need",
+    )
+    run_.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="changes",
+        help="a common setting instead of the file's, such as data_dir=glue",
+    )
+    run_.add_argument(
+        "--timing",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time finished cells beside their teacher (default: yes)",
+    )
+    run_.add_argument(
+        "--dry-run", action="store_true", help="list the cells with their estimated time and size, and write nothing"
+    )
+    run_.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    run_.add_argument("--json", action="store_true", help="the result as one JSON object on stdout")
+    run_.set_defaults(action=_run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return int(arguments.action(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    changes = _changes(arguments.changes)
+    from sparseq.study.run import Options, plan_study, run_study
+    from sparseq.study.summary import show_plan, show_summary
+
+    options = Options(
+        jobs=arguments.jobs,
+        threads=arguments.threads,
+        keep=arguments.keep,
+        only=tuple(arguments.only),
+        time=arguments.timing,
+    )
+    if arguments.dry_run:
+        planned = plan_study(arguments.study, arguments.out, options, changes)
+        if arguments.json:
+            say_json(planned.as_dict())
+        else:
+            show_plan(planned, options)
+        return 0
+    try:
+        summary, results = run_study(arguments.study, arguments.out, options, changes, silent=arguments.quiet)
+    except KeyboardInterrupt:
+        say("sparseq: interrupted; the same command goes on with what is missing", error=True)
+        return INTERRUPTED
+    if arguments.json:
+        say_json(summary.as_dict(len(results.records)))
+    else:
+        show_summary(summary, results, arguments.out)
+    return FAILED if summary.failed else 0
+
+
+def _count(raw: str) -> int:
+    try:
+        value = int(raw)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wants a whole number of at least 1, not {raw!r}")
+    return value
+
+
+def _changes(given: list[str]) -> dict[str, Any]:
+    """The settings of --set, parsed. Raises InputError for an unknown one and for a value that it does not take."""
+    known, found = Recipe.settings(), {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or name not in known or name == "out":
+            raise InputError(f"--set {text} names no setting of a recipe: write it as --set data_dir=glue")
+        found[name] = known[name].value(name, value)
+    return found

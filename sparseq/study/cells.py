@@ -1,0 +1,232 @@
+"""The cells of a study: one compression run each, with what it depends on and a key of its settings and data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.train.recipe import DATA, PATH_SETTINGS, Recipe
+
+from .keys import key_of
+from .study_file import BASELINE, TEACHER, Grid, Part, Study
+
+TEACHERS = "teachers"
+"""The name of the grid that teachers belong to which are in none of the study file."""
+
+# Named by the cell itself, or not settings of its training.
+_NOT_VARIED = {"model", "teacher", "methods", "seed", "layers", "save_steps", "eval_batch_size", "out"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        name: unique in the study, and the name of its folder.
+        key: hexadecimal digest of its settings, of its data files and local models, and of the cells it depends on.
+        recipe: its settings. `model` and `teacher` are paths or ids, or None where the cell of `starts_from` or
+            `taught_by` takes that place; `out` is None.
+        starts_from, taught_by: names of the cells whose models it starts from and learns from.
+        compared_with: the name of the teacher that it is timed beside; its own name for a teacher.
+        varied: the values of the settings that vary in the study, those that matter to this cell.
+    """
+
+    name: str
+    key: str
+    grid: str
+    size: str
+    task: str
+    recipe: Recipe
+    starts_from: str | None = None
+    taught_by: str | None = None
+    compared_with: str | None = None
+    is_teacher: bool = False
+    varied: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the cells that must be done before."""
+        return tuple(dict.fromkeys(name for name in (self.starts_from, self.taught_by) if name is not None))
+
+
+@dataclass
+class _Draft:
+    grid: str
+    size: str
+    task: str
+    recipe: Recipe
+    key: str = ""
+    starts_from: "_Draft | None" = None
+    taught_by: "_Draft | None" = None
+    teacher: "_Draft | None" = None
+    is_teacher: bool = False
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """All cells of a study, each after those it depends on. A run that several grids have is one cell of the first.
+
+    Raises InputError, naming the grid, for settings that cannot run, for a setting that is given twice with equal
+    right (by a size and a grid, or by two methods), and for two sizes or tasks that are the same.
+    """
+    drafts = _Drafts(study)
+    for grid in study.grids:
+        for task in (part for part in study.tasks if part.name in grid.tasks):
+            for size in (part for part in study.sizes if part.name in grid.sizes):
+                for point in grid.points():
+                    drafts.add(grid, task, size, point)
+    found = drafts.in_order()
+    varying = _varying([draft.recipe for draft in found])
+    names = {draft.key: _name(draft, varying) for draft in found}
+
+    def named(draft: _Draft | None) -> str | None:
+        return None if draft is None else names[draft.key]
+
+    return [
+        Cell(
+            names[draft.key], draft.key, draft.grid, draft.size, draft.task, draft.recipe,
+            named(draft.starts_from), named(draft.taught_by), named(draft.teacher), draft.is_teacher,
+            {name: getattr(draft.recipe, name) for name in draft.recipe.in_use() if name in varying},
+        )
+        for draft in found
+    ]  # fmt: skip
+
+
+class _Drafts:
+    """The cells so far, by key, each after those it depends on."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.found: dict[str, _Draft] = {}
+
+    def in_order(self) -> list[_Draft]:
+        return list(self.found.values())
+
+    def add(self, grid: Grid, task: Part, size: Part, point: Mapping[str, Any]) -> _Draft:
+        return self._add(grid.name, task, size, point, f"grid {grid.name!r}, size {size.name!r}, task {task.name!r}")
+
+    def _add(self, grid: str, task: Part, size: Part, point: Mapping[str, Any], place: str) -> _Draft:
+        values = self._settings(task, size, point, place)
+        recipe = Recipe.from_dict(values, place)
+        seed, methods = recipe.seed, recipe.methods
+        draft = _Draft(grid, size.name, task.name, recipe)
+        own_teacher = "teacher" in values
+        if not own_teacher:
+            draft.teacher = self.teacher(task, seed)
+        if values.get("model") == TEACHER:
+            if own_teacher:
+                raise InputError(
+                    f"{place}: model = {TEACHER!r} is the study's own teacher, but the settings name another"
+                )
+            draft.starts_from = draft.teacher
+        elif values.get("model") == BASELINE:
+            if not methods:
+                raise InputError(f"{place}: a run without methods is the baseline, and cannot start from it")
+            plain = {"methods": (), **{name: point[name] for name in ("seed",) if name in point}}
+            draft.starts_from = self._add(grid, task, size, plain, place)
+        if recipe.uses("kd"):
+            draft.taught_by = draft.teacher
+        return self._kept(draft, place)
+
+    def teacher(self, task: Part, seed: int) -> _Draft:
+        """The teacher of a task and seed; the settings of [teacher] may fix the seed."""
+        size = self.study.sizes[0]
+        place = f"[teacher], task {task.name!r}"
+        for name in ("methods", "layers"):
+            if name in self.study.teacher:
+                raise InputError(f"{place} sets {name}: a teacher is the first size, fine-tuned plainly")
+        if size.settings.get("model", self.study.common.get("model")) in (TEACHER, BASELINE):
+            raise InputError(f"the first size, {size.name!r}, is the teacher's: give it a model of its own")
+        settings = {**self.study.common, **task.settings, **size.settings, "seed": seed, **self.study.teacher}
+        draft = _Draft(
+            TEACHERS, size.name, task.name, Recipe.from_dict({**settings, "methods": ()}, place), is_teacher=True
+        )
+        kept = self._kept(draft, place)
+        kept.is_teacher, kept.teacher = True, kept
+        return kept
+
+    def _settings(self, task: Part, size: Part, point: Mapping[str, Any], place: str) -> dict[str, Any]:
+        model = point.get("model")
+        for one, other, what in (
+            (point, {k: v for k, v in size.settings.items() if k != "model" or model not in (TEACHER, BASELINE)},
+             f"the grid and the size {size.name!r}"),
+            (point, task.settings, f"the grid and the task {task.name!r}"),
+            (size.settings, task.settings, f"the size {size.name!r} and the task {task.name!r}"),
+        ):  # fmt: skip
+            if both := [name for name in one if name in other]:
+                raise InputError(f"{place}: {what} both set {both[0]}: leave it out in one of them")
+        brought: dict[str, Any] = {}
+        for method in point.get("methods", self.study.common.get("methods", ())):
+            for name, value in self.study.brought.get(method, {}).items():
+                if brought.get(name, value) != value:
+                    raise InputError(f"{place}: two of its methods bring a different {name}: set it in the grid")
+                brought[name] = value
+        values = {**self.study.common, **task.settings, **size.settings, **brought, **point}
+        if values.get("model") == BASELINE:
+            values.pop("layers", None)  # the baseline has them already
+        return values
+
+    def _kept(self, draft: _Draft, place: str) -> _Draft:
+        """The draft, or the one with the same key that there is already."""
+        draft.recipe = _validated(draft, place)
+        draft.key = key_of(
+            draft.recipe,
+            draft.starts_from.key if draft.starts_from else None,
+            draft.taught_by.key if draft.taught_by else None,
+        )
+        kept = self.found.setdefault(draft.key, draft)
+        if kept.grid == TEACHERS and draft.grid != TEACHERS:
+            kept.grid = draft.grid
+        if (kept.size, kept.task) != (draft.size, draft.task):
+            what, one, other = (
+                ("sizes", kept.size, draft.size) if kept.size != draft.size else ("tasks", kept.task, draft.task)
+            )
+            raise InputError(f"{place}: the {what} {one!r} and {other!r} have the same settings: leave one out")
+        return kept
+
+
+def _validated(draft: _Draft, place: str) -> Recipe:
+    """The recipe, checked as if the cells that it depends on were models, and without what does not matter to it."""
+    stand_in = {"out": "."}
+    if draft.starts_from is not None:
+        stand_in["model"] = TEACHER
+    if draft.taught_by is not None:
+        stand_in["teacher"] = TEACHER
+    try:
+        recipe = draft.recipe.replace(**stand_in).validate().resolved()
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+    default = Recipe()
+    used = set(recipe.in_use())
+    values = {name: getattr(recipe if name in used else default, name) for name in Recipe.settings()}
+    for name, cell in (("model", draft.starts_from), ("teacher", draft.taught_by)):
+        if cell is not None:
+            values[name] = None
+    values |= {name: getattr(recipe, name) for name in ("save_steps", "eval_batch_size")} | {"out": None}
+    return Recipe(**values)
+
+
+def _varying(recipes: Sequence[Recipe]) -> list[str]:
+    """The settings that have several values among the runs to which they matter, in order."""
+    found = []
+    for name, described in Recipe.settings().items():
+        if name in _NOT_VARIED or (described.group == DATA and name in PATH_SETTINGS) or name == "task":
+            continue
+        if len({repr(getattr(recipe, name)) for recipe in recipes if name in recipe.in_use()}) > 1:
+            found.append(name)
+    return found
+
+
+def _name(draft: _Draft, varying: Sequence[str]) -> str:
+    methods = "+".join(draft.recipe.methods) or "plain"
+    used = draft.recipe.in_use()
+    values = [_shown(getattr(draft.recipe, name)) for name in varying if name in used and name in _TOLD]
+    parts = [draft.task, draft.size, methods, *values, f"s{draft.recipe.seed}", draft.key[:6]]
+    return "-".join("".join(c if c.isalnum() or c in "+._" else "_" for c in part) for part in parts)
+
+
+# The settings whose values are part of a cell's name.
+_TOLD = ("sparsity", "pattern", "bits")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,159 @@
+"""What a study will take: seconds and bytes of each cell, estimated before anything is trained."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from sparseq.errors import InputError
+from sparseq.models import SIZES, count
+from sparseq.paths import expanded
+from sparseq.tasks import Data
+from sparseq.train.prepare import read_data
+from sparseq.train.recipe import DATA, Recipe
+
+from .cells import Cell
+
+# Loading, saving and scoring of a small model.
+OVERHEAD = 10.0
+# Part of the rate of a large matrix product that training reaches on a CPU; replaced by what finished cells took.
+REACHED = 0.4
+# Time of a step relative to a plain one, about; MP selects masks, and QAT quantizes besides.
+FACTORS = {"qat": 1.1, "mp": 1.1}
+# Bytes of a checkpoint for each parameter: the weight and AdamW's two moments in fp32. Two are kept.
+CHECKPOINTS = 2 * 12
+_CHARACTERS = 4.5  # of an English token, with the space before it
+
+
+@dataclass(frozen=True)
+class Cost:
+    """seconds: of the run. disk: bytes of its folder. Either is None if it is not known."""
+
+    seconds: float | None
+    disk: int | None
+
+
+class Costs:
+    """Estimates the cells of a study.
+
+    The rate of this machine is that of the finished cells, given as (cell, seconds); without any it is a share of the
+    rate of a matrix product, which is measured.
+    """
+
+    def __init__(self, cells: Sequence[Cell], finished: Sequence[tuple[Cell, float]] = ()) -> None:
+        self._cells = {cell.name: cell for cell in cells}
+        self._texts: dict[str, tuple[int, float]] = {}
+        done = [(work, seconds) for cell, seconds in finished if (work := self._work(cell)) and seconds > OVERHEAD]
+        self.is_measured = bool(done)
+        self._rate = median(work / (seconds - OVERHEAD) for work, seconds in done) if done else REACHED * _peak()
+
+    def of(self, cell: Cell) -> Cost:
+        """The estimate for one cell."""
+        work, parameters = self._work(cell), self._parameters(cell)
+        return Cost(
+            None if work is None else OVERHEAD + work / self._rate,
+            None if parameters is None else _stored(cell.recipe, *parameters),
+        )
+
+    def checkpoints(self, cells: Sequence[Cell], jobs: int) -> int:
+        """Bytes that the checkpoints of running cells take at most."""
+        sizes = [sum(found) for cell in cells if (found := self._parameters(cell)) is not None]
+        return CHECKPOINTS * sum(sorted(sizes)[-jobs:])
+
+    def _work(self, cell: Cell) -> float | None:
+        """Floating-point operations of the training: 6 for each encoder weight and token, of the teacher 2."""
+        parameters = self._parameters(cell)
+        if parameters is None:
+            return None
+        recipe = cell.recipe
+        rows, tokens = self._rows(recipe)
+        rows *= 1 + recipe.augment_copies
+        work = 6 * parameters[0] * recipe.epochs * rows * tokens
+        for method in recipe.methods:
+            work *= FACTORS.get(method, 1)
+        taught = self._cells.get(cell.taught_by or "")
+        theirs = self._parameters(taught) if taught else None
+        if theirs is not None:
+            work += 2 * theirs[0] * rows * tokens * (recipe.epochs if recipe.hidden_loss else 1)
+        return work
+
+    def _parameters(self, cell: Cell) -> tuple[int, int] | None:
+        """(weights of the encoder's linear layers, all other parameters); None if the model is not on this machine."""
+        start = cell
+        while start.starts_from is not None:
+            start = self._cells[start.starts_from]
+        config = _config(str(start.recipe.model))
+        if config is None:
+            return None
+        layers = next((one.recipe.layers for one in (cell, start) if one.recipe.layers is not None), None)
+        counts = count(config)
+        encoder = counts.encoder_linear_weights
+        others = counts.total - encoder
+        if layers is not None:
+            kept = layers if isinstance(layers, int) else len(layers)
+            encoder = encoder * kept // _layers(config)
+        return encoder, others
+
+    def _rows(self, recipe: Recipe) -> tuple[int, float]:
+        """(training rows, mean number of tokens), from the data itself, read once for each task."""
+        names = [name for name, one in Recipe.settings().items() if one.group == DATA and name != "max_length"]
+        key = repr([getattr(recipe, name) for name in names])
+        if key not in self._texts:
+            data = read_data(recipe)
+            assert data.train is not None
+            self._texts[key] = len(data.train), _characters(data) / _CHARACTERS + 2
+        rows, tokens = self._texts[key]
+        return rows, min(tokens, float(recipe.max_length))
+
+
+def _stored(recipe: Recipe, encoder: int, others: int) -> int:
+    kept = 1 - recipe.sparsity if recipe.uses("mp") else 1.0
+    quantized = recipe.uses("qat") or "ptq" in recipe.methods
+    width = recipe.bits / 8 if quantized else 4.0
+    return int(width * (encoder * kept + others))
+
+
+def _characters(data: Data) -> float:
+    assert data.train is not None
+    sample = data.train.select(range(min(1000, len(data.train))))
+    columns = [name for name in ("text_a", "text_b") if name in sample.column_names]
+    return sum(len(text) for name in columns for text in sample[name]) / max(1, len(sample))
+
+
+def _config(model: str) -> Any:
+    """The model's configuration, if it is BERT's and on this machine."""
+    from transformers import AutoConfig
+
+    if model in SIZES and not os.path.isdir(expanded(model)):
+        return SIZES[model]
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+        count(config)
+        return config
+    except (OSError, ValueError, InputError):
+        return None
+
+
+def _layers(config: Any) -> int:
+    return int(config.layers if hasattr(config, "layers") else config.num_hidden_layers)
+
+
+def _peak() -> float:
+    """Floating-point operations a second of a product of matrices, fp32."""
+    one = torch.ones(768, 768)
+    one @ one
+    start = perf_counter()
+    for _ in range(10):
+        one @ one
+    return 10 * 2 * 768**3 / (perf_counter() - start)
+
+
+def total(costs: Mapping[str, Cost]) -> tuple[float, int, int]:
+    """(seconds, bytes, how many cells are not known) of several cells, without those that are not known."""
+    seconds = sum(cost.seconds or 0.0 for cost in costs.values())
+    disk = sum(cost.disk or 0 for cost in costs.values())
+    return seconds, disk, sum(cost.seconds is None or cost.disk is None for cost in costs.values())

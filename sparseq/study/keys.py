@@ -1,0 +1,74 @@
+"""Keys of cells: digests of a run's settings and of everything that it reads from this machine."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sparseq.errors import InputError
+from sparseq.paths import absolute, expanded, names_in
+from sparseq.tasks.glue import find_folder
+from sparseq.tasks.spec import get_task
+from sparseq.train.durable import sha256_of
+from sparseq.train.recipe import PATH_SETTINGS, Recipe
+
+# Of a model's folder, besides its weights.
+_OF_MODELS = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "pytorch_model.bin")
+
+
+def key_of(recipe: Recipe, starts_from: str | None = None, taught_by: str | None = None) -> str:
+    """The key of a run: a sha256, in hexadecimal digits, of its settings and data.
+
+    starts_from, taught_by: keys of the runs whose models it starts from and learns from, instead of the recipe's
+    `model` and `teacher`.
+
+    Files count by their content, wherever they are; data and models of the hub by their names. A setting that has its
+    default does not count, so that a setting that a later version adds does not change the keys of earlier runs.
+
+    Raises InputError for data that is not there.
+    """
+    default = Recipe()
+    values: dict[str, Any] = {
+        name: getattr(recipe, name)
+        for name in recipe.in_use()
+        if name not in PATH_SETTINGS and getattr(recipe, name) != getattr(default, name)
+    }
+    values["model"] = starts_from or _of_model(str(recipe.model))
+    if recipe.uses("kd"):
+        values["teacher"] = taught_by or _of_model(str(recipe.teacher))
+    values["data"] = _of_data(recipe)
+    if recipe.augment_copies and recipe.wordnet:
+        values["wordnet"] = _of_folder(recipe.wordnet, None)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _of_data(recipe: Recipe) -> str:
+    if recipe.train_file is not None or recipe.validation_file is not None:
+        return " ".join(_of_file(str(path)) for path in (recipe.train_file, recipe.validation_file))
+    task = get_task(str(recipe.task))
+    return task.name if recipe.data_dir is None else _of_folder(str(find_folder(task, expanded(recipe.data_dir))), None)
+
+
+def _of_model(name: str) -> str:
+    return _of_folder(str(absolute(name)), _OF_MODELS) if os.path.isdir(expanded(name)) else name
+
+
+@cache
+def _of_folder(folder: str, names: Sequence[str] | None) -> str:
+    found = hashlib.sha256()
+    for name in names_in(Path(folder)):
+        path = Path(folder) / name
+        if os.path.isfile(path) and (names is None or name in names or name.endswith(".safetensors")):
+            found.update(f"{name} {_of_file(str(path))}\n".encode())
+    return found.hexdigest()
+
+
+@cache
+def _of_file(path: str) -> str:
+    try:
+        return sha256_of(expanded(path))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a readable file") from error

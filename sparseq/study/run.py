@@ -1,0 +1,152 @@
+"""`run_study` and `plan_study`: a study from its file to its folder."""
+
+import fnmatch
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparseq.errors import InputError
+from sparseq.train import interrupt
+from sparseq.train.progress import quiet_libraries
+
+from .cells import Cell, cells_of
+from .console import StudyConsole, span
+from .cost import Cost, Costs, total
+from .folder import LOGS, StudyFolder
+from .pool import LocalPool, Pool
+from .records import StudyResults
+from .runner import Runner, Summary
+from .study_file import Study
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is run.
+
+    jobs: runs beside each other, on this machine. threads: of each; by default the processors shared among the jobs.
+    ray: address of a Ray cluster that runs them instead, "local" for one on this machine. keep: "all", or "metrics"
+    to remove the models of finished and timed cells. only: patterns of cells' names; None for all. time: whether
+    finished cells are timed.
+    """
+
+    jobs: int = 1
+    threads: int | None = None
+    ray: str | None = None
+    gpus_per_job: float = 0.0
+    keep: str = "all"
+    only: tuple[str, ...] = ()
+    time: bool = True
+
+    @property
+    def threads_per_job(self) -> int:
+        return self.threads or max(1, processors() // self.jobs)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study would do. to_run: the cells that are missing, and those that they need; costs: of these."""
+
+    cells: tuple[Cell, ...]
+    to_run: tuple[Cell, ...]
+    costs: Mapping[str, Cost]
+    checkpoints: int
+    is_measured: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON: the cells to run, with seconds and bytes, and how many are done."""
+        cells = [
+            {"cell": cell.name, "needs": list(cell.needs), **asdict(self.costs[cell.name])} for cell in self.to_run
+        ]
+        return {"cells": len(self.cells), "to_run": cells, "checkpoints": self.checkpoints}
+
+
+def processors() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def plan_study(path: str | Path, out: str | Path, options: Options, changes: Mapping[str, Any]) -> StudyPlan:
+    """What `run_study` would do; nothing is written. Raises InputError like it."""
+    study = Study.from_file(path, changes)
+    folder = StudyFolder(out)
+    folder.check(study)
+    cells = chosen(cells_of(study), options.only)
+    return _plan(cells, folder, options)
+
+
+def run_study(
+    path: str | Path, out: str | Path, options: Options, changes: Mapping[str, Any], *, silent: bool = False
+) -> tuple[Summary, StudyResults]:
+    """Runs the cells of a study that are missing in the folder `out`, and returns how it stands, and its results.
+
+    changes: common settings that go before those of the file.
+
+    A cell that fails does not stop the others; its reason is in the summary, and it is tried again the next time.
+    After an interruption, of any kind, the same call goes on: a cell that was running continues from its last
+    checkpoint.
+
+    Raises InputError for a study file or a folder that cannot be used, before anything is written.
+    """
+    study = Study.from_file(path, changes)
+    folder = StudyFolder(out)
+    folder.check(study)
+    everything = cells_of(study)
+    cells = chosen(everything, options.only)
+    quiet_libraries()
+    planned = _plan(cells, folder, options)
+    with _pool(options, folder) as pool, interrupt.interruptible():
+        jobs = max(1, pool.free())
+        console = StudyConsole(planned.to_run, planned.costs, folder, jobs, silent=silent)
+        with folder.locked(console.say):
+            folder.begin(study, everything)
+            seconds, disk, _ = total(planned.costs)
+            done = len(planned.cells) - len(planned.to_run)
+            console.say(
+                f"{study.name}: {len(planned.cells):,} cells, {done:,} done before; about {span(seconds / jobs)} and "
+                f"{disk / 1e6:,.0f} MB for the others"
+            )
+            timer = (
+                (lambda: LocalPool(1, options.threads or processors(), folder.path / LOGS)) if options.time else None
+            )
+            runner = Runner(cells, folder, pool, console, keep=options.keep, timer=timer)
+            with console.shown():
+                summary = runner.run()
+    return summary, folder.results()
+
+
+def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    """The cells whose names match a pattern, and those that they need; all if there is no pattern.
+
+    Raises InputError for a pattern that matches none.
+    """
+    if not only:
+        return list(cells)
+    for pattern in only:
+        if not any(fnmatch.fnmatchcase(cell.name, pattern) for cell in cells):
+            raise InputError(f"--only {pattern} matches no cell of the study: one is named {cells[0].name}")
+    wanted = {cell.name for cell in cells if any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in only)}
+    for cell in reversed(cells):
+        if cell.name in wanted:
+            wanted.update(cell.needs, [cell.compared_with] if cell.compared_with else [])
+    return [cell for cell in cells if cell.name in wanted]
+
+
+def _plan(cells: Sequence[Cell], folder: StudyFolder, options: Options) -> StudyPlan:
+    done = [cell for cell in cells if folder.is_done(cell)]
+    seconds = {record.cell: record.seconds for record in folder.results().records} if done else {}
+    costs = Costs(cells, [(cell, seconds[cell.name] or 0.0) for cell in done])
+    to_run = [cell for cell in cells if cell not in done]
+    found = {cell.name: costs.of(cell) for cell in to_run}
+    return StudyPlan(tuple(cells), tuple(to_run), found, costs.checkpoints(to_run, options.jobs), costs.is_measured)
+
+
+def _pool(options: Options, folder: StudyFolder) -> Any:
+    import contextlib
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    pool: Pool = LocalPool(options.jobs, options.threads_per_job, folder.path / LOGS, gpus)
+    return contextlib.closing(pool)

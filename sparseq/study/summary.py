@@ -1,0 +1,61 @@
+"""What `sparseq study run` prints at its end, and with --dry-run."""
+
+from rich.table import Table
+
+from sparseq.train.progress import SafeConsole
+
+from .console import span
+from .cost import total
+from .records import StudyResults
+from .run import Options, StudyPlan
+from .runner import Summary
+
+_UNKNOWN = "unknown"
+
+
+def show_plan(planned: StudyPlan, options: Options) -> None:
+    """Prints the cells that would be run, what each takes, and the sums."""
+    console = SafeConsole()
+    table = Table(title="nothing was run or written; these cells would be", title_justify="left")
+    table.add_column("cell")
+    table.add_column("needs")
+    table.add_column("time", justify="right")
+    table.add_column("size", justify="right")
+    for cell in planned.to_run:
+        cost = planned.costs[cell.name]
+        table.add_row(
+            cell.name,
+            ", ".join(cell.needs) or "-",
+            _UNKNOWN if cost.seconds is None else span(cost.seconds),
+            _UNKNOWN if cost.disk is None else f"{cost.disk / 1e6:.1f} MB",
+        )
+    console.print(table)
+    seconds, disk, unknown = total(planned.costs)
+    done = len(planned.cells) - len(planned.to_run)
+    console.print(
+        f"{len(planned.cells):,} cells, {done:,} of them done before; {len(planned.to_run):,} to run: about "
+        f"{span(seconds / options.jobs)} with --jobs {options.jobs}, and {disk / 1e6:,.0f} MB, besides up to "
+        f"{planned.checkpoints / 1e6:,.0f} MB for checkpoints of running cells"
+    )
+    if unknown:
+        console.print(f"{unknown:,} of them are not estimated: their model is not on this machine")
+    basis = "what the finished cells took" if planned.is_measured else "the speed of a matrix product on this machine"
+    console.print(f"times are estimated from {basis}, and are right to about a factor of two")
+
+
+def show_summary(summary: Summary, results: StudyResults, out: str) -> None:
+    """Prints how the study stands, the failed cells with their reasons, and the next command."""
+    console = SafeConsole()
+    missing = len(results.records) - summary.done - len(summary.failed)
+    parts = [f"{summary.done:,} of {len(results.records):,} cells done"]
+    if summary.failed:
+        parts.append(f"{len(summary.failed):,} failed")
+    if missing > 0:
+        parts.append(f"{missing:,} missing")
+    console.print(f"{results.name}: {', '.join(parts)}, {span(summary.seconds)}")
+    for name, reason in summary.failed.items():
+        console.print(f"  {name}: {reason}")
+    console.print("next:")
+    console.print(f"  see the tables and figures\n    sparseq study report {out}")
+    if summary.failed:
+        console.print("  the same command tries the failed cells again")
