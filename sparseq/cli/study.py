@@ -38,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="threads of each run (default: the processors shared among the jobs)",
     )
     run_.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run the cells on the Ray cluster there (local: one on this machine) instead of in --jobs processes here",
+    )
+    run_.add_argument(
+        "--gpus", type=float, default=0.0, metavar="N", help="GPUs of each run on the cluster; 0.5 for two runs on one"
+    )
+    run_.add_argument(
         "--keep",
         choices=("all", "metrics"),
         default="all",
@@ -84,6 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
     options = Options(
         jobs=arguments.jobs,
         threads=arguments.threads,
+        ray=arguments.ray,
+        gpus=arguments.gpus,
         keep=arguments.keep,
         only=tuple(arguments.only),
         time=arguments.timing,

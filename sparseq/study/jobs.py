@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from sparseq.errors import InputError, MachineError
@@ -16,6 +16,9 @@ from sparseq.train.progress import Phase, Reporter
 
 BETWEEN_REPORTS = 1.0
 """Seconds."""
+
+PATIENCE = 30.0
+"""Seconds that a run waits for a folder that another process has."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,28 @@ def progress_of(path: Path) -> Progress | None:
         return None
 
 
+def _compress(recipe: dict[str, Any], reporter: Reporter) -> None:
+    """Runs the recipe. Waits a little for a process that had the folder before and is dying."""
+    from sparseq.train import Recipe, compress
+    from sparseq.train.lock import InUseError
+
+    end = monotonic() + PATIENCE
+    while True:
+        try:
+            compress(Recipe.from_dict(recipe), reporter=reporter)
+            return
+        except InUseError:
+            if monotonic() > end:
+                raise
+            sleep(1.0)
+
+
 def carry_out(job: Job) -> Outcome:
     """Does a job in this process. Every failure but an interruption becomes the outcome's reason."""
     reporter = FileReporter(Path(job.progress))
     try:
         if job.recipe is not None:
-            from sparseq.train import Recipe, compress
-
-            compress(Recipe.from_dict(job.recipe), reporter=reporter)
+            _compress(job.recipe, reporter)
         if job.timing is not None:
             from .latency import measure
 

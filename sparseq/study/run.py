@@ -3,6 +3,7 @@
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from .study_file import Study
 class Options:
     """How a study is run.
 
-    jobs: runs beside each other, on this machine. threads: of each; by default the processors shared among the jobs.
-    ray: address of a Ray cluster that runs them instead, "local" for one on this machine. keep: "all", or "metrics"
+    jobs: runs beside each other, on this machine. threads: of each; by default the processors shared among the jobs,
+    and on a cluster 1. ray: address of a Ray cluster that runs them instead (see `ray_pool`). gpus: of each run on the
+    cluster. keep: "all", or "metrics"
     to remove the models of finished and timed cells. only: patterns of cells' names; None for all. time: whether
     finished cells are timed.
     """
@@ -36,7 +38,7 @@ class Options:
     jobs: int = 1
     threads: int | None = None
     ray: str | None = None
-    gpus_per_job: float = 0.0
+    gpus: float = 0.0
     keep: str = "all"
     only: tuple[str, ...] = ()
     time: bool = True
@@ -92,7 +94,7 @@ def run_study(
     Raises InputError for a study file or a folder that cannot be used, before anything is written.
     """
     study = Study.from_file(path, changes)
-    folder = StudyFolder(out)
+    folder = StudyFolder(Path(out).absolute())
     folder.check(study)
     everything = cells_of(study)
     cells = chosen(everything, options.only)
@@ -144,9 +146,11 @@ def _plan(cells: Sequence[Cell], folder: StudyFolder, options: Options) -> Study
     return StudyPlan(tuple(cells), tuple(to_run), found, costs.checkpoints(to_run, options.jobs), costs.is_measured)
 
 
-def _pool(options: Options, folder: StudyFolder) -> Any:
-    import contextlib
+def _pool(options: Options, folder: StudyFolder) -> "closing[Pool]":
+    if options.ray is not None:
+        from .ray_pool import RayPool
 
+        cpus = options.threads or 1
+        return closing(RayPool(options.ray, folder.path.resolve(), cpus=cpus, gpus=options.gpus))
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    pool: Pool = LocalPool(options.jobs, options.threads_per_job, folder.path / LOGS, gpus)
-    return contextlib.closing(pool)
+    return closing(LocalPool(options.jobs, options.threads_per_job, folder.path / LOGS, gpus))

@@ -18,6 +18,10 @@ LOCK = ".lock"
 TRIES = 1000
 
 
+class InUseError(InputError):
+    """Another run has the folder."""
+
+
 @contextlib.contextmanager
 def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) -> Iterator[None]:
     """Keeps other runs out of the folder inside the block. The folder is created if necessary.
@@ -26,8 +30,8 @@ def run_lock(folder: Path, say: Callable[[str], None], *, ours: bool = False) ->
     (`ours`). The lock ends with the process, however that ends, so nothing is left behind after a kill. `say` gets a
     message if the file system or the operating system has no such locks; then nothing keeps two runs apart.
 
-    Raises InputError if another run has the lock (naming its process, host and start), or if the folder cannot be
-    written to.
+    Raises InUseError if another run has the lock (naming its process, host and start), and InputError if the folder
+    cannot be written to.
     """
     path = folder / LOCK
     made = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
@@ -79,7 +83,7 @@ def _lock(descriptor: int, path: Path, folder: Path, say: Callable[[str], None])
     try:
         lock(descriptor)
     except BlockingIOError as error:
-        raise InputError(
+        raise InUseError(
             f"--out {folder} is in use by another run ({_holder(path)}): wait for its end, or give another folder"
         ) from error
     except OSError as error:

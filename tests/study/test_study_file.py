@@ -1,0 +1,131 @@
+"""Study files: what cells they give, and one sentence for each that is wrong."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparseq.errors import InputError
+from sparseq.study.cells import Cell, cells_of
+from sparseq.study.study_file import Study
+
+SUBSETS = '["none", "qat", "kd", "mp", "qat,kd", "qat,mp", "kd,mp", "qat,kd,mp"]'
+
+
+def cells(path: Path, **changes: object) -> list[Cell]:
+    return cells_of(Study.from_file(path, changes))
+
+
+def grid(text: str) -> str:
+    return f'[[grids]]\nname = "g"\n{text}\n'
+
+
+def test_a_grid_has_every_combination_once(study_file: Callable[..., Path]) -> None:
+    found = cells(study_file(grid(f"methods = {SUBSETS}\nsparsity = [0.4, 0.6]\nseed = [0, 1]")))
+    # 2 sizes x 2 seeds x (4 subsets without mp, and 4 with it at 2 sparsities); the plain L2 is the teacher.
+    assert len(found) == 2 * 2 * (4 + 4 * 2)
+    assert len({cell.name for cell in found}) == len({cell.key for cell in found}) == len(found)
+    assert Counter(cell.recipe.methods for cell in found)[("mp",)] == 8
+    assert all(("sparsity" in cell.varied) == ("mp" in cell.recipe.methods) for cell in found)
+
+
+def test_each_cell_comes_after_what_it_needs_and_knows_its_teacher(study_file: Callable[..., Path]) -> None:
+    found = cells(study_file(grid(f"methods = {SUBSETS}\nseed = [0, 1]")))
+    places = {cell.name: number for number, cell in enumerate(found)}
+    for cell in found:
+        assert all(places[name] < places[cell.name] for name in cell.needs)
+        teacher = next(other for other in found if other.name == cell.compared_with)
+        assert teacher.is_teacher and teacher.size == "L2" and not teacher.recipe.methods
+        assert teacher.recipe.seed == cell.recipe.seed
+        assert (cell.taught_by == teacher.name) == ("kd" in cell.recipe.methods)
+        assert (cell.starts_from == teacher.name) == (cell.size == "L1")
+
+
+def test_a_teacher_of_its_own_settings_is_a_cell_of_no_grid(study_file: Callable[..., Path]) -> None:
+    found = cells(study_file(grid('methods = ["none", "kd"]\nseed = [0, 1]'), more="[teacher]\nepochs = 2\nseed = 7"))
+    teachers = [cell for cell in found if cell.is_teacher]
+    assert [(cell.grid, cell.recipe.epochs, cell.recipe.seed) for cell in teachers] == [("teachers", 2.0, 7)]
+    assert len(found) == 1 + 2 * 2 * 2
+    assert all(cell.compared_with == teachers[0].name for cell in found)
+
+
+def test_settings_that_come_with_a_method(study_file: Callable[..., Path]) -> None:
+    found = cells(study_file(grid('methods = ["none", "mp", "qat,mp"]'), more="[with.mp]\nepochs = 3\nsparsity = 0.5"))
+    assert {cell.recipe.epochs for cell in found if "mp" in cell.recipe.methods} == {3.0}
+    assert {cell.recipe.epochs for cell in found if "mp" not in cell.recipe.methods} == {1.0}
+    path = study_file(grid('methods = ["qat,mp"]'), more="[with.mp]\nepochs = 3\n[with.qat]\nepochs = 2")
+    with pytest.raises(InputError, match="bring a different epochs"):
+        cells(path)
+
+
+def test_a_run_that_starts_from_the_baseline(study_file: Callable[..., Path]) -> None:
+    path = study_file(
+        grid('methods = ["none"]') + grid('methods = "qat"\nmodel = "@baseline"\nepochs = 2').replace('"g"', '"h"')
+    )
+    found = {(cell.size, cell.recipe.methods): cell for cell in cells(path)}
+    assert len(found) == 4
+    for size in ("L2", "L1"):
+        assert found[size, ("qat",)].starts_from == found[size, ()].name
+        assert found[size, ("qat",)].recipe.layers is None  # cut before
+
+
+def test_the_key_follows_settings_and_data_and_not_places(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = study_file(grid('methods = ["none", "kd"]'))
+    before = cells(path)
+    moved = tmp_path / "elsewhere.csv"
+    moved.write_bytes(Path(str(before[0].recipe.train_file)).read_bytes())
+    assert [cell.key for cell in cells(path, train_file=str(moved))] == [cell.key for cell in before]
+    moved.write_bytes(moved.read_bytes() + b"a good film,1\n")
+    other = tmp_path / "other.csv"
+    other.write_bytes(moved.read_bytes())
+    changed = cells(path, train_file=str(other))
+    assert not {cell.key for cell in changed} & {cell.key for cell in before}
+    longer = cells(path, max_length=16)
+    assert not {cell.key for cell in longer} & {cell.key for cell in before}
+    # How often a run writes checkpoints does not matter to its result.
+    assert [cell.key for cell in cells(path, save_steps=7)] == [cell.key for cell in before]
+    # A setting of a method does not matter to a run without it, but to what learns from a changed teacher it does.
+    warmer = cells(path, temperature=3.0)
+    assert [a.key == b.key for a, b in zip(warmer, before, strict=True)] == [not a.recipe.methods for a in before]
+
+
+BAD = {
+    "unknown name": ('[[grids]]\nname = "g"\nmetods = ["qat"]', "did you mean 'methods'"),
+    "unknown method": (grid('methods = ["qat", "kp"]'), "unknown method 'kp'"),
+    "wrong value": (grid("sparsity = [0.5, 1.5]"), "sparsity"),
+    "wrong type": (grid('epochs = ["many"]'), "epochs"),
+    "empty axis": (grid("sparsity = []"), "sparsity is an empty list"),
+    "value twice": (grid("sparsity = [0.5, 0.50]"), "value twice"),
+    "unknown size": (grid('sizes = ["L9"]'), "there is no size 'L9': the sizes are L2, L1"),
+    "no sizes": (grid("sizes = []"), "sizes is a list"),
+    "grid without a name": ("[[grids]]\nsparsity = [0.5]", "has no name"),
+    "grids of one name": (grid("") + grid(""), "two grids named 'g'"),
+    "no grid": ("", "has no grids"),
+    "out": (grid('out = "x"'), "a study gives each run itself"),
+    "grid and size": (grid('methods = ["none"]\nlayers = [1, 2]'), "both set layers"),
+    "baseline of a baseline": (grid('methods = ["none"]\nmodel = "@baseline"'), "cannot start from it"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_wrong_file_gets_one_sentence(case: str, study_file: Callable[..., Path]) -> None:
+    text, said = BAD[case]
+    with pytest.raises(InputError) as error:
+        cells(study_file(text))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_sizes_with_the_same_settings_clash(study_file: Callable[..., Path]) -> None:
+    path = study_file(grid('methods = ["qat"]'), sizes='[[sizes]]\nname = "again"\nmodel = "@teacher"\nlayers = 1')
+    with pytest.raises(InputError, match="the sizes 'L1' and 'again' have the same settings"):
+        cells(path)
+
+
+def test_a_file_without_a_name_and_a_file_that_is_no_study(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no name"):
+        cells(study_file(name=""))
+    with pytest.raises(InputError, match=r"is no \.toml"):
+        cells(tmp_path / "study.yaml")
+    with pytest.raises(InputError, match="there is no file"):
+        cells(tmp_path / "none.toml")
