@@ -10,22 +10,20 @@ from .records import StudyResults
 from .run import Options, StudyPlan
 from .runner import Summary
 
-_UNKNOWN = "unknown"
+_UNKNOWN = "?"
 
 
 def show_plan(planned: StudyPlan, options: Options) -> None:
     """Prints the cells that would be run, what each takes, and the sums."""
     console = SafeConsole()
     table = Table(title="nothing was run or written; these cells would be", title_justify="left")
-    table.add_column("cell")
-    table.add_column("needs")
+    table.add_column("cell", no_wrap=True)
     table.add_column("time", justify="right")
     table.add_column("size", justify="right")
     for cell in planned.to_run:
         cost = planned.costs[cell.name]
         table.add_row(
             cell.name,
-            ", ".join(cell.needs) or "-",
             _UNKNOWN if cost.seconds is None else span(cost.seconds),
             _UNKNOWN if cost.disk is None else f"{cost.disk / 1e6:.1f} MB",
         )
