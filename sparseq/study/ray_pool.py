@@ -6,6 +6,7 @@ version of sparseq. Ray comes with `pip install 'sparseq[ray]'`.
 
 import json
 import os
+import socket
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -100,20 +101,26 @@ class RayPool:
 
 
 def _connect(ray: Any, address: str) -> None:
-    # Read when it is imported or connects; without these a wrong address takes minutes, and Ray prints a warning.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(int(_ANSWERS_WITHIN)))
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it Ray prints a warning
     _quiet()
     try:
+        _knock(address)
         if address == LOCAL:
             ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
         else:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(
             f"no Ray cluster answers at --ray {address} ({brief(error)}): start one with `ray start --head`, and give "
             "the address that it prints"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nothing listens at HOST:PORT, which Ray itself finds out after minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN).close()
 
 
 def _quiet() -> None:
