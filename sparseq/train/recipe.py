@@ -47,6 +47,8 @@ class Recipe:
                                   "folder", metavar="T")
     layers: int | tuple[int, ...] | None = setting(None, layers, MODEL, "keep only N of the model's layers, evenly "
                                                    "spaced (3 of 6: 0,2,4), or exactly the layers listed", metavar="N")
+    vocabulary: str = setting("all", text, MODEL, "the student's tokens: all, or only those seen in the training rows "
+                              "and their copies, with every single character (WordPiece)", choices=("all", "seen"))
     methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd and mp, separated by commas; none is "
                                        "plain fine-tuning, which also makes teachers", metavar="LIST")
 
@@ -69,6 +71,8 @@ class Recipe:
                               "cut", metavar="N")
 
     bits: int = setting(8, whole(), QAT, "bits per weight", choices=(4, 8, 16))
+    embedding_bits: int | None = setting(None, optional(whole()), QAT, "bits per weight of embeddings; by default as "
+                                         "--bits", choices=(4, 8, 16))
     activation: str = setting("dynamic", text, QAT, "activation scales: per token, or per tensor (calibrated)",
                               choices=("dynamic", "static"))
     scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
@@ -217,6 +221,11 @@ class Recipe:
     def uses(self, method: str) -> bool:
         """Whether the run uses 'qat', 'kd' or 'mp'."""
         return method in self.methods
+
+    @property
+    def width_of_embeddings(self) -> int | None:
+        """Bits of the embeddings' weights; None if they are not quantized."""
+        return (self.embedding_bits or self.bits) if self.uses("qat") else None
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
         """The steps at which pruning starts and ends, in a training of this many steps."""

@@ -20,7 +20,7 @@ class RunResult:
         score_before_packing: the score of the trained model.
         sparsity, pattern: as requested; None without mp.
         sparsity_reached: the share of all the weights that mp acts on which is removed.
-        bits: None without qat.
+        bits: of linear layers; None without qat.
         parameters, nonzero, paper_bytes, stored_bytes: see `sparseq.size_report`; sizes in bytes.
         rows: of each split, training with its augmented copies.
         steps: of the optimizer.
@@ -40,6 +40,9 @@ class RunResult:
             the copies not added because nothing could be replaced, and the rate reached (see
             `sparseq.augment.AugmentationStats`); empty without copies.
         tokenizer: digest of the saved tokenizer.
+        embedding_bits: of embeddings; None without qat.
+        vocabulary: the numbers of tokens "before" and "after" those that no training row has were removed; empty if
+            all were kept.
         finished_before: the run had finished before and was not run again.
 
     The attributes from teacher_score on are empty in results of older versions.
@@ -76,6 +79,8 @@ class RunResult:
     texts_cut: int | None = None
     tokenizer: str | None = None
     augmentation: dict[str, float] = field(default_factory=dict)
+    embedding_bits: int | None = None
+    vocabulary: dict[str, int] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

@@ -147,6 +147,8 @@ def _finish(
         scope=recipe.scope if recipe.uses("mp") else None,
         texts_cut=rows.cut,
         tokenizer=digest_tokenizer(load_tokenizer(folder.path)),
+        embedding_bits=recipe.width_of_embeddings,
+        vocabulary=prepared.vocabulary_sizes,
     )
     folder.finish(result.as_dict())
 
