@@ -53,10 +53,10 @@ def convert(
     needs the same number.
 
     sparsity: with a value in (0, 1) the layers of `prunable` are also pruned by magnitude, at once. scope: "global"
-    ranks the weights of all layers together, "lamp" ranks them by layer-adaptive scores, "layer" prunes each layer
-    alone; "auto" is "lamp" for patterns of blocks and "global" otherwise. `max_layer_sparsity` limits the sparsity of a
-    single layer (see `sparseq.prune.select_masks`). A layer that the pattern does not divide is an error, or stays
-    dense with on_mismatch="skip".
+    ranks the weights of all layers together, "lamp" ranks them by layer-adaptive scores, "normalized" by magnitude
+    relative to their layer's, "layer" prunes each layer alone; "auto" is "lamp" for patterns of blocks and "global"
+    otherwise. `max_layer_sparsity` limits the sparsity of a single layer (see `sparseq.prune.select_masks`). A layer
+    that the pattern does not divide is an error, or stays dense with on_mismatch="skip".
 
     Hooks of every kind (their handles stay valid), attributes, requires_grad, ties, and a mask of
     `torch.nn.utils.prune` are carried over to the new layers. Everything that would be lost is refused before any layer

@@ -33,7 +33,12 @@ from .trainer import training_arguments
 WIDTH = 80
 _HEADING = 11
 EMBEDDINGS = "pruning them costs accuracy (--prune-embeddings)"
-RANKED = {"global": "over all layers together", "layer": "in each layer", "lamp": "by layer-adaptive scores"}
+RANKED = {
+    "global": "over all layers together",
+    "layer": "in each layer",
+    "lamp": "by layer-adaptive scores",
+    "normalized": "relative to their layer's",
+}
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,10 @@ class Recipe:
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
     scope: str = setting("auto", text, MP, "rank weights over all layers together (global), by layer-adaptive scores "
-                         "(lamp), or in each layer; auto is lamp for blocks, else global",
-                         choices=("auto", "global", "lamp", "layer"))
-    max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that global and lamp remove at "
-                                        "most; the sparsity itself if that is greater", metavar="SHARE")
+                         "(lamp), relative to their layer's (normalized), or in each layer; auto is lamp for blocks, "
+                         "else global", choices=("auto", "global", "lamp", "normalized", "layer"))
+    max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that is removed at most, unless "
+                                        "scope is layer; the sparsity itself if that is greater", metavar="SHARE")
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
     prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
     prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",

@@ -106,6 +106,7 @@ SELDOM: list[dict[str, Any]] = [
         {"activation": "static", "calibration": "mse", "qat_start": 1000},
         {"scope": "lamp", "pattern": "unstructured", "lr": "auto"},
         {"scope": "global", "max_layer_sparsity": 0.7},
+        {"scope": "normalized"},
         {"scale": "lsq", "qat_start": 5},
         {"activation": "static", "scale": "lsq", "qat_start": 3},
         {"qat_start": 1000, "activation": "static", "scale": "lsq"},
