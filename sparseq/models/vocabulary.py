@@ -62,18 +62,24 @@ def smaller_tokenizer(tokenizer: Any, kept: Sequence[int], name: str) -> Any:
     kept: ascending, as `kept_tokens` gives them. Raises InputError for a tokenizer that cannot be made so.
     """
     new = {old: number for number, old in enumerate(kept)}
+
+    def renumbered(number: int) -> int:
+        if number not in new:
+            raise InputError(f"the tokenizer of {name} cannot be made smaller: it names {number}, which is no token")
+        return new[number]
+
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         path, settings = Path(folder) / TOKENIZER, Path(folder) / SETTINGS
         spec = json.loads(path.read_text(encoding="utf-8"))
         model = spec["model"]
         model["vocab"] = {token: new[number] for token, number in model["vocab"].items() if number in new}
-        _exchange_ids(spec, new.__getitem__, name)
+        _exchange_ids(spec, renumbered, name)
         path.write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
         values = json.loads(settings.read_text(encoding="utf-8"))
         if "added_tokens_decoder" in values:
             tokens = values["added_tokens_decoder"].items()
-            values["added_tokens_decoder"] = {str(new[int(number)]): token for number, token in tokens}
+            values["added_tokens_decoder"] = {str(renumbered(int(number))): token for number, token in tokens}
             settings.write_text(json.dumps(values), encoding="utf-8")
         smaller = load_tokenizer(folder)
     smaller.name_or_path = tokenizer.name_or_path

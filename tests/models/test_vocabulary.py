@@ -153,6 +153,10 @@ def test_what_cannot_be_made_smaller_is_refused() -> None:
     for other, kind in ((bpe, "BPE"), (object(), "written in Python")):
         with pytest.raises(InputError, match=f"needs a WordPiece tokenizer, and that of it is {kind}"):
             kept_tokens(other, model, [], "it")
+    odd = made()
+    odd.backend_tokenizer.enable_padding(pad_id=9999)
+    with pytest.raises(InputError, match="of it cannot be made smaller: it names 9999, which is no token"):
+        smaller_tokenizer(odd, kept_tokens(odd, model, [], "it"), "it")
     with pytest.raises(InputError, match="of it cannot be made smaller: its embedding shares its weight"):
         keep_rows(model, [0, 1], "it")
     model.set_input_embeddings(nn.Embedding(7, 8))

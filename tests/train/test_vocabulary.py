@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from broken_runs import break_off
+from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertTokenizerFast
 from wordpieces import pieces
 
@@ -20,6 +21,7 @@ from sparseq.train.folder import METRICS
 from sparseq.train.plan import dry_run
 from sparseq.train.progress import Reporter
 from sparseq.train.rows import tokenised_rows, training_rows
+from sparseq.train.vocabulary import keep_seen
 from tests.conftest import BAD, GOOD, OTHER
 
 QUIET = Reporter(silent=True)
@@ -173,3 +175,13 @@ def test_another_tokenizer_is_refused(seen: Callable[..., Recipe], make_model: C
     with pytest.raises(InputError, match=r"needs a WordPiece tokenizer, and that of .* is BPE: leave out --vocab"):
         compress(recipe, reporter=QUIET)
     assert not Path(str(recipe.out)).exists()
+
+
+def test_a_row_that_would_be_read_otherwise_is_refused(make_model: Callable[..., Path]) -> None:
+    """Without "ab", "abc" is no unknown word any more: "c" within a word is no piece of its own."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c", "##a", "##b", "ab", "##bc"]
+    tokenizer = BertTokenizerFast(vocab={piece: number for number, piece in enumerate(vocabulary)})
+    model = AutoModelForSequenceClassification.from_pretrained(make_model("odd", vocab_size=len(vocabulary)))
+    recipe = Recipe.from_dict({"model": "odd"})
+    with pytest.raises(InputError, match="splits training row 2 differently once unseen tokens are removed"):
+        keep_seen(recipe, model, tokenizer, Dataset.from_dict({"text_a": ["a b", "abc"]}))
