@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -47,10 +48,20 @@ class EncoderLayer:
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """Rows to look up: int8 [rows, E] with a scale each, fp32 [rows], or fp32 [rows, E] and None."""
+    """Rows to look up: integers with a scale for each row, fp32 [rows], or fp32 [rows, E] and None.
+
+    Integers are int8 [rows, E], or of 4 bits, uint8 [rows, ceil(E / 2)], as `pack_int4` makes them.
+    """
 
     values: Tensor
     scale: Tensor | None = None
+
+    @property
+    def bits(self) -> int:
+        """Of a value: 32, 8 or 4."""
+        if self.scale is None:
+            return 32
+        return 4 if self.values.dtype == torch.uint8 else 8
 
 
 @dataclass(frozen=True)

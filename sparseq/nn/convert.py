@@ -31,6 +31,7 @@ def convert(
     model: nn.Module,
     *,
     bits: int | None = 8,
+    embedding_bits: int | None = None,
     sparsity: float = 0.0,
     pattern: str | Pattern = "unstructured",
     include: Iterable[Selector] | Selector = (nn.Linear, nn.Embedding),
@@ -48,12 +49,14 @@ def convert(
     its type and its name are included and neither is excluded.
 
     bits, activation, scale: see `QuantSparseLinear`; bits=None replaces without quantizing, for pruning alone.
+    embedding_bits: of the embeddings, 4, 8 or 16; None is as `bits`. A linear layer that shares an embedding's weight
+    needs the same number.
 
     sparsity: with a value in (0, 1) the layers of `prunable` are also pruned by magnitude, at once. scope: "global"
-    ranks the weights of all layers together, "lamp" ranks them by layer-adaptive scores, "layer" prunes each layer
-    alone; "auto" is "lamp" for patterns of blocks and "global" otherwise. `max_layer_sparsity` limits the sparsity of a
-    single layer (see `sparseq.prune.select_masks`). A layer that the pattern does not divide is an error, or stays
-    dense with on_mismatch="skip".
+    ranks the weights of all layers together, "lamp" ranks them by layer-adaptive scores, "normalized" by magnitude
+    relative to their layer's, "layer" prunes each layer alone; "auto" is "lamp" for patterns of blocks and "global"
+    otherwise. `max_layer_sparsity` limits the sparsity of a single layer (see `sparseq.prune.select_masks`). A layer
+    that the pattern does not divide is an error, or stays dense with on_mismatch="skip".
 
     Hooks of every kind (their handles stay valid), attributes, requires_grad, ties, and a mask of
     `torch.nn.utils.prune` are carried over to the new layers. Everything that would be lost is refused before any layer
@@ -66,6 +69,7 @@ def convert(
     pattern = Pattern.parse(pattern)
     pattern.check_sparsity(sparsity)
     settings = QuantSettings(bits, activation, scale)
+    of_embeddings = settings if embedding_bits is None else QuantSettings(embedding_bits)
     scope = scope_for(scope, pattern)
     check_share("max_layer_sparsity", max_layer_sparsity)
     choice("on_mismatch", on_mismatch, ON_MISMATCH)
@@ -85,6 +89,8 @@ def convert(
     check_not_held_elsewhere(model, picked)
     for name, module in picked.items():
         check_attached(module, name)
+    if of_embeddings.bits != bits:
+        _check_untied(picked, bits, embedding_bits)
     check_finite(model)
     names: list[str] = []
     if sparsity:
@@ -98,7 +104,7 @@ def convert(
             "none here; name them in exclude= if that is meant",
             stacklevel=2,
         )
-    made = _swap(model, picked, settings, pattern)
+    made = _swap(model, picked, settings, of_embeddings, pattern)
     if names:
         layers = dividing({name: made[name] for name in names}, pattern, on_mismatch)
         weights = {name: layer.weight for name, layer in layers.items()}
@@ -135,15 +141,32 @@ def _check_pattern(picked: dict[str, nn.Module], names: list[str], pattern: Patt
     return divided
 
 
+def _check_untied(picked: dict[str, nn.Module], bits: int | None, embedding_bits: int | None) -> None:
+    """Raises InputError if a linear layer has the weight of an embedding, which would be quantized in two ways."""
+    tables = {id(module.weight): name for name, module in picked.items() if isinstance(module, nn.Embedding)}
+    for name, module in picked.items():
+        table = tables.get(id(module.weight))
+        if isinstance(module, nn.Linear) and table is not None:
+            raise InputError(
+                f"{name!r} and embedding {table!r} share one weight, which cannot have {bits or 'no'} bits in one and "
+                f"{embedding_bits} in the other: leave embedding_bits out, or leave {name!r} out with exclude="
+            )
+
+
 def _swap(
-    model: nn.Module, picked: dict[str, nn.Module], settings: QuantSettings, pattern: Pattern
+    model: nn.Module,
+    picked: dict[str, nn.Module],
+    settings: QuantSettings,
+    of_embeddings: QuantSettings,
+    pattern: Pattern,
 ) -> dict[str, QuantSparseLinear | QuantEmbedding]:
     """Puts the new layers into the model, and returns them by name."""
     made: dict[int, QuantSparseLinear | QuantEmbedding] = {}
     first: dict[int, QuantSparseLinear] = {}
     for name, old in picked.items():
         if id(old) not in made:
-            new = made[id(old)] = _quantized(old, settings, pattern)
+            own = settings if isinstance(old, nn.Linear) else of_embeddings
+            new = made[id(old)] = _quantized(old, own, pattern)
             if isinstance(new, QuantSparseLinear):  # A shared weight has one scale.
                 new.step_size = first.setdefault(id(new.weight), new).step_size
         if name:

@@ -64,6 +64,10 @@ class PackedEmbedding(Packed):
     def quantized_values(self) -> Tensor:
         return self._expand_now() if self.is_expanded_by_row else super().quantized_values()
 
+    def looked_up_values(self) -> Tensor:
+        """What rows are looked up in: `quantized_values`, or two to a byte, uint8, where rows are unpacked."""
+        return self._sources()[0] if self.is_expanded_by_row else self.quantized_values()
+
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to make the empty layer, as JSON."""
         return {"weight": self._layout, "padding_idx": self.padding_idx, "dtype": dtype_name(self.dtype)}

@@ -35,19 +35,36 @@ def lamp_scores(magnitudes: Tensor) -> Tensor:
     return torch.where(rest == 0, 0.0, squares / rest).nan_to_num(nan=1.0)
 
 
+def normalized_scores(magnitudes: Tensor) -> Tensor:
+    """A layer's magnitudes divided by their root mean square, fp64 [n]; the magnitudes are fp64 [n] in ascending order.
+
+    Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR, normalize the
+    scores of each layer by the root of the sum of their squares. The mean in its place does not depend on how many
+    units a layer has. The score is 0 if all units are 0, and infinity if it is not a number.
+    """
+    if not len(magnitudes):
+        return magnitudes
+    mean = magnitudes.square().cumsum(0)[-1] / len(magnitudes)
+    return torch.where(mean == 0, 0.0, magnitudes / mean.sqrt()).nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+# What units of all layers are ranked by together, of a layer's magnitudes; by these themselves otherwise.
+SCORES = {"lamp": lamp_scores, "normalized": normalized_scores}
+
+
 def dropped_units(
     weights: Sequence[Tensor], sparsity: float, pattern: Pattern, scope: str, max_layer_sparsity: float
 ) -> list[int]:
     """How many units of each weight are among the round(sparsity x units) lowest of all.
 
-    Units are ranked by magnitude ("global") or by their layer-adaptive scores ("lamp"); among equals, those of the
-    earlier weight are removed first. The largest units of a layer, those beyond `most_dropped`, are removed after those
-    of all layers, and the last unit of each layer after them.
+    Units are ranked by magnitude ("global"), by their layer-adaptive scores ("lamp") or by magnitude relative to their
+    layer's ("normalized"); among equals, those of the earlier weight are removed first. The largest units of a layer,
+    those beyond `most_dropped`, are removed after those of all layers, and the last unit of each layer after them.
     """
     # A cumulative sum depends on its order, which a GPU does not fix: on the CPU every process gets the same result.
     keys = [unit_scores(w, pattern).nan_to_num(nan=math.inf).sort().values.cpu().double() for w in weights]
-    if scope == "lamp":
-        keys = [lamp_scores(key) for key in keys]
+    if scope in SCORES:
+        keys = [SCORES[scope](key) for key in keys]
     count = pattern.dropped(sum(map(len, keys)), sparsity)
     if pattern.kind == "n:m":  # a group keeps N of its weights
         return _lowest(keys, count)

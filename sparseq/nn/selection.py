@@ -9,10 +9,10 @@ from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.torch_internals import has_values
 
 from .masking import MaskedWeight
-from .ranking import dropped_units, most_dropped, unit_count
+from .ranking import SCORES, dropped_units, most_dropped, unit_count
 from .related import first_names
 
-SCOPES = ("auto", "global", "layer", "lamp")
+SCOPES = ("auto", "global", "layer", "lamp", "normalized")
 ON_MISMATCH = ("error", "skip")
 # By default every layer keeps at least a hundredth of its units.
 MAX_LAYER_SPARSITY = 0.99
@@ -38,12 +38,13 @@ def select_masks(
     counts once.
 
     scope: "global" ranks the units of all weights by magnitude; "lamp" by magnitude relative to the rest of their layer
-    (see `ranking.lamp_scores`); "layer" removes the same share of each weight; "auto" is the choice of `scope_for`. N:M
-    at its own sparsity removes the same share of every weight in every scope.
+    (see `ranking.lamp_scores`); "normalized" by magnitude divided by the root mean square of their layer's (see
+    `ranking.normalized_scores`); "layer", often called uniform, removes the same share of each weight; "auto" is the
+    choice of `scope_for`. N:M at its own sparsity removes the same share of every weight in every scope.
 
-    max_layer_sparsity: the largest share of one weight's units that "global" and "lamp" remove, in [0, 1]; `sparsity`
-    itself if that is greater. A weight keeps at least one unit: always with "layer", and with the others unless the
-    total cannot be reached otherwise.
+    max_layer_sparsity: the largest share of one weight's units that scopes other than "layer" remove, in [0, 1];
+    `sparsity` itself if that is greater. A weight keeps at least one unit: always with "layer", and with the others
+    unless the total cannot be reached otherwise.
 
     Raises InputError for a pattern that does not divide a weight (naming it) or cannot reach the sparsity.
     """
@@ -70,7 +71,7 @@ def _select(
     if scope == "layer":
         most = [n if pattern.kind == "n:m" else max(0, n - 1) for n in units]
         counts = [min(pattern.dropped(n, sparsity), m) for n, m in zip(units, most, strict=True)]
-    elif scope == "lamp":
+    elif scope in SCORES:
         counts = dropped_units(weights, sparsity, pattern, scope, max_layer_sparsity)
     else:
         masks: list[Tensor] = torch.ops.sparseq.magnitude_mask(list(weights), sparsity, str(pattern)) if weights else []

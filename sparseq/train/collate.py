@@ -1,5 +1,6 @@
 """Padding of rows to batches: the student's inputs, and the teacher's under their own names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -20,14 +21,17 @@ def input_columns(rows: Dataset, model: nn.Module) -> list[str]:
     return [name for name in rows.column_names if name in taken]
 
 
-def with_teachers_inputs(rows: Dataset, teachers: Dataset, teacher: nn.Module) -> Dataset:
+def with_teachers_inputs(
+    rows: Dataset, teachers: Dataset, teacher: nn.Module, numbers: Sequence[int] | None = None
+) -> Dataset:
     """The student's tokenised rows with the teacher's inputs added.
 
-    teachers: the same rows, tokenised for the teacher. Raises InputError if the tokens of a row differ, because hidden
-    states could not be compared.
+    teachers: the same rows, tokenised for the teacher. numbers: the teacher's id of each of the student's tokens; None
+    if it is the student's. Raises InputError if the tokens of a row differ, because hidden states could not be
+    compared.
     """
     for number, (own, other) in enumerate(zip(rows["input_ids"], teachers["input_ids"], strict=True), 1):
-        if own != other:
+        if (own if numbers is None else [numbers[one] for one in own]) != other:
             raise InputError(
                 f"the hidden-state loss compares token by token, but the two models' tokenizers split training row "
                 f"{number} differently: use models with the same tokenizer, or --hidden-loss 0"

@@ -33,7 +33,12 @@ from .trainer import training_arguments
 WIDTH = 80
 _HEADING = 11
 EMBEDDINGS = "pruning them costs accuracy (--prune-embeddings)"
-RANKED = {"global": "over all layers together", "layer": "in each layer", "lamp": "by layer-adaptive scores"}
+RANKED = {
+    "global": "over all layers together",
+    "layer": "in each layer",
+    "lamp": "by layer-adaptive scores",
+    "normalized": "relative to their layer's",
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Plan:
 
     lines: the plan as text, at most 80 columns wide if words allow. rows: of each split, training with its augmented
     copies. texts_cut: of all splits. steps: of the optimizer. teacher_score: on the validation rows; None without kd.
-    pruned, quantized: names of layers. left_out: reason -> names of the layers that are not pruned. augmentation: see
-    `RunResult`; empty without copies.
+    pruned, quantized: names of layers. left_out: reason -> names of the layers that are not pruned. embedding_bits,
+    vocabulary, augmentation: see `RunResult`.
     """
 
     task: str
@@ -55,6 +60,8 @@ class Plan:
     pruned: tuple[str, ...]
     left_out: dict[str, tuple[str, ...]]
     quantized: tuple[str, ...]
+    embedding_bits: int | None
+    vocabulary: dict[str, int]
     augmentation: dict[str, float]
     lines: tuple[str, ...]
 
@@ -125,6 +132,8 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
         pruned=tuple(pruned),
         left_out={why: tuple(names) for why, names in left.items()},
         quantized=tuple(quantized),
+        embedding_bits=recipe.width_of_embeddings,
+        vocabulary=prepared.vocabulary_sizes,
         augmentation=rows.augmentation,
         lines=(),
     )
@@ -172,7 +181,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         reached = f"{made.augmentation['rate']:.1%} of words replaced, {recipe.augment_rate:.1%} asked"
         data.append(f"{made.rows['train']:,} training rows with their augmented copies ({reached})")
     yield from _section("data", data)
-    yield from _section("student", [_model(prepared.student, recipe.model)])
+    yield from _section("student", [_model(prepared.student, recipe.model), *_vocabulary(made)])
     if prepared.teacher is not None:
         told = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         yield from _section(
@@ -193,7 +202,7 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         others = left_out(prepared.student, (), ())
         yield from _section(
             "quantized",
-            [f"{counted(len(made.quantized), 'layer')} to {recipe.bits} bits{start}: linear layers and embeddings"]
+            [f"{counted(len(made.quantized), 'layer')} to {_widths(recipe, made)}{start}: linear layers and embeddings"]
             + ([f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []),
         )
     place = hardware.device().type.upper()
@@ -205,6 +214,18 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         "training",
         [f"{steps} at lr {advice.described_rate(recipe, prepared.student)}, in {prepared.precision} on {place}"],
     )
+
+
+def _vocabulary(made: Plan) -> Iterator[str]:
+    if made.vocabulary:
+        before, after = made.vocabulary["before"], made.vocabulary["after"]
+        yield f"{after:,} of {before:,} tokens: those of the training rows, special ones and single characters"
+
+
+def _widths(recipe: Recipe, made: Plan) -> str:
+    if made.embedding_bits == recipe.bits:
+        return f"{recipe.bits} bits"
+    return f"{recipe.bits} bits, embeddings to {made.embedding_bits}"
 
 
 def _model(model: nn.Module, name: str) -> str:

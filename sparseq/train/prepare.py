@@ -20,6 +20,7 @@ from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .precision import pick_precision
 from .recipe import Recipe
 from .trial import check_packs, check_reads, check_rebuilds
+from .vocabulary import SmallerVocabulary, keep_seen
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
-    is known. fingerprint: of everything that was loaded.
+    is known. vocabulary: None unless tokens were removed. fingerprint: of everything that was loaded, as it was loaded.
     """
 
     data: Data
@@ -39,11 +40,17 @@ class Prepared:
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
     teacher_score: float | None = None
+    vocabulary: SmallerVocabulary | None = None
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
     def task(self) -> Task:
         return self.data.task
+
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """See `RunResult.vocabulary`."""
+        return {} if self.vocabulary is None else self.vocabulary.sizes()
 
 
 def kd_loss(recipe: Recipe, task: Task) -> str:
@@ -77,12 +84,19 @@ def prepare(recipe: Recipe) -> Prepared:
         prepared.fingerprint |= of_model(prepared.teacher, prepared.teacher_tokenizer, "teacher")
         if recipe.hidden_loss:
             _prepare_hidden(prepared)
+    if recipe.vocabulary == "seen":
+        assert data.train is not None
+        prepared.vocabulary = keep_seen(recipe, student, tokenizer, data.train)
+        prepared.tokenizer = tokenizer = prepared.vocabulary.tokenizer
+        row, logits = check_reads(student, tokenizer, recipe.max_length, name=recipe.model, **reading)
+        check_rebuilds(student, row, logits, recipe.model)
     if recipe.uses("qat") or recipe.uses("mp"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the plan reports what is left out
             convert(
                 student,
                 bits=recipe.bits if recipe.uses("qat") else None,
+                embedding_bits=recipe.embedding_bits if recipe.uses("qat") else None,
                 pattern=recipe.pattern if recipe.uses("mp") else "unstructured",
                 activation=recipe.activation,
                 scale=recipe.scale,

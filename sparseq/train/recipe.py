@@ -48,6 +48,8 @@ class Recipe:
                                   "folder", metavar="T")
     layers: int | tuple[int, ...] | None = setting(None, layers, MODEL, "keep only N of the model's layers, evenly "
                                                    "spaced (3 of 6: 0,2,4), or exactly the layers listed", metavar="N")
+    vocabulary: str = setting("all", text, MODEL, "the student's tokens: all, or only those seen in the training rows "
+                              "and their copies, with every single character (WordPiece)", choices=("all", "seen"))
     methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd and mp, separated by commas; none is "
                                        "plain fine-tuning, which also makes teachers", metavar="LIST")
 
@@ -72,6 +74,8 @@ class Recipe:
                               "cut", metavar="N")
 
     bits: int = setting(8, whole(), QAT, "bits per weight", choices=(4, 8, 16))
+    embedding_bits: int | None = setting(None, optional(whole()), QAT, "bits per weight of embeddings; by default as "
+                                         "--bits", choices=(4, 8, 16))
     activation: str = setting("dynamic", text, QAT, "activation scales: per token, or per tensor (calibrated)",
                               choices=("dynamic", "static"))
     scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
@@ -85,10 +89,10 @@ class Recipe:
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
     scope: str = setting("auto", text, MP, "rank weights over all layers together (global), by layer-adaptive scores "
-                         "(lamp), or in each layer; auto is lamp for blocks, else global",
-                         choices=("auto", "global", "lamp", "layer"))
-    max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that global and lamp remove at "
-                                        "most; the sparsity itself if that is greater", metavar="SHARE")
+                         "(lamp), relative to their layer's (normalized), or in each layer; auto is lamp for blocks, "
+                         "else global", choices=("auto", "global", "lamp", "normalized", "layer"))
+    max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that is removed at most, unless "
+                                        "scope is layer; the sparsity itself if that is greater", metavar="SHARE")
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
     prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
     prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
@@ -234,6 +238,11 @@ class Recipe:
             for name, described in self.settings().items()
             if not unused.get(described.group) and not described.resumable and (name != "teacher" or self.uses("kd"))
         )
+
+    @property
+    def width_of_embeddings(self) -> int | None:
+        """Bits of the embeddings' weights; None if they are not quantized."""
+        return (self.embedding_bits or self.bits) if self.uses("qat") else None
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
         """The steps at which pruning starts and ends, in a training of this many steps."""

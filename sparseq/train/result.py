@@ -20,7 +20,7 @@ class RunResult:
         score_before_packing: the score of the trained model.
         sparsity, pattern: as requested; None without mp.
         sparsity_reached: the share of all the weights that mp acts on which is removed.
-        bits: None without qat.
+        bits: of linear layers; None without qat.
         parameters, nonzero, paper_bytes, stored_bytes: see `sparseq.size_report`; sizes in bytes.
         rows: of each split, training with its augmented copies.
         steps: of the optimizer.
@@ -41,6 +41,9 @@ class RunResult:
             `sparseq.augment.AugmentationStats`); empty without copies.
         tokenizer: digest of the saved tokenizer.
         held_out_score, held_out_metrics: on the training rows that were held out; None and empty if none were.
+        embedding_bits: of embeddings; None without qat.
+        vocabulary: the numbers of tokens "before" and "after" those that no training row has were removed; empty if
+            all were kept.
         finished_before: the run had finished before and was not run again.
 
     The attributes from teacher_score on are empty in results of older versions.
@@ -79,6 +82,8 @@ class RunResult:
     augmentation: dict[str, float] = field(default_factory=dict)
     held_out_score: float | None = None
     held_out_metrics: dict[str, float] = field(default_factory=dict)
+    embedding_bits: int | None = None
+    vocabulary: dict[str, int] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

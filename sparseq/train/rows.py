@@ -1,22 +1,19 @@
 """The rows of a run: with their copies, tokenised, and for training with the teacher's logits."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from datasets import Dataset
 
 from sparseq.tasks.held_out import HELD_OUT
 
 from .collate import with_teachers_inputs
+from .copies import augmented
 from .data import count_cut, tokenise
 from .prepare import Prepared
 from .progress import Reporter
 from .recipe import Recipe
 from .teacher import teacher_logits
 from .trainer import ALPHA
-
-if TYPE_CHECKING:
-    from sparseq.augment import Augmented
 
 
 @dataclass(frozen=True)
@@ -49,13 +46,14 @@ def tokenised_rows(recipe: Recipe, prepared: Prepared, reporter: Reporter) -> Ro
     assert prepared.data.train is not None
     rows, validations = prepared.data.train, prepared.data.validations
     with reporter.phase("preparing data") as phase:
-        told, augmentation = "", {}
-        if recipe.augment_copies:
-            rows, stats = augmented(recipe, rows)
+        told, augmentation, smaller = "", dict[str, float](), prepared.vocabulary
+        copies = smaller.copies if smaller is not None else augmented(recipe, rows)
+        if copies is not None:
+            rows, stats = copies
             augmentation = stats.as_dict()
             told = f" ({stats.copies:,} of them copies)"
         reading = prepared.tokenizer, recipe.max_length
-        tokens = tokenise(rows, *reading, prepared.student)
+        tokens = tokenise(rows, *reading, prepared.student) if smaller is None else smaller.tokens
         splits = {name: tokenise(part, *reading, prepared.student) for name, part in validations.items()}
         held = {} if prepared.data.held_out is None else {HELD_OUT: prepared.data.held_out}
         held_out = {name: tokenise(part, *reading, prepared.student) for name, part in held.items()}
@@ -73,7 +71,8 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
         return tokens
     if prepared.hidden is not None:
         theirs = tokenise(rows.texts, prepared.teacher_tokenizer, recipe.max_length, prepared.teacher)
-        tokens = with_teachers_inputs(tokens, theirs, prepared.teacher)
+        smaller = prepared.vocabulary
+        tokens = with_teachers_inputs(tokens, theirs, prepared.teacher, None if smaller is None else smaller.kept)
     logits = teacher_logits(recipe, prepared, rows.texts, reporter)
     tokens = tokens.add_column("teacher_logits", logits.tolist())
     if recipe.augment_alpha is not None and recipe.augment_copies:
@@ -82,19 +81,3 @@ def training_rows(recipe: Recipe, prepared: Prepared, rows: Rows, reporter: Repo
         weights = [recipe.kd_alpha] * own + [recipe.augment_alpha] * (len(tokens) - own)
         tokens = tokens.add_column(ALPHA, weights)
     return tokens
-
-
-def augmented(recipe: Recipe, rows: Dataset) -> "Augmented":
-    """The rows with their copies, by the recipe, and their statistics. Raises InputError if no WordNet is found."""
-    from sparseq.augment import SynonymAugmenter, augment_dataset
-    from sparseq.augment.finding import load_wordnet
-
-    augmenter = SynonymAugmenter(
-        load_wordnet(recipe.wordnet),
-        rate=recipe.augment_rate,
-        copies=recipe.augment_copies,
-        pos_aware=recipe.pos_aware,
-        protected=recipe.protected_words,
-        seed=recipe.seed,
-    )
-    return augment_dataset(rows, augmenter)

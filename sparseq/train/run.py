@@ -154,6 +154,8 @@ def _finish(
         tokenizer=digest_tokenizer(load_tokenizer(folder.path)),
         held_out_score=score(alone, held_out) if held_out else None,
         held_out_metrics=held_out,
+        embedding_bits=recipe.width_of_embeddings,
+        vocabulary=prepared.vocabulary_sizes,
     )
     folder.finish(result.as_dict())
 

@@ -35,7 +35,7 @@ class Setting:
             value = self.parse(raw)
         except (ValueError, TypeError) as error:
             raise InputError(f"{what} wants {error}, not {quoted(raw)}") from None
-        if self.choices and value not in self.choices:
+        if self.choices and value is not None and value not in self.choices:
             raise InputError(f"{what} wants one of {', '.join(map(str, self.choices))}, not {quoted(raw)}")
         return value
 

@@ -38,6 +38,10 @@ def result_table(result: RunResult) -> Table:
         )
     if result.bits is not None:
         table.add_row("bits a weight", str(result.bits))
+        if result.embedding_bits not in (None, result.bits):
+            table.add_row("bits a weight of embeddings", str(result.embedding_bits))
+    if result.vocabulary:
+        table.add_row("tokens kept", f"{result.vocabulary['after']:,} of {result.vocabulary['before']:,}")
     table.add_row("parameters", f"{result.parameters:,}")
     table.add_row("kept by the masks", f"{result.nonzero:,}")
     table.add_row("paper size", f"{result.paper_bytes / 1e6:.2f} MB")

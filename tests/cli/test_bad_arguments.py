@@ -30,7 +30,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"--max-layer-sparsity": 1.1}, r"--max-layer-sparsity wants a number of at least 0 and at most 1, not '1.1'"),
     ({"--augment-alpha": -1}, r"--augment-alpha wants a number of at least 0 and at most 1, not '-1'"),
     ({"--calibration": "median"}, r"--calibration wants one of max, average, percentile, mse, not 'median'"),
-    ({"--scope": "all"}, r"--scope wants one of auto, global, lamp, layer, not 'all'"),
+    ({"--scope": "all"}, r"--scope wants one of auto, global, lamp, normalized, layer, not 'all'"),
     ({"--epochs": 0}, r"--epochs wants a number above 0, not '0'"),
     ({"--batch-size": 2.5}, r"--batch-size wants a whole number of at least 1, not '2.5'"),
     ({"--seed": -1}, r"--seed wants a whole number of at least 0"),

@@ -11,6 +11,7 @@ from sparseq_kernels import InputError, quantize_rows
 from sparseq_kernels.cpu.embeddings import NativeEmbeddings
 from sparseq_kernels.cpu.tokens import Tokens
 from sparseq_kernels.encoder import EmbeddingTable, EncoderEmbeddings, EncoderNorm
+from sparseq_kernels.numerics import pack_int4, unpack_int4
 
 pytestmark = [
     pytest.mark.skipif(not NATIVE, reason="there is no native code here"),
@@ -19,15 +20,19 @@ pytestmark = [
 WORDS, TYPES, POSITIONS = 50, 3, 40
 
 
-def table(rows, features, quantized, random):
+def table(rows, features, bits, random):
     values = torch.randn(rows, features, generator=random)
-    return EmbeddingTable(*quantize_rows(values)) if quantized else EmbeddingTable(values)
+    if bits == 32:
+        return EmbeddingTable(values)
+    values, scale = quantize_rows(values, bits)
+    return EmbeddingTable(pack_int4(values) if bits == 4 else values, scale)
 
 
-def made(features=37, quantized=(True, True, True), types=True, padding_idx=None, seed=0):
+def made(features=37, bits=(8, 8, 8), types=True, padding_idx=None, seed=0):
+    """bits: of the tables of words, positions and types."""
     random = torch.Generator().manual_seed(seed)
     word, position, kind = (
-        table(rows, features, one, random) for rows, one in zip((WORDS, POSITIONS, TYPES), quantized, strict=True)
+        table(rows, features, one, random) for rows, one in zip((WORDS, POSITIONS, TYPES), bits, strict=True)
     )
     norm = EncoderNorm(*(torch.rand(features, generator=random) + 0.5 for _ in range(2)), 1e-12)
     return EncoderEmbeddings(word, position, kind if types else None, norm, padding_idx)
@@ -45,12 +50,18 @@ def numbers_of(ids, padding_idx):
     return kept.cumsum(1) * kept + padding_idx
 
 
+def looked_up(of, indices, features, dtype):
+    """Rows of a table, multiplied by their scales in this dtype."""
+    values = of.values[indices]
+    values = (unpack_int4(values, features) if of.bits == 4 else values).to(dtype)
+    return values if of.scale is None else values * of.scale[indices].to(dtype).unsqueeze(-1)
+
+
 def expected(by, ids, types=None):
     """In fp64, [batch, length, E]."""
 
     def rows(of, indices):
-        values = of.values[indices].double()
-        return values if of.scale is None else values * of.scale[indices].double().unsqueeze(-1)
+        return looked_up(of, indices, len(by.norm.weight), torch.float64)
 
     total = rows(by.word, ids) + rows(by.position, numbers_of(ids, by.padding_idx))
     if by.token_type is not None:
@@ -69,10 +80,10 @@ def near(found, right):
 
 
 @pytest.mark.parametrize("features", [1, 7, 16, 37, 384])
-@pytest.mark.parametrize("quantized", [(True, True, True), (False, False, False), (True, False, True)])
+@pytest.mark.parametrize("bits", [(8, 8, 8), (32, 32, 32), (8, 32, 8), (4, 4, 4), (4, 8, 32)])
 @pytest.mark.parametrize("padding_idx", [None, 0, 1])
-def test_embeddings(features, quantized, padding_idx):
-    by, ids = made(features, quantized, padding_idx=padding_idx), draw(3, 11)
+def test_embeddings(features, bits, padding_idx):
+    by, ids = made(features, bits, padding_idx=padding_idx), draw(3, 11)
     ids[1, 4:] = ids[2, 2] = padding_idx or 0
     embed = NativeEmbeddings(by)
     for types in (None, draw(3, 11, TYPES)):
@@ -94,14 +105,15 @@ def test_embeddings_without_types():
     assert embed(ids, torch.zeros_like(ids)) is None
 
 
-def test_sums_are_those_of_torch_to_the_bit():
+@pytest.mark.parametrize("features", [64, 37])
+@pytest.mark.parametrize("bits", [(8, 8, 8), (4, 8, 8), (4, 4, 4)])
+def test_sums_are_those_of_torch_to_the_bit(features, bits):
     """Before LayerNorm, which this one leaves as it is but for the mean and the variance of each row."""
-    by, ids, types = made(64), draw(2, 9), draw(2, 9, TYPES)
-    rows = [of.values[i].float() * of.scale[i].unsqueeze(-1) for of, i in ((by.word, ids), (by.token_type, types))]
-    total = rows[0] + rows[1]
-    total = total + by.position.values[:9].float() * by.position.scale[:9].unsqueeze(-1)
-    plain = EmbeddingTable(total.view(-1, 64))
-    zeros = EmbeddingTable(torch.zeros(18, 64))
+    by, ids, types = made(features, bits), draw(2, 9), draw(2, 9, TYPES)
+    indices = ((by.word, ids), (by.token_type, types), (by.position, torch.arange(9).expand(2, -1)))
+    word, kind, position = (looked_up(of, i, features, torch.float32) for of, i in indices)
+    plain = EmbeddingTable((word + kind + position).view(-1, features))
+    zeros = EmbeddingTable(torch.zeros(18, features))
     alone = NativeEmbeddings(replace(by, word=plain, position=zeros, token_type=None))
     assert torch.equal(alone(torch.arange(18).view(1, 18)), NativeEmbeddings(by)(ids, types))
 
@@ -167,6 +179,7 @@ def test_other_indices_are_left_to_the_caller():
         (lambda by: replace(by, word=EmbeddingTable(torch.ones(0, 37))), "the word table must be torch.float32 of"),
         (lambda by: replace(by, position=EmbeddingTable(torch.ones(4, 5))), r"position table must be .*\[rows, 37\]"),
         (lambda by: replace(by, token_type=replace(by.token_type, scale=torch.ones(2))), "token_type table must have"),
+        (lambda by: replace(by, word=replace(by.word, values=by.word.values.byte())), r"torch.uint8 of .*\[rows, 19\]"),
         (lambda by: replace(by, position=None), "there is no position table"),
         (lambda by: replace(by, norm=EncoderNorm(torch.ones(37), torch.ones(3), 0.0)), "LayerNorm must be of 37"),
         (lambda by: replace(by, norm=EncoderNorm(torch.ones(74)[::2], torch.ones(37), 0.0)), "must be contiguous"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import sparseq
 from sparseq import InputError, calibrate, convert, pack
 from sparseq.nn import (
     PackedLinear,
@@ -236,3 +237,46 @@ def test_calibrate_reads_inputs_given_by_name():
     model = convert(ByName(), activation="static")
     calibrate(model, [{"x": torch.full((1, 4), 3.0)}])
     assert model.layer.input_scale.item() == pytest.approx(3 / 127)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 16, None])
+@pytest.mark.parametrize("embedding_bits", [4, 8, 16])
+def test_embeddings_have_bits_of_their_own(bits, embedding_bits, tmp_path):
+    model = convert(bert(), bits=bits, embedding_bits=embedding_bits)
+    for _, layer in named_layers(model):
+        assert layer.bits == (embedding_bits if isinstance(layer, QuantEmbedding) else bits)
+    packed = pack(model)
+    with torch.no_grad():
+        expected = packed(IDS).logits
+    torch.testing.assert_close(model(IDS).logits, expected, rtol=1e-3, atol=1e-3)
+    sparseq.save(packed, tmp_path)
+    with torch.no_grad():
+        assert torch.equal(sparseq.load(tmp_path)(IDS).logits, expected)
+    stored = {layer.name: layer.stored_bytes for layer in sparseq.size_report(packed).layers}
+    assert stored["bert.embeddings.word_embeddings"] == 50 * 32 * embedding_bits // 8 + 50 * 4
+
+
+def test_embeddings_without_bits_of_their_own_are_as_the_rest():
+    for settings in ({}, {"embedding_bits": None}, {"embedding_bits": 4}):
+        assert {layer.bits for _, layer in named_layers(convert(bert(), bits=4, **settings))} == {4}
+
+
+def test_one_weight_has_one_width():
+    def tied():
+        model = nn.ModuleDict({"table": nn.Embedding(8, 4), "head": nn.Linear(4, 8), "other": nn.Linear(4, 4)})
+        model["head"].weight = model["table"].weight
+        return model
+
+    model = tied()
+    with pytest.raises(InputError, match=r"'head' and embedding 'table' share one weight, which cannot have 8 bits in"):
+        convert(model, embedding_bits=4)
+    assert type(model["other"]) is nn.Linear  # nothing was replaced
+    convert(tied(), embedding_bits=8)
+    left = convert(tied(), embedding_bits=4, exclude="head")
+    assert left["table"].bits == 4 and type(left["head"]) is nn.Linear
+
+
+@pytest.mark.parametrize("bits", [5, 32, "8", 4.0, True])
+def test_other_bits_of_embeddings_are_refused(bits):
+    with pytest.raises(InputError, match="bits is"):
+        convert(bert(), embedding_bits=bits)

@@ -27,6 +27,7 @@ QUIET = Reporter(silent=True)
         {"pattern": "64x32", "on_mismatch": "skip"},
         {"prune_embeddings": True, "pattern": "1x4"},
         {"methods": "qat", "bits": 4, "scale": "lsq", "activation": "static"},
+        {"methods": "qat", "embedding_bits": 4},
     ],
     ids=str,
 )
@@ -37,6 +38,7 @@ def test_the_plan_is_what_is_done(changes: dict[str, Any], make_recipe: Callable
     result = compress(recipe, reporter=QUIET)
     assert planned.plan.steps == result.steps and planned.plan.rows == result.rows
     assert planned.plan.teacher_score == result.teacher_score
+    assert planned.plan.embedding_bits == result.embedding_bits
     assert (planned.parameters, planned.nonzero, planned.paper_bytes) == (
         result.parameters, result.nonzero, result.paper_bytes,
     )  # fmt: skip
@@ -72,6 +74,8 @@ def test_everything_that_was_understood_is_said(
     assert f"not 3 embeddings: {EMBEDDINGS}" in said
     assert "not bert.pooler.dense, classifier: outside the encoder's blocks" in said
     assert "17 layers to 8 bits, from step 3 on" in said
+    _, other = told(make_recipe(embedding_bits=4), capsys)
+    assert "17 layers to 8 bits, embeddings to 4: linear layers and embeddings" in other
     assert "18 steps of 8 rows (2 epochs of 66 rows) at lr 0.001" in said
 
 

@@ -88,6 +88,7 @@ def test_evaluate_and_predict_agree_with_the_run(
 SELDOM: list[dict[str, Any]] = [
     {"bits": 4},
     {"bits": 16},
+    {"bits": 8, "embedding_bits": 16},
     {"activation": "static"},
     {"prune_embeddings": True, "pattern": "1x4"},
     {"pattern": "64x32", "on_mismatch": "skip"},
@@ -105,6 +106,7 @@ SELDOM: list[dict[str, Any]] = [
         {"activation": "static", "calibration": "mse", "qat_start": 1000},
         {"scope": "lamp", "pattern": "unstructured", "lr": "auto"},
         {"scope": "global", "max_layer_sparsity": 0.7},
+        {"scope": "normalized"},
         {"scale": "lsq", "qat_start": 5},
         {"activation": "static", "scale": "lsq", "qat_start": 3},
         {"qat_start": 1000, "activation": "static", "scale": "lsq"},
@@ -113,6 +115,7 @@ SELDOM: list[dict[str, Any]] = [
         {"prune_warmup": 0, "prune_end": 0},
         {"prune_end": 1.0},
         {"kd_loss": "mse", "kd_alpha": 1.0},
+        {"embedding_bits": 4, "scale": "lsq"},
         {"layers": 1},
         {"layers": (1, 0)},
         {"epochs": 1.5, "lr_warmup": 0},
@@ -130,7 +133,9 @@ def test_settings_run(changes: dict[str, Any], make_recipe: Callable[..., Recipe
         assert result.sparsity_reached == pytest.approx(recipe.sparsity, abs=16 / 16384)
     if recipe.layers is not None:
         assert sparseq.load(result.out).config.num_hidden_layers == (1 if recipe.layers == 1 else 2)
-    assert result.bits == recipe.bits
+    assert result.bits == recipe.bits and result.embedding_bits == (recipe.embedding_bits or recipe.bits)
+    widths = {layer.bits for _, layer in named_layers(sparseq.load(result.out)) if isinstance(layer, PackedEmbedding)}
+    assert widths == {result.embedding_bits}
 
 
 def test_what_pruning_did_to_each_layer_and_the_rate_are_recorded(

@@ -18,9 +18,10 @@ from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.tasks import load_data
 from sparseq.train import Recipe, compress, evaluate, predict, prepare
+from sparseq.train.copies import augmented
 from sparseq.train.plan import dry_run
 from sparseq.train.progress import Reporter
-from sparseq.train.rows import augmented, tokenised_rows, training_rows
+from sparseq.train.rows import tokenised_rows, training_rows
 from sparseq.train.trainer import ALPHA
 
 QUIET = Reporter(silent=True)

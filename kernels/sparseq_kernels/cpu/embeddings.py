@@ -14,7 +14,7 @@ _P, _I64, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 
 class _Table(ctypes.Structure):
-    _fields_ = (("values", _P), ("scale", _P), ("rows", _I64))
+    _fields_ = (("values", _P), ("scale", _P), ("rows", _I64), ("bits", _I64))
 
 
 class _Embeddings(ctypes.Structure):
@@ -38,7 +38,7 @@ class NativeEmbeddings:
     """
 
     def __init__(self, embeddings: EncoderEmbeddings) -> None:
-        self.features = embeddings.word.values.shape[-1]
+        self.features = embeddings.norm.weight.shape[-1]
         _check(embeddings, self.features)
         # Their memory lives as long as the addresses.
         self._embeddings = embeddings
@@ -109,9 +109,9 @@ def _are_indices(indices: Tensor) -> bool:
 
 def _table(table: EmbeddingTable | None) -> _Table:
     if table is None:
-        return _Table(None, None, 0)
+        return _Table(None, None, 0, 0)
     scale = None if table.scale is None else table.scale.data_ptr()
-    return _Table(table.values.data_ptr(), scale, table.values.shape[0])
+    return _Table(table.values.data_ptr(), scale, table.values.shape[0], table.bits)
 
 
 def _check(embeddings: EncoderEmbeddings, features: int) -> None:
@@ -121,11 +121,12 @@ def _check(embeddings: EncoderEmbeddings, features: int) -> None:
             if name != "token_type":
                 raise InputError(f"embeddings: there is no {name} table")
             continue
-        values, scale = table.values, table.scale
-        dtype = torch.float32 if scale is None else torch.int8
-        if values.dtype != dtype or values.dim() != 2 or not values.shape[0] or values.shape[1] != features:
+        values, scale, nibbles = table.values, table.scale, table.bits == 4
+        dtype = torch.float32 if scale is None else torch.uint8 if nibbles else torch.int8
+        width = (features + 1) // 2 if nibbles else features
+        if values.dtype != dtype or values.dim() != 2 or not values.shape[0] or values.shape[1] != width:
             raise InputError(
-                f"embeddings: the {name} table must be {dtype} of shape [rows, {features}], not {values.dtype} of "
+                f"embeddings: the {name} table must be {dtype} of shape [rows, {width}], not {values.dtype} of "
                 f"shape {tuple(values.shape)}"
             )
         if scale is not None and (scale.dtype != torch.float32 or scale.shape != values.shape[:1]):

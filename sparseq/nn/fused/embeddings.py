@@ -109,10 +109,8 @@ def _table(layer: nn.Module) -> EmbeddingTable:
         return EmbeddingTable(layer.weight.detach())
     if type(layer) is not PackedEmbedding or layer.dtype is not torch.float32:
         raise UnfitError(f"a table is of the class {type(layer).__name__}, or not in fp32")
-    if layer.is_expanded_by_row:
-        raise UnfitError("a table is unpacked row by row")
     with torch.inference_mode(False), torch.no_grad():
-        return EmbeddingTable(layer.quantized_values(), layer.scale)
+        return EmbeddingTable(layer.looked_up_values(), layer.scale)
 
 
 def _check_buffers(embeddings: Any, positions: int, padding_idx: int | None) -> None:

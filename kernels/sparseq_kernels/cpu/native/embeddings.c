@@ -3,12 +3,12 @@
  * Sums run in the order of the layers that they stand for, and no table is read outside of its rows. */
 #include "layer_norm.h"
 
-/* Rows of `columns` int8 values with a scale each, or of floats where `scale` is NULL. values is NULL where there is no
- * table. */
+/* Rows of `columns` values of `bits` bits: 32, floats, where `scale` is NULL; otherwise integers with a scale for each
+ * row, 8, int8, or 4, two to a byte, the lower one first. values is NULL where there is no table. */
 struct table {
     const void *values;
     const float *scale;
-    int64_t rows;
+    int64_t rows, bits;
 };
 
 /* x = norm(word[id] + type[type id] + position[its number]). Tokens are numbered from 0, where `padding` is negative, and
@@ -60,10 +60,25 @@ static int number_tokens(const struct embeddings *by, const int64_t *ids, const 
     return outside;
 }
 
+/* The value in the lower four bits, in two's complement. */
+INLINE float nibble(uint8_t bits)
+{
+    return (float)((bits & 7) - (bits & 8));
+}
+
 /* to = the row, or to += the row. */
 INLINE void take_row(const struct table *table, int64_t row, int64_t columns, int add, float *to)
 {
-    if (table->scale) {
+    if (table->bits == 4) {
+        const uint8_t *from = (const uint8_t *)table->values + row * ((columns + 1) / 2);
+        float scale = table->scale[row];
+        for (int64_t k = 0; k < columns / 2; k++) {
+            to[2 * k] = (add ? to[2 * k] : 0.0f) + nibble(from[k]) * scale;
+            to[2 * k + 1] = (add ? to[2 * k + 1] : 0.0f) + nibble(from[k] >> 4) * scale;
+        }
+        if (columns % 2)
+            to[columns - 1] = (add ? to[columns - 1] : 0.0f) + nibble(from[columns / 2]) * scale;
+    } else if (table->bits == 8) {
         const int8_t *from = (const int8_t *)table->values + row * columns;
         float scale = table->scale[row];
         for (int64_t k = 0; k < columns; k++)
