@@ -91,6 +91,8 @@ class StudyResults:
         records: one per cell, in the order of the study file.
         common: the settings that all cells share.
         conditions: versions, processors, commit and date, as text.
+        size_settings, task_settings: the settings of `sparseq compress` that each size and each task stands for, such
+            as {"base": {"model": "bert-base-uncased"}}, by their names; a name that is not there stands for itself.
     """
 
     name: str
@@ -100,6 +102,8 @@ class StudyResults:
     records: tuple[Record, ...]
     common: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
+    size_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """The document that `from_file` reads."""
