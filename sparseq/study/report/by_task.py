@@ -1,5 +1,7 @@
 """The table of each task: every configuration with all that was measured."""
 
+from sparseq.study.records import Latency
+
 from .configurations import MB, POINTS, Configuration, Configurations, method_label, setting_text
 from .statistics import OVER_ROWS, Estimate
 from .table import Cell, Column, Noted, Table
@@ -38,8 +40,8 @@ def _table(study: Configurations, task: str, number: int) -> Table:
         columns += [
             Column(f"time, batch {batch}", "ms", 3),
             Column(f"speed-up, batch {batch}", "times", 2),
-            Column(f"speed-up low, batch {batch}", "times", 2),
-            Column(f"speed-up high, batch {batch}", "times", 2),
+            Column(f"speed-up low, batch {batch}", "times", 2, on_page=False),
+            Column(f"speed-up high, batch {batch}", "times", 2, on_page=False),
         ]
     rows = tuple(_row(study, item) for item in study.of(task))
     return Table(f"task-{number}", f"All configurations: {task}", tuple(columns), rows, ABOUT)
@@ -50,6 +52,14 @@ def error_cell(score: Estimate | None) -> Noted:
     if score is None or score.error is None:
         return Noted(None)
     return Noted(POINTS * score.error, "(rows)" if score.over == OVER_ROWS else "")
+
+
+def latency_cells(found: Latency | None) -> list[Cell]:
+    """Milliseconds, the speed-up with its interval beside it, and the interval's ends."""
+    if found is None:
+        return [None] * 4
+    ends = f"({found.speedup_low:.2f} to {found.speedup_high:.2f})"
+    return [found.milliseconds, Noted(found.speedup, ends), found.speedup_low, found.speedup_high]
 
 
 def _row(study: Configurations, item: Configuration) -> tuple[Cell, ...]:
@@ -71,8 +81,7 @@ def _row(study: Configurations, item: Configuration) -> tuple[Cell, ...]:
         _ratio(teacher.stored_bytes if teacher else None, item.stored_bytes),
     ]
     for batch in study.batches:
-        found = item.latency(batch)
-        cells += [found.milliseconds, found.speedup, found.speedup_low, found.speedup_high] if found else [None] * 4
+        cells += latency_cells(item.latency(batch))
     return tuple(cells)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
-from .by_task import error_cell
+from .by_task import error_cell, latency_cells
 from .configurations import MB, POINTS, Configuration, Configurations
 from .recommend import Limits, Recommendation, recommend
 from .table import Cell, Column, Table
@@ -70,8 +70,8 @@ def recipe_table(
             Column("stored", "MB", 1),
             Column(f"time, batch {limits.batch}", "ms", 3),
             Column("speed-up", "times", 2),
-            Column("low", "times", 2),
-            Column("high", "times", 2),
+            Column("speed-up low", "times", 2, on_page=False),
+            Column("speed-up high", "times", 2, on_page=False),
         ),
         tuple(rows),
         "Of the configurations within the limits, the one with the best held-out score; of equal ones, that with the "
@@ -162,11 +162,11 @@ def _flags(values: Mapping[str, Any]) -> list[str]:
 
 
 def _numbers(item: Configuration, limits: Limits) -> list[Cell]:
-    score, held_out, found = item.score, item.held_out, item.latency(str(limits.batch))
+    score, held_out = item.score, item.held_out
     return [
         POINTS * held_out.mean if held_out else None,
         POINTS * score.mean if score else None,
         error_cell(score),
         None if item.stored_bytes is None else item.stored_bytes / MB,
-        *((found.milliseconds, found.speedup, found.speedup_low, found.speedup_high) if found else (None,) * 4),
+        *latency_cells(item.latency(str(limits.batch))),
     ]

@@ -14,7 +14,7 @@ from .table import LONGEST, Table
 FIGURES, TABLES = "figures", "tables"
 """The folders of the figures' and the tables' files, beside the page."""
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+|!~$&])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>#|!~$&])")
 
 
 def html(title: str, sections: Sequence[Section]) -> str:
@@ -49,8 +49,8 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def _table(table: Table) -> str:
-    headings = [_escaped(column.heading) for column in table.columns]
-    rule = ["---" if column.is_text else "---:" for column in table.columns]
+    headings = [_escaped(column.heading) for column in table.shown_columns]
+    rule = ["---" if column.is_text else "---:" for column in table.shown_columns]
     lines = [headings, rule, *([_escaped(text) for text in row] for row in table.texts())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

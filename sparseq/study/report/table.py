@@ -41,13 +41,15 @@ class Column:
         name: the heading.
         unit: such as "MB", or empty.
         digits: decimals of its numbers on the page; None for text.
-        noted: whether cells may be `Noted`. CSV then has another column, "<name> note".
+        noted: whether CSV has another column, "<name> note", for what is noted.
+        on_page: False if it is only in CSV.
     """
 
     name: str
     unit: str = ""
     digits: int | None = None
     noted: bool = False
+    on_page: bool = True
 
     @property
     def heading(self) -> str:
@@ -91,9 +93,17 @@ class Table:
     about: str = ""
     on_page: bool = True
 
+    @property
+    def shown_columns(self) -> list[Column]:
+        """Those on the page."""
+        return [column for column in self.columns if column.on_page]
+
     def texts(self) -> list[list[str]]:
-        """The rows as they are shown."""
-        return [[column.text(cell) for column, cell in zip(self.columns, row, strict=True)] for row in self.rows]
+        """The rows as they are shown: of each, the cells of `shown_columns`."""
+        return [
+            [column.text(cell) for column, cell in zip(self.columns, row, strict=True) if column.on_page]
+            for row in self.rows
+        ]
 
     def column(self, name: str) -> list[Cell]:
         """The cells of a column; of `Noted` cells, their values."""
