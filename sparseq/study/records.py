@@ -48,6 +48,8 @@ class Record:
         seconds: wall time of the run.
         latency: by batch size, such as "1" and "32".
         processor, threads: on which the latency was measured.
+        recipe: the settings of `sparseq compress` that the run had, those that are not its defaults; empty if they are
+            not known.
 
     Numbers are None unless the cell is done, and where they were not measured.
     """
@@ -74,6 +76,7 @@ class Record:
     latency: dict[str, Latency] = field(default_factory=dict)
     processor: str | None = None
     threads: int | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -91,8 +94,6 @@ class StudyResults:
         records: one per cell, in the order of the study file.
         common: the settings that all cells share.
         conditions: versions, processors, commit and date, as text.
-        size_settings, task_settings: the settings of `sparseq compress` that each size and each task stands for, such
-            as {"base": {"model": "bert-base-uncased"}}, by their names; a name that is not there stands for itself.
     """
 
     name: str
@@ -102,8 +103,6 @@ class StudyResults:
     records: tuple[Record, ...]
     common: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
-    size_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    task_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_json(self) -> str:
         """The document that `from_file` reads."""

@@ -32,6 +32,7 @@ def record(
     settings: Mapping[str, Any] | None = None,
     state: str | None = None,
     ms: float | None = None,
+    grid: str = "grid",
     **rest: Any,
 ) -> Record:
     """A cell: done if it has a score, otherwise missing. ms: of batch 1, beside a teacher that takes 10 ms."""
@@ -41,7 +42,7 @@ def record(
     if ms is not None:
         rest["latency"] = {"1": latency(ms, 10.0)}
         rest = {"processor": "a processor", "threads": 1} | rest
-    return Record(name, "grid", task, size, methods, seed, settings, state, score=score, **rest)
+    return Record(name, grid, task, size, methods, seed, settings, state, score=score, **rest)
 
 
 def latency(ms: float, teacher: float) -> Latency:

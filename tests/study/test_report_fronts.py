@@ -157,7 +157,6 @@ def test_the_recipe_is_reported_with_its_validation_score_and_a_command():
                 for seed, score in enumerate((0.90, 0.92))
             ),
             common={"epochs": 2.0, "regrow": False, "pos_aware": True, "of_the_study": 1, "train_file": None},
-            size_settings={"small": {"model": "a hub/name", "layers": [0, 2]}},
         )
     )
     found = advice(made, Limits(max_mb=100))
@@ -167,9 +166,28 @@ def test_the_recipe_is_reported_with_its_validation_score_and_a_command():
     assert table.rows[1][1] == "teacher: base, none" and table.rows[1][4].mark == "(rows)"
     (line,) = found.commands
     assert line == (
-        "sparseq compress --model 'a hub/name' --teacher TEACHER --layers 0,2 --methods qat,kd,mp --task sst2 "
-        "--sparsity 0.6 --no-regrow --pos-aware --epochs 2.0 --out OUT"
+        "sparseq compress --model small --teacher TEACHER --methods qat,kd,mp --task sst2 --sparsity 0.6 --no-regrow "
+        "--pos-aware --epochs 2.0 --out OUT"
     )
+    assert "TEACHER stands for" in found.sentences[-1]
+
+
+def test_a_cell_with_its_recipe_has_the_whole_command():
+    recipe = {
+        "model": "a folder/model",
+        "layers": [0, 2],
+        "teacher": "t",
+        "task": "sst2",
+        "temperature": 4.0,
+        "seed": 3,
+    }
+    made = Configurations(study(cell("small", 0.9, 0.9, methods=("kd",), recipe=recipe, seed=3)))
+    found = advice(made, Limits(max_mb=100))
+    assert found.commands == (
+        "sparseq compress --model 'a folder/model' --teacher t --layers 0,2 --methods kd --task sst2 --temperature 4.0 "
+        "--seed 3 --out OUT",
+    )
+    assert found.sentences == ()
 
 
 def test_the_command_can_be_given():

@@ -135,6 +135,21 @@ def test_the_first_plain_configuration_is_the_baseline_unless_all_its_cells_are_
     assert Configurations(study(teacher)).baseline("sst2", "large").score.mean == 0.99
 
 
+def test_runs_of_two_grids_that_differ_in_no_setting_are_not_averaged():
+    """Such as runs that start from the teacher, and from the baseline."""
+    first = [record(methods=QAT, seed=seed, score=0.8, grid="from the teacher") for seed in (0, 1)]
+    second = [record(methods=QAT, seed=seed, score=0.9, grid="from the baseline") for seed in (0, 1)]
+    made = Configurations(study(*first, *second))
+    assert [item.label for item in made.items] == [
+        "base, QAT, grid from the teacher",
+        "base, QAT, grid from the baseline",
+    ]
+    assert [item.score.mean for item in made.items] == [0.8, 0.9]
+    more = [record(methods=QAT, seed=2, score=0.9, grid="more seeds")]
+    (item,) = Configurations(study(*first, *more)).items
+    assert item.seeds_done == 3 and item.label == "base, QAT"
+
+
 def test_times_of_another_machine_are_not_compared():
     records = [record("sst2", "large", (), seed, 0.9, ms=10.0) for seed in range(2)]
     records.append(record("sst2", "small", (), 0, 0.9, ms=1.0, processor="another"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.study.records import DONE, Latency, Record, StudyResults
-from sparseq.train.recipe import METHODS
+from sparseq.train.recipe import KNOWN_METHODS
 
 from .statistics import Estimate, mean, number, over_seeds
 
@@ -36,8 +36,8 @@ def setting_text(values: Mapping[str, Any]) -> str:
 
 
 def in_order(methods: tuple[str, ...]) -> tuple[int, list[int], tuple[str, ...]]:
-    """The sorting key of sets of methods: small sets first, each in the order of `METHODS`."""
-    known = [METHODS.index(method) if method in METHODS else len(METHODS) for method in methods]
+    """The sorting key of sets of methods: small sets first, each in the order of `KNOWN_METHODS`."""
+    known = [KNOWN_METHODS.index(method) if method in KNOWN_METHODS else len(KNOWN_METHODS) for method in methods]
     return len(methods), known, methods
 
 
@@ -163,12 +163,13 @@ class Configurations:
                 records[0].task,
                 records[0].size,
                 records[0].methods,
-                records[0].settings,
+                settings,
                 tuple(records),
                 self.results.metrics.get(records[0].task, "score"),
                 self.machine,
             )
-            for records in groups.values()
+            for group in groups.values()
+            for settings, records in _told_apart(group)
         )
         object.__setattr__(self, "items", items)
         if not any(item.score for item in items):
@@ -260,6 +261,17 @@ class Configurations:
 
 def machine_of(record: Record) -> Machine:
     return record.processor, record.threads
+
+
+def _told_apart(group: list[Record]) -> list[tuple[Mapping[str, Any], list[Record]]]:
+    """Cells with the same settings. If one seed is in several grids, the grids differ in what is no setting, such as
+    the model that a run starts from: then each grid is a configuration, and its name is one of the settings."""
+    grids: dict[str, list[Record]] = {}
+    for record in group:
+        grids.setdefault(record.grid, []).append(record)
+    if len({record.seed for record in group}) == sum(len({r.seed for r in records}) for records in grids.values()):
+        return [(group[0].settings, group)]
+    return [({**records[0].settings, "grid": grid}, records) for grid, records in grids.items()]
 
 
 def _all(listed: Iterable[str], met: Iterable[str]) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ def advice(study: Configurations, limits: Limits) -> Advice:
     ]
     if any(one.by_validation for one in found):
         sentences.append("Chosen by validation scores, as was asked: a score that was chosen by is too good.")
-    if any("kd" in item.methods for _, item in chosen):
+    if any("kd" in item.methods and not any(record.recipe for record in item.done) for _, item in chosen):
         sentences.append(f"In a command, {TEACHER} stands for the folder of the teacher's run.")
     tables = [recipe_table(study, chosen, limits)] if chosen else []
     if nearest := [one for one in found if one.nearest]:
@@ -124,22 +124,16 @@ def nearest_table(found: Sequence[Recommendation]) -> Table:
 
 
 def command(study: Configurations, item: Configuration) -> str:
-    """`sparseq compress` with the settings of a configuration; see `TEACHER` and `OUT`."""
-    results = study.results
-    values: dict[str, Any] = {"model": item.size, "task": item.task}
-    for known in (
-        results.common,
-        results.task_settings.get(item.task, {}),
-        results.size_settings.get(item.size, {}),
-        item.settings,
-    ):
-        values.update(known)
-    if values.get("train_file") and item.task not in results.task_settings:
-        del values["task"]
-    values["methods"] = item.methods or ("none",)
-    if "kd" in item.methods:
-        values.setdefault("teacher", TEACHER)
-    values["out"] = OUT
+    """`sparseq compress` with the settings of the configuration's first finished cell.
+
+    Where the cell's recipe is not known, the size stands for the model, and `TEACHER` for the teacher.
+    """
+    values = dict(next((record.recipe for record in item.done if record.recipe), {}))
+    if not values:
+        values = {"model": item.size, "task": item.task, **study.results.common, **item.settings}
+        if "kd" in item.methods:
+            values.setdefault("teacher", TEACHER)
+    values |= {"methods": item.methods or ("none",), "out": OUT}
     return "sparseq compress " + " ".join(_flags(values))
 
 
