@@ -1,10 +1,12 @@
 """`sparseq study`: `run` and `report`."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.terminal import say, say_json
+from sparseq.study.records import TOLERANCE
+from sparseq.terminal import counted, say, say_json
 from sparseq.train.recipe import Recipe
 
 from .exits import FAILED, INTERRUPTED
@@ -78,6 +80,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_.add_argument("--quiet", action="store_true", help="no progress on stderr")
     run_.add_argument("--json", action="store_true", help="the result as one JSON object on stdout")
     run_.set_defaults(action=_run)
+    report = actions.add_parser(
+        "report",
+        help="write the tables and figures of a study",
+        description="Write the tables and figures of a study: one page, and each table and figure as a file.",
+    )
+    report.add_argument("study", metavar="DIR", help="folder of a study, or a file of its results")
+    report.add_argument("--out", metavar="FOLDER", help="where to write (default: DIR/report)")
+    report.add_argument(
+        "--tolerance",
+        type=float,
+        default=100 * TOLERANCE,
+        metavar="POINTS",
+        help="how many points a smaller model may lose in the table of size reductions (default: %(default)s)",
+    )
+    report.add_argument(
+        "--interpolate", action="store_true", help="between neighbouring sizes, in the logarithm of the size"
+    )
+    report.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="recommend a recipe that loses at most this to the teacher"
+    )
+    report.add_argument("--max-ms", type=float, metavar="MS", help="and takes at most so long for a text")
+    report.add_argument("--max-mb", type=float, metavar="MB", help="and is stored in at most so much")
+    report.add_argument(
+        "--batch", type=_count, default=1, metavar="N", help="of --max-ms: a batch size that was timed (default: 1)"
+    )
+    report.add_argument(
+        "--by-validation",
+        action="store_true",
+        help="choose by the validation rows, which the scores are reported on, if no training rows were held out",
+    )
+    report.set_defaults(action=_report)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,6 +148,40 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         show_summary(summary, results, arguments.out)
     return FAILED if summary.failed else 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from sparseq.study.folder import REPORT, StudyFolder
+    from sparseq.study.records import StudyResults
+    from sparseq.study.report import write_report
+
+    path = Path(arguments.study)
+    is_folder = path.is_dir() or not path.exists()
+    results = StudyFolder(path).results() if is_folder else StudyResults.from_file(path)
+    if arguments.out is None and not is_folder:
+        raise InputError(f"{path} is a file of results: say with --out which folder the report belongs into")
+    files = write_report(
+        results,
+        arguments.out or path / REPORT,
+        tolerance=arguments.tolerance / 100,
+        interpolate=arguments.interpolate,
+        max_drop=arguments.max_drop,
+        max_ms=arguments.max_ms,
+        max_mb=arguments.max_mb,
+        batch=arguments.batch,
+        by_validation=arguments.by_validation,
+    )
+    done = sum(record.done for record in results.records)
+    say(f"{results.name}: {done:,} of {len(results.records):,} cells done")
+    for what, place in (
+        ("the page", files.page),
+        ("the same as text", files.markdown),
+        (counted(len(files.figures), "figure"), files.figures[0].parent if files.figures else None),
+        (counted(len(files.tables), "table"), files.tables[0].parent if files.tables else None),
+    ):
+        if place is not None:
+            say(f"  {what}: {place}")
+    return 0
 
 
 def _count(raw: str) -> int:

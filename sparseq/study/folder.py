@@ -20,9 +20,9 @@ from sparseq.errors import InputError
 from sparseq.failures import writing
 from sparseq.paths import check_new_folder, names_in
 from sparseq.reading import brief, build, read_json
-from sparseq.train import RunResult
+from sparseq.train import Recipe, RunResult
 from sparseq.train.durable import PARTIAL, write_whole
-from sparseq.train.folder import METRICS
+from sparseq.train.folder import METRICS, RECIPE
 from sparseq.train.lock import LOCK, run_lock
 
 from .cells import Cell
@@ -210,9 +210,23 @@ class StudyFolder:
                 latency=timed.latency if timed else {},
                 processor=timed.processor if timed else None,
                 threads=timed.threads if timed else None,
+                recipe=self._settings(cell.name),
             ),
             result,
         )
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """The settings of the cell's run that are not defaults, as JSON; empty if they cannot be read."""
+        try:
+            recipe, default = Recipe.from_file(self.cell(name) / RECIPE), Recipe()
+        except InputError:
+            return {}
+        values = {setting: getattr(recipe, setting) for setting in Recipe.settings()}
+        return {
+            setting: list(value) if isinstance(value, tuple) else value
+            for setting, value in values.items()
+            if value != getattr(default, setting) and setting != "out"
+        }
 
     def _state(self, name: str) -> Mapping[str, Any]:
         path = self.path / STATE / f"{name}.json"

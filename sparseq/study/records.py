@@ -11,6 +11,9 @@ from sparseq.reading import brief, build, read_json
 FORMAT = 1
 DONE, FAILED, MISSING = "done", "failed", "missing"
 
+TOLERANCE = 0.005
+"""How far, as a fraction, a smaller model's score may be below the plain one's: the half point of Movva et al. 2022."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -48,6 +51,8 @@ class Record:
         seconds: wall time of the run.
         latency: by batch size, such as "1" and "32".
         processor, threads: on which the latency was measured.
+        recipe: the settings of `sparseq compress` that the run had, those that are not its defaults; empty if they are
+            not known.
 
     Numbers are None unless the cell is done, and where they were not measured.
     """
@@ -74,6 +79,7 @@ class Record:
     latency: dict[str, Latency] = field(default_factory=dict)
     processor: str | None = None
     threads: int | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:

@@ -15,16 +15,16 @@ PARTIAL = ".partial"
 _CHUNK = 2**20
 
 
-def write_whole(path: Path, content: str) -> None:
-    """Writes a text file completely or not at all, even if the process is killed or the power fails.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file, text in UTF-8, completely or not at all, even if the process is killed or the power fails.
 
     Raises MachineError if it cannot be written; an existing file then stays.
     """
     partial = path.with_name(path.name + PARTIAL)
     with writing(path):
         try:
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(content)
+            with partial.open("wb") as file:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
