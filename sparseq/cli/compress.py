@@ -18,6 +18,8 @@ examples:
   a student of that teacher, with all three methods (it starts from the teacher's layers 0, 3, 6 and 9):
     sparseq compress --model runs/teacher --layers 4 --teacher runs/teacher --task sst2 \\
       --methods qat,kd,mp --sparsity 0.6 --pattern 4x4 --seed 0 --out runs/student
+  a fine-tuned model packed as it is, without training:
+    sparseq compress --model runs/teacher --task sst2 --methods ptq --epochs 0 --out runs/packed
   your own data, and a recipe file with some settings changed:
     sparseq compress --model tiny --train-file train.csv --validation-file dev.csv \\
       --text-columns review --label-column stars --methods qat --out runs/own

@@ -33,18 +33,19 @@ def load_model(
     regression: bool = False,
     layers: int | Sequence[int] | None = None,
     teacher: bool = False,
+    trained: bool = False,
 ) -> tuple[nn.Module, Any]:
     """Loads a sequence classifier (in fp32 and eval mode) and its tokenizer.
 
     name_or_path: one of the six sizes, a hub id or a local folder. layers: keep that many evenly spaced blocks (3 of 6:
     0, 2, 4), or exactly the listed ones. A copy in the hub's local cache is preferred to the hub. A student
     (`teacher=False`) gets a new head, drawn from torch's global generator, if the checkpoint has none or one for
-    another number of labels. A teacher must have a trained head for the task; it may be a folder written by
-    `sparseq.save`, quantized or packed, which is loaded unchanged (`layers` does not apply).
+    another number of labels; with `trained` it must have a trained one for the task. So must a teacher, which may be a
+    folder written by `sparseq.save`, quantized or packed, that is loaded unchanged (`layers` does not apply).
 
     Raises InputError if nothing is found (saying what to do), if weights do not match or are not finite, if there is no
-    vocabulary, for invalid `layers`, for a teacher without a suitable head, and for a packed or quantized folder as a
-    student.
+    vocabulary, for invalid `layers`, for a teacher or a `trained` student without a suitable head, and for a packed or
+    quantized folder as a student.
     """
     name = str(name_or_path)
     if regression and num_labels != 1:
@@ -67,9 +68,11 @@ def load_model(
             f"there is no folder {name}; give a local model folder, a hub id, or one of {', '.join(SIZES)}"
         )
 
+    head_of = "teacher" if teacher else "model" if trained else None
+
     def fetch(local_only: bool) -> tuple[nn.Module, Any]:
         with _quiet(bars=not local_only):
-            model = _from_pretrained(source, num_labels, label_names, regression, teacher, local_only)
+            model = _from_pretrained(source, num_labels, label_names, regression, head_of, local_only)
             return model, load_tokenizer(source, local_only=local_only)
 
     if os.path.isdir(folder):
@@ -125,10 +128,12 @@ def _from_pretrained(
     num_labels: int,
     label_names: Sequence[str] | None,
     regression: bool,
-    teacher: bool,
+    head_of: str | None,
     local_only: bool,
 ) -> nn.Module:
     """Loads the model with transformers.
+
+    head_of: what the model is called in messages if it must have a trained head for the labels, else None.
 
     An OSError for a hub id without a local copy passes through; other errors become InputError.
     """
@@ -137,9 +142,9 @@ def _from_pretrained(
     is_folder = os.path.isdir(source)
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=local_only, trust_remote_code=False)
-        if teacher:
-            check_head(config, source, num_labels, label_names, regression=regression)
-        else:
+        if head_of:
+            check_head(config, source, num_labels, label_names, regression=regression, what=head_of)
+        if head_of != "teacher":
             config.num_labels = num_labels
             if label_names is not None:
                 config.id2label = dict(enumerate(label_names))
@@ -150,7 +155,7 @@ def _from_pretrained(
             config=config,
             local_files_only=local_only,
             trust_remote_code=False,  # otherwise transformers asks whether to run code of the folder
-            ignore_mismatched_sizes=not teacher,
+            ignore_mismatched_sizes=not head_of,
             output_loading_info=True,
             dtype=torch.float32,
         )
@@ -162,9 +167,9 @@ def _from_pretrained(
         raise InputError(f"the model of {source} cannot be read ({_why(error)})") from error
     body = f"{model.base_model_prefix}."
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
-    misfits = sorted(key for key in missing if teacher or (key.startswith(body) and ".pooler." not in key))
-    if misfits and teacher and not any(key.startswith(body) and ".pooler." not in key for key in misfits):
-        raise no_head(source)
+    misfits = sorted(key for key in missing if head_of or (key.startswith(body) and ".pooler." not in key))
+    if misfits and head_of and not any(key.startswith(body) and ".pooler." not in key for key in misfits):
+        raise no_head(source, head_of)
     if misfits:
         raise InputError(f"the weights of {source} do not fit its config.json: {misfits[0]} is missing or misshapen")
     return model

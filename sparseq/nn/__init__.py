@@ -7,6 +7,7 @@ from .finite import check_finite, checked_tensors, find_nonfinite, is_finite
 from .fused import FusedWay, fused_reason, fused_way, use_fused_encoder
 from .groups import parameter_groups
 from .layers import LAYERS, named_layers
+from .least_error import fit_weight_scales, least_error_scale
 from .linear import RENAMED_STATE, QuantSparseLinear
 from .masking import MaskedWeight, WeightCounts
 from .pack import pack
@@ -15,6 +16,7 @@ from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear, multiply_as_stored, use_sparse_kernels
 from .prunable import prunable
 from .refreshing import refresh
+from .smoothing import smooth
 
 __all__ = [
     "LAYERS",
@@ -32,9 +34,11 @@ __all__ = [
     "checked_tensors",
     "convert",
     "find_nonfinite",
+    "fit_weight_scales",
     "fused_reason",
     "fused_way",
     "is_finite",
+    "least_error_scale",
     "multiply_as_stored",
     "named_layers",
     "pack",
@@ -42,6 +46,7 @@ __all__ = [
     "prunable",
     "refresh",
     "share_static_scales",
+    "smooth",
     "use_fused_encoder",
     "use_sparse_kernels",
 ]

@@ -43,7 +43,7 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.terminal import shown
-from sparseq.train.recipe import KNOWN_METHODS, Recipe
+from sparseq.train.recipe import ALL_METHODS, Recipe
 from sparseq.train.recipe_file import read_settings
 from sparseq.train.unknown import meant
 from sparseq_kernels.untrusted import quoted
@@ -122,10 +122,10 @@ class Study:
 def _brought(found: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
     tables = _table(found, "with", where)
     for method in tables:
-        if method not in KNOWN_METHODS:
+        if method not in ALL_METHODS:
             raise InputError(
                 f"{where} has a table [with.{shown(method)}]: a table for a method is one of "
-                f"{', '.join(f'[with.{known}]' for known in KNOWN_METHODS)}"
+                f"{', '.join(f'[with.{known}]' for known in ALL_METHODS)}"
             )
     return {method: _checked(_table(tables, method, where), f"{where}, [with.{method}]") for method in tables}
 

@@ -44,6 +44,8 @@ def described_rate(recipe: Recipe, model: nn.Module) -> str:
 
 def described_pruning(recipe: Recipe, steps: int) -> list[str]:
     """When pruning takes place in a training of this many steps, and whether the steps are few."""
+    if not steps:
+        return ["at once, with no training to recover in"]
     start, end = recipe.pruning_steps(steps)
     described = [f"from step {start:,} to {end:,} of {steps:,}, which leaves {steps - end:,} to recover in"]
     if steps < FEW_STEPS:

@@ -1,12 +1,21 @@
 """Callbacks between optimizer steps: pruning by the schedule, the start of quantization, and progress."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sparseq.nn import MaskedWeight, QuantSparseLinear, calibrate, named_layers, share_static_scales
+from sparseq.nn import (
+    MaskedWeight,
+    QuantSparseLinear,
+    calibrate,
+    fit_weight_scales,
+    named_layers,
+    share_static_scales,
+    smooth,
+)
 from sparseq.prune import MagnitudePruner
 
 from .data import SimilarLengths
@@ -15,10 +24,11 @@ from .progress import Phase
 
 
 class QuantizationStart(TrainerCallback):
-    """Starts quantization at step `start`.
+    """Starts quantization at step `start`, or with None after the last step.
 
     It enables quantization, sets learned scales from the weights, and calibrates activations. calibration: the method
-    of `calibrate`, which static ranges follow afterwards.
+    of `calibrate`, which static ranges follow afterwards. fit, alpha: of post-training quantization, whether scales are
+    those of `fit_weight_scales`, and the alpha of `smooth`; None does not smooth.
 
     All of this depends only on the step and the weights, so that a resumed run does the same as an uninterrupted one.
     If the start is after the last step, `finish` does it: post-training quantization.
@@ -27,11 +37,15 @@ class QuantizationStart(TrainerCallback):
     def __init__(
         self,
         model: nn.Module,
-        start: int,
+        start: int | None,
         batches: Callable[[], Iterable[dict[str, Tensor]]],
         calibration: str = "max",
+        *,
+        fit: bool = False,
+        alpha: float | None = None,
     ) -> None:
-        self.model, self.start, self.batches, self.calibration = model, start, batches, calibration
+        self.model, self.batches, self.calibration, self.fit, self.alpha = model, batches, calibration, fit, alpha
+        self.start = math.inf if start is None else start
         found = (layer for _, layer in named_layers(model) if isinstance(layer, MaskedWeight))
         self.layers = [layer for layer in found if layer.bits is not None]  # without bits, only pruning
 
@@ -59,15 +73,19 @@ class QuantizationStart(TrainerCallback):
 
     def begin(self) -> None:
         """Sets every scale anew from the current weights and some batches, and starts quantizing."""
-        self._set(True)
-        for layer in self.layers:
-            if isinstance(layer, QuantSparseLinear):
-                layer.reset_weight_scale()
-        if any(layer.settings_.activation == "static" for layer in self.layers):
-            training, place = self.model.training, next(self.model.parameters()).device
-            with arithmetic(place):  # as it is evaluated
+        training, place = self.model.training, next(self.model.parameters()).device
+        with arithmetic(place):  # as it is evaluated
+            if self.alpha is not None:
+                smooth(self.model.eval(), self.batches(), self.alpha)
+            self._set(True)
+            for layer in self.layers:
+                if isinstance(layer, QuantSparseLinear):
+                    layer.reset_weight_scale()
+            if self.fit:
+                fit_weight_scales(self.model)
+            if any(layer.settings_.activation == "static" for layer in self.layers):
                 calibrate(self.model.eval(), self.batches(), method=self.calibration)
-            self.model.train(training)
+        self.model.train(training)
 
     def _set(self, quantizing: bool) -> None:
         for layer in self.layers:
@@ -84,8 +102,12 @@ class Pruning(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.pruner = self.make(state.max_steps)
-        if state.global_step == 0:
+        self.begin(state.max_steps, state.global_step)
+
+    def begin(self, steps: int, done: int = 0) -> None:
+        """Before the next step of a training of this many; with 0 steps, prunes at once."""
+        self.pruner = self.make(steps)
+        if done == 0:
             self.sparsity = self.pruner.step(0)  # a resumed run has the masks of its checkpoint
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -13,6 +13,7 @@ from sparseq.distill import HiddenStates
 from sparseq.nn import LAYERS, MaskedWeight, QuantSparseLinear, named_layers, pack, prunable
 from sparseq.nn.blocks import repeated_blocks
 from sparseq.nn.left_out import left_out
+from sparseq.nn.smoothing import foldable
 from sparseq.paths import check_new_folder
 from sparseq.size import SizeReport, size_report
 from sparseq.tasks import score
@@ -25,6 +26,7 @@ from .distributed import start_processes
 from .folder import RunFolder
 from .prepare import Prepared, prepare, pruner
 from .progress import Reporter, quiet_libraries
+from .quantizing import described_quantization
 from .recipe import Recipe
 from .rows import Rows, tokenised_rows
 from .teacher import teacher_metrics
@@ -197,14 +199,14 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
         reasons = (f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())
         when = advice.described_pruning(recipe, made.steps)
         yield from _section("pruning", [f"{what}, {weights:,} weights, {how}", *when, *reasons])
-    if recipe.uses("qat"):
-        start = f", from step {recipe.qat_start} on" if recipe.qat_start else ""
+    if recipe.quantizes:
         others = left_out(prepared.student, (), ())
-        yield from _section(
-            "quantized",
-            [f"{counted(len(made.quantized), 'layer')} to {_widths(recipe, made)}{start}: linear layers and embeddings"]
-            + ([f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []),
-        )
+        left = [f"not {others}: no quantized form"] if others and not recipe.uses("mp") else []
+        counts = made.rows["train"], len(made.quantized), len(foldable(prepared.student))
+        yield from _section("quantized", [*described_quantization(recipe, _widths(recipe, made), *counts), *left])
+    if not recipe.epochs:
+        yield from _section("training", ["none (0 epochs): the model is taken as it is"])
+        return
     place = hardware.device().type.upper()
     if place == "CPU":
         place += f" ({counted(torch.get_num_threads(), 'thread')})"

@@ -12,6 +12,7 @@ from sparseq.distill import HiddenStates, layer_map
 from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.nn import convert, prunable
+from sparseq.nn.smoothing import foldable
 from sparseq.prune import MagnitudePruner, SparsitySchedule, dividing
 from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
 from sparseq_kernels.patterns import Pattern
@@ -90,19 +91,24 @@ def prepare(recipe: Recipe) -> Prepared:
         prepared.tokenizer = tokenizer = prepared.vocabulary.tokenizer
         row, logits = check_reads(student, tokenizer, recipe.max_length, name=recipe.model, **reading)
         check_rebuilds(student, row, logits, recipe.model)
-    if recipe.uses("qat") or recipe.uses("mp"):
+    if recipe.quantizes or recipe.uses("mp"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the plan reports what is left out
             convert(
                 student,
-                bits=recipe.bits if recipe.uses("qat") else None,
-                embedding_bits=recipe.embedding_bits if recipe.uses("qat") else None,
+                bits=recipe.bits if recipe.quantizes else None,
+                embedding_bits=recipe.embedding_bits if recipe.quantizes else None,
                 pattern=recipe.pattern if recipe.uses("mp") else "unstructured",
                 activation=recipe.activation,
-                scale=recipe.scale,
+                scale="max" if recipe.scale == "max" else "lsq",  # mse: the scales are fitted after training
             )
         if recipe.uses("mp"):
             pruner(recipe, student, steps=0)
+        if recipe.smooth is not None and not foldable(student):
+            raise InputError(
+                f"--smooth acts on the attention of BERT-like encoders, and {type(student).__name__} has none that is "
+                "known: leave --smooth out"
+            )
         check_packs(student, recipe)
     if prepared.hidden is not None:
         prepared.hidden.attach(student)  # set only now, because it is neither converted nor saved
@@ -129,9 +135,12 @@ def read_data(recipe: Recipe) -> Data:
 
 
 def load_student(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
-    """(the recipe's student before conversion, its tokenizer). Seeds every generator."""
+    """(the recipe's student before conversion, its tokenizer). Seeds every generator.
+
+    Raises InputError for a student without a trained head for the task, if nothing is trained.
+    """
     set_seed(recipe.seed)  # a new head is initialized here
-    return load_model(recipe.model, layers=recipe.layers, **_labels(task))
+    return load_model(recipe.model, layers=recipe.layers, trained=recipe.epochs == 0, **_labels(task))
 
 
 def load_teacher(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:

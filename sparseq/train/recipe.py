@@ -12,12 +12,15 @@ from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
 from sparseq_kernels.untrusted import quoted
 
+from .quantizing import CALIBRATION_ROWS, check_quantization, former_calibration_rows
 from .recipe_file import read_settings
 from .settings import Setting, auto, layers, names, number, optional, setting, text, whole, yes_no
 from .unknown import meant
 
 METHODS = ("qat", "kd", "mp")
-KNOWN_METHODS = METHODS
+"""The methods of the paper, which are the default."""
+
+ALL_METHODS = (*METHODS, "ptq")
 # Settings that the first versions did not have -> their former behaviour.
 _BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
 # Settings that the recipe in a run's folder always has, and others rarely.
@@ -25,8 +28,9 @@ _OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
 # In tokens: more than any encoder reads, and few enough to try a text of this length.
 LONGEST = 2**20
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
-DATA, MODEL, QAT, MP, KD, AUGMENT, TRAIN, RUN = (
-    "data", "models", "quantization-aware training (qat)", "magnitude pruning (mp)", "knowledge distillation (kd)",
+DATA, MODEL, QUANT, QAT, PTQ, MP, KD, AUGMENT, TRAIN, RUN = (
+    "data", "models", "quantization (qat and ptq)", "quantization-aware training (qat)",
+    "post-training quantization (ptq)", "magnitude pruning (mp)", "knowledge distillation (kd)",
     "augmentation (with or without kd)", "training", "run",
 )  # fmt: skip
 
@@ -50,8 +54,9 @@ class Recipe:
                                                    "spaced (3 of 6: 0,2,4), or exactly the layers listed", metavar="N")
     vocabulary: str = setting("all", text, MODEL, "the student's tokens: all, or only those seen in the training rows "
                               "and their copies, with every single character (WordPiece)", choices=("all", "seen"))
-    methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd and mp, separated by commas; none is "
-                                       "plain fine-tuning, which also makes teachers", metavar="LIST")
+    methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd, mp and ptq, separated by commas (not "
+                                       "qat and ptq together); none is plain fine-tuning, which also makes teachers",
+                                       metavar="LIST")
 
     task: str | None = setting(None, text, DATA, "a GLUE task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli")
     data_dir: str | None = setting(None, text, DATA, "folder with the task in the classic GLUE layout; without it the "
@@ -73,18 +78,25 @@ class Recipe:
     max_length: int = setting(128, whole(4, LONGEST), DATA, "most tokens of a text or pair; longer ones are "
                               "cut", metavar="N")
 
-    bits: int = setting(8, whole(), QAT, "bits per weight", choices=(4, 8, 16))
-    embedding_bits: int | None = setting(None, optional(whole()), QAT, "bits per weight of embeddings; by default as "
+    bits: int = setting(8, whole(), QUANT, "bits per weight", choices=(4, 8, 16))
+    embedding_bits: int | None = setting(None, optional(whole()), QUANT, "bits per weight of embeddings; by default as "
                                          "--bits", choices=(4, 8, 16))
-    activation: str = setting("dynamic", text, QAT, "activation scales: per token, or per tensor (calibrated)",
+    activation: str = setting("dynamic", text, QUANT, "activation scales: per token, or per tensor (calibrated)",
                               choices=("dynamic", "static"))
-    scale: str = setting("max", text, QAT, "weight scales: from the largest weight, or learned (LSQ)",
-                         choices=("max", "lsq"))
-    calibration: str = setting("average", text, QAT, "how a static range is found: the largest magnitude, its average "
-                               "over batches, a percentile (99.99), or the least squared error",
+    scale: str = setting("max", text, QUANT, "weight scales: from the largest weight, learned (LSQ; qat), or with the "
+                         "least squared error of rounding (mse; ptq)", choices=("max", "lsq", "mse"))
+    calibration: str = setting("average", text, QUANT, "how a static range is found: the largest magnitude, its "
+                               "average over batches, a percentile (99.99), or the least squared error",
                                choices=("max", "average", "percentile", "mse"))
+    calibration_rows: int = setting(CALIBRATION_ROWS, whole(1), QUANT, "rows that static ranges and --smooth are found "
+                                    "from, in batches of --batch-size", metavar="N")
+    calibration_data: str = setting("train", text, QUANT, "what those rows are: training rows, or texts of random "
+                                    "tokens, for which no data is read", choices=("train", "random"))
     qat_start: int = setting(0, whole(), QAT, "quantize from this step on; after the last step it is post-training "
                              "quantization", metavar="STEP")
+    smooth: float | None = setting(None, optional(number(0, 1)), PTQ, "move this share of the range of attention's "
+                                   "outputs into the weights that follow (SmoothQuant's alpha); off by default",
+                                   metavar="SHARE")
 
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
@@ -121,8 +133,8 @@ class Recipe:
     wordnet: str | None = setting(None, text, AUGMENT, "folder with WordNet's index.* and data.* files; searched for "
                                   "by default", metavar="DIR")
 
-    epochs: float = setting(3.0, number(0, open_low=True), TRAIN, "passes over the training rows, copies included",
-                            metavar="N")
+    epochs: float = setting(3.0, number(0), TRAIN, "passes over the training rows, copies included; 0, with ptq, "
+                            "quantizes the model as it is", metavar="N")
     batch_size: int = setting(32, whole(1), TRAIN, "rows per step, over all processes together", metavar="N")
     lr: float | str = setting("auto", auto(number(0, open_low=True)), TRAIN, "peak learning rate of AdamW; auto goes "
                               "by the model's width: 3e-4 for tiny to 3e-5 for large", metavar="RATE")
@@ -176,8 +188,9 @@ class Recipe:
         For the recipe in a run's folder, settings that did not exist when it was written get their former meaning.
         """
         values = read_settings(path)
-        if values.keys() >= _OF_RUNS and not _BEFORE.keys() & values.keys():
-            values = {**_BEFORE, **values}
+        if values.keys() >= _OF_RUNS:
+            before = {} if _BEFORE.keys() & values.keys() else _BEFORE
+            values = {"calibration_rows": former_calibration_rows(values), **before, **values}
         return cls.from_dict(values, str(path))
 
     def to_toml(self) -> str:
@@ -222,13 +235,15 @@ class Recipe:
         ]
 
     def uses(self, method: str) -> bool:
-        """Whether the run uses 'qat', 'kd' or 'mp'."""
+        """Whether the run uses 'qat', 'kd', 'mp' or 'ptq'."""
         return method in self.methods
 
     def in_use(self) -> tuple[str, ...]:
         """The names of the settings that this run depends on, in order: not those of methods that it does not use."""
         unused = {
+            QUANT: not self.quantizes,
             QAT: not self.uses("qat"),
+            PTQ: not self.uses("ptq"),
             MP: not self.uses("mp"),
             KD: not self.uses("kd"),
             AUGMENT: not self.augment_copies,
@@ -242,7 +257,12 @@ class Recipe:
     @property
     def width_of_embeddings(self) -> int | None:
         """Bits of the embeddings' weights; None if they are not quantized."""
-        return (self.embedding_bits or self.bits) if self.uses("qat") else None
+        return (self.embedding_bits or self.bits) if self.quantizes else None
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the run quantizes: in training (qat) or after it (ptq)."""
+        return self.uses("qat") or self.uses("ptq")
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
         """The steps at which pruning starts and ends, in a training of this many steps."""
@@ -257,16 +277,16 @@ class Recipe:
         if parsed.methods == ("none",):  # like a list with one element
             parsed = dataclasses.replace(parsed, methods=())
         for method in parsed.methods:
-            if method not in METHODS:
-                raise InputError(
-                    f"unknown method {quoted(method)}: --methods takes any of {', '.join(METHODS)} by commas, or none"
-                )
+            if method not in ALL_METHODS:
+                known = ", ".join(ALL_METHODS)
+                raise InputError(f"unknown method {quoted(method)}: --methods takes any of {known} by commas, or none")
         if parsed.task is None and parsed.train_file is None:
             raise InputError(
                 "no task given: name a GLUE task (--task sst2) or your own files (--train-file, --validation-file)"
             )
         if parsed.uses("kd") and parsed.teacher is None:
             raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")
+        check_quantization(parsed)
         if parsed.uses("mp"):
             Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
             if parsed.prune_warmup > parsed.prune_end:
@@ -274,7 +294,7 @@ class Recipe:
                     f"pruning cannot end (--prune-end {parsed.prune_end:g}) before it starts "
                     f"(--prune-warmup {parsed.prune_warmup:g})"
                 )
-        return dataclasses.replace(parsed, methods=tuple(m for m in METHODS if m in parsed.methods))
+        return dataclasses.replace(parsed, methods=tuple(m for m in ALL_METHODS if m in parsed.methods))
 
 
 def _same(name: str, one: Any, other: Any) -> bool:

@@ -20,7 +20,7 @@ class RunResult:
         score_before_packing: the score of the trained model.
         sparsity, pattern: as requested; None without mp.
         sparsity_reached: the share of all the weights that mp acts on which is removed.
-        bits: of linear layers; None without qat.
+        bits: of linear layers; None without qat and ptq.
         parameters, nonzero, paper_bytes, stored_bytes: see `sparseq.size_report`; sizes in bytes.
         rows: of each split, training with its augmented copies.
         steps: of the optimizer.
@@ -30,7 +30,7 @@ class RunResult:
         threads, processor: of the process that scored, and of training unless it was resumed on another machine.
             Another number of threads rounds sums differently.
         fingerprint: digests of data, models and tokenizers (see `fingerprint`).
-        lr: the peak learning rate.
+        lr: the peak learning rate; None without training.
         layers_past_95: the sparsity of each layer of which mp removed more than 95 %.
         precision: of the training, "fp32" or "bf16".
         backend: that computed sparseq's ops; None if there were none.

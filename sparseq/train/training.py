@@ -2,30 +2,25 @@
 
 import gc
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import transformers
 from datasets import Dataset
-from torch import Tensor, nn
-from transformers import DataCollatorWithPadding
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 
 from . import advice, conditions, distributed
+from .calibrating import calibration_batches
 from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
-from .collate import Collate, input_columns
-from .data import SimilarLengths, lengths
+from .collate import Collate
+from .data import lengths
 from .folder import Marker, RunFolder
 from .prepare import Prepared, kd_loss, pruner
 from .progress import Reporter
 from .recipe import Recipe
 from .trainer import CompressTrainer, Losses
-
-CALIBRATION_BATCHES = 8
 
 
 def train(
@@ -48,7 +43,7 @@ def train(
     else:
         prepared.teacher = None  # only its logits are used
         gc.collect()
-    here = conditions.current(prepared.precision, ops=recipe.uses("qat") or recipe.uses("mp"))
+    here = conditions.current(prepared.precision, ops=recipe.quantizes or recipe.uses("mp"))
     last = distributed.in_first(lambda: _last_checkpoint(folder))
     if last is not None:
         reporter.say(f"going on from step {last[1].step} of {last[1].max_steps}")
@@ -62,9 +57,11 @@ def train(
     collate = Collate(prepared.tokenizer, prepared.teacher_tokenizer if prepared.hidden is not None else None)
     quantization = QuantizationStart(
         student,
-        recipe.qat_start,
-        lambda: _calibration_batches(recipe, rows, prepared.tokenizer, student),
+        None if recipe.uses("ptq") else recipe.qat_start,
+        lambda: calibration_batches(recipe, rows, prepared),
         recipe.calibration,
+        fit=recipe.scale == "mse",
+        alpha=recipe.smooth,
     )
     arguments.learning_rate = advice.peak_rate(recipe, student)
     pruning = Pruning(lambda steps: pruner(recipe, student, steps)) if recipe.uses("mp") else None
@@ -77,6 +74,25 @@ def train(
     if pruning is not None:
         trainer.add_callback(pruning)
     trainer.add_callback(quantization)  # after pruning, because scales are set from the masked weights
+    if recipe.epochs:
+        _run(trainer, last, pruning, reporter)
+    elif pruning is not None:
+        pruning.begin(0)
+    if recipe.uses("ptq"):
+        with reporter.phase("quantizing"):
+            quantization.finish(trainer.state.global_step)
+    else:
+        quantization.finish(trainer.state.global_step)
+    check_finite(student)
+    if prepared.hidden is not None:
+        prepared.hidden.detach(student)
+    return trainer
+
+
+def _run(
+    trainer: CompressTrainer, last: tuple[Path, Marker] | None, pruning: Pruning | None, reporter: Reporter
+) -> None:
+    """Trains to the last step, from the checkpoint `last` if there is one."""
     with reporter.phase("training") as phase:
         trainer.add_callback(ShowProgress(phase, lambda: trainer.last_loss, pruning))
         if last is not None and last[1].step >= last[1].max_steps:
@@ -86,11 +102,6 @@ def train(
             phase.update(last[1].step, "complete before")
         else:
             trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
-    quantization.finish(trainer.state.global_step)
-    check_finite(student)
-    if prepared.hidden is not None:
-        prepared.hidden.detach(student)
-    return trainer
 
 
 def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
@@ -105,15 +116,3 @@ def _last_checkpoint(folder: RunFolder) -> tuple[Path, Marker] | None:
             f"{distributed.world_size()}: start as many"
         )
     return last
-
-
-def _calibration_batches(
-    recipe: Recipe, rows: Dataset, tokenizer: Any, student: nn.Module
-) -> Iterator[dict[str, Tensor]]:
-    """A few training batches, always the same for the same recipe."""
-    order = list(SimilarLengths(lengths(rows), recipe.batch_size, recipe.seed))
-    place = next(student.parameters()).device
-    collate = DataCollatorWithPadding(tokenizer)
-    inputs = rows.select_columns(input_columns(rows, student))
-    for start in range(0, min(len(order), CALIBRATION_BATCHES * recipe.batch_size), recipe.batch_size):
-        yield dict(collate([inputs[row] for row in order[start : start + recipe.batch_size]]).to(place))

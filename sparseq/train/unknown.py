@@ -30,6 +30,10 @@ _ELSEWHERE = {
     "bits": "num_bits n_bits nbits w_bits wbits weight_bits quant_bits quantization_bits",
     "activation": "activation_quantization activation_scale activation_scales a_quant",
     "scale": "weight_scale weight_scales scale_type observer",
+    "calibration": "calibration_method calib_method calibrator activation_observer",
+    "calibration_rows": "calibration_samples num_calibration_samples num_calib calibration_size calib_samples",
+    "calibration_data": "calibration_dataset calib_data calib_dataset",
+    "smooth": "smoothquant smooth_quant smooth_alpha smoothquant_alpha migration_strength",
     "qat_start": "quant_start quantization_start qat_start_step start_qat",
     "sparsity": "target_sparsity final_sparsity sparsity_level pruning_ratio prune_ratio pruning_amount amount "
     "prune_amount",

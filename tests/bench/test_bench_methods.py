@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.studies import calibration, layer_sparsity, learned_scales, methods
+from bench.studies import calibration, layer_sparsity, learned_scales, methods, smoothing
 from sparseq import convert
 from sparseq.errors import InputError
 from sparseq.train import Recipe
@@ -68,13 +68,14 @@ def test_outliers_are_in_one_batch_alone() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", [methods, learned_scales, calibration, layer_sparsity])
+@pytest.mark.parametrize("program", [methods, learned_scales, calibration, layer_sparsity, smoothing])
 def test_the_programs_run(program: object, glue: Path, tmp_path: Path, tiny_model_dir: Path) -> None:
     rows = ["--data-dir", str(glue), "--runs", str(tmp_path / "runs")]
     options = {
         methods: [*rows, "--study", "lr"],
         learned_scales: [*rows, "--methods", "one rate,logarithmic"],
         calibration: rows,
+        smoothing: rows,
         layer_sparsity: [],
     }
     given = ["--model", str(tiny_model_dir), *options[program], "--smallest", "--out", str(tmp_path)]  # type: ignore[index]

@@ -121,7 +121,7 @@ def test_what_a_yaml_scalar_is_its_setting_decides(line: str, tmp_path: Path) ->
 OTHER_VALUES: dict[str, Any] = {
     "layers": (3, 1), "methods": ("mp", "qat"), "text_columns": ("no", "2:4"), "pattern": "2:4", "sparsity": 0.25,
     "protected_words": ("off", "1e5", "null", "~"), "label_column": "2024-01-01", "data_dir": "0o17", "lr": 1e-7,
-    "augment_alpha": 0.25,
+    "augment_alpha": 0.25, "smooth": 0.25,
 }  # fmt: skip
 
 
@@ -223,5 +223,24 @@ def test_a_recipe_of_an_older_runs_folder_means_what_it_meant(tmp_path: Path) ->
     recipe = Recipe.from_file(tmp_path / "recipe.toml")
     assert (recipe.lr, recipe.scope, recipe.max_layer_sparsity) == (5e-5, "global", 1.0)
     assert (recipe.calibration, recipe.augment_alpha) == ("max", None)
+    assert (recipe.calibration_rows, recipe.calibration_data, recipe.smooth) == (256, "train", None)
     (tmp_path / "own.toml").write_text('scope = "global"\nsparsity = 0.8\n')
     assert Recipe.from_file(tmp_path / "own.toml").max_layer_sparsity == Recipe().max_layer_sparsity == 0.99
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({"activation": "static"}, 64),  # 8 batches, as it was before the number could be given
+        ({"activation": "static", "methods": "kd"}, 256),
+        ({"activation": "dynamic"}, 256),
+    ],
+    ids=str,
+)
+def test_an_older_run_was_calibrated_on_8_batches(changes: dict[str, Any], rows: int, tmp_path: Path) -> None:
+    lines = full(batch_size=8, **changes).resolved().to_toml().splitlines()
+    kept = [line for line in lines if not line.startswith(("calibration_rows", "calibration_data"))]
+    (tmp_path / "recipe.toml").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    recipe = Recipe.from_file(tmp_path / "recipe.toml")
+    assert recipe.calibration_rows == rows
+    assert recipe.calibration == full().calibration  # the run knew this one

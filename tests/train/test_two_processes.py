@@ -53,6 +53,7 @@ def test_by_torchrun(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None
         ({"activation": "static", "scale": "lsq", "qat_start": 4, "hidden_loss": 1.0}, True),
         ({"activation": "static"}, False),
         ({"precision": "bf16"}, False),
+        ({"methods": "mp,ptq", "activation": "static", "scale": "mse", "smooth": 0.5}, False),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.study.records import DONE, Latency, Record, StudyResults
-from sparseq.train.recipe import KNOWN_METHODS
+from sparseq.train.recipe import ALL_METHODS
 
 from .statistics import Estimate, mean, number, over_seeds
 
@@ -36,8 +36,8 @@ def setting_text(values: Mapping[str, Any]) -> str:
 
 
 def in_order(methods: tuple[str, ...]) -> tuple[int, list[int], tuple[str, ...]]:
-    """The sorting key of sets of methods: small sets first, each in the order of `KNOWN_METHODS`."""
-    known = [KNOWN_METHODS.index(method) if method in KNOWN_METHODS else len(KNOWN_METHODS) for method in methods]
+    """The sorting key of sets of methods: small sets first, each in the order of `ALL_METHODS`."""
+    known = [ALL_METHODS.index(method) if method in ALL_METHODS else len(ALL_METHODS) for method in methods]
     return len(methods), known, methods
 
 
