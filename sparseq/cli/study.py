@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run the cells of a study that are missing",
         description="Run the cells of a study that are missing.",
     )
-    run_.add_argument("study", metavar="STUDY.toml", help="sizes, tasks and grids of settings")
+    run_.add_argument("study", metavar="FILE", help="the study: a .toml file of sizes, tasks and grids of settings")
     run_.add_argument("--out", required=True, metavar="DIR", help="folder of the study")
     run_.add_argument("--jobs", type=_count, default=1, metavar="N", help="runs beside each other (default: 1)")
     run_.add_argument(

@@ -76,7 +76,7 @@ def cells_of(study: Study) -> list[Cell]:
                     drafts.add(grid, task, size, point)
     found = drafts.in_order()
     varying = _varying([draft.recipe for draft in found])
-    names = {draft.key: _name(draft, varying) for draft in found}
+    names = {draft.key: _name(draft) for draft in found}
 
     def named(draft: _Draft | None) -> str | None:
         return None if draft is None else names[draft.key]
@@ -216,17 +216,13 @@ def _varying(recipes: Sequence[Recipe]) -> list[str]:
     return found
 
 
-def _name(draft: _Draft, varying: Sequence[str]) -> str:
-    methods = "+".join(draft.recipe.methods) or "plain"
-    used = draft.recipe.in_use()
-    values = [_shown(getattr(draft.recipe, name)) for name in varying if name in used and name in _TOLD]
-    parts = [draft.task, draft.size, methods, *values, f"s{draft.recipe.seed}", draft.key[:6]]
+def _name(draft: _Draft) -> str:
+    """A name that says what the cell is; of its own settings alone, so that other cells do not change it."""
+    recipe = draft.recipe
+    parts = [draft.task, draft.size, "+".join(recipe.methods) or "plain"]
+    if recipe.uses("mp"):
+        parts += [f"{recipe.sparsity:g}", recipe.pattern]
+    if recipe.quantizes and recipe.bits != Recipe().bits:
+        parts.append(f"{recipe.bits}bit")
+    parts += [f"s{recipe.seed}", draft.key[:6]]
     return "-".join("".join(c if c.isalnum() or c in "+._" else "_" for c in part) for part in parts)
-
-
-# The settings whose values are part of a cell's name.
-_TOLD = ("sparsity", "pattern", "bits")
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

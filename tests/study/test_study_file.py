@@ -90,6 +90,15 @@ def test_the_key_follows_settings_and_data_and_not_places(study_file: Callable[.
     assert [a.key == b.key for a, b in zip(warmer, before, strict=True)] == [not a.recipe.methods for a in before]
 
 
+def test_more_grids_do_not_rename_a_cell(study_file: Callable[..., Path]) -> None:
+    """A study that grows in its folder goes on with what is done."""
+    subsets = grid('methods = ["none", "qat", "qat,mp"]')
+    more = grid('methods = "qat"\nbits = [4, 16]\nlr = [1e-3, 1e-4]\nseed = [0, 1]').replace('"g"', '"h"')
+    before = {cell.name: cell.key for cell in cells(study_file(subsets))}
+    after = {cell.name: cell.key for cell in cells(study_file(subsets + more))}
+    assert before.items() <= after.items() and len(after) > len(before)
+
+
 BAD = {
     "unknown name": ('[[grids]]\nname = "g"\nmetods = ["qat"]', "did you mean 'methods'"),
     "unknown method": (grid('methods = ["qat", "kp"]'), "unknown method 'kp'"),

@@ -77,7 +77,8 @@ def test_any_number_has_no_correlation(of_teacher: float, told: bool) -> None:
 def test_a_teacher_is_compressed_on_the_rows_that_it_was_trained_on() -> None:
     """The command that is shown next reads as the recipe does, with the settings of data that are no defaults."""
     given = {
-        "task": "sst2", "data_dir": "my glue", "max_train_rows": 100, "max_validation_rows": 50, "max_length": 64,
+        "task": "sst2", "data_dir": "my glue", "max_train_rows": 100, "max_validation_rows": 50, "held_out_rows": 20,
+        "max_length": 64,
         "text_columns": ("a", "b"), "label_column": "y", "label_kind": "classes", "train_file": "t.csv",
         "validation_file": "v.csv",
     }  # fmt: skip
