@@ -63,6 +63,13 @@ def test_missing_numbers_are_never_zero():
     assert table.as_csv() == "a (MB),b,b note\n,,not reached\n,,\n0.0,0.0,\n"
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0.0, "0.0"), (0.0204, "0.02"), (-0.003, "-0.003"), (0.06, "0.1"), (1234.56, "1,234.6")]
+)
+def test_a_small_number_is_not_shown_as_zero(number, shown):
+    assert Column("a", "MB", 1).text(number) == shown
+
+
 def test_csv_holds_any_name_and_no_formula():
     names = ["=1+1", "+a", "-b", "@c", 'say "x", y', "two\nlines", "\x1b[31m", "plain"]
     table = Table("t", "T", (Column("name"),), tuple((name,) for name in names))

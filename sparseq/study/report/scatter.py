@@ -57,6 +57,7 @@ def _figure(study: Configurations, looks: Looks, number: int, task: str, costs: 
 
 
 def _points(panel: Any, items: Sequence[Configuration], cost: Cost, looks: Looks, handles: dict[str, Any]) -> None:
+    members = front(items, [cost])
     for item in sorted(items, key=looks.order_of_item):
         value, name = cost.value(item), looks.name_of_item(item)
         if value is None or item.score is None:
@@ -65,7 +66,7 @@ def _points(panel: Any, items: Sequence[Configuration], cost: Cost, looks: Looks
         drawn = panel.errorbar(
             value / cost.shown,
             POINTS * item.score.mean,
-            yerr=None if item.score.error is None else POINTS * item.score.error,
+            yerr=POINTS * item.score.error if item.score.error is not None and item in members else None,
             elinewidth=0.5,
             zorder=3,
             **style,

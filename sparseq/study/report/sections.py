@@ -74,7 +74,8 @@ def sections(study: Configurations, tolerance: float, interpolate: bool, limits:
             "Score against bytes and time",
             (
                 "Each point is a configuration; hollow ones are pruned. Where the front of all models lies above the "
-                "front of dense models, a pruned model is better than every dense one, shallower ones included.",
+                "front of dense models, a pruned model is better than every dense one, shallower ones included. Bars "
+                "are the standard errors of the members of the front of all models, beside which is their size.",
                 *([] if study.batches else ["No cell was timed, so that there are no fronts of time."]),
             ),
             tables=tuple(front_tables),

@@ -71,7 +71,9 @@ class Column:
             return "yes" if cell else "no"
         if isinstance(cell, str) or self.digits is None:
             return shown(cell, limit=LONGEST)
-        return f"{cell:,.{self.digits}f}"
+        text = f"{cell:,.{self.digits}f}"
+        # What is not zero is not shown as zero.
+        return f"{cell:.2g}" if cell and not text.strip("-0.,") else text
 
 
 @dataclass(frozen=True)
