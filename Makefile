@@ -55,6 +55,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m bench.tables --check
+	$(BIN)/python -m bench.studies.published --check
 	$(BIN)/python -m tools.reference --check
 
 $(VENV)/.train: pyproject.toml constraints.txt

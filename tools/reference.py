@@ -31,6 +31,11 @@ PAGES = {
         "What `sparseq compress` uses, for [a training loop of your own](../how-to/own-training-loop.md).",
         ("sparseq.prune", "sparseq.distill", "sparseq.augment", "sparseq.train"),
     ),
+    "studies": (
+        "Studies",
+        "What `sparseq study` uses. [How to run one](../how-to/studies.md).",
+        ("sparseq.study", "sparseq.study.report"),
+    ),
     "ops": (
         "Ops",
         "The functions of `sparseq_kernels`. Each op is also `torch.ops.sparseq.<name>`, with the same arguments. N is "

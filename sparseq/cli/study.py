@@ -176,6 +176,7 @@ def _report(arguments: argparse.Namespace) -> int:
     for what, place in (
         ("the page", files.page),
         ("the same as text", files.markdown),
+        ("the results as data", files.results),
         (counted(len(files.figures), "figure"), files.figures[0].parent if files.figures else None),
         (counted(len(files.tables), "table"), files.tables[0].parent if files.tables else None),
     ):

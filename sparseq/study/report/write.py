@@ -16,15 +16,16 @@ from .render import FIGURES, TABLES, html, markdown
 from .sections import sections
 from .style import require
 
-PAGE, MARKDOWN = "index.html", "report.md"
+PAGE, MARKDOWN, RESULTS = "index.html", "report.md", "results.json"
 
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """The files of a report. figures: each as PNG and SVG. tables: CSV."""
+    """The files of a report. results: the study's results, as JSON. figures: each as PNG and SVG. tables: CSV."""
 
     page: Path
     markdown: Path
+    results: Path
     figures: tuple[Path, ...]
     tables: tuple[Path, ...]
 
@@ -41,7 +42,7 @@ def write_report(
     batch: int = 1,
     by_validation: bool = False,
 ) -> ReportFiles:
-    """Writes `index.html`, which needs no other file, `report.md`, and every figure and table as a file of its own.
+    """Writes `index.html`, which needs no other file, `report.md`, and each figure and table as a file; `results.json`.
 
     The same results give the same files. Everything is computed before the first file is written, each file is written
     completely or not at all, and the page last.
@@ -80,6 +81,7 @@ def write_report(
     with writing(target):
         for name in (FIGURES, TABLES):
             (target / name).mkdir(parents=True, exist_ok=True)
-    for path, content in {**files, target / MARKDOWN: text, target / PAGE: page}.items():
+    whole = {target / RESULTS: results.as_json(), target / MARKDOWN: text, target / PAGE: page}
+    for path, content in {**files, **whole}.items():
         write_whole(path, content)
-    return ReportFiles(target / PAGE, target / MARKDOWN, figures, tuple(tables))
+    return ReportFiles(target / PAGE, target / MARKDOWN, target / RESULTS, figures, tuple(tables))
