@@ -26,7 +26,6 @@ def main() -> int:
     busy = threading.Event()
     threading.Thread(target=_read, args=(lines, busy), daemon=True).start()
     while line := lines.get():
-        busy.set()
         outcome = carry_out(build(Job, json.loads(line)))
         busy.clear()
         answers.write(json.dumps(asdict(outcome)) + "\n")
@@ -36,6 +35,7 @@ def main() -> int:
 
 def _read(lines: "SimpleQueue[str]", busy: threading.Event) -> None:
     for line in sys.stdin:
+        busy.set()  # here: stdin may be closed before the other thread has taken the line
         lines.put(line)
     if busy.is_set():
         os._exit(LOST)
