@@ -87,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     report.add_argument("study", metavar="DIR", help="folder of a study, or a file of its results")
     report.add_argument("--out", metavar="FOLDER", help="where to write (default: DIR/report)")
+    report.add_argument("--grid", action="append", default=[], metavar="NAME", help="only of this grid (several times)")
     report.add_argument(
         "--tolerance",
         type=float,
@@ -160,6 +161,8 @@ def _report(arguments: argparse.Namespace) -> int:
     results = StudyFolder(path).results() if is_folder else StudyResults.from_file(path)
     if arguments.out is None and not is_folder:
         raise InputError(f"{path} is a file of results: say with --out which folder the report belongs into")
+    if arguments.grid:
+        results = results.of_grids(arguments.grid)
     files = write_report(
         results,
         arguments.out or path / REPORT,

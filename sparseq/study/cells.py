@@ -23,6 +23,7 @@ class Cell:
 
     Attributes:
         name: unique in the study, and the name of its folder.
+        grids: of the study file, in its order; TEACHERS if it is in none.
         key: hexadecimal digest of its settings, of its data files and local models, and of the cells it depends on.
         recipe: its settings. `model` and `teacher` are paths or ids, or None where the cell of `starts_from` or
             `taught_by` takes that place; `out` is None.
@@ -33,7 +34,7 @@ class Cell:
 
     name: str
     key: str
-    grid: str
+    grids: tuple[str, ...]
     size: str
     task: str
     recipe: Recipe
@@ -51,7 +52,7 @@ class Cell:
 
 @dataclass
 class _Draft:
-    grid: str
+    grids: list[str]
     size: str
     task: str
     recipe: Recipe
@@ -83,7 +84,7 @@ def cells_of(study: Study) -> list[Cell]:
 
     return [
         Cell(
-            names[draft.key], draft.key, draft.grid, draft.size, draft.task, draft.recipe,
+            names[draft.key], draft.key, tuple(draft.grids), draft.size, draft.task, draft.recipe,
             named(draft.starts_from), named(draft.taught_by), named(draft.teacher), draft.is_teacher,
             {name: getattr(draft.recipe, name) for name in draft.recipe.in_use() if name in varying},
         )
@@ -108,7 +109,7 @@ class _Drafts:
         values = self._settings(task, size, point, place)
         recipe = Recipe.from_dict(values, place)
         seed, methods = recipe.seed, recipe.methods
-        draft = _Draft(grid, size.name, task.name, recipe)
+        draft = _Draft([grid], size.name, task.name, recipe)
         own_teacher = "teacher" in values
         if not own_teacher:
             draft.teacher = self.teacher(task, seed)
@@ -138,7 +139,7 @@ class _Drafts:
             raise InputError(f"the first size, {size.name!r}, is the teacher's: give it a model of its own")
         settings = {**self.study.common, **task.settings, **size.settings, "seed": seed, **self.study.teacher}
         draft = _Draft(
-            TEACHERS, size.name, task.name, Recipe.from_dict({**settings, "methods": ()}, place), is_teacher=True
+            [TEACHERS], size.name, task.name, Recipe.from_dict({**settings, "methods": ()}, place), is_teacher=True
         )
         kept = self._kept(draft, place)
         kept.is_teacher, kept.teacher = True, kept
@@ -174,8 +175,7 @@ class _Drafts:
             draft.taught_by.key if draft.taught_by else None,
         )
         kept = self.found.setdefault(draft.key, draft)
-        if kept.grid == TEACHERS and draft.grid != TEACHERS:
-            kept.grid = draft.grid
+        kept.grids = [grid for grid in dict.fromkeys([*kept.grids, *draft.grids]) if grid != TEACHERS] or [TEACHERS]
         if (kept.size, kept.task) != (draft.size, draft.task):
             what, one, other = (
                 ("sizes", kept.size, draft.size) if kept.size != draft.size else ("tasks", kept.task, draft.task)

@@ -39,7 +39,7 @@ class Listed:
 
     name: str
     key: str
-    grid: str
+    grids: tuple[str, ...]
     size: str
     task: str
     methods: tuple[str, ...]
@@ -89,7 +89,7 @@ class StudyFolder:
         """Writes what there is to do."""
         listed = [
             Listed(
-                cell.name, cell.key, cell.grid, cell.size, cell.task, cell.recipe.methods, cell.recipe.seed,
+                cell.name, cell.key, cell.grids, cell.size, cell.task, cell.recipe.methods, cell.recipe.seed,
                 dict(cell.varied), cell.is_teacher, cell.compared_with,
             )
             for cell in cells
@@ -183,8 +183,8 @@ class StudyFolder:
 
     def _record(self, cell: Listed) -> tuple[Record, RunResult | None]:
         known: dict[str, Any] = {
-            "cell": cell.name, "grid": cell.grid, "task": cell.task, "size": cell.size, "methods": cell.methods,
-            "seed": cell.seed, "settings": cell.settings, "is_teacher": cell.is_teacher,
+            "cell": cell.name, "grid": cell.grids[0], "grids": cell.grids, "task": cell.task, "size": cell.size,
+            "methods": cell.methods, "seed": cell.seed, "settings": cell.settings, "is_teacher": cell.is_teacher,
         }  # fmt: skip
         if not self.is_done(cell):
             reason = self.failure(cell)

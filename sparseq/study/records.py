@@ -1,12 +1,14 @@
 """The results of a study as data: one record per cell, read from the study's folder and kept as one JSON file."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.reading import brief, build, read_json
+from sparseq_kernels.untrusted import quoted
 
 FORMAT = 1
 DONE, FAILED, MISSING = "done", "failed", "missing"
@@ -53,6 +55,7 @@ class Record:
         processor, threads: on which the latency was measured.
         recipe: the settings of `sparseq compress` that the run had, those that are not its defaults; empty if they are
             not known.
+        grids: all that it belongs to.
 
     Numbers are None unless the cell is done, and where they were not measured.
     """
@@ -80,6 +83,7 @@ class Record:
     processor: str | None = None
     threads: int | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
+    grids: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -106,6 +110,15 @@ class StudyResults:
     records: tuple[Record, ...]
     common: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
+
+    def of_grids(self, names: Collection[str]) -> "StudyResults":
+        """The results of some grids, with all teachers. Raises InputError for a name that no cell has."""
+        there = list(dict.fromkeys(name for record in self.records for name in record.grids or (record.grid,)))
+        for name in names:
+            if name not in there:
+                raise InputError(f"there is no grid {quoted(name)} in the study: its grids are {', '.join(there)}")
+        kept = [one for one in self.records if one.is_teacher or set(names) & set(one.grids or (one.grid,))]
+        return replace(self, records=tuple(kept))
 
     def as_json(self) -> str:
         """The document that `from_file` reads."""

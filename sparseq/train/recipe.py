@@ -251,7 +251,9 @@ class Recipe:
         return tuple(
             name
             for name, described in self.settings().items()
-            if not unused.get(described.group) and not described.resumable and (name != "teacher" or self.uses("kd"))
+            if (name == "augment_copies" or not unused.get(described.group))
+            and not described.resumable
+            and (name != "teacher" or self.uses("kd"))
         )
 
     @property

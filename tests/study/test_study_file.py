@@ -45,7 +45,7 @@ def test_each_cell_comes_after_what_it_needs_and_knows_its_teacher(study_file: C
 def test_a_teacher_of_its_own_settings_is_a_cell_of_no_grid(study_file: Callable[..., Path]) -> None:
     found = cells(study_file(grid('methods = ["none", "kd"]\nseed = [0, 1]'), more="[teacher]\nepochs = 2\nseed = 7"))
     teachers = [cell for cell in found if cell.is_teacher]
-    assert [(cell.grid, cell.recipe.epochs, cell.recipe.seed) for cell in teachers] == [("teachers", 2.0, 7)]
+    assert [(cell.grids, cell.recipe.epochs, cell.recipe.seed) for cell in teachers] == [(("teachers",), 2.0, 7)]
     assert len(found) == 1 + 2 * 2 * 2
     assert all(cell.compared_with == teachers[0].name for cell in found)
 
