@@ -119,6 +119,13 @@ class StudyFolder:
         """Whether the finished run still has its model."""
         return (self.cell(name) / WEIGHTS).exists()
 
+    def seconds(self, name: str) -> float:
+        """Wall time of the finished run; 0 if its numbers cannot be read."""
+        try:
+            return RunResult.from_folder(self.cell(name)).seconds
+        except InputError:
+            return 0.0
+
     def failure(self, cell: Cell | Listed) -> str | None:
         """Why the cell failed, one sentence; None if it did not."""
         state = self._state(cell.name)

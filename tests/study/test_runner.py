@@ -11,6 +11,7 @@ from sparseq.study.cells import Cell, cells_of
 from sparseq.study.folder import StudyFolder, Timed
 from sparseq.study.jobs import Job, Outcome
 from sparseq.study.records import FAILED, Latency
+from sparseq.study.run import Options, plan_study
 from sparseq.study.runner import TRIES, Runner, Summary
 from sparseq.study.study_file import Study
 
@@ -195,6 +196,22 @@ def test_a_teacher_whose_model_was_removed_is_trained_again_for_a_new_cell(
     pool = FakePool(2)
     run(begun, pool)
     assert pool.seen == [student.taught_by, student.name]
+
+
+def test_a_list_of_cells_of_another_version_does_not_stop_the_study(
+    study_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The list is written anew by each run; only the study's name must be the same."""
+    path, out = study_file(GRID), tmp_path / "study"
+    study = Study.from_file(path)
+    cells, folder = cells_of(study), StudyFolder(out)
+    folder.begin(study, cells)
+    run((cells, folder), FakePool(2))
+    listed = json.loads((out / "study.json").read_text())
+    listed["cells"] = [{"name": "of another version"}]
+    (out / "study.json").write_text(json.dumps(listed))
+    planned = plan_study(path, out, Options(), {})
+    assert len(planned.cells) == len(cells) and planned.to_run == ()
 
 
 def test_a_failed_timing_leaves_the_cell_done(begun: tuple[list[Cell], StudyFolder]) -> None:
