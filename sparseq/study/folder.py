@@ -105,6 +105,8 @@ class StudyFolder:
         for name in (CELLS, STATE, TIMING, LOGS):
             with writing(self.path / name):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+        for stale in (self.path / STATE).glob("*.progress"):  # of processes that were killed
+            stale.unlink(missing_ok=True)
         write_whole(self.path / STUDY, json.dumps(content, indent=1) + "\n")
 
     def cell(self, name: str) -> Path:
