@@ -18,8 +18,8 @@ ray: Any = pytest.importorskip("ray", reason="Ray is not installed: pip install 
 GRID = """
 [[grids]]
 name = "g"
-methods = ["none", "qat", "mp", "qat,mp"]
-sparsity = 0.5
+methods = ["none", "qat"]
+sizes = ["L2"]
 seed = [0, 1]
 epochs = 20
 """
