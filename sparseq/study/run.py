@@ -140,7 +140,7 @@ def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 def _plan(cells: Sequence[Cell], folder: StudyFolder, options: Options) -> StudyPlan:
     done = [cell for cell in cells if folder.is_done(cell)]
     seconds = {record.cell: record.seconds for record in folder.results().records} if done else {}
-    costs = Costs(cells, [(cell, seconds[cell.name] or 0.0) for cell in done])
+    costs = Costs(cells, [(cell, seconds.get(cell.name) or 0.0) for cell in done])
     to_run = [cell for cell in cells if cell not in done]
     found = {cell.name: costs.of(cell) for cell in to_run}
     return StudyPlan(tuple(cells), tuple(to_run), found, costs.checkpoints(to_run, options.jobs), costs.is_measured)
