@@ -51,11 +51,15 @@ class Listed:
 
 @dataclass(frozen=True)
 class Timed:
-    """A cell's latency by batch size, and where it was measured."""
+    """A cell's latency by batch size, and where it was measured.
+
+    teacher: the cell beside which it was measured; None in studies that did not record it.
+    """
 
     latency: dict[str, Latency]
     processor: str
     threads: int
+    teacher: str | None = None
 
 
 class StudyFolder:
@@ -146,15 +150,16 @@ class StudyFolder:
         """Writes the cell's latency."""
         write_whole(self.path / TIMING / f"{name}.json", json.dumps(asdict(timed), indent=1) + "\n")
 
-    def timing(self, name: str) -> Timed | None:
-        """The cell's latency; None if it was not measured."""
-        path = self.path / TIMING / f"{name}.json"
+    def timing(self, cell: Cell | Listed) -> Timed | None:
+        """The cell's latency; None if it was not measured beside the teacher that the study has now."""
+        path = self.path / TIMING / f"{cell.name}.json"
         if not path.exists():
             return None
         try:
-            return build(Timed, read_json(path))
+            found = build(Timed, read_json(path))
         except ValueError:
             return None
+        return found if found.teacher in (None, cell.compared_with) else None
 
     def results(self) -> StudyResults:
         """Everything that is known of the study's cells. Raises InputError if the folder holds no study."""
@@ -193,7 +198,7 @@ class StudyFolder:
             result = RunResult.from_folder(self.cell(cell.name))
         except InputError as error:
             return Record(**known, state=FAILED, reason=brief(error)), None
-        timed = self.timing(cell.name)
+        timed = self.timing(cell)
         return (
             Record(
                 **known,

@@ -80,7 +80,7 @@ class Runner:
         self.summary = Summary()
         # What the folder holds, so that it is not read again and again.
         self.done = {cell.name for cell in cells if folder.is_done(cell)}
-        self.timed = {name for name in self.done if folder.timing(name) is not None}
+        self.timed = {name for name in self.done if folder.timing(self.cells[name]) is not None}
         self._forget_dropped()
         self.waiting = [cell for cell in cells if cell.name not in self.done]
 

@@ -82,7 +82,7 @@ def keep_times(job: Job) -> None:
     assert job.timing is not None
     folder = StudyFolder(job.timing["folder"])
     for name in [job.timing["teacher"], *job.timing["cells"]]:
-        folder.keep_timing(name, Timed({"1": Latency(1, 1, 1, 2, 2, 2)}, "processor", 1))
+        folder.keep_timing(name, Timed({"1": Latency(1, 1, 1, 2, 2, 2)}, "processor", 1, job.timing["teacher"]))
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_models_go_once_they_are_timed_but_not_those_of_teachers(begun: tuple[li
     assert timers and all(pool.closed for pool in timers)
     kept = {cell.name for cell in cells if folder.has_weights(cell.name)}
     assert kept == {cell.name for cell in cells if cell.is_teacher}
-    assert all(folder.timing(cell.name) is not None for cell in cells)
+    assert all(folder.timing(cell) is not None for cell in cells)
     # Nothing is run again for want of a model that no run to come needs.
     pool = FakePool(2)
     run(begun, pool, keep="metrics", timer=timer)
@@ -204,3 +204,27 @@ def test_a_failed_timing_leaves_the_cell_done(begun: tuple[list[Cell], StudyFold
     assert summary.done == len(cells) and summary.failed == {}
     assert summary.untimed == dict.fromkeys([cell.name for cell in cells], "no memory")
     assert all(folder.has_weights(cell.name) for cell in cells)
+
+
+def test_cells_are_timed_again_beside_another_teacher(
+    study_file: Callable[..., Path], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A size of its own is the same run with a longer trained teacher, but its speedup is not the same."""
+    own = f"[[sizes]]\nname = 'own'\nmodel = '{tiny_model_dir}'\nlayers = 1"
+    folder = StudyFolder(tmp_path / "study")
+    for epochs in (1, 2):
+        study = Study.from_file(
+            study_file('[[grids]]\nname = "g"\nmethods = ["qat"]', f"[teacher]\nepochs = {epochs}", own)
+        )
+        cells = cells_of(study)
+        folder.begin(study, cells)
+        pool, timer = FakePool(2), FakePool(1)
+        run((cells, folder), pool, timer=lambda timer=timer: timer)
+        ours = next(cell for cell in cells if cell.size == "own")
+        assert (ours.name in pool.seen) == (epochs == 1) and timer.seen
+        timed = folder.timing(ours)
+        assert timed is not None and timed.teacher == ours.compared_with
+    folder.keep_timing(ours.name, Timed({}, "processor", 1, "another teacher"))
+    assert folder.timing(ours) is None
+    folder.keep_timing(ours.name, Timed({}, "processor", 1))  # of before it was recorded
+    assert folder.timing(ours) is not None

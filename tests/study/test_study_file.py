@@ -143,7 +143,11 @@ def test_a_file_without_a_name_and_a_file_that_is_no_study(study_file: Callable[
 def test_own_files_that_cannot_be_read(study_file: Callable[..., Path], tmp_path: Path) -> None:
     path = study_file()
     os.mkfifo(tmp_path / "pipe.csv")
-    for name, said in (("pipe.csv", "is not a regular file"), ("none.csv", "No such file"), (".", "not a regular file")):
+    for name, said in (
+        ("pipe.csv", "is not a regular file"),
+        ("none.csv", "No such file"),
+        (".", "not a regular file"),
+    ):
         with pytest.raises(InputError, match=said):
             cells(path, train_file=str(tmp_path / name))
     path.write_text("".join(line for line in path.open(encoding="utf-8") if not line.startswith("validation_file")))
