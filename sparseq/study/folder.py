@@ -22,7 +22,7 @@ from sparseq.paths import check_new_folder, names_in
 from sparseq.reading import brief, build, read_json
 from sparseq.train import Recipe, RunResult
 from sparseq.train.durable import PARTIAL, write_whole
-from sparseq.train.folder import METRICS, RECIPE
+from sparseq.train.folder import METRICS, RECIPE, RunFolder
 from sparseq.train.lock import LOCK, run_lock
 
 from .cells import Cell
@@ -138,9 +138,21 @@ class StudyFolder:
             shutil.rmtree(self.cell(name), ignore_errors=True)
             (self.path / TIMING / f"{name}.json").unlink(missing_ok=True)
 
-    def is_other_run(self, cell: Cell) -> bool:
-        """Whether the cell's folder holds a run with another key."""
-        return self.cell(cell.name).exists() and self._state(cell.name).get("key") not in (None, cell.key)
+    def is_other_run(self, cell: Cell, recipe: Mapping[str, Any]) -> bool:
+        """Whether the cell's folder holds what the cell cannot go on from.
+
+        That is a run with another key; one that begun where models or data had other paths than in `recipe`, the
+        settings of the cell's run; and what is left of a run that was being removed.
+        """
+        if not self.cell(cell.name).exists():
+            return False
+        if self._state(cell.name).get("key") not in (None, cell.key):
+            return True
+        try:
+            RunFolder(self.cell(cell.name)).check(Recipe.from_dict(recipe).validate().resolved())
+        except InputError:
+            return True
+        return False
 
     def drop_weights(self, name: str) -> None:
         """Removes the model of a finished run; its numbers stay."""
