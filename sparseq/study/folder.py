@@ -22,7 +22,7 @@ from sparseq.paths import check_new_folder, names_in
 from sparseq.reading import brief, build, read_json
 from sparseq.train import Recipe, RunResult
 from sparseq.train.durable import PARTIAL, write_whole
-from sparseq.train.folder import METRICS, RECIPE
+from sparseq.train.folder import METRICS, RECIPE, RunFolder
 from sparseq.train.lock import LOCK, run_lock
 
 from .cells import Cell
@@ -51,11 +51,15 @@ class Listed:
 
 @dataclass(frozen=True)
 class Timed:
-    """A cell's latency by batch size, and where it was measured."""
+    """A cell's latency by batch size, and where it was measured.
+
+    teacher: the cell beside which it was measured; None in studies that did not record it.
+    """
 
     latency: dict[str, Latency]
     processor: str
     threads: int
+    teacher: str | None = None
 
 
 class StudyFolder:
@@ -143,9 +147,21 @@ class StudyFolder:
             shutil.rmtree(self.cell(name), ignore_errors=True)
             (self.path / TIMING / f"{name}.json").unlink(missing_ok=True)
 
-    def is_other_run(self, cell: Cell) -> bool:
-        """Whether the cell's folder holds a run with another key."""
-        return self.cell(cell.name).exists() and self._state(cell.name).get("key") not in (None, cell.key)
+    def is_other_run(self, cell: Cell, recipe: Mapping[str, Any]) -> bool:
+        """Whether the cell's folder holds what the cell cannot go on from.
+
+        That is a run with another key; one that begun where models or data had other paths than in `recipe`, the
+        settings of the cell's run; and what is left of a run that was being removed.
+        """
+        if not self.cell(cell.name).exists():
+            return False
+        if self._state(cell.name).get("key") not in (None, cell.key):
+            return True
+        try:
+            RunFolder(self.cell(cell.name)).check(Recipe.from_dict(recipe).validate().resolved())
+        except InputError:
+            return True
+        return False
 
     def drop_weights(self, name: str) -> None:
         """Removes the model of a finished run; its numbers stay."""
@@ -155,15 +171,16 @@ class StudyFolder:
         """Writes the cell's latency."""
         write_whole(self.path / TIMING / f"{name}.json", json.dumps(asdict(timed), indent=1) + "\n")
 
-    def timing(self, name: str) -> Timed | None:
-        """The cell's latency; None if it was not measured."""
-        path = self.path / TIMING / f"{name}.json"
+    def timing(self, cell: Cell | Listed) -> Timed | None:
+        """The cell's latency; None if it was not measured beside the teacher that the study has now."""
+        path = self.path / TIMING / f"{cell.name}.json"
         if not path.exists():
             return None
         try:
-            return build(Timed, read_json(path))
+            found = build(Timed, read_json(path))
         except ValueError:
             return None
+        return found if found.teacher in (None, cell.compared_with) else None
 
     def results(self) -> StudyResults:
         """Everything that is known of the study's cells. Raises InputError if the folder holds no study."""
@@ -202,7 +219,7 @@ class StudyFolder:
             result = RunResult.from_folder(self.cell(cell.name))
         except InputError as error:
             return Record(**known, state=FAILED, reason=brief(error)), None
-        timed = self.timing(cell.name)
+        timed = self.timing(cell)
         return (
             Record(
                 **known,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,8 @@ def key_of(recipe: Recipe, starts_from: str | None = None, taught_by: str | None
 
 def _of_data(recipe: Recipe) -> str:
     if recipe.train_file is not None or recipe.validation_file is not None:
-        return " ".join(_of_file(str(path)) for path in (recipe.train_file, recipe.validation_file))
+        files = (recipe.train_file, recipe.validation_file)
+        return " ".join(_of_file(path) for path in files if path is not None)  # loading says that one is missing
     task = get_task(str(recipe.task))
     return task.name if recipe.data_dir is None else _of_folder(str(find_folder(task, expanded(recipe.data_dir))), None)
 
@@ -56,7 +58,6 @@ def _of_model(name: str) -> str:
     return _of_folder(str(absolute(name)), _OF_MODELS) if os.path.isdir(expanded(name)) else name
 
 
-@cache
 def _of_folder(folder: str, names: Sequence[str] | None) -> str:
     found = hashlib.sha256()
     for name in names_in(Path(folder)):
@@ -66,9 +67,17 @@ def _of_folder(folder: str, names: Sequence[str] | None) -> str:
     return found.hexdigest()
 
 
-@cache
 def _of_file(path: str) -> str:
     try:
-        return sha256_of(expanded(path))
+        found = os.stat(expanded(path))
+        if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
+            raise InputError(f"{path} is not a regular file: give the path of a readable file")
+        return _read(path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a readable file") from error
+
+
+@cache
+def _read(path: str, *version: int) -> str:
+    """The file's digest. version: what changes if the file does, so that it is read again then."""
+    return sha256_of(expanded(path))

@@ -51,7 +51,7 @@ def measure(
                 found[name][str(size)] = _latency(timed, name, teacher)
             phase.update()
     for name, latency in found.items():
-        place.keep_timing(name, Timed(latency, hardware.processor(), torch.get_num_threads()))
+        place.keep_timing(name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher))
 
 
 class _Run:

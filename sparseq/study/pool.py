@@ -7,7 +7,6 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Protocol
@@ -103,7 +102,7 @@ class _Worker:
         with log.open("ab") as errors:
             # A session of its own: Ctrl-C reaches the study, which then ends its processes.
             self.process = subprocess.Popen(
-                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True,
+                _command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True,
                 start_new_session=True,
             )  # fmt: skip
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -136,7 +135,13 @@ class _Worker:
         self.answers.close()
 
 
-_COMMAND: Sequence[str] = (sys.executable, "-m", "sparseq.study.worker")
+def _command() -> list[str]:
+    """Starts a worker that imports from where this process does.
+
+    With `python -m`, a script in the current folder could take the place of a library.
+    """
+    code = "import sys; sys.path[:] = sys.argv.pop().split(chr(10)); from sparseq.study.worker import main; "
+    return [sys.executable, "-c", code + "sys.exit(main())", "\n".join(place or os.getcwd() for place in sys.path)]
 
 
 def _visible(number: int, gpus: int) -> str:

@@ -114,7 +114,7 @@ def run_study(
             timer = (
                 (lambda: LocalPool(1, options.threads or processors(), folder.path / LOGS)) if options.time else None
             )
-            runner = Runner(cells, folder, pool, console, keep=options.keep, timer=timer)
+            runner = Runner(cells, folder, pool, console, keep=options.keep, timer=timer, study=everything)
             with console.shown():
                 summary = runner.run()
     return summary, folder.results()

@@ -68,19 +68,21 @@ class Runner:
         *,
         keep: str = "all",
         timer: Callable[[], Pool] | None = None,
+        study: Sequence[Cell] | None = None,
     ) -> None:
-        """cells: in an order in which each comes after those it needs.
+        """cells: in an order in which each comes after those it needs. study: all cells, if these are only some.
 
         timer: makes the pool of one process that times finished cells while nothing trains here; None times nothing.
         """
         self.cells = {cell.name: cell for cell in cells}
+        self.needed = {name for cell in study or cells for name in (*cell.needs, cell.compared_with)}
         self.folder, self.pool, self.watcher, self.keep, self.timer = folder, pool, watcher, keep, timer
         self.running: dict[str, Cell] = {}
         self.lost: dict[str, int] = {}
         self.summary = Summary()
         # What the folder holds, so that it is not read again and again.
         self.done = {cell.name for cell in cells if folder.is_done(cell)}
-        self.timed = {name for name in self.done if folder.timing(name) is not None}
+        self.timed = {name for name in self.done if folder.timing(self.cells[name]) is not None}
         self._forget_dropped()
         self.waiting = [cell for cell in cells if cell.name not in self.done]
 
@@ -108,19 +110,24 @@ class Runner:
             failed = next((name for name in cell.needs if name in self.summary.failed), None)
             if failed is not None:
                 self.waiting.remove(cell)
+                self._make_room(cell)
                 self._failed(cell, f"it needs {failed}, which failed")
             elif self.done.issuperset(cell.needs) and self.pool.free():
                 self.waiting.remove(cell)
                 self._begin(cell)
 
     def _begin(self, cell: Cell) -> None:
-        if self.folder.is_other_run(cell):
-            self.folder.forget(cell.name)
+        self._make_room(cell)
         self.folder.mark(cell)
         progress = self.folder.path / STATE / f"{cell.name}.progress"
         self.running[cell.name] = cell
         self.pool.submit(Job(cell.name, str(progress), recipe=self._recipe(cell)))
         self.watcher.started(cell, progress)
+
+    def _make_room(self, cell: Cell) -> None:
+        """Removes what is in the cell's folder and is not its run: the mark of the cell would make it so."""
+        if self.folder.is_other_run(cell, self._recipe(cell)):
+            self.folder.forget(cell.name)
 
     def _recipe(self, cell: Cell) -> dict[str, Any]:
         """The cell's settings, with the folders of the cells that it needs."""
@@ -156,12 +163,12 @@ class Runner:
 
     def _forget_dropped(self) -> None:
         """A finished run whose model was removed, and that a run to come needs, is run again."""
-        needed = {name for cell in self.cells.values() if cell.name not in self.done for name in cell.needs}
-        for name in sorted(needed & self.done):
-            if not self.folder.has_weights(name):
-                self.folder.forget(name)
-                self.done.remove(name)
-                self.timed.discard(name)
+        for cell in reversed(self.cells.values()):  # so that what a forgotten run needs comes after it
+            for name in () if cell.name in self.done else cell.needs:
+                if name in self.done and not self.folder.has_weights(name):
+                    self.folder.forget(name)
+                    self.done.remove(name)
+                    self.timed.discard(name)
 
     def _pauses(self) -> bool:
         return self.timer is not None and sum(map(len, self._untimed().values())) >= TIMED_WHEN
@@ -204,7 +211,6 @@ class Runner:
 
     def _drop_weights(self) -> None:
         """Removes the models that nothing needs any more; those that cells start from or learn from stay."""
-        kept = {name for cell in self.cells.values() for name in (*cell.needs, cell.compared_with)}
-        for name in self.done - kept:
+        for name in self.done - self.needed:
             if self.timer is None or self.cells[name].compared_with is None or name in self.timed:
                 self.folder.drop_weights(name)

@@ -11,9 +11,10 @@ from sparseq.study.cells import Cell, cells_of
 from sparseq.study.folder import StudyFolder, Timed
 from sparseq.study.jobs import Job, Outcome
 from sparseq.study.records import FAILED, Latency
-from sparseq.study.run import Options, plan_study
+from sparseq.study.run import Options, chosen, plan_study
 from sparseq.study.runner import TRIES, Runner, Summary
 from sparseq.study.study_file import Study
+from sparseq.train import Recipe
 
 GRID = """
 [[grids]]
@@ -83,7 +84,7 @@ def keep_times(job: Job) -> None:
     assert job.timing is not None
     folder = StudyFolder(job.timing["folder"])
     for name in [job.timing["teacher"], *job.timing["cells"]]:
-        folder.keep_timing(name, Timed({"1": Latency(1, 1, 1, 2, 2, 2)}, "processor", 1))
+        folder.keep_timing(name, Timed({"1": Latency(1, 1, 1, 2, 2, 2)}, "processor", 1, job.timing["teacher"]))
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_models_go_once_they_are_timed_but_not_those_of_teachers(begun: tuple[li
     assert timers and all(pool.closed for pool in timers)
     kept = {cell.name for cell in cells if folder.has_weights(cell.name)}
     assert kept == {cell.name for cell in cells if cell.is_teacher}
-    assert all(folder.timing(cell.name) is not None for cell in cells)
+    assert all(folder.timing(cell) is not None for cell in cells)
     # Nothing is run again for want of a model that no run to come needs.
     pool = FakePool(2)
     run(begun, pool, keep="metrics", timer=timer)
@@ -221,3 +222,81 @@ def test_a_failed_timing_leaves_the_cell_done(begun: tuple[list[Cell], StudyFold
     assert summary.done == len(cells) and summary.failed == {}
     assert summary.untimed == dict.fromkeys([cell.name for cell in cells], "no memory")
     assert all(folder.has_weights(cell.name) for cell in cells)
+
+
+def test_cells_are_timed_again_beside_another_teacher(
+    study_file: Callable[..., Path], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A size of its own is the same run with a longer trained teacher, but its speedup is not the same."""
+    own = f"[[sizes]]\nname = 'own'\nmodel = '{tiny_model_dir}'\nlayers = 1"
+    folder = StudyFolder(tmp_path / "study")
+    for epochs in (1, 2):
+        study = Study.from_file(
+            study_file('[[grids]]\nname = "g"\nmethods = ["qat"]', f"[teacher]\nepochs = {epochs}", own)
+        )
+        cells = cells_of(study)
+        folder.begin(study, cells)
+        pool, timer = FakePool(2), FakePool(1)
+        run((cells, folder), pool, timer=lambda timer=timer: timer)
+        ours = next(cell for cell in cells if cell.size == "own")
+        assert (ours.name in pool.seen) == (epochs == 1) and timer.seen
+        timed = folder.timing(ours)
+        assert timed is not None and timed.teacher == ours.compared_with
+    folder.keep_timing(ours.name, Timed({}, "processor", 1, "another teacher"))
+    assert folder.timing(ours) is None
+    folder.keep_timing(ours.name, Timed({}, "processor", 1))  # of before it was recorded
+    assert folder.timing(ours) is not None
+
+
+def test_a_model_that_cells_to_come_start_from_is_not_removed(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    """Those that --only leaves out count too."""
+    study = Study.from_file(study_file('[[grids]]\nname = "g"\nmethods = "qat"\nmodel = "@baseline"'))
+    cells, folder = cells_of(study), StudyFolder(tmp_path / "study")
+    folder.begin(study, cells)
+    plain = chosen(cells, ["*plain*"])
+    run((plain, folder), FakePool(2), keep="metrics", study=cells)
+    pool = FakePool(2)
+    run((cells, folder), pool, keep="metrics")
+    assert set(pool.seen) == {cell.name for cell in cells} - {cell.name for cell in plain}
+
+
+def test_all_models_that_were_removed_are_trained_again(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    study = Study.from_file(study_file('[[grids]]\nname = "g"\nsizes = ["L1"]\nmethods = "qat"\nmodel = "@baseline"'))
+    cells, folder = cells_of(study), StudyFolder(tmp_path / "study")
+    folder.begin(study, cells)
+    run((cells, folder), FakePool(2))
+    *before, last = cells
+    for cell in before:
+        folder.drop_weights(cell.name)
+    folder.forget(last.name)
+    pool = FakePool(2)
+    run((cells, folder), pool)
+    assert pool.seen == [cell.name for cell in cells] and len(cells) == 3
+
+
+def test_a_run_that_began_elsewhere_or_was_half_removed_begins_again(begun: tuple[list[Cell], StudyFolder]) -> None:
+    cells, folder = begun
+    moved, half, same = (folder.cell(cell.name) for cell in cells[:3])
+    runner = Runner(cells, folder, FakePool(2), Silent())
+    for cell in cells[:3]:
+        folder.mark(cell)
+        folder.cell(cell.name).mkdir()
+    recipe = Recipe.from_dict(runner._recipe(cells[2])).validate().resolved()
+    (same / "recipe.toml").write_text(recipe.to_toml())
+    (moved / "recipe.toml").write_text(cells[0].recipe.replace(train_file="/before/train.csv").to_toml())
+    (half / "config.json").write_text("{}")
+    for place in (moved, half, same):
+        (place / "of before").write_text("")
+    run(begun, FakePool(2))
+    assert [(place / "of before").exists() for place in (moved, half, same)] == [False, False, True]
+
+
+def test_an_old_run_does_not_become_the_cell_when_what_it_needs_fails(begun: tuple[list[Cell], StudyFolder]) -> None:
+    cells, folder = begun
+    student = next(cell for cell in cells if cell.taught_by)
+    finish(folder.cell(student.name))
+    (folder.path / "state" / f"{student.name}.json").write_text(json.dumps({"key": "of before", "reason": None}))
+    run(begun, FakePool(2, lambda job: Outcome(job.name, "no memory") if job.name == student.taught_by else None))
+    pool = FakePool(2)
+    run(begun, pool)
+    assert student.name in pool.seen

@@ -1,5 +1,6 @@
 """Study files: what cells they give, and one sentence for each that is wrong."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparseq.errors import InputError
+from sparseq.study import Options, plan_study
 from sparseq.study.cells import Cell, cells_of
 from sparseq.study.study_file import Study
 
@@ -77,9 +79,7 @@ def test_the_key_follows_settings_and_data_and_not_places(study_file: Callable[.
     moved.write_bytes(Path(str(before[0].recipe.train_file)).read_bytes())
     assert [cell.key for cell in cells(path, train_file=str(moved))] == [cell.key for cell in before]
     moved.write_bytes(moved.read_bytes() + b"a good film,1\n")
-    other = tmp_path / "other.csv"
-    other.write_bytes(moved.read_bytes())
-    changed = cells(path, train_file=str(other))
+    changed = cells(path, train_file=str(moved))  # the same path in the same process
     assert not {cell.key for cell in changed} & {cell.key for cell in before}
     longer = cells(path, max_length=16)
     assert not {cell.key for cell in longer} & {cell.key for cell in before}
@@ -138,3 +138,18 @@ def test_a_file_without_a_name_and_a_file_that_is_no_study(study_file: Callable[
         cells(tmp_path / "study.yaml")
     with pytest.raises(InputError, match="there is no file"):
         cells(tmp_path / "none.toml")
+
+
+def test_own_files_that_cannot_be_read(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = study_file()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name, said in (
+        ("pipe.csv", "is not a regular file"),
+        ("none.csv", "No such file"),
+        (".", "not a regular file"),
+    ):
+        with pytest.raises(InputError, match=said):
+            cells(path, train_file=str(tmp_path / name))
+    path.write_text("".join(line for line in path.open(encoding="utf-8") if not line.startswith("validation_file")))
+    with pytest.raises(InputError, match="--validation-file"):
+        plan_study(path, tmp_path / "study", Options(), {})

@@ -14,7 +14,7 @@ import torch
 
 from sparseq import checkpoint
 from sparseq.cli import main
-from sparseq.study import Options, run_study
+from sparseq.study import Options, plan_study, run_study
 from sparseq.study.cells import cells_of
 from sparseq.study.folder import StudyFolder
 from sparseq.study.records import DONE, FAILED
@@ -128,3 +128,19 @@ def test_a_folder_of_something_else_is_refused(
     assert main(["study", "run", str(path), "--out", str(other), "--jobs", "0"]) == 2
     assert "whole number of at least 1" in capsys.readouterr().err
     assert sorted(path.name for path in full.iterdir()) == ["notes.txt"]
+
+
+def test_a_grid_that_was_left_out_comes_back(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    """Its cells are done, but not among those that the folder lists."""
+    one, two = (f'[[grids]]\nname = "{name}"\nmethods = "{name}"\n' for name in ("qat", "mp"))
+    folder = StudyFolder(tmp_path / "study")
+    for grids in (one + two, one):
+        study = Study.from_file(study_file(grids))
+        cells = cells_of(study)
+        folder.begin(study, cells)
+        for cell in cells:
+            folder.mark(cell)
+            folder.cell(cell.name).mkdir(parents=True, exist_ok=True)
+            (folder.cell(cell.name) / "metrics.json").write_text("{}")
+    planned = plan_study(study_file(one + two), folder.path, ONE, {})
+    assert len(planned.cells) > 0 and planned.to_run == ()
