@@ -148,7 +148,7 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path):
     assert not [line for line in lines if "<" in line.replace("\\<", "") and not line.startswith("    ")]
     written = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {files.page, files.markdown, files.results, *files.figures, *files.tables}
-    assert all(re.fullmatch(r"[a-z0-9-]+\.(html|md|csv|png|svg)", path.name) for path in written)
+    assert all(re.fullmatch(r"[a-z0-9-]+\.(html|md|csv|json|png|svg)", path.name) for path in written)
 
 
 def test_a_study_without_a_finished_cell_has_no_report(tmp_path):
