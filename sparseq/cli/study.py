@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run the cells on the Ray cluster there (local: one on this machine) instead of in --jobs processes here",
     )
     run_.add_argument(
-        "--gpus", type=float, default=0.0, metavar="N", help="GPUs of each run on the cluster; 0.5 for two runs on one"
+        "--gpus", type=_share, default=0.0, metavar="N", help="GPUs of each run on the cluster; 0.5 for two runs on one"
     )
     run_.add_argument(
         "--keep",
@@ -195,6 +195,16 @@ def _count(raw: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"wants a whole number of at least 1, not {raw!r}")
+    return value
+
+
+def _share(raw: str) -> float:
+    try:
+        value = float(raw)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"wants a number of at least 0, not {raw!r}")
     return value
 
 

@@ -6,12 +6,16 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.train.recipe import DATA, PATH_SETTINGS, Recipe
+from sparseq_kernels.untrusted import quoted
 
 from .keys import key_of
 from .study_file import BASELINE, TEACHER, Grid, Part, Study
 
 TEACHERS = "teachers"
 """The name of the grid that teachers belong to which are in none of the study file."""
+
+DIGITS = 6
+"""Of a cell's key in its name."""
 
 # Named by the cell itself, or not settings of its training.
 _NOT_VARIED = {"model", "teacher", "methods", "seed", "layers", "save_steps", "eval_batch_size", "out"}
@@ -77,7 +81,7 @@ def cells_of(study: Study) -> list[Cell]:
                     drafts.add(grid, task, size, point)
     found = drafts.in_order()
     varying = _varying([draft.recipe for draft in found])
-    names = {draft.key: _name(draft) for draft in found}
+    names = _names(found)
 
     def named(draft: _Draft | None) -> str | None:
         return None if draft is None else names[draft.key]
@@ -107,6 +111,7 @@ class _Drafts:
 
     def _add(self, grid: str, task: Part, size: Part, point: Mapping[str, Any], place: str) -> _Draft:
         values = self._settings(task, size, point, place)
+        _check_models(values, place)
         recipe = Recipe.from_dict(values, place)
         seed, methods = recipe.seed, recipe.methods
         draft = _Draft([grid], size.name, task.name, recipe)
@@ -135,9 +140,10 @@ class _Drafts:
         for name in ("methods", "layers"):
             if name in self.study.teacher:
                 raise InputError(f"{place} sets {name}: a teacher is the first size, fine-tuned plainly")
-        if size.settings.get("model", self.study.common.get("model")) in (TEACHER, BASELINE):
-            raise InputError(f"the first size, {size.name!r}, is the teacher's: give it a model of its own")
         settings = {**self.study.common, **task.settings, **size.settings, "seed": seed, **self.study.teacher}
+        if settings.get("model") in (TEACHER, BASELINE):
+            raise InputError(f"the first size, {size.name!r}, is the teacher's: give it a model of its own")
+        _check_models(settings, place)
         draft = _Draft(
             [TEACHERS], size.name, task.name, Recipe.from_dict({**settings, "methods": ()}, place), is_teacher=True
         )
@@ -146,9 +152,9 @@ class _Drafts:
         return kept
 
     def _settings(self, task: Part, size: Part, point: Mapping[str, Any], place: str) -> dict[str, Any]:
-        model = point.get("model")
+        of_study = str(point.get("model", "")).startswith("@")
         for one, other, what in (
-            (point, {k: v for k, v in size.settings.items() if k != "model" or model not in (TEACHER, BASELINE)},
+            (point, {k: v for k, v in size.settings.items() if k != "model" or not of_study},
              f"the grid and the size {size.name!r}"),
             (point, task.settings, f"the grid and the task {task.name!r}"),
             (size.settings, task.settings, f"the size {size.name!r} and the task {task.name!r}"),
@@ -184,6 +190,15 @@ class _Drafts:
         return kept
 
 
+def _check_models(values: Mapping[str, Any], place: str) -> None:
+    """Raises InputError for what seems to be a model of the study, and is none."""
+    model, teacher = (str(values.get(name, "")) for name in ("model", "teacher"))
+    if model.startswith("@") and model not in (TEACHER, BASELINE):
+        raise InputError(f"{place}: there is no model {quoted(model)}: a study has {TEACHER} and {BASELINE}")
+    if teacher.startswith("@"):
+        raise InputError(f"{place}: runs with kd learn from the study's own teacher: leave teacher out")
+
+
 def _validated(draft: _Draft, place: str) -> Recipe:
     """The recipe, checked as if the cells that it depends on were models, and without what does not matter to it."""
     stand_in = {"out": "."}
@@ -216,7 +231,18 @@ def _varying(recipes: Sequence[Recipe]) -> list[str]:
     return found
 
 
-def _name(draft: _Draft) -> str:
+def _names(drafts: Sequence[_Draft]) -> dict[str, str]:
+    """Names by key. The later of two cells that would have one name gets more digits of its key."""
+    found: dict[str, str] = {}
+    taken = set()
+    for draft in drafts:
+        name = next(name for digits in range(DIGITS, len(draft.key)) if (name := _name(draft, digits)) not in taken)
+        taken.add(name)
+        found[draft.key] = name
+    return found
+
+
+def _name(draft: _Draft, digits: int) -> str:
     """A name that says what the cell is; of its own settings alone, so that other cells do not change it."""
     recipe = draft.recipe
     parts = [draft.task, draft.size, "+".join(recipe.methods) or "plain"]
@@ -224,5 +250,5 @@ def _name(draft: _Draft) -> str:
         parts += [f"{recipe.sparsity:g}", recipe.pattern]
     if recipe.quantizes and recipe.bits != Recipe().bits:
         parts.append(f"{recipe.bits}bit")
-    parts += [f"s{recipe.seed}", draft.key[:6]]
+    parts += [f"s{recipe.seed}", draft.key[:digits]]
     return "-".join("".join(c if c.isalnum() or c in "+._" else "_" for c in part) for part in parts)

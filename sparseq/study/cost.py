@@ -83,13 +83,13 @@ class Costs:
 
     def _parameters(self, cell: Cell) -> tuple[int, int] | None:
         """(weights of the encoder's linear layers, all other parameters); None if the model is not on this machine."""
-        start = cell
+        start, layers = cell, cell.recipe.layers
         while start.starts_from is not None:
             start = self._cells[start.starts_from]
+            layers = start.recipe.layers if layers is None else layers
         config = _config(str(start.recipe.model))
         if config is None:
             return None
-        layers = next((one.recipe.layers for one in (cell, start) if one.recipe.layers is not None), None)
         counts = count(config)
         encoder = counts.encoder_linear_weights
         others = counts.total - encoder

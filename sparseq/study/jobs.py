@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -72,13 +72,14 @@ class FileReporter(Reporter):
         yield phase
 
     def tell(self, phase: Phase, *, at_once: bool = False) -> None:
-        """Writes the phase, unless it was written less than `BETWEEN_REPORTS` ago."""
+        """Writes the phase, unless it was written less than `BETWEEN_REPORTS` ago. A full disk does not end the run."""
         if not at_once and monotonic() - self._told < BETWEEN_REPORTS:
             return
         self._told = monotonic()
         partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(Progress(phase.name, phase.done, phase.total, phase.note))), "utf-8")
-        os.replace(partial, self._path)
+        with suppress(OSError):
+            partial.write_text(json.dumps(asdict(Progress(phase.name, phase.done, phase.total, phase.note))), "utf-8")
+            os.replace(partial, self._path)
 
 
 class _ReportedPhase(Phase):

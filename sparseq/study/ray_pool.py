@@ -9,6 +9,7 @@ import os
 import socket
 from dataclasses import asdict
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import sparseq
@@ -65,6 +66,7 @@ class RayPool:
 
     def wait(self, seconds: float) -> list[Outcome]:
         if not self._running:
+            sleep(seconds)  # no node is alive; one may come
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         return [self._outcome(one) for one in ready]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from sparseq.train import interrupt
 from sparseq.train.recipe import Recipe
 
 from .cells import Cell
@@ -98,11 +99,16 @@ class Runner:
                 self._start()
             for outcome in self.pool.wait(_LOOK):
                 self._ended(outcome)
-            self.watcher.look()
+            self._look()
         self._time_finished()
         self.summary.done = len(self.done)
         self.summary.seconds = time.monotonic() - began
         return self.summary
+
+    def _look(self) -> None:
+        """Between two waits. Raises KeyboardInterrupt if an earlier one was dropped."""
+        interrupt.check()
+        self.watcher.look()
 
     def _start(self) -> None:
         """Begins cells as long as there is room, and gives up those that need a failed one."""
@@ -201,7 +207,7 @@ class Runner:
         pool.submit(Job("timing", str(progress), timing=timing))
         self.watcher.timing(names, progress)
         while not (outcomes := pool.wait(_LOOK)):
-            self.watcher.look()
+            self._look()
         self.watcher.timing(names, None)
         if reason := outcomes[0].reason:
             self.summary.untimed |= dict.fromkeys(names, reason)

@@ -38,8 +38,9 @@ goes before one that comes with a method, that before the task's and the size's,
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sparseq.errors import InputError
 from sparseq.terminal import shown
@@ -52,6 +53,11 @@ TEACHER, BASELINE = "@teacher", "@baseline"
 """Models that the study itself trains, where a setting names a model."""
 
 LONGEST_NAME = 60
+"""Bytes: names of a size and a task together are part of a folder's name, which has 255 at most."""
+
+MOST_CELLS = 100_000
+"""Of a grid."""
+
 _TABLES = {"name", "common", "teacher", "with", "sizes", "tasks", "grids"}
 # What every cell gets from the study.
 _SET_BY_STUDY = ("out",)
@@ -109,8 +115,10 @@ class Study:
         found = read_settings(path, "study", (".toml",))
         _known(found, _TABLES, where)
         name = found.get("name")
-        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME:
-            raise InputError(f'{where} has no name: begin it with a line such as name = "ladder"')
+        if not _is_name(name):
+            raise InputError(
+                f'{where} has no name of at most {LONGEST_NAME} letters: begin it with a line such as name = "ladder"'
+            )
         common = {**_settings(found, "common", where), **(changes or {})}
         sizes, tasks = _parts(found, "sizes", where), _parts(found, "tasks", where)
         names = {"sizes": [part.name for part in sizes], "tasks": [part.name for part in tasks]}
@@ -169,6 +177,9 @@ def _grid(values: Mapping[str, Any], number: int, names: Mapping[str, Sequence[s
             axes[setting] = tuple(parsed)
         else:
             fixed[setting] = parsed[0]
+    count = prod(map(len, [*axes.values(), *chosen.values()]))
+    if count > MOST_CELLS:
+        raise InputError(f"{place} has {count:,} cells, and at most {MOST_CELLS:,} are possible: give fewer values")
     return Grid(name, axes, fixed, **chosen)
 
 
@@ -210,9 +221,17 @@ def _list(found: Mapping[str, Any], name: str, where: str) -> list[dict[str, Any
 
 def _name(values: Mapping[str, Any], place: str) -> str:
     name = values.get("name")
-    if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-        raise InputError(f'{place} has no name: give it one of at most {LONGEST_NAME} letters, such as name = "small"')
+    if not _is_name(name):
+        raise InputError(
+            f"{place} has no name of at most {LONGEST_NAME} letters (fewer outside ASCII): give it one, such as "
+            'name = "small"'
+        )
     return name
+
+
+def _is_name(name: Any) -> TypeGuard[str]:
+    fits = isinstance(name, str) and name.isprintable() and len(name.encode()) <= LONGEST_NAME
+    return fits and bool(name.strip())
 
 
 def _unique(names: Sequence[str], kind: str, where: str) -> None:

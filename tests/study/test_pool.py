@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparseq.study.jobs import Job
+from sparseq.study.jobs import FileReporter, Job
 from sparseq.study.pool import LocalPool
 from sparseq.study.worker import LOST
 
@@ -38,3 +38,9 @@ def test_a_process_imports_what_the_study_imports(tmp_path: Path, monkeypatch: p
     finally:
         pool.close()
     assert outcomes[0].reason is not None and "sparsity" in outcomes[0].reason
+
+
+def test_progress_that_cannot_be_written_does_not_end_a_run(tmp_path: Path) -> None:
+    with FileReporter(tmp_path / "gone" / "state.progress").phase("training", 2) as phase:
+        phase.update(1)
+    assert not (tmp_path / "gone").exists()

@@ -96,3 +96,11 @@ def test_a_dead_address_is_one_sentence(
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and "no Ray cluster answers at --ray 127.0.0.1:1" in said
     assert not out.exists()
+
+
+def test_a_study_waits_for_a_node() -> None:
+    """Without asking the cluster all the time."""
+    pool = object.__new__(RayPool)
+    pool._running = {}
+    began = time.monotonic()
+    assert pool.wait(0.2) == [] and time.monotonic() - began >= 0.2

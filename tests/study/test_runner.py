@@ -1,6 +1,7 @@
 """The order of cells, what a failure stops, and what is run again: with a pool that trains nothing."""
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sparseq.study.run import Options, chosen, plan_study
 from sparseq.study.runner import TRIES, Runner, Summary
 from sparseq.study.study_file import Study
 from sparseq.train import Recipe
+from sparseq.train.interrupt import interruptible
 
 GRID = """
 [[grids]]
@@ -300,3 +302,17 @@ def test_an_old_run_does_not_become_the_cell_when_what_it_needs_fails(begun: tup
     pool = FakePool(2)
     run(begun, pool)
     assert student.name in pool.seen
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_in_a_finalizer_ends_the_study(begun: tuple[list[Cell], StudyFolder]) -> None:
+    """Python drops the KeyboardInterrupt there."""
+
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    pool = FakePool(1, lambda job: Finalized() and None)  # type: ignore[func-returns-value]
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        run(begun, pool)
+    assert len(pool.seen) == 1

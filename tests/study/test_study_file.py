@@ -10,6 +10,8 @@ import pytest
 from sparseq.errors import InputError
 from sparseq.study import Options, plan_study
 from sparseq.study.cells import Cell, cells_of
+from sparseq.study.cost import Costs
+from sparseq.study.folder import StudyFolder
 from sparseq.study.study_file import Study
 
 SUBSETS = '["none", "qat", "kd", "mp", "qat,kd", "qat,mp", "kd,mp", "qat,kd,mp"]'
@@ -112,6 +114,13 @@ BAD = {
     "grids of one name": (grid("") + grid(""), "two grids named 'g'"),
     "no grid": ("", "has no grids"),
     "out": (grid('out = "x"'), "a study gives each run itself"),
+    "long name": ('[[grids]]\nname = "' + "\u8a9e" * 30 + '"', "at most 60 letters (fewer outside ASCII)"),
+    "too many cells": (
+        grid("\n".join(f"{a} = {list(range(1, 80))}" for a in ("seed", "batch_size", "epochs"))),
+        "986,078 cells",
+    ),
+    "no model of a study": (grid('sizes = ["L1"]\nmodel = "@techer"'), "there is no model '@techer'"),
+    "a teacher of the study": (grid('teacher = "@teacher"'), "leave teacher out"),
     "grid and size": (grid('methods = ["none"]\nlayers = [1, 2]'), "both set layers"),
     "baseline of a baseline": (grid('methods = ["none"]\nmodel = "@baseline"'), "cannot start from it"),
 }
@@ -153,3 +162,30 @@ def test_own_files_that_cannot_be_read(study_file: Callable[..., Path], tmp_path
     path.write_text("".join(line for line in path.open(encoding="utf-8") if not line.startswith("validation_file")))
     with pytest.raises(InputError, match="--validation-file"):
         plan_study(path, tmp_path / "study", Options(), {})
+
+
+def test_cells_of_one_name_get_more_digits(study_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys may begin with the same digits."""
+    monkeypatch.setattr("sparseq.study.cells.DIGITS", 0)
+    path = study_file(grid('methods = "qat"\nepochs = [1, 2]\nsizes = ["L1"]'))
+    names = [cell.name for cell in cells(path)]
+    assert len(set(names)) == len(names) == 3
+    first, second = (name for name in names if "qat" in name)
+    assert second.startswith(first) and len(second) == len(first) + 1
+
+
+def test_the_longest_names_fit(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = study_file(grid('methods = "qat,kd,mp"\npattern = "unstructured"\nsparsity = 0.123456\nbits = 16'))
+    path.write_text(path.read_text("utf-8").replace("L1", "\u8a9e" * 20).replace("words", "\u00e9" * 30), "utf-8")
+    found = cells(path)
+    folder = StudyFolder(tmp_path / "study")
+    for cell in found:
+        folder.begin(Study.from_file(path), found)
+        folder.mark(cell)
+        assert not folder.is_done(cell)
+
+
+def test_the_cost_of_a_run_that_starts_from_a_smaller_one(study_file: Callable[..., Path]) -> None:
+    found = cells(study_file(grid('sizes = ["L1"]\nmethods = "qat"\nmodel = "@baseline"')))
+    disk = {cell.recipe.methods: Costs(found).of(cell).disk for cell in found if cell.size == "L1"}
+    assert disk[("qat",)] * 4 == disk[()]

@@ -127,6 +127,8 @@ def test_a_folder_of_something_else_is_refused(
     assert "names no setting" in capsys.readouterr().err
     assert main(["study", "run", str(path), "--out", str(other), "--jobs", "0"]) == 2
     assert "whole number of at least 1" in capsys.readouterr().err
+    assert main(["study", "run", str(path), "--out", str(other), "--gpus", "nan"]) == 2
+    assert "a number of at least 0" in capsys.readouterr().err
     assert sorted(path.name for path in full.iterdir()) == ["notes.txt"]
 
 
