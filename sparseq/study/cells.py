@@ -18,6 +18,7 @@ DIGITS = 6
 """Of a cell's key in its name."""
 
 # Named by the cell itself, or not settings of its training.
+_ALWAYS_TOLD = ("sparsity", "pattern")
 _NOT_VARIED = {"model", "teacher", "methods", "seed", "layers", "save_steps", "eval_batch_size", "out"}
 
 
@@ -33,7 +34,8 @@ class Cell:
             `taught_by` takes that place; `out` is None.
         starts_from, taught_by: names of the cells whose models it starts from and learns from.
         compared_with: the name of the teacher that it is timed beside; its own name for a teacher.
-        varied: the values of the settings that vary in the study, those that matter to this cell.
+        varied: the settings that vary in the study and that differ here from those of the size and task; the sparsity
+            and the pattern in any case.
     """
 
     name: str
@@ -90,7 +92,7 @@ def cells_of(study: Study) -> list[Cell]:
         Cell(
             names[draft.key], draft.key, tuple(draft.grids), draft.size, draft.task, draft.recipe,
             named(draft.starts_from), named(draft.taught_by), named(draft.teacher), draft.is_teacher,
-            {name: getattr(draft.recipe, name) for name in draft.recipe.in_use() if name in varying},
+            _varied(draft.recipe, varying, drafts.base(draft)),
         )
         for draft in found
     ]  # fmt: skip
@@ -102,6 +104,13 @@ class _Drafts:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.found: dict[str, _Draft] = {}
+
+    def base(self, draft: _Draft) -> Recipe:
+        """The settings of the draft's size and task, without those of a grid, of a method, or of teachers."""
+        own = [part.settings for part in self.study.tasks if part.name == draft.task]
+        own += [part.settings for part in self.study.sizes if part.name == draft.size]
+        values = {name: value for part in (self.study.common, *own) for name, value in part.items()}
+        return Recipe.from_dict({**values, "methods": draft.recipe.methods, "pattern": draft.recipe.pattern}).resolved()
 
     def in_order(self) -> list[_Draft]:
         return list(self.found.values())
@@ -218,6 +227,15 @@ def _validated(draft: _Draft, place: str) -> Recipe:
             values[name] = None
     values |= {name: getattr(recipe, name) for name in ("save_steps", "eval_batch_size")} | {"out": None}
     return Recipe(**values)
+
+
+def _varied(recipe: Recipe, varying: Sequence[str], base: Recipe) -> dict[str, Any]:
+    """What tells the run apart: where it differs from the base; its sparsity and pattern in any case."""
+    return {
+        name: getattr(recipe, name)
+        for name in recipe.in_use()
+        if name in varying and (name in _ALWAYS_TOLD or getattr(recipe, name) != getattr(base, name))
+    }
 
 
 def _varying(recipes: Sequence[Recipe]) -> list[str]:

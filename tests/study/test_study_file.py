@@ -92,6 +92,34 @@ def test_the_key_follows_settings_and_data_and_not_places(study_file: Callable[.
     assert [a.key == b.key for a, b in zip(warmer, before, strict=True)] == [not a.recipe.methods for a in before]
 
 
+def test_a_cell_tells_only_what_it_does_not_share_with_its_size(study_file: Callable[..., Path]) -> None:
+    """So that labels are short, and the plain run of a size has none of its own: it is the baseline."""
+    grids = (
+        grid('methods = ["none", "qat", "mp", "qat,mp"]\nsparsity = 0.5')
+        + """
+[[grids]]
+name = "more"
+methods = ["none", "qat"]
+epochs = [1, 3]
+bits = [8, 4]
+[[grids]]
+name = "scopes"
+methods = "mp"
+sparsity = 0.5
+scope = ["lamp", "global"]
+"""
+    )
+    found = cells(study_file(grids, more="[teacher]\nlr = 2e-3\n[with.mp]\nepochs = 2"))
+    told = {(cell.size, cell.recipe.methods, repr(sorted(cell.varied.items()))) for cell in found}
+    for size in ("L2", "L1"):
+        assert (size, (), "[]") in told and (size, (), "[('epochs', 3.0)]") in told
+        assert (size, ("qat",), "[]") in told and (size, ("qat",), "[('bits', 4), ('epochs', 3.0)]") in told
+        # Without a scope: lamp, which 4x4 has by itself.
+        assert (size, ("mp",), "[('epochs', 2.0)]") in told
+        assert (size, ("mp",), "[('epochs', 2.0), ('scope', 'global')]") in told
+    assert [dict(cell.varied) for cell in found if cell.is_teacher] == [{"lr": 2e-3}]
+
+
 def test_more_grids_do_not_rename_a_cell(study_file: Callable[..., Path]) -> None:
     """A study that grows in its folder goes on with what is done."""
     subsets = grid('methods = ["none", "qat", "qat,mp"]')

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 from sparseq.errors import InputError
@@ -45,7 +46,8 @@ def in_order(methods: tuple[str, ...]) -> tuple[int, list[int], tuple[str, ...]]
 class Configuration:
     """A task, a size, methods and settings. records: its cells, of every state; one or more per seed.
 
-    machine: the only one of which latencies count, see `Configurations.machine`.
+    machine: the only one of which latencies count, see `Configurations.machine`. teacher_ms: by batch size, what the
+    task's teacher takes there; see `Configurations.teacher_ms`.
     """
 
     task: str
@@ -55,6 +57,7 @@ class Configuration:
     records: tuple[Record, ...]
     metric: str
     machine: Machine
+    teacher_ms: Mapping[str, float]
 
     @cached_property
     def done(self) -> tuple[Record, ...]:
@@ -125,18 +128,20 @@ class Configuration:
         return self._mean(lambda record: record.sparsity_reached)
 
     def latency(self, batch: str) -> Latency | None:
-        """Means over the seeds; each interval from the lowest end of the seeds' intervals to the highest."""
+        """Means over the seeds; each interval from the lowest end of the seeds' intervals to the highest.
+
+        The milliseconds are the teacher's over the speed-up. Cells are timed in different processes, in which
+        the same teacher takes different times as other work comes and goes; the ratio to it does not change so much.
+        """
         found = [record.latency[batch] for record in self.timed if batch in record.latency]
-        if not found:
+        found = [one for one in found if number(one.speedup) and number(one.speedup_low) and number(one.speedup_high)]
+        if not found or batch not in self.teacher_ms:
             return None
-        return Latency(
-            milliseconds=sum(one.milliseconds for one in found) / len(found),
-            low=min(one.low for one in found),
-            high=max(one.high for one in found),
-            speedup=sum(one.speedup for one in found) / len(found),
-            speedup_low=min(one.speedup_low for one in found),
-            speedup_high=max(one.speedup_high for one in found),
-        )
+        low, high = min(one.speedup_low for one in found), max(one.speedup_high for one in found)
+        speedups = [one.speedup for one in found]
+        share, speedup = sum(1 / one for one in speedups) / len(found), sum(speedups) / len(found)
+        teacher = self.teacher_ms[batch]
+        return Latency(teacher * share, teacher / high, teacher / low, speedup, low, high)
 
     def milliseconds(self, batch: str) -> float | None:
         found = self.latency(batch)
@@ -167,6 +172,7 @@ class Configurations:
                 tuple(records),
                 self.results.metrics.get(records[0].task, "score"),
                 self.machine,
+                self.teacher_ms(records[0].task),
             )
             for group in groups.values()
             for settings, records in _told_apart(group)
@@ -182,6 +188,16 @@ class Configurations:
         """Processor and threads that timed most cells; times of others are left out, as they cannot be compared."""
         counts = self.machines
         return max(counts, key=lambda machine: counts[machine]) if counts else (None, None)
+
+    def teacher_ms(self, task: str) -> dict[str, float]:
+        """By batch size: what the task's teachers took beside the task's cells, the median over the cells."""
+        found: dict[str, list[float]] = {}
+        for record in self.results.records:
+            if record.task == task and record.done and machine_of(record) == self.machine:
+                for batch, one in record.latency.items():
+                    if value := number(one.milliseconds * one.speedup):
+                        found.setdefault(batch, []).append(value)
+        return {batch: median(values) for batch, values in found.items()}
 
     @cached_property
     def machines(self) -> dict[Machine, int]:
@@ -214,9 +230,11 @@ class Configurations:
     def baseline(self, task: str, size: str) -> Configuration | None:
         """Plain fine-tuning: the first configuration without methods in the study file, done or not.
 
-        One whose cells are all teachers counts only where there is no other.
+        One without settings of its own comes first. One whose cells are all teachers counts only where there is no
+        other.
         """
         found = [item for item in self.of(task, ()) if item.size == size]
+        found = [item for item in found if not item.settings] or found
         return next((item for item in found if not item.only_teachers), found[0] if found else None)
 
     def teacher(self, task: str) -> Configuration | None:

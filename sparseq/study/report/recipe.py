@@ -147,12 +147,17 @@ def _flags(values: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             found.append(flag(name) if value else flag(name).replace("--", "--no-", 1))
         else:
-            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else _shown(value)
             # Joined, so that a value that begins with a dash is no option.
             found.append(
                 f"{flag(name)}={shlex.quote(text)}" if text.startswith("-") else f"{flag(name)} {shlex.quote(text)}"
             )
     return found
+
+
+def _shown(value: Any) -> str:
+    """4.0 as 4."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _numbers(item: Configuration, limits: Limits) -> list[Cell]:

@@ -99,8 +99,8 @@ def drift_table(study: Configurations) -> Table | None:
                 Column("cells", digits=0),
             ),
             tuple(rows),
-            "With one teacher, all would be equal on a machine that never changes its speed. Compare milliseconds of "
-            "different cells no more closely than these agree; the speed-ups are free of it.",
+            "With one teacher, all would be equal on a machine that never changes its speed. The milliseconds of this "
+            "report are the median of these divided by each cell's speed-up, which is measured beside the teacher.",
         )
         if rows
         else None
