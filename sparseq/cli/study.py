@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep",
         choices=("all", "metrics"),
         default="all",
-        help="metrics removes the models of finished cells once they are timed, but not of teachers (default: all)",
+        help="metrics removes the models of finished cells once they are timed, but not those that other cells need "
+        "(default: all)",
     )
     run_.add_argument(
         "--only",
@@ -123,6 +124,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from sparseq.study.run import Options, plan_study, run_study
     from sparseq.study.summary import show_plan, show_summary
 
+    if arguments.gpus and not arguments.ray:
+        raise InputError("--gpus is of runs on a cluster: give --ray too; here process i takes GPU i by itself")
     options = Options(
         jobs=arguments.jobs,
         threads=arguments.threads,

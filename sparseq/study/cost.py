@@ -111,10 +111,11 @@ class Costs:
 
 
 def _stored(recipe: Recipe, encoder: int, others: int) -> int:
+    """Bytes of the packed model; others: mostly embeddings. With the whole vocabulary, so at most."""
     kept = 1 - recipe.sparsity if recipe.uses("mp") else 1.0
-    quantized = recipe.uses("qat") or "ptq" in recipe.methods
-    width = recipe.bits / 8 if quantized else 4.0
-    return int(width * (encoder * kept + others))
+    width = recipe.bits / 8 if recipe.quantizes else 4.0
+    of_others = (recipe.width_of_embeddings or 32) / 8
+    return int(width * encoder * kept + of_others * others)
 
 
 def _characters(data: Data) -> float:

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sparseq.augment.finding import find_wordnet
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded, names_in
-from sparseq.tasks.glue import find_folder
+from sparseq.tasks.glue import files_of, find_folder
 from sparseq.tasks.spec import get_task
 from sparseq.train.durable import sha256_of
 from sparseq.train.recipe import PATH_SETTINGS, Recipe
@@ -41,8 +42,8 @@ def key_of(recipe: Recipe, starts_from: str | None = None, taught_by: str | None
     if recipe.uses("kd"):
         values["teacher"] = taught_by or _of_model(str(recipe.teacher))
     values["data"] = _of_data(recipe)
-    if recipe.augment_copies and recipe.wordnet:
-        values["wordnet"] = _of_folder(recipe.wordnet, None)
+    if recipe.augment_copies:
+        values["wordnet"] = _of_wordnet(recipe.wordnet)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -51,18 +52,26 @@ def _of_data(recipe: Recipe) -> str:
         files = (recipe.train_file, recipe.validation_file)
         return " ".join(_of_file(path) for path in files if path is not None)  # loading says that one is missing
     task = get_task(str(recipe.task))
-    return task.name if recipe.data_dir is None else _of_folder(str(find_folder(task, expanded(recipe.data_dir))), None)
+    if recipe.data_dir is None:
+        return task.name
+    return _of_folder(str(find_folder(task, expanded(recipe.data_dir))), files_of(task))
+
+
+def _of_wordnet(path: str | None) -> str:
+    folder = find_wordnet(path)
+    return "" if folder is None else _of_folder(str(folder), tuple(names_in(folder)))  # the run says that there is none
 
 
 def _of_model(name: str) -> str:
     return _of_folder(str(absolute(name)), _OF_MODELS) if os.path.isdir(expanded(name)) else name
 
 
-def _of_folder(folder: str, names: Sequence[str] | None) -> str:
+def _of_folder(folder: str, names: Sequence[str]) -> str:
+    """Of the files of these names that are there, and of all weights."""
     found = hashlib.sha256()
     for name in names_in(Path(folder)):
         path = Path(folder) / name
-        if os.path.isfile(path) and (names is None or name in names or name.endswith(".safetensors")):
+        if os.path.isfile(path) and (name in names or name.endswith(".safetensors")):
             found.update(f"{name} {_of_file(str(path))}\n".encode())
     return found.hexdigest()
 

@@ -87,6 +87,12 @@ def find_folder(task: Task, data_dir: Path, *, test: bool = False) -> Path:
     )
 
 
+def files_of(task: Task) -> tuple[str, ...]:
+    """The names of the files in the task's folder that training and validation rows are read from."""
+    original = (_MRPC_ORIGINAL, _MRPC_DEV_IDS) if task.name == "mrpc" else ()
+    return (TRAIN_FILE, *LAYOUTS[task.name].validation_files, *original)
+
+
 def read_folder(task: Task, data_dir: Path, *, with_train: bool) -> dict[str, Rows]:
     """The task's splits by name: "train" (if requested) and each of `task.validation_splits`.
 

@@ -12,7 +12,9 @@ from sparseq.study import Options, plan_study
 from sparseq.study.cells import Cell, cells_of
 from sparseq.study.cost import Costs
 from sparseq.study.folder import StudyFolder
+from sparseq.study.keys import key_of
 from sparseq.study.study_file import Study
+from sparseq.train import Recipe
 
 SUBSETS = '["none", "qat", "kd", "mp", "qat,kd", "qat,mp", "kd,mp", "qat,kd,mp"]'
 
@@ -127,6 +129,32 @@ def test_more_grids_do_not_rename_a_cell(study_file: Callable[..., Path]) -> Non
     before = {cell.name: cell.key for cell in cells(study_file(subsets))}
     after = {cell.name: cell.key for cell in cells(study_file(subsets + more))}
     assert before.items() <= after.items() and len(after) > len(before)
+
+
+def test_a_file_that_no_run_reads_does_not_change_a_key(tmp_path: Path, tiny_model_dir: Path) -> None:
+    folder = tmp_path / "SST-2"
+    folder.mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).write_text("sentence\tlabel\ngood film\t1\nbad film\t0\n", encoding="utf-8")
+    recipe = Recipe(model=str(tiny_model_dir), task="sst2", data_dir=str(tmp_path))
+    before = key_of(recipe)
+    (folder / "README.txt").write_text("notes")
+    assert key_of(recipe) == before
+    (folder / "dev.tsv").write_text("sentence\tlabel\ngood film\t1\n", encoding="utf-8")
+    assert key_of(recipe) != before
+
+
+def test_the_wordnet_that_is_found_belongs_to_the_key(
+    tmp_path: Path, tiny_model_dir: Path, tiny_csv: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"train_file": str(tiny_csv[0]), "validation_file": str(tiny_csv[1])}
+    recipe = Recipe(model=str(tiny_model_dir), augment_copies=1, **files)  # type: ignore[arg-type]
+    (tmp_path / "data.noun").write_text("one")
+    monkeypatch.setattr("sparseq.study.keys.find_wordnet", lambda path: tmp_path)
+    before = key_of(recipe)
+    (tmp_path / "data.noun").write_text("another")
+    assert key_of(recipe) != before
+    assert key_of(recipe.replace(augment_copies=0)) == key_of(Recipe(model=str(tiny_model_dir), **files))  # type: ignore[arg-type]
 
 
 BAD = {
