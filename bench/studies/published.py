@@ -48,8 +48,8 @@ def published(results: StudyResults) -> StudyResults:
 
 
 def write(results: StudyResults, folder: Path) -> None:
-    """Writes the report into the folder."""
-    write_report(results, folder, interpolate=True, **LIMITS)
+    """Writes the report into the folder, without the data, which are in STUDIES."""
+    write_report(results, folder, interpolate=True, **LIMITS).results.unlink()
 
 
 def stale(results: StudyResults, folder: Path) -> list[str]:
