@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.study.options import KEEP, Options
 from sparseq.study.records import TOLERANCE
 from sparseq.terminal import counted, say, say_json
 from sparseq.train.recipe import Recipe
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     run_.add_argument(
         "--keep",
-        choices=("all", "metrics"),
+        choices=KEEP,
         default="all",
         help="metrics removes the models of finished cells once they are timed, but not those that other cells need "
         "(default: all)",
@@ -121,11 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments.changes)
-    from sparseq.study.run import Options, plan_study, run_study
+    from sparseq.study.run import plan_study, run_study
     from sparseq.study.summary import show_plan, show_summary
 
-    if arguments.gpus and not arguments.ray:
-        raise InputError("--gpus is of runs on a cluster: give --ray too; here process i takes GPU i by itself")
     options = Options(
         jobs=arguments.jobs,
         threads=arguments.threads,

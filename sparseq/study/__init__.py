@@ -4,15 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .options import Options
     from .records import Latency, Record, StudyResults
-    from .run import Options, plan_study, run_study
+    from .run import plan_study, run_study
 
 __all__ = ["Latency", "Options", "Record", "StudyResults", "plan_study", "run_study"]
 
 # Imported on first use, as in `sparseq.train`.
 _LATER = {
     "Latency": "records",
-    "Options": "run",
+    "Options": "options",
     "Record": "records",
     "StudyResults": "records",
     "plan_study": "run",

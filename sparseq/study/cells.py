@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparseq.errors import InputError
-from sparseq.train.recipe import DATA, PATH_SETTINGS, Recipe
+from sparseq.train.recipe import PATH_SETTINGS, Recipe
 from sparseq_kernels.untrusted import quoted
 
 from .keys import key_of
@@ -17,9 +17,9 @@ TEACHERS = "teachers"
 DIGITS = 6
 """Of a cell's key in its name."""
 
-# Named by the cell itself, or not settings of its training.
 _ALWAYS_TOLD = ("sparsity", "pattern")
-_NOT_VARIED = {"model", "teacher", "methods", "seed", "layers", "save_steps", "eval_batch_size", "out"}
+# What the cell's own attributes say, and where its data are.
+_NOT_VARIED = {*PATH_SETTINGS, "task", "methods", "seed", "layers"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def cells_of(study: Study) -> list[Cell]:
             for size in (part for part in study.sizes if part.name in grid.sizes):
                 for point in grid.points():
                     drafts.add(grid, task, size, point)
-    found = drafts.in_order()
+    found = list(drafts.found.values())
     varying = _varying([draft.recipe for draft in found])
     names = _names(found)
 
@@ -104,6 +104,7 @@ class _Drafts:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.found: dict[str, _Draft] = {}
+        self._teachers: dict[tuple[str, int], _Draft] = {}
 
     def base(self, draft: _Draft) -> Recipe:
         """The settings of the draft's size and task, without those of a grid, of a method, or of teachers."""
@@ -111,9 +112,6 @@ class _Drafts:
         own += [part.settings for part in self.study.sizes if part.name == draft.size]
         values = {name: value for part in (self.study.common, *own) for name, value in part.items()}
         return Recipe.from_dict({**values, "methods": draft.recipe.methods, "pattern": draft.recipe.pattern}).resolved()
-
-    def in_order(self) -> list[_Draft]:
-        return list(self.found.values())
 
     def add(self, grid: Grid, task: Part, size: Part, point: Mapping[str, Any]) -> _Draft:
         return self._add(grid.name, task, size, point, f"grid {grid.name!r}, size {size.name!r}, task {task.name!r}")
@@ -126,7 +124,9 @@ class _Drafts:
         draft = _Draft([grid], size.name, task.name, recipe)
         own_teacher = "teacher" in values
         if not own_teacher:
-            draft.teacher = self.teacher(task, seed)
+            if (task.name, seed) not in self._teachers:
+                self._teachers[task.name, seed] = self.teacher(task, seed)
+            draft.teacher = self._teachers[task.name, seed]
         if values.get("model") == TEACHER:
             if own_teacher:
                 raise InputError(
@@ -240,13 +240,11 @@ def _varied(recipe: Recipe, varying: Sequence[str], base: Recipe) -> dict[str, A
 
 def _varying(recipes: Sequence[Recipe]) -> list[str]:
     """The settings that have several values among the runs to which they matter, in order."""
-    found = []
-    for name, described in Recipe.settings().items():
-        if name in _NOT_VARIED or (described.group == DATA and name in PATH_SETTINGS) or name == "task":
-            continue
-        if len({repr(getattr(recipe, name)) for recipe in recipes if name in recipe.in_use()}) > 1:
-            found.append(name)
-    return found
+    values: dict[str, set[str]] = {name: set() for name in Recipe.settings()}
+    for recipe in recipes:
+        for name in recipe.in_use():
+            values[name].add(repr(getattr(recipe, name)))
+    return [name for name, several in values.items() if len(several) > 1 and name not in _NOT_VARIED]
 
 
 def _names(drafts: Sequence[_Draft]) -> dict[str, str]:

@@ -20,10 +20,8 @@ from .cells import Cell
 
 # Loading, saving and scoring of a small model.
 OVERHEAD = 10.0
-# Part of the rate of a large matrix product that training reaches on a CPU; replaced by what finished cells took.
+# Guessed: the part of the rate of a large matrix product that training reaches. Finished cells say what it is.
 REACHED = 0.4
-# Time of a step relative to a plain one, about; MP selects masks, and QAT quantizes besides.
-FACTORS = {"qat": 1.1, "mp": 1.1}
 # Bytes of a checkpoint for each parameter: the weight and AdamW's two moments in fp32. Two are kept.
 CHECKPOINTS = 2 * 12
 _CHARACTERS = 4.5  # of an English token, with the space before it
@@ -47,6 +45,7 @@ class Costs:
     def __init__(self, cells: Sequence[Cell], finished: Sequence[tuple[Cell, float]] = ()) -> None:
         self._cells = {cell.name: cell for cell in cells}
         self._texts: dict[str, tuple[int, float]] = {}
+        self._configs: dict[str, Any] = {}
         done = [(work, seconds) for cell, seconds in finished if (work := self._work(cell)) and seconds > OVERHEAD]
         self.is_measured = bool(done)
         self._rate = median(work / (seconds - OVERHEAD) for work, seconds in done) if done else REACHED * _peak()
@@ -73,8 +72,6 @@ class Costs:
         rows, tokens = self._rows(recipe)
         rows *= 1 + recipe.augment_copies
         work = 6 * parameters[0] * recipe.epochs * rows * tokens
-        for method in recipe.methods:
-            work *= FACTORS.get(method, 1)
         taught = self._cells.get(cell.taught_by or "")
         theirs = self._parameters(taught) if taught else None
         if theirs is not None:
@@ -87,7 +84,10 @@ class Costs:
         while start.starts_from is not None:
             start = self._cells[start.starts_from]
             layers = start.recipe.layers if layers is None else layers
-        config = _config(str(start.recipe.model))
+        model = str(start.recipe.model)
+        if model not in self._configs:
+            self._configs[model] = _config(model)
+        config = self._configs[model]
         if config is None:
             return None
         counts = count(config)

@@ -209,7 +209,7 @@ class StudyFolder:
 
     def _record(self, cell: Listed) -> tuple[Record, RunResult | None]:
         known: dict[str, Any] = {
-            "cell": cell.name, "grid": cell.grids[0], "grids": cell.grids, "task": cell.task, "size": cell.size,
+            "cell": cell.name, "grids": cell.grids, "task": cell.task, "size": cell.size,
             "methods": cell.methods, "seed": cell.seed, "settings": cell.settings, "is_teacher": cell.is_teacher,
         }  # fmt: skip
         if not self.is_done(cell):

@@ -39,7 +39,7 @@ class Record:
 
     Attributes:
         cell: its name, unique in the study.
-        grid: the grid of the study file that it belongs to; the first, if it is in several.
+        grids: of the study file that it belongs to, in its order.
         size, task: their names in the study file.
         methods: of the recipe, in order; empty for plain fine-tuning.
         settings: the values of the settings that vary in the study, for those that matter to this cell.
@@ -55,13 +55,12 @@ class Record:
         processor, threads: on which the latency was measured.
         recipe: the settings of `sparseq compress` that the run had, those that are not its defaults; empty if they are
             not known.
-        grids: all that it belongs to.
 
     Numbers are None unless the cell is done, and where they were not measured.
     """
 
     cell: str
-    grid: str
+    grids: tuple[str, ...]
     task: str
     size: str
     methods: tuple[str, ...]
@@ -83,7 +82,6 @@ class Record:
     processor: str | None = None
     threads: int | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
-    grids: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -113,11 +111,11 @@ class StudyResults:
 
     def of_grids(self, names: Collection[str]) -> "StudyResults":
         """The results of some grids, with all teachers. Raises InputError for a name that no cell has."""
-        there = list(dict.fromkeys(name for record in self.records for name in record.grids or (record.grid,)))
+        there = list(dict.fromkeys(name for record in self.records for name in record.grids))
         for name in names:
             if name not in there:
                 raise InputError(f"there is no grid {quoted(name)} in the study: its grids are {', '.join(there)}")
-        kept = [one for one in self.records if one.is_teacher or set(names) & set(one.grids or (one.grid,))]
+        kept = [one for one in self.records if one.is_teacher or set(names) & set(one.grids)]
         return replace(self, records=tuple(kept))
 
     def as_json(self) -> str:

@@ -1,7 +1,6 @@
 """`run_study` and `plan_study`: a study from its file to its folder."""
 
 import fnmatch
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -18,34 +17,11 @@ from .cells import Cell, cells_of
 from .console import StudyConsole, span
 from .cost import Cost, Costs, total
 from .folder import LOGS, StudyFolder
+from .options import Options, processors
 from .pool import LocalPool, Pool
 from .records import StudyResults
 from .runner import Runner, Summary
 from .study_file import Study
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a study is run.
-
-    jobs: runs beside each other, on this machine. threads: of each; by default the processors shared among the jobs,
-    and on a cluster 1. ray: address of a Ray cluster that runs them instead (see `ray_pool`). gpus: of each run on the
-    cluster. keep: "all", or "metrics"
-    to remove the models of finished and timed cells. only: patterns of cells' names; None for all. time: whether
-    finished cells are timed.
-    """
-
-    jobs: int = 1
-    threads: int | None = None
-    ray: str | None = None
-    gpus: float = 0.0
-    keep: str = "all"
-    only: tuple[str, ...] = ()
-    time: bool = True
-
-    @property
-    def threads_per_job(self) -> int:
-        return self.threads or max(1, processors() // self.jobs)
 
 
 @dataclass(frozen=True)
@@ -64,11 +40,6 @@ class StudyPlan:
             {"cell": cell.name, "needs": list(cell.needs), **asdict(self.costs[cell.name])} for cell in self.to_run
         ]
         return {"cells": len(self.cells), "to_run": cells, "checkpoints": self.checkpoints}
-
-
-def processors() -> int:
-    """The number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def plan_study(path: str | Path, out: str | Path, options: Options, changes: Mapping[str, Any]) -> StudyPlan:
@@ -138,9 +109,9 @@ def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def _plan(cells: Sequence[Cell], folder: StudyFolder, options: Options) -> StudyPlan:
-    done = [cell for cell in cells if folder.is_done(cell)]
-    costs = Costs(cells, [(cell, folder.seconds(cell.name)) for cell in done])
-    to_run = [cell for cell in cells if cell not in done]
+    done = {cell.name for cell in cells if folder.is_done(cell)}
+    costs = Costs(cells, [(cell, folder.seconds(cell.name)) for cell in cells if cell.name in done])
+    to_run = [cell for cell in cells if cell.name not in done]
     found = {cell.name: costs.of(cell) for cell in to_run}
     return StudyPlan(tuple(cells), tuple(to_run), found, costs.checkpoints(to_run, options.jobs), costs.is_measured)
 

@@ -14,7 +14,6 @@ from .folder import STATE, StudyFolder
 from .jobs import Job, Outcome
 from .pool import Pool
 
-KEEP = ("all", "metrics")
 TRIES = 3
 """How often a cell is begun again after its process or node was lost."""
 

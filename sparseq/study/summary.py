@@ -6,8 +6,9 @@ from sparseq.train.progress import SafeConsole
 
 from .console import span
 from .cost import total
+from .options import Options
 from .records import StudyResults
-from .run import Options, StudyPlan
+from .run import StudyPlan
 from .runner import Summary
 
 _UNKNOWN = "?"
@@ -37,8 +38,10 @@ def show_plan(planned: StudyPlan, options: Options) -> None:
     )
     if unknown:
         console.print(f"{unknown:,} of them are not estimated: their model is not on this machine")
-    basis = "what the finished cells took" if planned.is_measured else "the speed of a matrix product on this machine"
-    console.print(f"times are estimated from {basis}, and are right to about a factor of two")
+    if planned.is_measured:
+        console.print("times are estimated from what the finished cells took")
+    else:
+        console.print("times are a guess from the speed of a matrix product here, until the first cells have finished")
 
 
 def show_summary(summary: Summary, results: StudyResults, out: str) -> None:

@@ -23,7 +23,7 @@ def hold_out(rows: Dataset, count: int) -> tuple[Dataset, Dataset]:
     Held-out rows are drawn among the labelled rows whose text is no part of another row's text: where a file has
     sentences and their phrases (SST-2), these are the sentences. Then every training row whose text is part of a
     held-out one is left out. So no training row repeats a held-out row or a part of it. Texts are compared word by
-    word, without regard to spacing; the two texts of a pair count as one text.
+    word, without regard to spacing and case; the two texts of a pair count as one text.
 
     The choice does not depend on a run's seed: runs with different seeds are scored on the same rows.
 
@@ -67,9 +67,11 @@ class _Places:
 
 
 def _texts(rows: Dataset) -> list[str]:
-    """One text per row, a space around each word and a tab between the texts of a pair."""
+    """One text per row, without case, a space around each word and a tab between the texts of a pair."""
     columns = [rows[name][:] for name in TEXTS if name in rows.column_names]
-    return ["\t".join(f" {' '.join(text.split())} " for text in texts) for texts in zip(*columns, strict=True)]
+    return [
+        "\t".join(f" {' '.join(text.casefold().split())} " for text in texts) for texts in zip(*columns, strict=True)
+    ]
 
 
 def _labelled(rows: Dataset) -> np.ndarray:

@@ -239,7 +239,10 @@ class Recipe:
         return method in self.methods
 
     def in_use(self) -> tuple[str, ...]:
-        """The names of the settings that this run depends on, in order: not those of methods that it does not use."""
+        """The names of the settings that this run depends on, in order: not those of methods that it does not use.
+
+        The number of copies is one of them even if it is 0.
+        """
         unused = {
             QUANT: not self.quantizes,
             QAT: not self.uses("qat"),

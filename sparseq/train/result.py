@@ -41,7 +41,7 @@ class RunResult:
             `sparseq.augment.AugmentationStats`); empty without copies.
         tokenizer: digest of the saved tokenizer.
         held_out_score, held_out_metrics: on the training rows that were held out; None and empty if none were.
-        embedding_bits: of embeddings; None without qat.
+        embedding_bits: of embeddings; None without qat and ptq.
         vocabulary: the numbers of tokens "before" and "after" those that no training row has were removed; empty if
             all were kept.
         finished_before: the run had finished before and was not run again.

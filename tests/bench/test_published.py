@@ -15,7 +15,7 @@ MADE = StudyResults(
     {"sst2": "accuracy"},
     (
         Record(
-            "a", "g", "sst2", "L2", (), 0, {}, "done", score=0.8, held_out_score=0.8, rows=100, paper_bytes=100,
+            "a", ("g",), "sst2", "L2", (), 0, {}, "done", score=0.8, held_out_score=0.8, rows=100, paper_bytes=100,
             stored_bytes=120, recipe={"model": "/home/me/model", "task": "sst2", "epochs": 2.0},
         ),
     ),

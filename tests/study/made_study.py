@@ -42,7 +42,7 @@ def record(
     if ms is not None:
         rest["latency"] = {"1": latency(ms, 10.0)}
         rest = {"processor": "a processor", "threads": 1} | rest
-    return Record(name, grid, task, size, methods, seed, settings, state, score=score, **rest)
+    return Record(name, (grid,), task, size, methods, seed, settings, state, score=score, **rest)
 
 
 def latency(ms: float, teacher: float) -> Latency:

@@ -45,13 +45,13 @@ def test_held_out_rows_are_whole_and_nothing_of_them_is_trained_on() -> None:
     assert len(left) == kept < len(rows) - 10
 
 
-def test_spacing_does_not_hide_a_repeated_text() -> None:
+def test_spacing_and_case_do_not_hide_a_repeated_text() -> None:
     rows = Dataset.from_dict(
-        {"text_a": ["a  b c", " b c", "d e", "bc", "a b", "f", "f "], "label": [0, 1, 0, 1, 0, 1, 0]}
+        {"text_a": ["a  b c", " B c", "d e", "bc", "a b", "f", "F "], "label": [0, 1, 0, 1, 0, 1, 0]}
     )
     left, held = hold_out(rows, 3)
     assert sorted(held["text_a"]) == ["a  b c", "bc", "d e"]
-    assert left["text_a"][:] == ["f", "f "]
+    assert left["text_a"][:] == ["f", "F "]
 
 
 def test_both_texts_of_a_pair_count() -> None:

@@ -286,7 +286,7 @@ def _told_apart(group: list[Record]) -> list[tuple[Mapping[str, Any], list[Recor
     the model that a run starts from: then each grid is a configuration, and its name is one of the settings."""
     grids: dict[str, list[Record]] = {}
     for record in group:
-        grids.setdefault(record.grid, []).append(record)
+        grids.setdefault(record.grids[0], []).append(record)
     if len({record.seed for record in group}) == sum(len({r.seed for r in records}) for records in grids.values()):
         return [(group[0].settings, group)]
     return [({**records[0].settings, "grid": grid}, records) for grid, records in grids.items()]
