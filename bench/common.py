@@ -231,3 +231,16 @@ def finish(
     """Writes a program's result file, unless it only ran the smallest case."""
     if not given.smallest or given.out:
         print(f"written: {write_result(name, rows, settings, given.out)}")
+
+
+def finish_counted(
+    name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], given: argparse.Namespace
+) -> None:
+    """The same for what is counted, and so depends on no machine: `<name>-packed.json`."""
+    if given.smallest and not given.out:
+        return
+    about = {name: value for name, value in describe(gpu=False).items() if name != "machine"}
+    about["versions"] = {"torch": about["versions"]["torch"]}
+    path = (given.out or RESULTS) / f"{name}-packed.json"
+    write_json(path, {"name": name, **about, "settings": dict(settings), "rows": list(rows)})
+    print(f"written: {path}")

@@ -22,7 +22,11 @@ from bench.render import NO_RESULTS, caption, render
 from sparseq.terminal import shown
 
 _RESULTS = ROOT / "docs" / "results"
-PAGES = (*(_RESULTS / f"{name}.md" for name in ("benchmarks", "compile", "cpu", "gpu")), ROOT / "README.md")
+PAGES = (
+    *(_RESULTS / f"{name}.md" for name in ("benchmarks", "compile", "cpu", "gpu")),
+    ROOT / "docs" / "how-to" / "stored-bytes.md",
+    ROOT / "README.md",
+)
 # Pages that show one kind of machine.
 KINDS = {"cpu.md": "cpu", "gpu.md": "gpu"}
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)

@@ -3,14 +3,12 @@
 python -m bench.studies.formats [--smallest] [--out DIR]
 """
 
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.common import RESULTS, arguments, commit, versions, write_json
+from bench.common import arguments, finish_counted
 from bench.program import run_program
 from sparseq_kernels.formats import smallest, stored_bytes
 from sparseq_kernels.patterns import Pattern
@@ -49,13 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = rows(given.smallest)
     for row in found:
         print("  ".join(f"{value:>24}" for value in row["cells"].values()))
-    if not given.smallest or given.out:
-        folder: Path = given.out or RESULTS
-        date = time.strftime("%Y-%m-%d", time.gmtime())
-        about = {"versions": {"torch": versions()["torch"]}, "commit": commit(), "date": date}
-        content = {"name": "formats", **about, "settings": {"rows": SIDE, "columns": SIDE}, "rows": found}
-        write_json(folder / "formats-packed.json", content)
-        print(f"written: {folder / 'formats-packed.json'}")
+    finish_counted("formats", found, {"rows": SIDE, "columns": SIDE}, given)
     return 0
 
 
