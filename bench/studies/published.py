@@ -36,14 +36,14 @@ def without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def published(results: StudyResults) -> StudyResults:
-    """The results without paths of this machine, with the commit."""
+def published(results: StudyResults, note: str | None = None) -> StudyResults:
+    """The results without paths of this machine, with the commit at which they are published, and a note."""
     records = tuple(dataclasses.replace(one, recipe=without_paths(one.recipe)) for one in results.records)
     return dataclasses.replace(
         results,
         records=records,
         common=without_paths(results.common),
-        conditions={**results.conditions, "commit": commit()},
+        conditions={**results.conditions, "published at commit": commit(), **({"note": note} if note else {})},
     )
 
 
@@ -68,10 +68,11 @@ def stale(results: StudyResults, folder: Path) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Publishes the results and the report of a study.")
     parser.add_argument("study", nargs="?", type=Path, help="folder of the study; none renders the published results")
+    parser.add_argument("--note", help="what a reader of its conditions has to know")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a report is stale")
     given = parser.parse_args(argv)
     if given.study is not None:
-        results = published(StudyFolder(given.study).results())
+        results = published(StudyFolder(given.study).results(), given.note)
         STUDIES.mkdir(parents=True, exist_ok=True)
         write_whole(STUDIES / f"{results.name}.json", results.as_json())
     found = 0

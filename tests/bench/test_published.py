@@ -27,7 +27,7 @@ def test_paths_are_replaced_and_other_settings_stay() -> None:
     found = published.published(MADE)
     assert found.common == {"data_dir": "DATA_DIR", "epochs": 2.0}
     assert found.records[0].recipe == {"model": "MODEL", "task": "sst2", "epochs": 2.0}
-    assert "/home" not in found.as_json() and found.conditions["commit"]
+    assert "/home" not in found.as_json() and found.conditions["published at commit"]
 
 
 def test_a_changed_number_makes_the_report_stale(tmp_path: Path) -> None:
