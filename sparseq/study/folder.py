@@ -53,13 +53,14 @@ class Listed:
 class Timed:
     """A cell's latency by batch size, and where it was measured.
 
-    teacher: the cell beside which it was measured; None in studies that did not record it.
+    teacher: the cell beside which it was measured. way: how the model's encoder ran, as `sparseq.nn.fused_way` says.
     """
 
     latency: dict[str, Latency]
     processor: str
     threads: int
-    teacher: str | None = None
+    teacher: str
+    way: str
 
 
 class StudyFolder:
@@ -172,7 +173,10 @@ class StudyFolder:
         write_whole(self.path / TIMING / f"{name}.json", json.dumps(asdict(timed), indent=1) + "\n")
 
     def timing(self, cell: Cell | Listed) -> Timed | None:
-        """The cell's latency; None if it was not measured beside the teacher that the study has now."""
+        """The cell's latency; None if it was not measured beside the teacher that the study has now.
+
+        The first versions did not record all that `Timed` has: their times are measured again.
+        """
         path = self.path / TIMING / f"{cell.name}.json"
         if not path.exists():
             return None
@@ -180,7 +184,7 @@ class StudyFolder:
             found = build(Timed, read_json(path))
         except ValueError:
             return None
-        return found if found.teacher in (None, cell.compared_with) else None
+        return found if found.teacher == cell.compared_with else None
 
     def results(self) -> StudyResults:
         """Everything that is known of the study's cells. Raises InputError if the folder holds no study."""
@@ -236,6 +240,7 @@ class StudyFolder:
                 latency=timed.latency if timed else {},
                 processor=timed.processor if timed else None,
                 threads=timed.threads if timed else None,
+                way=timed.way if timed else None,
                 recipe=self._settings(cell.name),
             ),
             result,

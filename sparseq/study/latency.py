@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import DataCollatorWithPadding
 
+from sparseq.nn import fused_way
 from sparseq.timing import Comparison, alternate
 from sparseq.train import hardware
 from sparseq.train.collate import input_columns
@@ -43,15 +44,16 @@ def measure(
     place = StudyFolder(folder)
     names = list(dict.fromkeys([teacher, *cells]))
     found: dict[str, dict[str, Latency]] = {name: {} for name in names}
+    runs = {name: _Run(place.cell(name), sentences) for name in names}
     with reporter.phase("timing", len(batch_sizes)) as phase, torch.inference_mode():
-        runs = {name: _Run(place.cell(name), sentences) for name in names}
+        ways = {name: str(fused_way(run.model)) for name, run in runs.items()}
         for size in batch_sizes:
             timed = alternate({name: run.over(size) for name, run in runs.items()}, rounds, units=runs[teacher].texts)
             for name in names:
                 found[name][str(size)] = _latency(timed, name, teacher)
             phase.update()
     for name, latency in found.items():
-        place.keep_timing(name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher))
+        place.keep_timing(name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher, ways[name]))
 
 
 class _Run:

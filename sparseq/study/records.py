@@ -53,6 +53,7 @@ class Record:
         seconds: wall time of the run.
         latency: by batch size, such as "1" and "32".
         processor, threads: on which the latency was measured.
+        way: how the model's encoder ran then, as `sparseq.nn.fused_way` says.
         recipe: the settings of `sparseq compress` that the run had, those that are not its defaults; empty if they are
             not known.
 
@@ -81,6 +82,7 @@ class Record:
     latency: dict[str, Latency] = field(default_factory=dict)
     processor: str | None = None
     threads: int | None = None
+    way: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
     @property

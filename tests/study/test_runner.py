@@ -86,7 +86,8 @@ def keep_times(job: Job) -> None:
     assert job.timing is not None
     folder = StudyFolder(job.timing["folder"])
     for name in [job.timing["teacher"], *job.timing["cells"]]:
-        folder.keep_timing(name, Timed({"1": Latency(1, 1, 1, 2, 2, 2)}, "processor", 1, job.timing["teacher"]))
+        latency = {"1": Latency(1, 1, 1, 2, 2, 2)}
+        folder.keep_timing(name, Timed(latency, "processor", 1, job.timing["teacher"], "one call"))
 
 
 @pytest.fixture
@@ -244,10 +245,21 @@ def test_cells_are_timed_again_beside_another_teacher(
         assert (ours.name in pool.seen) == (epochs == 1) and timer.seen
         timed = folder.timing(ours)
         assert timed is not None and timed.teacher == ours.compared_with
-    folder.keep_timing(ours.name, Timed({}, "processor", 1, "another teacher"))
+    folder.keep_timing(ours.name, Timed({}, "processor", 1, "another teacher", "one call"))
     assert folder.timing(ours) is None
-    folder.keep_timing(ours.name, Timed({}, "processor", 1))  # of before it was recorded
-    assert folder.timing(ours) is not None
+
+
+def test_times_of_the_first_versions_are_taken_again(begun: tuple[list[Cell], StudyFolder]) -> None:
+    """They did not record how the encoder ran."""
+    cells, folder = begun
+    known = Timed({}, "processor", 1, cells[0].compared_with or "", "one call")
+    folder.keep_timing(cells[0].name, known)
+    assert folder.timing(cells[0]) == known
+    path = folder.path / "timing" / f"{cells[0].name}.json"
+    content = json.loads(path.read_text())
+    del content["way"]
+    path.write_text(json.dumps(content))
+    assert folder.timing(cells[0]) is None
 
 
 def test_a_model_that_cells_to_come_start_from_is_not_removed(study_file: Callable[..., Path], tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels.cpu.native_weight import is_wanted
 
+from ..carried import normal
 from ..packed_linear import PackedLinear
 from . import one_call
 from .calls import Call, Options, options_of, parameter_names, read_call, why_not_now
@@ -57,12 +58,34 @@ def fuse(model: nn.Module) -> nn.Module:
     without packed linear layers and of other architectures stay as they are.
     """
     for part in model.modules():
-        if not isinstance(part, FusedEncoder):
-            if family_of(type(part)) is None or not any(isinstance(module, PackedLinear) for module in part.modules()):
-                continue
+        if isinstance(part, FusedEncoder) or family_of(type(part)) is None:
+            continue
+        if any(isinstance(module, PackedLinear) for module in part.modules()):
             part.__class__ = fused_class(type(part))
-        _prepare(part)
+    encoders = [part for part in model.modules() if isinstance(part, FusedEncoder)]
+    if encoders:
+        _replace_inference_tensors(model)
+    for encoder in encoders:
+        _prepare(encoder)
     return model
+
+
+def _replace_inference_tensors(model: nn.Module) -> None:
+    """Replaces tensors that were made in inference mode by copies: changes of those could not be seen (`watch`)."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for own in holders:
+            for name, tensor in own.items():
+                if tensor is not None and tensor.is_inference():
+                    if id(tensor) not in made:
+                        made[id(tensor)] = _normal(tensor)
+                    own[name] = made[id(tensor)]
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    copy = normal(tensor.detach())
+    return nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
 
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {}

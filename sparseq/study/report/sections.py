@@ -21,6 +21,7 @@ from .summary import (
     failed_table,
     machine_table,
     summary_table,
+    ways_table,
 )
 from .table import Table
 
@@ -85,7 +86,13 @@ def sections(study: Configurations, tolerance: float, interpolate: bool, limits:
         Section(
             "conditions",
             "Conditions",
-            tables=_there(machine_table(study), drift_table(study), conditions_table(study), common_table(study)),
+            tables=_there(
+                machine_table(study),
+                ways_table(study),
+                drift_table(study),
+                conditions_table(study),
+                common_table(study),
+            ),
         ),
     ]
 

@@ -1,5 +1,6 @@
 """What was run: how many cells are done, failed and missing, for how long, on which machines, with what in common."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,6 +106,20 @@ def drift_table(study: Configurations) -> Table | None:
         if rows
         else None
     )
+
+
+def ways_table(study: Configurations) -> Table | None:
+    """How the encoders of quantized models ran when they were timed; None without such times."""
+    found = Counter(
+        record.way or "not recorded"
+        for task in study.tasks
+        for item in study.of(task)
+        for record in item.timed
+        if record.methods and {"qat", "ptq"} & set(record.methods)
+    )
+    columns = Column("encoder"), Column("cells", digits=0)
+    note = "See sparseq.nn.fused_way. One call of native code is the fastest; layer by layer, nothing runs fused."
+    return Table("ways", "How packed encoders ran", columns, tuple(found.most_common()), note) if found else None
 
 
 def common_table(study: Configurations) -> Table | None:
