@@ -1,6 +1,7 @@
 """Rows to batches: tokenised once, batches of similar length in an order fixed by seed and epoch."""
 
 import inspect
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,8 +37,14 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
             encoded["labels"] = batch["label"]
         return encoded
 
+    # Without a fingerprint, datasets makes one by pickling the tokenizer, which takes seconds. Nothing is cached by it.
     return rows.map(
-        encode, batched=True, remove_columns=rows.column_names, keep_in_memory=True, load_from_cache_file=False
+        encode,
+        batched=True,
+        remove_columns=rows.column_names,
+        keep_in_memory=True,
+        load_from_cache_file=False,
+        new_fingerprint=secrets.token_hex(8),
     )
 
 
