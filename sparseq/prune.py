@@ -1,17 +1,23 @@
-"""Magnitude pruning: the schedule of the sparsity, and the selection of the weights to remove."""
+"""Gradual pruning: the schedule of the sparsity, and the selection of the weights to remove."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from sparseq_kernels import InputError, Pattern
 
+from .criterion import FISHER, MAGNITUDE
 from .nn.masking import MaskedWeight
 from .nn.related import first_names, tied
 from .nn.selection import MAX_LAYER_SPARSITY, check_share, dividing, scope_for, select_masks
 
 __all__ = [
     "SHAPES",
+    "FisherPruner",
     "MagnitudePruner",
+    "Pruner",
     "SparsitySchedule",
     "dividing",
     "layer_sparsities",
@@ -54,15 +60,18 @@ class SparsitySchedule:
         return self.final * (t if self.shape == "linear" else 1 - (1 - t) ** 3)
 
 
-class MagnitudePruner:
+class Pruner:
     """Selects the masks of `layers` again and again as the sparsity of the schedule rises.
 
     Call `step(n)` after the n-th optimizer step. It selects new masks every `every` steps while the sparsity rises, and
     at the end of the schedule. In between it keeps masked weights at zero. With `regrow` masked weights keep their
     values and receive the dense gradient, so that a later selection can restore them.
 
-    scope, max_layer_sparsity: as in `select_masks`.
+    A subclass says by what weights are ranked (`importance`). scope, max_layer_sparsity: as in `select_masks`; "auto"
+    depends on the subclass.
     """
+
+    criterion: str
 
     def __init__(
         self,
@@ -79,7 +88,7 @@ class MagnitudePruner:
         self.layers = {name: layer for name, layer in layers.items() if name in once}
         self.schedule = schedule
         self.pattern = Pattern.parse(pattern)
-        self.scope = scope_for(scope, self.pattern)
+        self.scope = scope_for(scope, self.pattern, self.criterion)
         check_share("max_layer_sparsity", max_layer_sparsity)
         self.max_layer_sparsity = max_layer_sparsity
         self.every = max(1, every)
@@ -96,14 +105,17 @@ class MagnitudePruner:
         sparsity, end = self.schedule.at(step), self.schedule.end_step
         due = step == end or (self.schedule.warmup_steps < step < end and step % self.every == 0)
         if due or (step > end and any(layer.mask is None for layer in self.layers.values())):
-            weights = {name: layer.weight for name, layer in self.layers.items()}
-            masks = select_masks(weights, sparsity, self.pattern, self.scope, self.max_layer_sparsity)
+            masks = select_masks(self.importance(), sparsity, self.pattern, self.scope, self.max_layer_sparsity)
             for name, mask in masks.items():
                 self.layers[name].set_mask(mask)
         else:
             for layer in self.layers.values():
                 layer.apply_mask()
         return sparsity
+
+    def importance(self) -> dict[str, Tensor]:
+        """By layer, a tensor of the weight's shape by whose magnitudes weights are ranked now."""
+        raise NotImplementedError
 
     def reached(self) -> float:
         """The fraction of the layers' weights that is masked now."""
@@ -112,6 +124,57 @@ class MagnitudePruner:
     def sparsities(self) -> dict[str, float]:
         """The fraction of each layer's weights that is masked now."""
         return layer_sparsities(self.layers)
+
+
+class MagnitudePruner(Pruner):
+    """Removes the weights of lowest magnitude, or the blocks of lowest mean magnitude (Movva et al. 2022)."""
+
+    criterion = MAGNITUDE
+
+    def importance(self) -> dict[str, Tensor]:
+        return {name: layer.weight.detach() for name, layer in self.layers.items()}
+
+
+class FisherPruner(Pruner):
+    """Removes the weights or blocks whose removal adds the least to the loss, as estimated by w^2 F / 2.
+
+    F is the diagonal of the empirical Fisher information, the mean of the squared gradient (LeCun et al. 1990, "Optimal
+    Brain Damage", with the Fisher information in place of the second derivative as in Theis et al. 2018, "Faster gaze
+    prediction with dense networks and Fisher pruning"). It is taken from the second moments that Adam keeps of each
+    gradient, so that it costs neither time nor memory, and is in every checkpoint of the optimizer. A block has the
+    sum over its weights. As the estimate is the same quantity in all layers, scope "auto" is "global".
+
+    optimizer: `torch.optim.Adam`, AdamW or another with `exp_avg_sq` in its state, over these weights, that has taken
+    a step before weights are selected. `step` raises InputError, naming the layer, if it has no second moments.
+    """
+
+    criterion = FISHER
+
+    def __init__(
+        self,
+        layers: Mapping[str, MaskedWeight],
+        schedule: SparsitySchedule,
+        optimizer: torch.optim.Optimizer,
+        pattern: str | Pattern = "unstructured",
+        scope: str = "auto",
+        every: int = 10,
+        regrow: bool = False,
+        max_layer_sparsity: float = MAX_LAYER_SPARSITY,
+    ) -> None:
+        super().__init__(layers, schedule, pattern, scope, every, regrow, max_layer_sparsity)
+        self.optimizer = optimizer
+
+    def importance(self) -> dict[str, Tensor]:
+        return {name: self._of(name, layer.weight) for name, layer in self.layers.items()}
+
+    def _of(self, name: str, weight: Tensor) -> Tensor:
+        moments = self.optimizer.state.get(weight, {}).get("exp_avg_sq")
+        if moments is None:
+            raise InputError(
+                f"the optimizer holds no second moments of the gradient of {name!r} (exp_avg_sq): FisherPruner selects "
+                "weights after a first step of Adam or AdamW over them; MagnitudePruner needs no gradients"
+            )
+        return weight.detach().float().square() * moments.float()
 
 
 def layer_sparsities(layers: Mapping[str, MaskedWeight]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Keys of cells: digests of a run's settings and of everything that it reads from this machine."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.augment.finding import find_wordnet
+from sparseq.criterion import MAGNITUDE
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded, names_in
 from sparseq.tasks.glue import files_of, find_folder
@@ -17,6 +19,8 @@ from sparseq.tasks.spec import get_task
 from sparseq.train.durable import sha256_of
 from sparseq.train.recipe import PATH_SETTINGS, Recipe
 
+# Settings whose default is not what runs did before they were there -> that.
+_ONLY: dict[str, Any] = {"criterion": MAGNITUDE}
 # Of a model's folder, besides its weights.
 _OF_MODELS = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "pytorch_model.bin")
 
@@ -32,7 +36,7 @@ def key_of(recipe: Recipe, starts_from: str | None = None, taught_by: str | None
 
     Raises InputError for data that is not there.
     """
-    default = Recipe()
+    default = dataclasses.replace(Recipe(), **_ONLY)
     values: dict[str, Any] = {
         name: getattr(recipe, name)
         for name in recipe.in_use()

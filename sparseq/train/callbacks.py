@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparseq.nn import (
@@ -16,7 +17,7 @@ from sparseq.nn import (
     share_static_scales,
     smooth,
 )
-from sparseq.prune import MagnitudePruner
+from sparseq.prune import Pruner
 
 from .data import SimilarLengths
 from .precision import arithmetic
@@ -93,20 +94,23 @@ class QuantizationStart(TrainerCallback):
 
 
 class Pruning(TrainerCallback):
-    """Updates the masks by the schedule after each step; `make` builds the pruner once the number of steps is known."""
+    """Updates the masks by the schedule after each step.
 
-    def __init__(self, make: Callable[[int], MagnitudePruner]) -> None:
+    make: builds the pruner once the number of steps and the optimizer are known; there is none without training.
+    """
+
+    def __init__(self, make: Callable[[int, Optimizer | None], Pruner]) -> None:
         self.make = make
         self.sparsity = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.begin(state.max_steps, state.global_step)
+        self.begin(state.max_steps, state.global_step, kwargs["optimizer"])
 
-    def begin(self, steps: int, done: int = 0) -> None:
+    def begin(self, steps: int, done: int = 0, optimizer: Optimizer | None = None) -> None:
         """Before the next step of a training of this many; with 0 steps, prunes at once."""
-        self.pruner = self.make(steps)
+        self.pruner = self.make(steps, optimizer)
         if done == 0:
             self.sparsity = self.pruner.step(0)  # a resumed run has the masks of its checkpoint
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparseq.criterion import FISHER, MAGNITUDE
 from sparseq.distill import HiddenStates
 from sparseq.nn import LAYERS, MaskedWeight, QuantSparseLinear, named_layers, pack, prunable
 from sparseq.nn.blocks import repeated_blocks
@@ -35,6 +36,7 @@ from .trainer import training_arguments
 WIDTH = 80
 _HEADING = 11
 EMBEDDINGS = "pruning them costs accuracy (--prune-embeddings)"
+CRITERIA = {MAGNITUDE: "magnitude", FISHER: "the loss that their removal adds (fisher)"}
 RANKED = {
     "global": "over all layers together",
     "layer": "in each layer",
@@ -195,7 +197,8 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
     if recipe.uses("mp"):
         weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
         what = counted(len(made.pruned), "layer" if recipe.prune_embeddings else "linear layer")
-        how = f"to {recipe.sparsity:.0%} in pattern {recipe.pattern}, ranked {RANKED[recipe.scope]}"
+        ranked = f"ranked by {CRITERIA[recipe.criterion]}, {RANKED[recipe.scope]}"
+        how = f"to {recipe.sparsity:.0%} in pattern {recipe.pattern}, {ranked}"
         reasons = (f"not {_names(names, why)}: {why}" if names else why for why, names in made.left_out.items())
         when = advice.described_pruning(recipe, made.steps)
         yield from _section("pruning", [f"{what}, {weights:,} weights, {how}", *when, *reasons])

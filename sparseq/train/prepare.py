@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 from transformers import set_seed
 
+from sparseq.criterion import FISHER
 from sparseq.distill import HiddenStates, layer_map
 from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.nn import convert, prunable
 from sparseq.nn.smoothing import foldable
-from sparseq.prune import MagnitudePruner, SparsitySchedule, dividing
+from sparseq.prune import FisherPruner, MagnitudePruner, Pruner, SparsitySchedule, dividing
 from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
 from sparseq_kernels.patterns import Pattern
 
@@ -162,20 +164,31 @@ def _labels(task: Task) -> dict[str, Any]:
     return {"num_labels": task.num_labels, "label_names": task.label_names, "regression": task.is_regression}
 
 
-def pruner(recipe: Recipe, student: nn.Module, steps: int) -> MagnitudePruner:
-    """The recipe's pruner for this many steps. Raises InputError, naming the layer, if the pattern does not fit it."""
+def pruner(recipe: Recipe, student: nn.Module, steps: int, optimizer: Optimizer | None = None) -> Pruner:
+    """The recipe's pruner for this many steps. Raises InputError, naming the layer, if the pattern does not fit it.
+
+    optimizer: of the training. Without one, weights are ranked by magnitude whatever the recipe says: to check shapes,
+    and to estimate sizes.
+    """
     start, end = recipe.pruning_steps(steps)
     pattern = Pattern.parse(recipe.pattern)
     layers = dividing(prunable(student, embeddings=recipe.prune_embeddings), pattern, recipe.on_mismatch)
-    return MagnitudePruner(
-        layers,
-        SparsitySchedule(recipe.sparsity, start, end, recipe.schedule),
-        pattern,
-        recipe.scope,
-        max_layer_sparsity=recipe.max_layer_sparsity,
-        every=max(1, (end - start) // recipe.prune_updates),
-        regrow=recipe.regrow,
-    )
+    settings: dict[str, Any] = {
+        "pattern": pattern,
+        "scope": recipe.scope,
+        "max_layer_sparsity": recipe.max_layer_sparsity,
+        "every": max(1, (end - start) // recipe.prune_updates),
+        "regrow": recipe.regrow,
+    }
+    schedule = SparsitySchedule(recipe.sparsity, start, end, recipe.schedule)
+    if optimizer is None or recipe.criterion != FISHER:
+        return MagnitudePruner(layers, schedule, **settings)
+    if end == 0:
+        raise InputError(
+            f"--criterion fisher ranks weights by their gradients, and pruning would end before the first of {steps} "
+            "steps: raise --prune-end or --epochs, or give --criterion magnitude"
+        )
+    return FisherPruner(layers, schedule, optimizer, **settings)
 
 
 def _prepare_hidden(prepared: Prepared) -> None:

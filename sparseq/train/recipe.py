@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sparseq.criterion import CRITERIA, FISHER, MAGNITUDE, default_scope
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
@@ -100,9 +101,12 @@ class Recipe:
 
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
+    criterion: str = setting("auto", text, MP, "what weights are ranked by: their magnitude, or the loss that their "
+                             "removal adds (fisher), estimated from gradients; auto is fisher, and magnitude where "
+                             "pruning ends before training begins", choices=("auto", *CRITERIA))
     scope: str = setting("auto", text, MP, "rank weights over all layers together (global), by layer-adaptive scores "
-                         "(lamp), relative to their layer's (normalized), or in each layer; auto is lamp for blocks, "
-                         "else global", choices=("auto", "global", "lamp", "normalized", "layer"))
+                         "(lamp), relative to their layer's (normalized), or in each layer; auto is lamp for blocks "
+                         "by magnitude, else global", choices=("auto", "global", "lamp", "normalized", "layer"))
     max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that is removed at most, unless "
                                         "scope is layer; the sparsity itself if that is greater", metavar="SHARE")
     schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
@@ -190,7 +194,8 @@ class Recipe:
         values = read_settings(path)
         if values.keys() >= _OF_RUNS:
             before = {} if _BEFORE.keys() & values.keys() else _BEFORE
-            values = {"calibration_rows": former_calibration_rows(values), **before, **values}
+            former = {"calibration_rows": former_calibration_rows(values), "criterion": MAGNITUDE}
+            values = {**former, **before, **values}
         return cls.from_dict(values, str(path))
 
     def to_toml(self) -> str:
@@ -212,14 +217,16 @@ class Recipe:
         return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
 
     def resolved(self) -> "Recipe":
-        """A copy with absolute paths (for paths that exist), and with the scope that "auto" stands for.
+        """A copy with absolute paths (for paths that exist), and with the criterion and scope that "auto" stands for.
 
         Absolute paths make the recipe in a run's folder usable from anywhere. Raises InputError for a path that begins
         with an unknown home.
         """
         changes: dict[str, Any] = {}
-        if self.scope == "auto" and self.uses("mp"):
-            changes["scope"] = Pattern.parse(self.pattern).default_scope
+        if self.uses("mp"):
+            changes["criterion"] = self._criterion
+            if self.scope == "auto":
+                changes["scope"] = default_scope(self._criterion, Pattern.parse(self.pattern))
         for name in PATH_SETTINGS:
             value = getattr(self, name)
             if value is not None and (name == "out" or os.path.exists(expanded(value))):
@@ -269,6 +276,13 @@ class Recipe:
         """Whether the run quantizes: in training (qat) or after it (ptq)."""
         return self.uses("qat") or self.uses("ptq")
 
+    @property
+    def _criterion(self) -> str:
+        """What "auto" stands for: gradients are there once training has begun."""
+        if self.criterion != "auto":
+            return self.criterion
+        return FISHER if self.epochs and self.prune_end else MAGNITUDE
+
     def pruning_steps(self, steps: int) -> tuple[int, int]:
         """The steps at which pruning starts and ends, in a training of this many steps."""
         return round(self.prune_warmup * steps), round(self.prune_end * steps)
@@ -294,6 +308,11 @@ class Recipe:
         check_quantization(parsed)
         if parsed.uses("mp"):
             Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
+            if parsed.criterion == FISHER and not (parsed.epochs and parsed.prune_end):
+                raise InputError(
+                    "--criterion fisher ranks weights by their gradients, and pruning would end before training "
+                    "begins: raise --epochs and --prune-end above 0, or give --criterion magnitude"
+                )
             if parsed.prune_warmup > parsed.prune_end:
                 raise InputError(
                     f"pruning cannot end (--prune-end {parsed.prune_end:g}) before it starts "

@@ -34,6 +34,7 @@ class RunResult:
         layers_past_95: the sparsity of each layer of which mp removed more than 95 %.
         precision: of the training, "fp32" or "bf16".
         backend: that computed sparseq's ops; None if there were none.
+        criterion: what weights were ranked by; None without mp, and in runs before there was a choice.
         scope: in which weights were ranked; None without mp.
         texts_cut: rows of all splits that were longer than the recipe's `max_length`.
         augmentation: the number of copies, the number of words of the rows to copy, how many of these were replaced,
@@ -76,6 +77,7 @@ class RunResult:
     layers_past_95: dict[str, float] = field(default_factory=dict)
     precision: str | None = None
     backend: str | None = None
+    criterion: str | None = None
     scope: str | None = None
     texts_cut: int | None = None
     tokenizer: str | None = None

@@ -149,6 +149,7 @@ def _finish(
         augmentation=rows.augmentation,
         precision=prepared.precision,
         backend=trainer.conditions.get("backend"),
+        criterion=recipe.criterion if recipe.uses("mp") else None,
         scope=recipe.scope if recipe.uses("mp") else None,
         texts_cut=rows.cut,
         tokenizer=digest_tokenizer(load_tokenizer(folder.path)),

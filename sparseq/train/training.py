@@ -3,6 +3,7 @@
 import gc
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import transformers
@@ -64,7 +65,7 @@ def train(
         alpha=recipe.smooth,
     )
     arguments.learning_rate = advice.peak_rate(recipe, student)
-    pruning = Pruning(lambda steps: pruner(recipe, student, steps)) if recipe.uses("mp") else None
+    pruning = Pruning(partial(pruner, recipe, student)) if recipe.uses("mp") else None
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
         losses=losses, precision=prepared.precision, lengths=lengths(rows), folder=folder, seconds_before=before,

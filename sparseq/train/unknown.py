@@ -38,6 +38,7 @@ _ELSEWHERE = {
     "sparsity": "target_sparsity final_sparsity sparsity_level pruning_ratio prune_ratio pruning_amount amount "
     "prune_amount",
     "pattern": "sparsity_pattern mask_pattern block_size prune_pattern mask_block_rows sparsity_type",
+    "criterion": "importance pruning_criterion prune_criterion importance_score score_type pruning_method ranking",
     "scope": "pruning_scope prune_scope global_pruning",
     "schedule": "sparsity_schedule pruning_schedule prune_schedule",
     "prune_warmup": "pruning_warmup initial_warmup prune_start pruning_start",

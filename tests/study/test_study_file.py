@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -116,10 +117,23 @@ scope = ["lamp", "global"]
     for size in ("L2", "L1"):
         assert (size, (), "[]") in told and (size, (), "[('epochs', 3.0)]") in told
         assert (size, ("qat",), "[]") in told and (size, ("qat",), "[('bits', 4), ('epochs', 3.0)]") in told
-        # Without a scope: lamp, which 4x4 has by itself.
+        # Without a scope: global, which the criterion has by itself.
         assert (size, ("mp",), "[('epochs', 2.0)]") in told
-        assert (size, ("mp",), "[('epochs', 2.0), ('scope', 'global')]") in told
+        assert (size, ("mp",), "[('epochs', 2.0), ('scope', 'lamp')]") in told
     assert [dict(cell.varied) for cell in found if cell.is_teacher] == [{"lr": 2e-3}]
+
+
+def test_runs_of_before_there_was_a_criterion_keep_their_keys(study_file: Callable[..., Path]) -> None:
+    """They ranked weights by magnitude."""
+    found = {key: cells(study_file(grid('methods = "mp"') + f"criterion = '{key}'")) for key in ("magnitude", "fisher")}
+    first = {name: [cell.key for cell in several] for name, several in found.items()}
+    assert first["magnitude"] != first["fisher"]
+    recipe = found["magnitude"][-1].recipe
+    assert recipe.criterion == "magnitude" and recipe.scope == "lamp"
+    with mock.patch.object(Recipe, "in_use", lambda self: ()):
+        alone = key_of(recipe)
+    with mock.patch.object(Recipe, "in_use", lambda self: ("criterion",)):
+        assert key_of(recipe) == alone != key_of(recipe.replace(criterion="fisher"))
 
 
 def test_more_grids_do_not_rename_a_cell(study_file: Callable[..., Path]) -> None:

@@ -79,8 +79,9 @@ def test_logits_of_other_conditions_are_not_taken(
 def test_metrics_say_what_the_run_was(make_recipe: Callable[..., Recipe]) -> None:
     result = compress(make_recipe(epochs=1, max_length=6, precision="fp32", methods="qat,mp"))
     written: dict[str, Any] = json.loads((Path(result.out) / "metrics.json").read_text())
-    assert (written["precision"], written["scope"], written["augmentation"]) == ("fp32", "lamp", {})
+    assert (written["precision"], written["augmentation"]) == ("fp32", {})
+    assert (written["criterion"], written["scope"]) == ("fisher", "global")
     assert written["backend"] == conditions.current("fp32", ops=True)["backend"]
     assert written["texts_cut"] > 0
     plain = compress(make_recipe(epochs=1, methods="none", out=str(Path(result.out).parent / "plain")))
-    assert (plain.backend, plain.scope, plain.texts_cut) == (None, None, 0)
+    assert (plain.backend, plain.criterion, plain.scope, plain.texts_cut) == (None, None, None, 0)

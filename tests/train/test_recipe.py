@@ -38,27 +38,42 @@ def test_what_makes_another_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "scope"),
+    ("changes", "criterion", "scope"),
     [
-        ({}, "lamp"),
-        ({"pattern": "64x64"}, "lamp"),
-        ({"pattern": "unstructured"}, "global"),
-        ({"pattern": "2:4", "sparsity": 0.5}, "global"),
-        ({"scope": "layer"}, "layer"),
-        ({"scope": "global"}, "global"),
-        ({"methods": "qat"}, "auto"),
+        ({}, "fisher", "global"),
+        ({"pattern": "unstructured"}, "fisher", "global"),
+        ({"scope": "layer"}, "fisher", "layer"),
+        ({"criterion": "magnitude"}, "magnitude", "lamp"),
+        ({"criterion": "magnitude", "pattern": "64x64"}, "magnitude", "lamp"),
+        ({"criterion": "magnitude", "pattern": "unstructured"}, "magnitude", "global"),
+        ({"criterion": "magnitude", "pattern": "2:4", "sparsity": 0.5}, "magnitude", "global"),
+        ({"criterion": "magnitude", "scope": "global"}, "magnitude", "global"),
+        ({"prune_end": 0, "prune_warmup": 0}, "magnitude", "lamp"),  # no gradient is there before training
+        ({"methods": "mp,ptq", "epochs": 0}, "magnitude", "lamp"),
+        ({"methods": "qat"}, "auto", "auto"),
     ],
     ids=str,
 )
-def test_the_scope_of_a_run_is_resolved(changes: dict[str, Any], scope: str) -> None:
-    assert full(**changes).resolved().scope == scope
+def test_the_criterion_and_the_scope_of_a_run_are_resolved(
+    changes: dict[str, Any], criterion: str, scope: str
+) -> None:
+    resolved = full(**changes).validate().resolved()
+    assert (resolved.criterion, resolved.scope) == (criterion, scope)
+
+
+@pytest.mark.parametrize("changes", [{"prune_end": 0, "prune_warmup": 0}, {"methods": "mp,ptq", "epochs": 0}], ids=str)
+def test_gradients_are_not_ranked_by_before_training(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="pruning would end before training begins: raise --epochs and --prune-end"):
+        full(criterion="fisher", **changes).validate()
 
 
 def test_choices_are_those_of_the_library() -> None:
     from sparseq.nn.ranges import METHODS
+    from sparseq.criterion import CRITERIA
     from sparseq.nn.selection import MAX_LAYER_SPARSITY, SCOPES
 
     assert set(Recipe.settings()["scope"].choices) == set(SCOPES)
+    assert Recipe.settings()["criterion"].choices == ("auto", *CRITERIA)
     assert Recipe.settings()["calibration"].choices == METHODS
     assert Recipe().max_layer_sparsity == MAX_LAYER_SPARSITY
 

@@ -215,17 +215,19 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_an_older_runs_folder_means_what_it_meant(tmp_path: Path) -> None:
-    """Written before there were `max_layer_sparsity`, `calibration`, `augment_alpha`, an "auto" rate and scope."""
-    younger = ("max_layer_sparsity", "calibration", "augment_alpha")
+    """Written before there were `max_layer_sparsity`, `calibration`, `criterion`, an "auto" rate and scope."""
+    younger = ("max_layer_sparsity", "calibration", "augment_alpha", "criterion")
     lines = full(lr=5e-5, scope="global").to_toml().splitlines()
     older = "\n".join(line for line in lines if not line.startswith(younger))
     (tmp_path / "recipe.toml").write_text(older + "\n", encoding="utf-8")
     recipe = Recipe.from_file(tmp_path / "recipe.toml")
     assert (recipe.lr, recipe.scope, recipe.max_layer_sparsity) == (5e-5, "global", 1.0)
-    assert (recipe.calibration, recipe.augment_alpha) == ("max", None)
+    assert (recipe.calibration, recipe.augment_alpha, recipe.criterion) == ("max", None, "magnitude")
     assert (recipe.calibration_rows, recipe.calibration_data, recipe.smooth) == (256, "train", None)
     (tmp_path / "own.toml").write_text('scope = "global"\nsparsity = 0.8\n')
-    assert Recipe.from_file(tmp_path / "own.toml").max_layer_sparsity == Recipe().max_layer_sparsity == 0.99
+    own = Recipe.from_file(tmp_path / "own.toml")
+    assert own.max_layer_sparsity == Recipe().max_layer_sparsity == 0.99
+    assert own.criterion == Recipe().criterion == "auto"
 
 
 @pytest.mark.parametrize(
