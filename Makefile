@@ -56,6 +56,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m bench.tables --check
 	$(BIN)/python -m bench.studies.published --check
+	$(BIN)/python -m bench.studies.findings --check
 	$(BIN)/python -m tools.reference --check
 
 $(VENV)/.train: pyproject.toml constraints.txt
