@@ -54,9 +54,7 @@ def test_what_makes_another_run() -> None:
     ],
     ids=str,
 )
-def test_the_criterion_and_the_scope_of_a_run_are_resolved(
-    changes: dict[str, Any], criterion: str, scope: str
-) -> None:
+def test_the_criterion_and_the_scope_of_a_run_are_resolved(changes: dict[str, Any], criterion: str, scope: str) -> None:
     resolved = full(**changes).validate().resolved()
     assert (resolved.criterion, resolved.scope) == (criterion, scope)
 
@@ -68,8 +66,8 @@ def test_gradients_are_not_ranked_by_before_training(changes: dict[str, Any]) ->
 
 
 def test_choices_are_those_of_the_library() -> None:
-    from sparseq.nn.ranges import METHODS
     from sparseq.criterion import CRITERIA
+    from sparseq.nn.ranges import METHODS
     from sparseq.nn.selection import MAX_LAYER_SPARSITY, SCOPES
 
     assert set(Recipe.settings()["scope"].choices) == set(SCOPES)
