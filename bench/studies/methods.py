@@ -24,7 +24,7 @@ from sparseq.errors import InputError
 from sparseq.train import Recipe, RunResult, compress
 
 ROWS, HELD_OUT, LAYERS = 1200, 1000, 3
-MP = {"methods": ("mp",), "pattern": "4x4"}
+MP = {"methods": ("mp",), "pattern": "4x4", "criterion": "magnitude"}
 
 
 @dataclass(frozen=True)

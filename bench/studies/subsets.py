@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_length=64,
         sparsity=SPARSITY,
         pattern=PATTERN,
+        criterion="magnitude",  # the paper's too
         prune_end=0.5,
         epochs=given.epochs,
         lr=given.lr,

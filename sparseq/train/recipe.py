@@ -194,7 +194,9 @@ class Recipe:
         values = read_settings(path)
         if values.keys() >= _OF_RUNS:
             before = {} if _BEFORE.keys() & values.keys() else _BEFORE
-            former = {"calibration_rows": former_calibration_rows(values), "criterion": MAGNITUDE}
+            former: dict[str, Any] = {"calibration_rows": former_calibration_rows(values)}
+            if "mp" in values.get("methods", ()):
+                former["criterion"] = MAGNITUDE
             values = {**former, **before, **values}
         return cls.from_dict(values, str(path))
 

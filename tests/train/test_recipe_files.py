@@ -225,6 +225,10 @@ def test_a_recipe_of_an_older_runs_folder_means_what_it_meant(tmp_path: Path) ->
     assert (recipe.calibration, recipe.augment_alpha, recipe.criterion) == ("max", None, "magnitude")
     assert (recipe.calibration_rows, recipe.calibration_data, recipe.smooth) == (256, "train", None)
     (tmp_path / "own.toml").write_text('scope = "global"\nsparsity = 0.8\n')
+    # A setting that a run does not use has its default, so that the run can be continued.
+    lines = full(methods="qat").resolved().to_toml().splitlines()
+    (tmp_path / "dense.toml").write_text("\n".join(line for line in lines if not line.startswith("criterion")))
+    assert Recipe.from_file(tmp_path / "dense.toml").differences(full(methods="qat").resolved()) == []
     own = Recipe.from_file(tmp_path / "own.toml")
     assert own.max_layer_sparsity == Recipe().max_layer_sparsity == 0.99
     assert own.criterion == Recipe().criterion == "auto"
