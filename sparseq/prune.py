@@ -1,14 +1,15 @@
 """Gradual pruning: the schedule of the sparsity, and the selection of the weights to remove."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern
 
-from .criterion import FISHER, MAGNITUDE
+from .criterion import FISHER, MAGNITUDE, check_fisher
 from .nn.masking import MaskedWeight
 from .nn.related import first_names, tied
 from .nn.selection import MAX_LAYER_SPARSITY, check_share, dividing, scope_for, select_masks
@@ -60,7 +61,7 @@ class SparsitySchedule:
         return self.final * (t if self.shape == "linear" else 1 - (1 - t) ** 3)
 
 
-class Pruner:
+class Pruner(ABC):
     """Selects the masks of `layers` again and again as the sparsity of the schedule rises.
 
     Call `step(n)` after the n-th optimizer step. It selects new masks every `every` steps while the sparsity rises, and
@@ -113,9 +114,9 @@ class Pruner:
                 layer.apply_mask()
         return sparsity
 
+    @abstractmethod
     def importance(self) -> dict[str, Tensor]:
         """By layer, a tensor of the weight's shape by whose magnitudes weights are ranked now."""
-        raise NotImplementedError
 
     def reached(self) -> float:
         """The fraction of the layers' weights that is masked now."""
@@ -141,11 +142,15 @@ class FisherPruner(Pruner):
     F is the diagonal of the empirical Fisher information, the mean of the squared gradient (LeCun et al. 1990, "Optimal
     Brain Damage", with the Fisher information in place of the second derivative as in Theis et al. 2018, "Faster gaze
     prediction with dense networks and Fisher pruning"). It is taken from the second moments that Adam keeps of each
-    gradient, so that it costs neither time nor memory, and is in every checkpoint of the optimizer. A block has the
-    sum over its weights. As the estimate is the same quantity in all layers, scope "auto" is "global".
+    gradient, so that it costs neither time nor memory, and is in every checkpoint of the optimizer. These average over
+    steps the squares of a batch's gradient, as it is after clipping, and not of a row's. A block has the sum over its
+    weights.
 
-    optimizer: `torch.optim.Adam`, AdamW or another with `exp_avg_sq` in its state, over these weights, that has taken
-    a step before weights are selected. `step` raises InputError, naming the layer, if it has no second moments.
+    scope: "auto" and "global", as the estimate is the same quantity in all layers, or "layer".
+    optimizer: `torch.optim.Adam`, AdamW or another with `exp_avg_sq` in its state, over these weights.
+
+    Raises InputError for other scopes, whose scores are of magnitudes, and for embeddings: rows of tokens that have not
+    been met have no gradient. `step` raises it, naming the layer, for weights without second moments.
     """
 
     criterion = FISHER
@@ -162,6 +167,7 @@ class FisherPruner(Pruner):
         max_layer_sparsity: float = MAX_LAYER_SPARSITY,
     ) -> None:
         super().__init__(layers, schedule, pattern, scope, every, regrow, max_layer_sparsity)
+        check_fisher(self.scope, embeddings=any(isinstance(layer, nn.Embedding) for layer in layers.values()))
         self.optimizer = optimizer
 
     def importance(self) -> dict[str, Tensor]:
@@ -171,8 +177,8 @@ class FisherPruner(Pruner):
         moments = self.optimizer.state.get(weight, {}).get("exp_avg_sq")
         if moments is None:
             raise InputError(
-                f"the optimizer holds no second moments of the gradient of {name!r} (exp_avg_sq): FisherPruner selects "
-                "weights after a first step of Adam or AdamW over them; MagnitudePruner needs no gradients"
+                f"the optimizer holds no second moments of the gradient of {name!r} (exp_avg_sq): FisherPruner wants "
+                "Adam or AdamW, and a gradient of every layer before it selects weights (MagnitudePruner wants none)"
             )
         return weight.detach().float().square() * moments.float()
 

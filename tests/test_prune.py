@@ -6,7 +6,7 @@ from torch import nn
 
 from sparseq import InputError, convert
 from sparseq.nn import prunable
-from sparseq.prune import FisherPruner, MagnitudePruner, SparsitySchedule
+from sparseq.prune import FisherPruner, MagnitudePruner, Pruner, SparsitySchedule
 
 
 def model():
@@ -159,3 +159,24 @@ def test_by_fisher_masks_only_grow_and_regrown_ones_return():
             returned += sum(int((mask & ~old).sum()) for mask, old in zip(masks, before, strict=False))
             before = [mask.clone() for mask in masks] or before
         assert (returned > 0) == regrow and pruner.reached() == pytest.approx(0.5, abs=1e-2)
+
+
+def test_scores_of_magnitudes_and_embeddings_are_not_for_fisher():
+    net = model()
+    for scope in ("lamp", "normalized"):
+        with pytest.raises(InputError, match=f"scope '{scope}' is of magnitudes: with the criterion fisher"):
+            FisherPruner(prunable(net), SparsitySchedule(0.5, 0, 4), after_a_step(net)[0], scope=scope)
+    with pytest.raises(InputError, match="scope is 'local': it must be one of"):
+        FisherPruner(prunable(net), SparsitySchedule(0.5, 0, 4), after_a_step(net)[0], scope="local")
+    embedding = convert(nn.Sequential(nn.Embedding(40, 32), nn.Linear(32, 32)), bits=None)
+    with pytest.raises(InputError, match="would remove all embeddings of tokens that the training rows do not have"):
+        FisherPruner(
+            {"0": embedding[0], "1": embedding[1]},
+            SparsitySchedule(0.5, 0, 4),
+            torch.optim.Adam(embedding.parameters()),
+        )
+
+
+def test_a_pruner_says_by_what_it_ranks():
+    with pytest.raises(TypeError, match="abstract"):
+        Pruner(prunable(model()), SparsitySchedule(0.5, 0, 4))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import check_finite, named_layers
 from sparseq.nn.fused import fuse
+from sparseq.nn.inference_mode import outside_inference_mode
 from sparseq.nn.save_pretrained import refuse_save_pretrained
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 
@@ -83,6 +84,7 @@ class Folder:
         place_layers(model, replace(self.layout, layers=layers), self.path)
         check_state(model, self.layout, self.header, self.path, part=True)
 
+    @outside_inference_mode
     def fill(self, model: nn.Module, trainable: Mapping[str, bool]) -> None:
         """Puts the file's tensors into the model, each on the device of the tensor it replaces.
 
@@ -120,6 +122,7 @@ class Folder:
             raise InputError(f"{self.path} cannot be used: {error}; save the model again") from error
 
 
+@outside_inference_mode
 def open_folder(folder: str | Path) -> Folder:
     """Opens a folder. Raises InputError like `load`."""
     with open_source(Path(folder)) as source:

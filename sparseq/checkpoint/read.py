@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
+from sparseq.nn.inference_mode import outside_inference_mode
 from sparseq.reading import brief, opened
 from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.untrusted import quoted
@@ -30,6 +31,7 @@ from .skeleton import check_state, fill, place_layers
 __all__ = ["Source", "is_saved", "layer_names", "load", "open_source", "read_metadata", "verify"]
 
 
+@outside_inference_mode
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Loads the model that `save` wrote into `folder`, exact to the bit, on the CPU, in eval mode.
 

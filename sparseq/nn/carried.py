@@ -65,14 +65,3 @@ def _changed(tensor: Tensor, change: Change, keep_dtype: bool) -> Tensor:
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
-
-
-def normal(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy if it is an inference tensor.
-
-    Inference tensors have no version counter and take no part in autograd.
-    """
-    if not tensor.is_inference():
-        return tensor
-    with torch.inference_mode(False):
-        return tensor.clone()

@@ -15,6 +15,7 @@ from .attached import carry_to_packed, check_attached, copy_attached
 from .embedding import QuantEmbedding
 from .finite import check_finite
 from .fused import fuse
+from .inference_mode import outside_inference_mode
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .packed_embedding import PackedEmbedding
@@ -25,6 +26,7 @@ from .settings import check_dtype
 from .unwrap import unwrapped
 
 
+@outside_inference_mode
 def pack(model: nn.Module) -> nn.Module:
     """A copy of the model for inference, in eval mode, that shares nothing with it: each `QuantSparseLinear` and
     `QuantEmbedding` becomes its packed form, in the format that stores it in the fewest bytes

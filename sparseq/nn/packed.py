@@ -12,9 +12,10 @@ from sparseq_kernels.formats import FLOAT_BITS, TensorSpec, WeightFormat, empty_
 from sparseq_kernels.torch_internals import has_values
 
 from . import stored
-from .carried import carry, normal
+from .carried import carry
 from .deprecated import renamed_method, warn_renamed
 from .derived import PLAIN, Derived
+from .inference_mode import normal
 from .masking import WeightCounts
 from .packers import pack_layer
 

@@ -16,8 +16,8 @@ from sparseq_kernels.numerics import compute_dtype
 from sparseq_kernels.sparse_dispatch import LEAST_ROWS, is_faster
 from sparseq_kernels.torch_internals import has_values
 
-from .carried import normal
 from .deprecated import renamed_attribute, warn_renamed
+from .inference_mode import normal
 from .inputs import check_floating, recorded
 from .native_product import NativeProduct
 from .packed import Packed, new_scale

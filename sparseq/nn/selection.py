@@ -8,7 +8,7 @@ from torch import Tensor
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.torch_internals import has_values
 
-from ..criterion import MAGNITUDE, default_scope
+from ..criterion import CRITERIA, MAGNITUDE, default_scope
 from .masking import MaskedWeight
 from .ranking import SCORES, dropped_units, most_dropped, unit_count
 from .related import first_names
@@ -22,6 +22,7 @@ MAX_LAYER_SPARSITY = 0.99
 def scope_for(scope: str, pattern: str | Pattern, criterion: str = MAGNITUDE) -> str:
     """The scope that `scope` stands for: "auto" is the `default_scope` of the criterion and the pattern."""
     choice("scope", scope, SCOPES)
+    choice("criterion", criterion, CRITERIA)
     return default_scope(criterion, Pattern.parse(pattern)) if scope == "auto" else scope
 
 

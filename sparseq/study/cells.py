@@ -17,7 +17,7 @@ TEACHERS = "teachers"
 DIGITS = 6
 """Of a cell's key in its name."""
 
-_ALWAYS_TOLD = ("sparsity", "pattern")
+_ALWAYS_TOLD = ("sparsity", "pattern", "criterion")
 # What the cell's own attributes say, and where its data are.
 _NOT_VARIED = {*PATH_SETTINGS, "task", "methods", "seed", "layers"}
 
@@ -111,7 +111,9 @@ class _Drafts:
         own = [part.settings for part in self.study.tasks if part.name == draft.task]
         own += [part.settings for part in self.study.sizes if part.name == draft.size]
         values = {name: value for part in (self.study.common, *own) for name, value in part.items()}
-        return Recipe.from_dict({**values, "methods": draft.recipe.methods, "pattern": draft.recipe.pattern}).resolved()
+        # The scope by itself depends on them, and is not told.
+        decisive = {name: getattr(draft.recipe, name) for name in ("methods", "pattern", "criterion")}
+        return Recipe.from_dict({**values, **decisive}).resolved()
 
     def add(self, grid: Grid, task: Part, size: Part, point: Mapping[str, Any]) -> _Draft:
         return self._add(grid.name, task, size, point, f"grid {grid.name!r}, size {size.name!r}, task {task.name!r}")
@@ -230,7 +232,7 @@ def _validated(draft: _Draft, place: str) -> Recipe:
 
 
 def _varied(recipe: Recipe, varying: Sequence[str], base: Recipe) -> dict[str, Any]:
-    """What tells the run apart: where it differs from the base; its sparsity and pattern in any case."""
+    """What tells the run apart: where it differs from the base; its sparsity, pattern and criterion in any case."""
     return {
         name: getattr(recipe, name)
         for name in recipe.in_use()

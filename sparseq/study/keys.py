@@ -20,7 +20,7 @@ from sparseq.train.durable import sha256_of
 from sparseq.train.recipe import PATH_SETTINGS, Recipe
 
 # Settings whose default is not what runs did before they were there -> that.
-_ONLY: dict[str, Any] = {"criterion": MAGNITUDE}
+_BEFORE: dict[str, Any] = {"criterion": MAGNITUDE}
 # Of a model's folder, besides its weights.
 _OF_MODELS = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "pytorch_model.bin")
 
@@ -36,7 +36,7 @@ def key_of(recipe: Recipe, starts_from: str | None = None, taught_by: str | None
 
     Raises InputError for data that is not there.
     """
-    default = dataclasses.replace(Recipe(), **_ONLY)
+    default = dataclasses.replace(Recipe(), **_BEFORE)
     values: dict[str, Any] = {
         name: getattr(recipe, name)
         for name in recipe.in_use()

@@ -46,7 +46,7 @@ def measure(
     found: dict[str, dict[str, Latency]] = {name: {} for name in names}
     runs = {name: _Run(place.cell(name), sentences) for name in names}
     with reporter.phase("timing", len(batch_sizes)) as phase, torch.inference_mode():
-        ways = {name: str(fused_way(run.model)) for name, run in runs.items()}
+        ways = {name: run.way(batch_sizes[-1]) for name, run in runs.items()}
         for size in batch_sizes:
             timed = alternate({name: run.over(size) for name, run in runs.items()}, rounds, units=runs[teacher].texts)
             for name in names:
@@ -67,13 +67,18 @@ class _Run:
         self.rows = rows.select(chosen).select_columns(input_columns(rows, self.model))
         self.texts = len(self.rows)
 
-    def over(self, size: int) -> Callable[[], None]:
-        """A pass over the rows in batches of `size`."""
+    def way(self, size: int) -> str:
+        """How the encoder runs batches of `size`; of several ways, all of them."""
+        return "; ".join(dict.fromkeys(str(fused_way(self.model, **batch)) for batch in self.batches(size)))
+
+    def batches(self, size: int) -> list[Mapping[str, Any]]:
         collate = DataCollatorWithPadding(self.tokenizer)
         parts = [range(start, min(start + size, self.texts)) for start in range(0, self.texts, size)]
-        batches: list[Mapping[str, Any]] = [
-            dict(collate([self.rows[number] for number in part]).to(hardware.device())) for part in parts
-        ]
+        return [dict(collate([self.rows[number] for number in part]).to(hardware.device())) for part in parts]
+
+    def over(self, size: int) -> Callable[[], None]:
+        """A pass over the rows in batches of `size`."""
+        batches = self.batches(size)
         model: nn.Module = self.model
 
         def run() -> None:

@@ -167,8 +167,8 @@ def _labels(task: Task) -> dict[str, Any]:
 def pruner(recipe: Recipe, student: nn.Module, steps: int, optimizer: Optimizer | None = None) -> Pruner:
     """The recipe's pruner for this many steps. Raises InputError, naming the layer, if the pattern does not fit it.
 
-    optimizer: of the training. Without one, weights are ranked by magnitude whatever the recipe says: to check shapes,
-    and to estimate sizes.
+    optimizer: of the training. Without one, weights are ranked by magnitude whatever the recipe says, with that
+    criterion's own scope: to check shapes, and to estimate sizes.
     """
     start, end = recipe.pruning_steps(steps)
     pattern = Pattern.parse(recipe.pattern)
@@ -181,13 +181,10 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int, optimizer: Optimizer 
         "regrow": recipe.regrow,
     }
     schedule = SparsitySchedule(recipe.sparsity, start, end, recipe.schedule)
-    if optimizer is None or recipe.criterion != FISHER:
+    if recipe.criterion != FISHER:
         return MagnitudePruner(layers, schedule, **settings)
-    if end == 0:
-        raise InputError(
-            f"--criterion fisher ranks weights by their gradients, and pruning would end before the first of {steps} "
-            "steps: raise --prune-end or --epochs, or give --criterion magnitude"
-        )
+    if optimizer is None:
+        return MagnitudePruner(layers, schedule, **{**settings, "scope": "auto"})
     return FisherPruner(layers, schedule, optimizer, **settings)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sparseq.criterion import CRITERIA, FISHER, MAGNITUDE, default_scope
+from sparseq.criterion import CRITERIA, FISHER, MAGNITUDE, check_fisher, default_scope
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
@@ -31,7 +31,7 @@ LONGEST = 2**20
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
 DATA, MODEL, QUANT, QAT, PTQ, MP, KD, AUGMENT, TRAIN, RUN = (
     "data", "models", "quantization (qat and ptq)", "quantization-aware training (qat)",
-    "post-training quantization (ptq)", "magnitude pruning (mp)", "knowledge distillation (kd)",
+    "post-training quantization (ptq)", "pruning (mp)", "knowledge distillation (kd)",
     "augmentation (with or without kd)", "training", "run",
 )  # fmt: skip
 
@@ -102,8 +102,9 @@ class Recipe:
     sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
     pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
     criterion: str = setting("auto", text, MP, "what weights are ranked by: their magnitude, or the loss that their "
-                             "removal adds (fisher), estimated from gradients; auto is fisher, and magnitude where "
-                             "pruning ends before training begins", choices=("auto", *CRITERIA))
+                             "removal adds (fisher), estimated from gradients; auto is fisher where it can be: not "
+                             "with --prune-embeddings, --scope lamp or normalized, or --prune-end 0",
+                             choices=("auto", *CRITERIA))
     scope: str = setting("auto", text, MP, "rank weights over all layers together (global), by layer-adaptive scores "
                          "(lamp), relative to their layer's (normalized), or in each layer; auto is lamp for blocks "
                          "by magnitude, else global", choices=("auto", "global", "lamp", "normalized", "layer"))
@@ -195,7 +196,7 @@ class Recipe:
         if values.keys() >= _OF_RUNS:
             before = {} if _BEFORE.keys() & values.keys() else _BEFORE
             former: dict[str, Any] = {"calibration_rows": former_calibration_rows(values)}
-            if "mp" in values.get("methods", ()):
+            if "mp" in str(values.get("methods")):
                 former["criterion"] = MAGNITUDE
             values = {**former, **before, **values}
         return cls.from_dict(values, str(path))
@@ -280,14 +281,19 @@ class Recipe:
 
     @property
     def _criterion(self) -> str:
-        """What "auto" stands for: gradients are there once training has begun."""
+        """What "auto" stands for: fisher, unless there are no gradients or it does not go with the other settings."""
         if self.criterion != "auto":
             return self.criterion
-        return FISHER if self.epochs and self.prune_end else MAGNITUDE
+        of_magnitudes = self.prune_embeddings or self.scope in ("lamp", "normalized")
+        return FISHER if self.epochs and self.prune_end and not of_magnitudes else MAGNITUDE
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
-        """The steps at which pruning starts and ends, in a training of this many steps."""
-        return round(self.prune_warmup * steps), round(self.prune_end * steps)
+        """The steps at which pruning starts and ends, in a training of this many steps.
+
+        By gradients it does not end before the first step.
+        """
+        start, end = round(self.prune_warmup * steps), round(self.prune_end * steps)
+        return start, max(end, 1) if steps and self._criterion == FISHER else end
 
     def validate(self) -> "Recipe":
         """This recipe, checked and with its methods in order. Raises InputError for settings that cannot run."""
@@ -310,6 +316,8 @@ class Recipe:
         check_quantization(parsed)
         if parsed.uses("mp"):
             Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
+            if parsed.criterion == FISHER:
+                check_fisher(parsed.scope, embeddings=parsed.prune_embeddings)
             if parsed.criterion == FISHER and not (parsed.epochs and parsed.prune_end):
                 raise InputError(
                     "--criterion fisher ranks weights by their gradients, and pruning would end before training "

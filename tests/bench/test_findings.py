@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bench.check import WrongResultError
 from bench.studies import findings
 from bench.studies.claims import FINDINGS, PLAIN, QAT, Comparison, Finding
 from sparseq.errors import InputError
@@ -19,8 +20,12 @@ def record(size: str, methods: tuple[str, ...], seed: int, score: float, **more:
     )  # fmt: skip
 
 
+def made(records: tuple[Record, ...], metric: str = "accuracy") -> StudyResults:
+    return StudyResults("made", ("L2",), ("sst2",), {"sst2": metric}, records)
+
+
 def faster(times: float, processor: str = "p") -> dict[str, Any]:
-    return {"latency": {"32": Latency(1, 1, 1, times, times, times)}, "processor": processor}
+    return {"latency": {"32": Latency(1, 1, 1, times, times, times)}, "processor": processor, "way": "one call"}
 
 
 RESULTS = StudyResults(
@@ -50,16 +55,14 @@ def test_a_difference_is_over_the_pairs_that_there_are() -> None:
     rows = math.sqrt(2 * (0.88 * 0.12 + 0.9 * 0.1) + 0.79 * 0.21 + 0.8 * 0.2) / math.sqrt(100) / 3
     assert found.error == pytest.approx(100 * rows)  # more than over the pairs
     assert found.smaller == pytest.approx(4) and found.faster == pytest.approx(4)
-    assert found.says == "no difference"
+    assert not found.bears_out("better") and not found.bears_out("worse") and found.bears_out(None)
+    assert found.bears_out(7.4) and not found.bears_out(7.2)  # 1.67 and two standard errors
 
 
 def test_pairs_that_differ_more_than_their_rows_do() -> None:
-    results = StudyResults(
-        "made", ("L2",), ("sst2",), {"sst2": "accuracy"},
-        tuple(record("L2", methods, seed, score) for seed in (0, 1) for methods, score in
-              (((), 0.9), (("qat",), 0.9 - 0.4 * seed))),
-    )  # fmt: skip
-    found = findings.outcome(Comparison("made", QAT, PLAIN), results)
+    scores = {((), 0): 0.9, ((), 1): 0.9, (("qat",), 0): 0.9, (("qat",), 1): 0.5}
+    records = tuple(record("L2", methods, seed, score) for (methods, seed), score in scores.items())
+    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records))
     assert found.error == pytest.approx(20) and found.points == pytest.approx(-20)
 
 
@@ -75,11 +78,35 @@ def test_nothing_to_compare_is_said() -> None:
 
 def test_a_claim_that_does_not_hold_stops_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(findings, "results_of", lambda name: RESULTS)
-    for expected in ("better", "worse"):
-        with pytest.raises(InputError, match=f"claim 1 .* expects '{expected}' .* the results say 'no difference'"):
+    for expected in ("better", "worse", 7.2):
+        with pytest.raises(WrongResultError, match=f"claim 1 .* expects '?{expected}'? .* the difference is -1.67"):
             findings.page([Finding("It differs", (Comparison("made", QAT, PLAIN, expected),))])
-    text = findings.page([Finding("It is the same", (Comparison("made", QAT, PLAIN, "no difference"),))])
-    assert "| QAT | plain | -1.67 | 2.82 | 3 | 4.00 | 4.00 | `L2-qat-0` `L2--0`" in text
+    text = findings.page([Finding("It is the same", (Comparison("made", QAT, PLAIN, 7.4),))])
+    assert "| QAT | plain | -1.67 | 2.82 | 2 | 3 | 4.00 | 4.00 | `L2-qat-0` `L2--0`" in text
+    assert findings.main(["--check"]) == 1  # the page is another
+
+
+def test_equal_scores_are_no_difference() -> None:
+    records = tuple(record("L2", methods, seed, 1.0) for seed in (0, 1) for methods in ((), ("qat",)))
+    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records))
+    assert (found.points, found.error) == (0, 0)
+    assert found.bears_out(0.0) and not found.bears_out("better") and not found.bears_out("worse")
+
+
+def test_scores_that_are_no_shares_of_rows_have_the_error_over_pairs() -> None:
+    """Correlations may be below 0."""
+    scores = {((), 0): -0.1, ((), 1): 0.3, (("qat",), 0): -0.2, (("qat",), 1): 0.3}
+    records = tuple(record("L2", methods, seed, score) for (methods, seed), score in scores.items())
+    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records, "pearson"))
+    assert (found.points, found.error) == (pytest.approx(-5), pytest.approx(5))
+    with pytest.raises(InputError, match="one pair of cells has no standard error: QAT and plain"):
+        findings.outcome(Comparison("made", QAT, PLAIN), made(records[:1] + records[2:3], "pearson"))
+
+
+def test_two_cells_for_one_place_are_refused() -> None:
+    records = (record("L2", (), 0, 0.9), record("L2", (), 0, 0.8), record("L2", ("qat",), 0, 0.9))
+    with pytest.raises(InputError, match="L2--0 and L2--0 are both L2, plain"):
+        findings.outcome(Comparison("made", QAT, PLAIN), made(records))
 
 
 def test_the_page_is_what_the_published_results_say() -> None:

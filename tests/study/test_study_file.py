@@ -1,21 +1,23 @@
 """Study files: what cells they give, and one sentence for each that is wrong."""
 
+import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
 from sparseq.errors import InputError
-from sparseq.study import Options, plan_study
+from sparseq.study import Options, keys, plan_study
 from sparseq.study.cells import Cell, cells_of
 from sparseq.study.cost import Costs
 from sparseq.study.folder import StudyFolder
 from sparseq.study.keys import key_of
 from sparseq.study.study_file import Study
 from sparseq.train import Recipe
+from sparseq.train.recipe import PATH_SETTINGS
 
 SUBSETS = '["none", "qat", "kd", "mp", "qat,kd", "qat,mp", "kd,mp", "qat,kd,mp"]'
 
@@ -109,7 +111,7 @@ bits = [8, 4]
 name = "scopes"
 methods = "mp"
 sparsity = 0.5
-scope = ["lamp", "global"]
+scope = ["layer", "global"]
 """
     )
     found = cells(study_file(grids, more="[teacher]\nlr = 2e-3\n[with.mp]\nepochs = 2"))
@@ -119,21 +121,32 @@ scope = ["lamp", "global"]
         assert (size, ("qat",), "[]") in told and (size, ("qat",), "[('bits', 4), ('epochs', 3.0)]") in told
         # Without a scope: global, which the criterion has by itself.
         assert (size, ("mp",), "[('epochs', 2.0)]") in told
-        assert (size, ("mp",), "[('epochs', 2.0), ('scope', 'lamp')]") in told
+        assert (size, ("mp",), "[('epochs', 2.0), ('scope', 'layer')]") in told
     assert [dict(cell.varied) for cell in found if cell.is_teacher] == [{"lr": 2e-3}]
 
 
-def test_runs_of_before_there_was_a_criterion_keep_their_keys(study_file: Callable[..., Path]) -> None:
-    """They ranked weights by magnitude."""
-    found = {key: cells(study_file(grid('methods = "mp"') + f"criterion = '{key}'")) for key in ("magnitude", "fisher")}
-    first = {name: [cell.key for cell in several] for name, several in found.items()}
-    assert first["magnitude"] != first["fisher"]
-    recipe = found["magnitude"][-1].recipe
-    assert recipe.criterion == "magnitude" and recipe.scope == "lamp"
-    with mock.patch.object(Recipe, "in_use", lambda self: ()):
-        alone = key_of(recipe)
-    with mock.patch.object(Recipe, "in_use", lambda self: ("criterion",)):
-        assert key_of(recipe) == alone != key_of(recipe.replace(criterion="fisher"))
+def test_a_criterion_is_told_where_it_varies_and_the_scope_that_follows_is_not(study_file: Callable[..., Path]) -> None:
+    grids = grid('methods = "mp"\ncriterion = ["magnitude", "fisher"]')
+    found = [cell for cell in cells(study_file(grids)) if cell.recipe.uses("mp")]
+    assert {cell.recipe.scope for cell in found} == {"lamp", "global"}
+    assert [set(cell.varied) - {"sparsity", "pattern"} for cell in found] == [{"criterion"}] * len(found)
+    alone = cells(study_file(grid('methods = "mp"'), more="[with.mp]\ncriterion = 'magnitude'"))
+    assert not any("criterion" in cell.varied or "scope" in cell.varied for cell in alone)
+
+
+def test_runs_of_before_there_was_a_criterion_keep_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ranked weights by magnitude, and the setting was not part of the key."""
+    for name in ("_of_model", "_of_data"):
+        monkeypatch.setattr(keys, name, lambda given, name=name: name)
+    recipe = Recipe(model="m", task="sst2", methods=("mp",), sparsity=0.5, criterion="magnitude", out="o").resolved()
+    before = {
+        name: getattr(recipe, name)
+        for name in recipe.in_use()
+        if name not in (*PATH_SETTINGS, "criterion") and getattr(recipe, name) != getattr(Recipe(), name)
+    }
+    document = json.dumps({**before, "model": "_of_model", "data": "_of_data"}, sort_keys=True)
+    assert before["scope"] == "lamp" and key_of(recipe) == hashlib.sha256(document.encode()).hexdigest()
+    assert key_of(recipe.replace(criterion="fisher", scope="lamp")) != key_of(recipe)
 
 
 def test_more_grids_do_not_rename_a_cell(study_file: Callable[..., Path]) -> None:

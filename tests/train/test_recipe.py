@@ -43,6 +43,8 @@ def test_what_makes_another_run() -> None:
         ({}, "fisher", "global"),
         ({"pattern": "unstructured"}, "fisher", "global"),
         ({"scope": "layer"}, "fisher", "layer"),
+        ({"scope": "lamp"}, "magnitude", "lamp"),
+        ({"prune_embeddings": True}, "magnitude", "lamp"),
         ({"criterion": "magnitude"}, "magnitude", "lamp"),
         ({"criterion": "magnitude", "pattern": "64x64"}, "magnitude", "lamp"),
         ({"criterion": "magnitude", "pattern": "unstructured"}, "magnitude", "global"),
@@ -62,6 +64,24 @@ def test_the_criterion_and_the_scope_of_a_run_are_resolved(changes: dict[str, An
 @pytest.mark.parametrize("changes", [{"prune_end": 0, "prune_warmup": 0}, {"methods": "mp,ptq", "epochs": 0}], ids=str)
 def test_gradients_are_not_ranked_by_before_training(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="pruning would end before training begins: raise --epochs and --prune-end"):
+        full(criterion="fisher", **changes).validate()
+
+
+def test_pruning_by_gradients_ends_after_the_first_step_at_the_earliest() -> None:
+    short = full(prune_warmup=0, prune_end=0.3).resolved()
+    assert short.pruning_steps(1) == (0, 1) and short.pruning_steps(10) == (0, 3) and short.pruning_steps(0) == (0, 0)
+    assert full(prune_warmup=0, prune_end=0.3, criterion="magnitude").resolved().pruning_steps(1) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scope": "lamp"}, "scope 'lamp' is of magnitudes"),
+        ({"prune_embeddings": True}, "prune embeddings by magnitude"),
+    ],
+)
+def test_what_does_not_go_with_gradients_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
         full(criterion="fisher", **changes).validate()
 
 

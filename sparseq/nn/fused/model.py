@@ -9,7 +9,7 @@ from torch.compiler import is_compiling
 
 from sparseq_kernels.cpu.native_weight import is_wanted
 
-from ..carried import normal
+from ..inference_mode import normal
 from ..packed_linear import PackedLinear
 from . import one_call
 from .calls import Call, Options, options_of, parameter_names, read_call, why_not_now
