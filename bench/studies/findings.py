@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from bench.check import WrongResultError
 from bench.program import run_program
 from bench.studies.claims import FINDINGS, Comparison, Configured, Finding
@@ -20,6 +22,7 @@ from sparseq.study.records import Record, StudyResults
 from sparseq.study.report.configurations import ACCURACY
 from sparseq.study.report.statistics import over_seeds
 from sparseq.terminal import say
+from sparseq.train.answers import from_text
 from sparseq.train.durable import write_whole
 
 PAGE = REPORTS / "findings.md"
@@ -30,9 +33,9 @@ _HEAD = """# What the studies found
 
 Each line compares two configurations: the first beside the second. The difference of scores is the mean over all sizes
 and seeds that have both, in points of 100. Its standard error is the larger of two: over these pairs, and over the rows
-that they are scored on, as if each model had rows of its own (all have the same, so that this is more than it should be
-for models that mostly agree). "Times smaller" and "times faster" are the second's stored bytes, and its time a sentence
-in batches of 32, over the first's; a dash stands where times are missing.
+that all of them are scored on, of each row's mean difference (where it is not known which rows a model answered right:
+as if each model had rows of its own, which is more). "Times smaller" and "times faster" are the second's stored bytes,
+and its time a sentence in batches of 32, over the first's; a dash stands where times are missing.
 
 A claim of a difference needs {errors:g} standard errors. A claim that something costs less than some points needs the
 difference and {errors:g} standard errors to stay within them: with few seeds these points are many, and say how little
@@ -79,7 +82,7 @@ def outcome(comparison: Comparison, results: StudyResults) -> Outcome:
     differences = [_score(one) - _score(other) for one, other in pairs]
     errors = [over_seeds(differences).error] if len(pairs) > 1 else []
     if results.metrics.get(comparison.task) == ACCURACY:
-        errors.append(math.sqrt(math.fsum(_variance(one) + _variance(other) for one, other in pairs)) / len(pairs))
+        errors.append(_over_rows(pairs))
     if not errors:
         raise InputError(f"one pair of cells has no standard error: {comparison.first} and {comparison.second}")
     times = [(one.latency["32"].speedup, other.latency["32"].speedup) for one, other in pairs if _timed(one, other)]
@@ -112,6 +115,17 @@ def _score(record: Record) -> float:
 def _variance(record: Record) -> float:
     """Of a score that is a share of rows."""
     return _score(record) * (1 - _score(record)) / (record.rows or 1)
+
+
+def _over_rows(pairs: Sequence[tuple[Record, Record]]) -> float:
+    """The standard error of the mean difference if other rows were drawn: of each row's mean over the pairs, if it is
+    known which rows each model answered right, and otherwise as if each model were scored on rows of its own."""
+    rows = pairs[0][0].rows or 0
+    if any(one.right is None or one.rows != rows for pair in pairs for one in pair):
+        return math.sqrt(math.fsum(_variance(one) + _variance(other) for one, other in pairs)) / len(pairs)
+    right = [[from_text(one.right or "", rows).astype(float) for one in pair] for pair in pairs]
+    differences = np.mean([first - second for first, second in right], axis=0)
+    return float(differences.std(ddof=1) / math.sqrt(rows))
 
 
 def _timed(*records: Record) -> bool:

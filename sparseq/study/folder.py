@@ -231,6 +231,7 @@ class StudyFolder:
                 score=result.score,
                 held_out_score=result.held_out_score,
                 rows=sum(result.rows[split] for split in result.task_definition["validation_splits"]),
+                right=result.right,
                 sparsity_reached=result.sparsity_reached,
                 paper_bytes=result.paper_bytes,
                 stored_bytes=result.stored_bytes,

@@ -48,7 +48,7 @@ class Record:
         is_teacher: whether other cells learn from it, or are timed beside it.
         score, held_out_score: the task's score, a fraction: on the validation rows, and on training rows that no cell
             was trained on. Recipes are chosen by the latter, and reported by the former.
-        rows: how many rows `score` was measured on.
+        rows: how many rows `score` was measured on. right: which of them were answered right (`train.answers`).
         paper_bytes, stored_bytes, parameters, nonzero: see `sparseq.size_report`.
         seconds: wall time of the run.
         latency: by batch size, such as "1" and "32".
@@ -73,6 +73,7 @@ class Record:
     score: float | None = None
     held_out_score: float | None = None
     rows: int | None = None
+    right: str | None = None
     sparsity_reached: float | None = None
     paper_bytes: int | None = None
     stored_bytes: int | None = None

@@ -45,6 +45,8 @@ class RunResult:
         embedding_bits: of embeddings; None without qat and ptq.
         vocabulary: the numbers of tokens "before" and "after" those that no training row has were removed; empty if
             all were kept.
+        right: which validation rows were answered right, in their order (`answers.from_text`); None for regressions,
+            and in runs before it was recorded.
         finished_before: the run had finished before and was not run again.
 
     The attributes from teacher_score on are empty in results of older versions.
@@ -86,6 +88,7 @@ class RunResult:
     held_out_metrics: dict[str, float] = field(default_factory=dict)
     embedding_bits: int | None = None
     vocabulary: dict[str, int] = field(default_factory=dict)
+    right: str | None = None
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

@@ -23,7 +23,7 @@ from sparseq.prune import layer_sparsities, total_sparsity
 from sparseq.size import size_report
 from sparseq.tasks import score
 
-from . import advice, distributed, hardware, interrupt
+from . import advice, answers, distributed, hardware, interrupt
 from .distributed import start_processes
 from .fingerprint import of_copies
 from .finished import finished_before
@@ -113,8 +113,10 @@ def _finish(
         model = checkpoint.load(folder.path)
         sizes = size_report(model)
         phase.update(note=f"{sizes.stored_bytes / 1e6:.2f} MB")
+    right: list[bool] = []
+    model = model.to(hardware.device())
     metrics = evaluate_model(
-        model.to(hardware.device()), task, rows.splits, tokenizer, name="evaluating the saved model", **options
+        model, task, rows.splits, tokenizer, name="evaluating the saved model", right=right, **options
     )
     held_out: dict[str, float] = {}
     if rows.held_out:
@@ -157,6 +159,7 @@ def _finish(
         held_out_metrics=held_out,
         embedding_bits=recipe.width_of_embeddings,
         vocabulary=prepared.vocabulary_sizes,
+        right=answers.to_text(right) if right else None,
     )
     folder.finish(result.as_dict())
 

@@ -68,10 +68,12 @@ def evaluate_model(
     batch_size: int,
     reporter: Reporter,
     name: str = "evaluating",
+    right: list[bool] | None = None,
 ) -> dict[str, float]:
     """The task's metrics over its tokenised validation splits, by name.
 
-    `sparseq.tasks.score` reduces them to one number. Raises InputError if logits are not finite.
+    `sparseq.tasks.score` reduces them to one number. right: gets, for each row of all splits in order, whether the
+    class was right, unless the task is a regression. Raises InputError if logits are not finite.
     """
     per_split = {}
     with reporter.phase(name, sum(len(rows) for rows in splits.values())) as phase:
@@ -84,7 +86,10 @@ def evaluate_model(
                     f"the model's predictions on {split} hold NaN or infinity, first in layer "
                     f"{_where(model, rows, tokenizer, logits)}: train it with a lower --lr"
                 )
-            per_split[split] = compute_metrics(task, logits.numpy(), rows.with_format("numpy")["labels"])
+            labels = rows.with_format("numpy")["labels"][:]
+            per_split[split] = compute_metrics(task, logits.numpy(), labels)
+            if right is not None and not task.is_regression:
+                right.extend((logits.numpy().argmax(-1) == labels).tolist())
         metrics = merge_splits(task, per_split)
         phase.update(phase.total, "  ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
     return metrics

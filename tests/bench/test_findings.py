@@ -1,8 +1,10 @@
 """Findings: differences with their errors, and claims that fail when the results do not bear them out."""
 
+import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bench.check import WrongResultError
@@ -10,6 +12,7 @@ from bench.studies import findings
 from bench.studies.claims import FINDINGS, PLAIN, QAT, Comparison, Finding
 from sparseq.errors import InputError
 from sparseq.study.records import Latency, Record, StudyResults
+from sparseq.train.answers import from_text, to_text
 
 
 def record(size: str, methods: tuple[str, ...], seed: int, score: float, **more: Any) -> Record:
@@ -86,6 +89,25 @@ def test_a_claim_that_does_not_hold_stops_the_page(monkeypatch: pytest.MonkeyPat
     assert findings.main(["--check"]) == 1  # the page is another
 
 
+def test_known_answers_are_compared_row_by_row() -> None:
+    """Two models that differ in few rows, over two seeds with the same rows; against the formula in fp64."""
+    generator = np.random.default_rng(0)
+    plain = [generator.random(100) < 0.8 for _ in range(2)]
+    other = [np.where(generator.random(100) < 0.05, ~one, one) for one in plain]
+    records = tuple(
+        record("L2", methods, seed, float(found[seed].mean()), right=to_text(found[seed]))
+        for methods, found in (((), plain), (("qat",), other))
+        for seed in (0, 1)
+    )
+    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records))
+    rows = np.mean([a.astype(float) - b for a, b in zip(other, plain, strict=True)], axis=0)
+    pairs = [float(a.mean() - b.mean()) for a, b in zip(other, plain, strict=True)]
+    expected = max(rows.std(ddof=1) / 10, abs(pairs[0] - pairs[1]) / 2)
+    assert found.error == pytest.approx(100 * expected) and found.points == pytest.approx(100 * np.mean(pairs))
+    unknown = tuple(dataclasses.replace(one, right=None) for one in records)
+    assert findings.outcome(Comparison("made", QAT, PLAIN), made(unknown)).error > 1.5 * found.error
+
+
 def test_equal_scores_are_no_difference() -> None:
     records = tuple(record("L2", methods, seed, 1.0) for seed in (0, 1) for methods in ((), ("qat",)))
     found = findings.outcome(Comparison("made", QAT, PLAIN), made(records))
@@ -111,3 +133,13 @@ def test_two_cells_for_one_place_are_refused() -> None:
 
 def test_the_page_is_what_the_published_results_say() -> None:
     assert FINDINGS and findings.PAGE.read_text("utf-8") == findings.page()
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 872])
+def test_answers_as_text(rows: int) -> None:
+    right = np.random.default_rng(rows).random(rows) < 0.5
+    text = to_text(right.tolist())
+    assert len(text) == 2 * -(-rows // 8) and from_text(text, rows).tolist() == right.tolist()
+    for wrong in (text + "00", text[:-2], "ff" * (len(text) // 2) if rows % 8 else text + "ff"):
+        with pytest.raises(ValueError, match=f"are not the answers of {rows} rows"):
+            from_text(wrong, rows)

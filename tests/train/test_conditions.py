@@ -10,8 +10,10 @@ import torch
 from broken_runs import Listening, break_off
 
 from sparseq.train import Recipe, compress, conditions, hardware
+from sparseq.train.answers import from_text
 from sparseq.train.folder import Marker, RunFolder
 from sparseq.train.prepare import prepare
+from sparseq.train.scoring import right_answers
 from sparseq.train.teacher import teacher_logits
 
 OTHERS = {
@@ -83,5 +85,6 @@ def test_metrics_say_what_the_run_was(make_recipe: Callable[..., Recipe]) -> Non
     assert (written["criterion"], written["scope"]) == ("fisher", "global")
     assert written["backend"] == conditions.current("fp32", ops=True)["backend"]
     assert written["texts_cut"] > 0
+    assert from_text(written["right"], written["rows"]["validation"]).tolist() == right_answers(result.out)
     plain = compress(make_recipe(epochs=1, methods="none", out=str(Path(result.out).parent / "plain")))
     assert (plain.backend, plain.criterion, plain.scope, plain.texts_cut) == (None, None, None, 0)
