@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only cells whose name matches, such as 'sst2-*', and what they need",
     )
     run_.add_argument(
+        "--grid", action="append", default=[], metavar="NAME", help="only cells of this grid (several times)"
+    )
+    run_.add_argument(
         "--set",
         action="append",
         default=[],
@@ -132,6 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
         gpus=arguments.gpus,
         keep=arguments.keep,
         only=tuple(arguments.only),
+        grids=tuple(arguments.grid),
         time=arguments.timing,
     )
     if arguments.dry_run:

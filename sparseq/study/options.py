@@ -20,6 +20,7 @@ class Options:
         gpus: of each run on the cluster. Here, process i uses GPU i by itself.
         keep: "all", or "metrics" to remove the models of finished and timed cells that no other cell needs.
         only: patterns of the names of cells to run, as in fnmatch; none for all.
+        grids: names of the grids whose cells to run; none for all.
         time: whether finished cells are timed.
 
     Raises InputError for a `keep` that is not in KEEP, and for `gpus` without `ray`.
@@ -31,6 +32,7 @@ class Options:
     gpus: float = 0.0
     keep: str = "all"
     only: tuple[str, ...] = ()
+    grids: tuple[str, ...] = ()
     time: bool = True
 
     def __post_init__(self) -> None:

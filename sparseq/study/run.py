@@ -47,7 +47,7 @@ def plan_study(path: str | Path, out: str | Path, options: Options, changes: Map
     study = Study.from_file(path, changes)
     folder = StudyFolder(out)
     folder.check(study)
-    cells = chosen(cells_of(study), options.only)
+    cells = chosen(cells_of(study), options.only, options.grids)
     return _plan(cells, folder, options)
 
 
@@ -68,7 +68,7 @@ def run_study(
     folder = StudyFolder(Path(out).absolute())
     folder.check(study)
     everything = cells_of(study)
-    cells = chosen(everything, options.only)
+    cells = chosen(everything, options.only, options.grids)
     quiet_libraries()
     planned = _plan(cells, folder, options)
     with _pool(options, folder) as pool, interrupt.interruptible():
@@ -91,17 +91,29 @@ def run_study(
     return summary, folder.results()
 
 
-def chosen(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
-    """The cells whose names match a pattern, and those that they need; all if there is no pattern.
+def chosen(cells: Sequence[Cell], only: Sequence[str], grids: Sequence[str] = ()) -> list[Cell]:
+    """The cells whose names match a pattern, of these grids, and those that they need; without patterns or grids, those
+    of all names, or of all grids.
 
-    Raises InputError for a pattern that matches none.
+    Raises InputError for a pattern that matches none, for a grid that the study does not have, and if no cell is left.
     """
-    if not only:
+    if not only and not grids:
         return list(cells)
     for pattern in only:
         if not any(fnmatch.fnmatchcase(cell.name, pattern) for cell in cells):
             raise InputError(f"--only {pattern} matches no cell of the study: one is named {cells[0].name}")
-    wanted = {cell.name for cell in cells if any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in only)}
+    known = list(dict.fromkeys(name for cell in cells for name in cell.grids))
+    for name in grids:
+        if name not in known:
+            raise InputError(f"--grid {name}: there is no such grid in the study; its grids are {', '.join(known)}")
+    wanted = {
+        cell.name
+        for cell in cells
+        if (not only or any(fnmatch.fnmatchcase(cell.name, pattern) for pattern in only))
+        and (not grids or set(grids) & set(cell.grids))
+    }
+    if not wanted:
+        raise InputError(f"--only and --grid leave no cell: no cell of {', '.join(grids)} is named {', '.join(only)}")
     for cell in reversed(cells):
         if cell.name in wanted:
             wanted.update(cell.needs, [cell.compared_with] if cell.compared_with else [])

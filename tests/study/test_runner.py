@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sparseq.errors import InputError
 from sparseq.study.cells import Cell, cells_of
 from sparseq.study.folder import StudyFolder, Timed
 from sparseq.study.jobs import Job, Outcome
@@ -272,6 +273,18 @@ def test_a_model_that_cells_to_come_start_from_is_not_removed(study_file: Callab
     pool = FakePool(2)
     run((cells, folder), pool, keep="metrics")
     assert set(pool.seen) == {cell.name for cell in cells} - {cell.name for cell in plain}
+
+
+def test_the_cells_of_a_grid_and_what_they_need(study_file: Callable[..., Path]) -> None:
+    kd, qat = (f'[[grids]]\nname = "{name}"\nmethods = "{name}"\n' for name in ("kd", "qat"))
+    cells = cells_of(Study.from_file(study_file(kd + qat)))
+    found = chosen(cells, [], ["kd"])
+    assert {cell.grids for cell in found if not cell.is_teacher} == {("kd",)}
+    assert [cell.size for cell in found if cell.is_teacher] == ["L2"]
+    assert {cell.size for cell in chosen(cells, ["*-L1-*"], ["qat"]) if not cell.is_teacher} == {"L1"}
+    assert chosen(cells, [], ["kd", "qat"]) == cells
+    with pytest.raises(InputError, match=r"--only and --grid leave no cell: no cell of kd is named \*-qat-\*"):
+        chosen(cells, ["*-qat-*"], ["kd"])
 
 
 def test_all_models_that_were_removed_are_trained_again(study_file: Callable[..., Path], tmp_path: Path) -> None:

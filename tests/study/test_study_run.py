@@ -126,6 +126,8 @@ def test_a_folder_of_something_else_is_refused(
     study_file()
     assert main(["study", "run", str(path), "--out", str(other), "--only", "nothing*"]) == 2
     assert "matches no cell" in capsys.readouterr().err
+    assert main(["study", "run", str(path), "--out", str(other), "--grid", "nothing"]) == 2
+    assert "no such grid in the study; its grids are subsets" in capsys.readouterr().err
     assert main(["study", "run", str(path), "--out", str(other), "--set", "epocs=1"]) == 2
     assert "names no setting" in capsys.readouterr().err
     assert main(["study", "run", str(path), "--out", str(other), "--jobs", "0"]) == 2
