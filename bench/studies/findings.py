@@ -82,7 +82,7 @@ def outcome(comparison: Comparison, results: StudyResults) -> Outcome:
     differences = [_score(one) - _score(other) for one, other in pairs]
     errors = [over_seeds(differences).error] if len(pairs) > 1 else []
     if results.metrics.get(comparison.task) == ACCURACY:
-        errors.append(_over_rows(pairs))
+        errors.append(over_rows(pairs))
     if not errors:
         raise InputError(f"one pair of cells has no standard error: {comparison.first} and {comparison.second}")
     times = [(one.latency["32"].speedup, other.latency["32"].speedup) for one, other in pairs if _timed(one, other)]
@@ -117,7 +117,7 @@ def _variance(record: Record) -> float:
     return _score(record) * (1 - _score(record)) / (record.rows or 1)
 
 
-def _over_rows(pairs: Sequence[tuple[Record, Record]]) -> float:
+def over_rows(pairs: Sequence[tuple[Record, Record]]) -> float:
     """The standard error of the mean difference if other rows were drawn: of each row's mean over the pairs, if it is
     known which rows each model answered right, and otherwise as if each model were scored on rows of its own."""
     rows = pairs[0][0].rows or 0
