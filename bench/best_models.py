@@ -64,7 +64,8 @@ def _row(asked: str, record: Record, teacher: Record) -> Sequence[str]:
     if record is not teacher:
         points = 100 * (record.score - teacher.score)
         drop = f"{points:+.2f} ± {100 * over_rows([(record, teacher)]):.2f}"
-    recipe = (record.size, method_label(record.methods), setting_text(record.settings))
+    removed = f"{record.sparsity_reached:.0%} removed" if record.sparsity_reached else ""
+    recipe = (record.size, method_label(record.methods), removed, setting_text(record.settings))
     return (
         asked,
         ", ".join(part for part in recipe if part),
