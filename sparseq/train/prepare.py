@@ -167,8 +167,9 @@ def _labels(task: Task) -> dict[str, Any]:
 def pruner(recipe: Recipe, student: nn.Module, steps: int, optimizer: Optimizer | None = None) -> Pruner:
     """The recipe's pruner for this many steps. Raises InputError, naming the layer, if the pattern does not fit it.
 
-    optimizer: of the training. Without one, weights are ranked by magnitude whatever the recipe says, with that
-    criterion's own scope: to check shapes, and to estimate sizes.
+    optimizer: of the training. Without one, weights are ranked by magnitude whatever the recipe says, in each layer if
+    it says so and otherwise with that criterion's own scope: to check shapes, and to estimate sizes. How many weights
+    stay is exact then, and where they are, which the stored bytes depend on a little, only with the scope "layer".
     """
     start, end = recipe.pruning_steps(steps)
     pattern = Pattern.parse(recipe.pattern)
@@ -184,7 +185,8 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int, optimizer: Optimizer 
     if recipe.criterion != FISHER:
         return MagnitudePruner(layers, schedule, **settings)
     if optimizer is None:
-        return MagnitudePruner(layers, schedule, **{**settings, "scope": "auto"})
+        scope = recipe.scope if recipe.scope == "layer" else "auto"
+        return MagnitudePruner(layers, schedule, **{**settings, "scope": scope})
     return FisherPruner(layers, schedule, optimizer, **settings)
 
 
