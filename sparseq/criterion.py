@@ -5,6 +5,8 @@ from sparseq_kernels.patterns import Pattern
 
 MAGNITUDE, FISHER = "magnitude", "fisher"
 CRITERIA = (MAGNITUDE, FISHER)
+FORMER = MAGNITUDE
+"""Of all runs before there was a choice."""
 
 
 def default_scope(criterion: str, pattern: Pattern) -> str:

@@ -19,7 +19,6 @@ from sparseq.demo.comparison import ALLOWED_LOSS, NOISE
 from sparseq.demo.recipes import SIZES, recipes
 from sparseq.paired import PairedAnswers
 from sparseq.train import compress
-from sparseq.train.scoring import right_answers
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def measure(size: str, precision: str, seed: int, runs: Path) -> dict[str, Any]:
     """The three runs with one seed: a line of the table, and the numbers behind it."""
     planned = recipes(SIZES[size], runs / f"{size}-{precision}-{seed}", seed, precision)
     results = {name.partition(" ")[0]: compress(recipe) for name, recipe in planned.items()}
-    paired = PairedAnswers.of(*(right_answers(results[name].out) for name in ("plain", "compressed")))
+    paired = PairedAnswers.of(*(results[name].right_answers() for name in ("plain", "compressed")))
     scores = {name: result.score for name, result in results.items()}
     beyond = paired.lost > ALLOWED_LOSS + NOISE * paired.standard_error
     return {

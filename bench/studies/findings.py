@@ -125,7 +125,7 @@ def over_rows(pairs: Sequence[tuple[Record, Record]]) -> float:
         return math.sqrt(math.fsum(_variance(one) + _variance(other) for one, other in pairs)) / len(pairs)
     right = [[from_text(one.right or "", rows).astype(float) for one in pair] for pair in pairs]
     differences = np.mean([first - second for first, second in right], axis=0)
-    return float(differences.std(ddof=1) / math.sqrt(rows))
+    return float(differences.std() / math.sqrt(rows))  # of one pair, that of `sparseq.paired`
 
 
 def _timed(*records: Record) -> bool:

@@ -88,7 +88,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sparseq",
         description="Make a BERT smaller and faster: quantization-aware training (qat), knowledge distillation (kd) "
-        "and magnitude pruning (mp), alone or together.",
+        "and pruning (mp), alone or together.",
         epilog="Start with: sparseq compress --help",
     )
     parser.add_argument("--version", action="version", version=f"sparseq {sparseq.__version__}")

@@ -11,7 +11,6 @@ from sparseq.paired import PairedAnswers
 from sparseq.timing import time_sentences
 from sparseq.train import RunResult, compress
 from sparseq.train.progress import Reporter
-from sparseq.train.scoring import right_answers
 
 from .comparison import ModelRow, save_figure
 from .data import movie_snippets
@@ -52,7 +51,7 @@ def run(size_name: str, folder: Path, reporter: Reporter) -> tuple[list[ModelRow
         )
         for name, result in results.items()
     ]
-    paired = PairedAnswers.of(*(right_answers(results[f"{kind} student"].out) for kind in ("plain", "compressed")))
+    paired = PairedAnswers.of(*(results[f"{kind} student"].right_answers() for kind in ("plain", "compressed")))
     content = {
         "size": size_name,
         "paired": asdict(paired),

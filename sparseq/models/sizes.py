@@ -18,7 +18,7 @@ class ParameterCounts:
 
     total: `BertModel` with pooler. with_mlm_head: the same plus a masked-language-model head whose vocabulary-by-hidden
     decoder is not tied to the word embedding; the paper quotes this count. encoder_linear_weights: weights (no biases)
-    of the six linear layers of every block, which is what magnitude pruning acts on.
+    of the six linear layers of every block, which is what pruning acts on.
     """
 
     total: int

@@ -1,4 +1,4 @@
-"""The layers that magnitude pruning acts on."""
+"""The layers that pruning acts on."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,7 +17,7 @@ def prunable(
     include: Iterable[Selector] | Selector = (),
     exclude: Iterable[Selector] | Selector = (),
 ) -> dict[str, MaskedWeight]:
-    """The layers that magnitude pruning acts on, by name; each weight occurs once.
+    """The layers that pruning acts on, by name; each weight occurs once.
 
     These are the linear layers inside repeated blocks (see `repeated_blocks`): those of an encoder
     (`encoder.layer.3.output.dense`), not its pooler or head. If a model has no such blocks, or if `include` names other

@@ -35,6 +35,9 @@ def select_masks(
 ) -> dict[str, Tensor]:
     """bool masks that remove the least important units of the pattern: exactly round(sparsity x units) of them.
 
+    weights: by name; or in their place other tensors of their shapes by whose magnitudes they are to be ranked
+    (`sparseq.prune.Pruner.importance`).
+
     The number is reached over all weights together or in each weight, depending on the scope. Units are weights, or
     blocks scored by their mean magnitude; among equals the lower index is removed first. A weight with several names
     counts once.

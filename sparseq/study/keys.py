@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.augment.finding import find_wordnet
-from sparseq.criterion import MAGNITUDE
+from sparseq.criterion import FORMER
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded, names_in
 from sparseq.tasks.glue import files_of, find_folder
@@ -20,7 +20,7 @@ from sparseq.train.durable import sha256_of
 from sparseq.train.recipe import PATH_SETTINGS, Recipe
 
 # Settings whose default is not what runs did before they were there -> that.
-_BEFORE: dict[str, Any] = {"criterion": MAGNITUDE}
+_BEFORE: dict[str, Any] = {"criterion": FORMER}
 # Of a model's folder, besides its weights.
 _OF_MODELS = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "pytorch_model.bin")
 

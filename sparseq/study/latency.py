@@ -46,14 +46,17 @@ def measure(
     found: dict[str, dict[str, Latency]] = {name: {} for name in names}
     runs = {name: _Run(place.cell(name), sentences) for name in names}
     with reporter.phase("timing", len(batch_sizes)) as phase, torch.inference_mode():
-        ways = {name: run.way(batch_sizes[-1]) for name, run in runs.items()}
+        ways: dict[str, dict[str, None]] = {name: {} for name in names}
         for size in batch_sizes:
-            timed = alternate({name: run.over(size) for name, run in runs.items()}, rounds, units=runs[teacher].texts)
+            passes = {name: run.over(size, ways[name]) for name, run in runs.items()}
+            timed = alternate(passes, rounds, units=runs[teacher].texts)
             for name in names:
                 found[name][str(size)] = _latency(timed, name, teacher)
             phase.update()
     for name, latency in found.items():
-        place.keep_timing(name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher, ways[name]))
+        place.keep_timing(
+            name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher, "; ".join(ways[name]))
+        )
 
 
 class _Run:
@@ -67,19 +70,15 @@ class _Run:
         self.rows = rows.select(chosen).select_columns(input_columns(rows, self.model))
         self.texts = len(self.rows)
 
-    def way(self, size: int) -> str:
-        """How the encoder runs batches of `size`; of several ways, all of them."""
-        return "; ".join(dict.fromkeys(str(fused_way(self.model, **batch)) for batch in self.batches(size)))
-
-    def batches(self, size: int) -> list[Mapping[str, Any]]:
+    def over(self, size: int, ways: dict[str, None]) -> Callable[[], None]:
+        """A pass over the rows in batches of `size`. ways: gets how the encoder runs them, each way once."""
         collate = DataCollatorWithPadding(self.tokenizer)
         parts = [range(start, min(start + size, self.texts)) for start in range(0, self.texts, size)]
-        return [dict(collate([self.rows[number] for number in part]).to(hardware.device())) for part in parts]
-
-    def over(self, size: int) -> Callable[[], None]:
-        """A pass over the rows in batches of `size`."""
-        batches = self.batches(size)
+        batches: list[Mapping[str, Any]] = [
+            dict(collate([self.rows[number] for number in part]).to(hardware.device())) for part in parts
+        ]
         model: nn.Module = self.model
+        ways.update(dict.fromkeys(str(fused_way(model, **batch)) for batch in batches))
 
         def run() -> None:
             for batch in batches:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sparseq.criterion import CRITERIA, FISHER, MAGNITUDE, check_fisher, default_scope
+from sparseq.criterion import CRITERIA, FISHER, FORMER, MAGNITUDE, check_fisher, default_scope
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
@@ -196,8 +196,8 @@ class Recipe:
         if values.keys() >= _OF_RUNS:
             before = {} if _BEFORE.keys() & values.keys() else _BEFORE
             former: dict[str, Any] = {"calibration_rows": former_calibration_rows(values)}
-            if "mp" in str(values.get("methods")):
-                former["criterion"] = MAGNITUDE
+            if "mp" in cls.settings()["methods"].value("methods", values.get("methods", METHODS), str(path)):
+                former["criterion"] = FORMER  # where it is in use: the others have their default
             values = {**former, **before, **values}
         return cls.from_dict(values, str(path))
 

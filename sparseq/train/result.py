@@ -7,6 +7,7 @@ from typing import Any
 from sparseq.errors import InputError
 from sparseq.reading import build
 
+from .answers import from_text
 from .folder import RunFolder
 
 
@@ -91,6 +92,20 @@ class RunResult:
     right: str | None = None
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
+
+    def right_answers(self) -> list[bool]:
+        """For each validation row, in order, whether the right class was predicted.
+
+        Raises InputError for a run that predicts a number, and for one of before this was recorded.
+        """
+        if self.right is None:
+            raise InputError(
+                f"the run in {self.out} predicts a number, which is never simply right, or was made before right "
+                "answers were recorded: compare its metrics"
+            )
+        rows = sum(self.rows[split] for split in self.task_definition["validation_splits"])
+        answers: list[bool] = from_text(self.right, rows).tolist()
+        return answers
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `metrics.json`."""

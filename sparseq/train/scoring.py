@@ -150,22 +150,6 @@ def evaluate(
     }
 
 
-def right_answers(folder: str | Path) -> list[bool]:
-    """Whether a finished run's model predicts the right class, for each row of its own validation data, in order.
-
-    Raises InputError for a run that predicts a number, and for an unfinished or damaged folder.
-    """
-    task, recipe = finished(folder)
-    if task.is_regression:
-        raise InputError(f"the run in {folder} predicts a number, which is never simply right: compare its metrics")
-    model, tokenizer = load_folder(folder)
-    right: list[bool] = []
-    for rows in own_rows(task, recipe, tokenizer, model):
-        logits = predict_logits(model, rows, tokenizer, batch_size=recipe.eval_batch_size)
-        right += (logits.argmax(-1) == torch.tensor(rows["labels"][:])).tolist()
-    return right
-
-
 def own_rows(task: Task, recipe: Recipe, tokenizer: Any, model: nn.Module) -> list[Dataset]:
     """The tokenised rows of a finished run's own validation splits."""
     data = load_data(

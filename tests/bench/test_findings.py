@@ -11,6 +11,7 @@ from bench.check import WrongResultError
 from bench.studies import findings
 from bench.studies.claims import FINDINGS, PLAIN, QAT, Comparison, Finding
 from sparseq.errors import InputError
+from sparseq.paired import PairedAnswers
 from sparseq.study.records import Latency, Record, StudyResults
 from sparseq.train.answers import from_text, to_text
 
@@ -102,8 +103,10 @@ def test_known_answers_are_compared_row_by_row() -> None:
     found = findings.outcome(Comparison("made", QAT, PLAIN), made(records))
     rows = np.mean([a.astype(float) - b for a, b in zip(other, plain, strict=True)], axis=0)
     pairs = [float(a.mean() - b.mean()) for a, b in zip(other, plain, strict=True)]
-    expected = max(rows.std(ddof=1) / 10, abs(pairs[0] - pairs[1]) / 2)
+    expected = max(rows.std() / 10, abs(pairs[0] - pairs[1]) / 2)
     assert found.error == pytest.approx(100 * expected) and found.points == pytest.approx(100 * np.mean(pairs))
+    paired = PairedAnswers.of(other[0].tolist(), plain[0].tolist())
+    assert findings.over_rows([(records[2], records[0])]) == pytest.approx(paired.standard_error)
     unknown = tuple(dataclasses.replace(one, right=None) for one in records)
     assert findings.outcome(Comparison("made", QAT, PLAIN), made(unknown)).error > 1.5 * found.error
 

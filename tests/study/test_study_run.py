@@ -52,7 +52,8 @@ def test_a_study_runs_reports_and_has_nothing_left_to_do(
         assert record.score is not None and record.held_out_score is not None and record.rows == 40
         assert set(record.latency) == {"1", "32"} and record.latency["1"].milliseconds > 0
         packed, native = {"qat", "ptq"} & set(record.methods), "native" in runnable()
-        assert record.way == "one call" if packed and native else record.way is not None
+        # A processor with AMX has a faster product for many tokens, outside that call.
+        assert record.way and (not (packed and native) or not record.way.startswith("layer by layer"))
     teacher = next(record for record in by_state[DONE] if record.is_teacher)
     assert teacher.latency["32"].speedup == 1.0
     kept = [path.parent.name for path in Path(out).glob("cells/*/model.safetensors")]

@@ -13,7 +13,7 @@ from sparseq.train import Recipe, compress, conditions, hardware
 from sparseq.train.answers import from_text
 from sparseq.train.folder import Marker, RunFolder
 from sparseq.train.prepare import prepare
-from sparseq.train.scoring import right_answers
+from sparseq.train.scoring import finished, load_folder, own_rows, predict_logits
 from sparseq.train.teacher import teacher_logits
 
 OTHERS = {
@@ -85,6 +85,10 @@ def test_metrics_say_what_the_run_was(make_recipe: Callable[..., Recipe]) -> Non
     assert (written["criterion"], written["scope"]) == ("fisher", "global")
     assert written["backend"] == conditions.current("fp32", ops=True)["backend"]
     assert written["texts_cut"] > 0
-    assert from_text(written["right"], written["rows"]["validation"]).tolist() == right_answers(result.out)
+    model, tokenizer = load_folder(result.out)
+    (rows,) = own_rows(*finished(result.out), tokenizer, model)
+    predicted = predict_logits(model, rows, tokenizer, batch_size=8).argmax(-1)
+    assert result.right_answers() == (predicted == torch.tensor(rows["labels"][:])).tolist()
+    assert from_text(written["right"], len(rows)).tolist() == result.right_answers()
     plain = compress(make_recipe(epochs=1, methods="none", out=str(Path(result.out).parent / "plain")))
     assert (plain.backend, plain.criterion, plain.scope, plain.texts_cut) == (None, None, None, 0)

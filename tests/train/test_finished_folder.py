@@ -16,7 +16,7 @@ from sparseq.errors import InputError, MachineError
 from sparseq.train import Recipe, compress
 from sparseq.train.folder import METRICS, RECIPE
 from sparseq.train.lock import run_lock
-from sparseq.train.scoring import evaluate, load_folder, right_answers
+from sparseq.train.scoring import evaluate, load_folder
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_another_tokenizer_beside_the_model(harm: str, run: Recipe) -> None:
     alter, sentence = HARMS[harm]
     assert evaluate(str(run.out))["score"] >= 0
     alter(Path(str(run.out)))
-    for use in (evaluate, load_folder, right_answers):
+    for use in (evaluate, load_folder):
         with pytest.raises(InputError, match=sentence):
             use(str(run.out))
     with pytest.raises(InputError, match=rf"holds a finished run whose model is damaged \(.*{sentence}"):

@@ -15,7 +15,6 @@ from sparseq.errors import InputError
 from sparseq.nn import PackedEmbedding, PackedLinear, named_layers
 from sparseq.train import METHODS, Recipe, RunResult, compress, evaluate, predict
 from sparseq.train.folder import RunFolder
-from sparseq.train.scoring import right_answers
 
 SUBSETS = [subset for count in range(4) for subset in combinations(METHODS, count)]
 
@@ -73,7 +72,7 @@ def test_evaluate_and_predict_agree_with_the_run(
     assert found["metrics"] == result.metrics
     assert found["score"] == result.score
     assert found["rows"] == {"validation": 40}
-    assert sum(right_answers(result.out)) / 40 == pytest.approx(result.score)
+    assert sum(result.right_answers()) / 40 == pytest.approx(result.score)
     other = evaluate(result.out, validation_file=str(tiny_csv[0]))
     assert other["rows"] == {"validation": 66}
     texts = [("the film was good",), ("awful",), ("the film was good",)]
@@ -202,7 +201,7 @@ def test_regression_with_a_teacher(
     assert evaluate(result.out)["metrics"] == result.metrics
     assert isinstance(predict(result.out, [("good", "bad")])[0].value, float)
     with pytest.raises(InputError, match="predicts a number, which is never simply right"):
-        right_answers(result.out)
+        result.right_answers()
     with pytest.raises(InputError, match="reads a pair of texts"):
         predict(result.out, [("good",)])
 
