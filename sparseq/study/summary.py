@@ -1,5 +1,7 @@
 """What `sparseq study run` prints at its end, and with --dry-run."""
 
+from collections import Counter
+
 from rich.table import Table
 
 from sparseq.train.progress import SafeConsole
@@ -7,7 +9,7 @@ from sparseq.train.progress import SafeConsole
 from .console import span
 from .cost import total
 from .options import Options
-from .records import StudyResults
+from .records import DONE, FAILED, MISSING, StudyResults
 from .run import StudyPlan
 from .runner import Summary
 
@@ -47,12 +49,9 @@ def show_plan(planned: StudyPlan, options: Options) -> None:
 def show_summary(summary: Summary, results: StudyResults, out: str) -> None:
     """Prints how the study stands, the failed cells with their reasons, and the next command."""
     console = SafeConsole()
-    missing = len(results.records) - summary.done - len(summary.failed)
-    parts = [f"{summary.done:,} of {len(results.records):,} cells done"]
-    if summary.failed:
-        parts.append(f"{len(summary.failed):,} failed")
-    if missing > 0:
-        parts.append(f"{missing:,} missing")
+    count = Counter(record.state for record in results.records)  # of all cells, those that --only leaves out included
+    parts = [f"{count[DONE]:,} of {len(results.records):,} cells done"]
+    parts += [f"{count[state]:,} {state}" for state in (FAILED, MISSING) if count[state]]
     console.print(f"{results.name}: {', '.join(parts)}, {span(summary.seconds)}")
     for name, reason in summary.failed.items():
         console.print(f"  {name}: {reason}")
