@@ -141,8 +141,8 @@ FINDINGS = (
             Comparison(BEST, SMALL_PRUNED, SMALL, None, (("4L", "3L"),)),
             Comparison(STUDY, FISHER_BLOCKS["qat,kd,mp"], QAT_KD, 2.5, (("6L", "4L"), ("4L", "3L"))),
         ),
-        "The first two are trained on all rows, one run each. Pruning is not shown to beat cutting layers on the front of "
-        "accuracy and time. It gives the smallest files.",
+        "The first two are trained on all rows, one run each. Pruning is not shown to beat cutting layers on the front "
+        "of accuracy and time. It gives the smallest files.",
     ),
     Finding(
         "Distillation from the same 1,200 rows changes less than 1.5 points",
