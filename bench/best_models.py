@@ -55,7 +55,7 @@ def best_models(results: StudyResults | None = None) -> str:
             found.setdefault(best.cell, ([], best))[0].append(limit.asked)
     rows += [_row(", ".join(asked), record, teacher) for asked, record in found.values()]
     where = f"{teacher.processor}, {teacher.threads} thread{'s' if teacher.threads != 1 else ''}"
-    return f"{where}; commit {str(results.conditions.get('published at commit'))[:10]}\n\n{table(_HEAD, rows)}"
+    return f"{where}; commit {str(results.conditions.get('published at commit'))[:10]}\n\n{table(_HEAD, rows, text=2)}"
 
 
 def _row(asked: str, record: Record, teacher: Record) -> Sequence[str]:
@@ -65,7 +65,8 @@ def _row(asked: str, record: Record, teacher: Record) -> Sequence[str]:
         points = 100 * (record.score - teacher.score)
         drop = f"{points:+.2f} ± {100 * over_rows([(record, teacher)]):.2f}"
     removed = f"{record.sparsity_reached:.0%} removed" if record.sparsity_reached else ""
-    recipe = (record.size, method_label(record.methods), removed, setting_text(record.settings))
+    others = {name: value for name, value in record.settings.items() if name != "sparsity"}
+    recipe = (record.size, method_label(record.methods), removed, setting_text(others))
     return (
         asked,
         ", ".join(part for part in recipe if part),
@@ -73,5 +74,12 @@ def _row(asked: str, record: Record, teacher: Record) -> Sequence[str]:
         drop,
         "-" if record.held_out_score is None else f"{100 * record.held_out_score:.2f}",
         f"{record.stored_bytes / 1e6:.2f} (1/{teacher.stored_bytes / record.stored_bytes:.1f})",
-        *(f"{record.latency[b].milliseconds:.2f} ({record.latency[b].speedup:.1f}x)" for b in BATCHES),
+        *(_time(record, teacher, batch) for batch in BATCHES),
     )
+
+
+def _time(record: Record, teacher: Record, batch: str) -> str:
+    """The teacher's time over the speed-up: cells are timed beside it in processes of their own, and their ratios vary
+    less than their times."""
+    speedup = record.latency[batch].speedup
+    return f"{teacher.latency[batch].milliseconds / speedup:.2f} ({speedup:.1f}x)"

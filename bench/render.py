@@ -43,8 +43,9 @@ def coverage(settings: Mapping[str, Any]) -> str:
     return f"**Not everything**: {part} ({', '.join(kinds)})"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> str:
+    """text: how many columns at the left are text; the others are numbers."""
+    lines = [head, ["---"] * text + ["---:"] * (len(head) - text), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 

@@ -58,9 +58,10 @@ class Outcome:
     faster: float | None
 
     def bears_out(self, expected: str | float | None) -> bool:
-        """Whether the claim holds: "better", "worse", or within so many points."""
+        """Whether the claim holds: "better", "worse", within so many points, or, if negative, at most so many lost."""
         if isinstance(expected, float):
-            return abs(self.points) + ERRORS * self.error <= expected
+            lost = abs(self.points) if expected >= 0 else -self.points
+            return lost + ERRORS * self.error <= abs(expected)
         away = abs(self.points) > ERRORS * self.error
         return expected is None or (away and expected == ("better" if self.points > 0 else "worse"))
 

@@ -9,9 +9,10 @@ from sparseq.study.records import Latency, Record, StudyResults
 
 def record(cell: str, held_out: float, mb: float, speedup: float, score: float = 0.88, **more: Any) -> Record:
     latency = {batch: Latency(8 / speedup, 1, 1, speedup, speedup, speedup) for batch in ("1", "32")}
+    settings = {"methods": ("qat",), "settings": {"bits": 4}, **more}
     return Record(
-        cell, ("g",), "sst2", cell, ("qat",), 0, {"bits": 4}, "done", score=score, held_out_score=held_out, rows=100,
-        stored_bytes=round(mb * 1e6), latency=latency, processor="p", threads=1, **more,
+        cell, ("g",), "sst2", cell, seed=0, state="done", score=score, held_out_score=held_out, rows=100,
+        stored_bytes=round(mb * 1e6), latency=latency, processor="p", threads=1, **settings,
     )  # fmt: skip
 
 
@@ -39,6 +40,12 @@ def test_each_limit_has_its_best_by_held_out_rows_and_one_line_for_one_model() -
         ["| at most 1/14 of the bytes, at least 8 times the speed", "B, QAT, bits 4"],
     ]
     assert "| 88.00 | -2.00 ± 4.42 | 89.00 | 9.00 (1/10.0) | 1.14 (7.0x) | 1.14 (7.0x) |" in lines[5]
+
+
+def test_a_share_that_was_removed_is_said_once() -> None:
+    pruned = record("P", 0.89, 5, 9, methods=("qat", "mp"), settings={"sparsity": 0.5}, sparsity_reached=0.5)
+    lines = best_models.best_models(dataclasses.replace(RESULTS, records=(TEACHER, pruned))).splitlines()
+    assert [line.split(" | ")[1] for line in lines[5:]] == ["P, QAT+MP, 50% removed"]
 
 
 def test_a_limit_that_nothing_meets_has_no_line_and_no_teacher_no_table() -> None:

@@ -61,6 +61,10 @@ def test_a_difference_is_over_the_pairs_that_there_are() -> None:
     assert found.smaller == pytest.approx(4) and found.faster == pytest.approx(4)
     assert not found.bears_out("better") and not found.bears_out("worse") and found.bears_out(None)
     assert found.bears_out(7.4) and not found.bears_out(7.2)  # 1.67 and two standard errors
+    # What it loses at most: a difference for the better counts as no loss.
+    assert found.bears_out(-7.4) and not found.bears_out(-7.2)
+    better = dataclasses.replace(found, points=-found.points)
+    assert better.bears_out(-4.1) and not better.bears_out(-3.8) and not better.bears_out(4.1)
 
 
 def test_pairs_that_differ_more_than_their_rows_do() -> None:
