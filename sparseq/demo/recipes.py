@@ -48,7 +48,7 @@ def recipes(size: DemoSize, folder: Path, seed: int = 0, precision: str = "fp32"
         seed=seed,
     )
     teacher = common.replace(model=str(minilm_path()), methods=(), out=str(folder / "teacher"))
-    student = common.replace(model=str(folder / "teacher"), layers=3, epochs=1.5 * size.epochs, lr=3e-4)
+    student = common.replace(model=str(folder / "teacher"), layers=(0, 2, 4), epochs=1.5 * size.epochs, lr=3e-4)
     return {
         "teacher": teacher,
         "plain student": student.replace(methods=(), out=str(folder / "plain")),

@@ -37,11 +37,12 @@ def load_model(
 ) -> tuple[nn.Module, Any]:
     """Loads a sequence classifier (in fp32 and eval mode) and its tokenizer.
 
-    name_or_path: one of the six sizes, a hub id or a local folder. layers: keep that many evenly spaced blocks (3 of 6:
-    0, 2, 4), or exactly the listed ones. A copy in the hub's local cache is preferred to the hub. A student
-    (`teacher=False`) gets a new head, drawn from torch's global generator, if the checkpoint has none or one for
-    another number of labels; with `trained` it must have a trained one for the task. So must a teacher, which may be a
-    folder written by `sparseq.save`, quantized or packed, that is loaded unchanged (`layers` does not apply).
+    name_or_path: one of the six sizes, a hub id or a local folder. layers: keep that many blocks, evenly spaced from
+    the first to the last (3 of 6: 0, 2, 5), or exactly the listed ones. A copy in the hub's local cache is preferred to
+    the hub. A student (`teacher=False`) gets a new head, drawn from torch's global generator, if the checkpoint has
+    none or one for another number of labels; with `trained` it must have a trained one for the task. So must a teacher,
+    which may be a folder written by `sparseq.save`, quantized or packed, that is loaded unchanged (`layers` does not
+    apply).
 
     Raises InputError if nothing is found (saying what to do), if weights do not match or are not finite, if there is no
     vocabulary, for invalid `layers`, for a teacher or a `trained` student without a suitable head, and for a packed or

@@ -42,6 +42,8 @@ def key_of(recipe: Recipe, starts_from: str | None = None, taught_by: str | None
         for name in recipe.in_use()
         if name not in PATH_SETTINGS and getattr(recipe, name) != getattr(default, name)
     }
+    if isinstance(recipe.layers, int):
+        values["layers"] = [recipe.layers, "first to last"]  # before, the last was left out: 3 of 6 were 0, 2 and 4
     values["model"] = starts_from or _of_model(str(recipe.model))
     if recipe.uses("kd"):
         values["teacher"] = taught_by or _of_model(str(recipe.teacher))

@@ -52,7 +52,8 @@ class Recipe:
     teacher: str | None = setting(None, text, MODEL, "the fine-tuned model that kd learns from: a hub id or a local "
                                   "folder", metavar="T")
     layers: int | tuple[int, ...] | None = setting(None, layers, MODEL, "keep only N of the model's layers, evenly "
-                                                   "spaced (3 of 6: 0,2,4), or exactly the layers listed", metavar="N")
+                                                   "spaced from the first to the last (3 of 6: 0,2,5; 1: the last), "
+                                                   "or exactly the layers listed", metavar="N")
     vocabulary: str = setting("all", text, MODEL, "the student's tokens: all, or only those seen in the training rows "
                               "and their copies, with every single character (WordPiece)", choices=("all", "seen"))
     methods: tuple[str, ...] = setting(METHODS, names, MODEL, "any of qat, kd, mp and ptq, separated by commas (not "

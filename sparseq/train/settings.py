@@ -140,8 +140,8 @@ def names(raw: Any) -> tuple[str, ...]:
 
 
 def layers(raw: Any) -> int | tuple[int, ...] | None:
-    """A number of layers to keep, or the numbers of the kept layers: 3, '3', '0,2,4' or [0, 2, 4]."""
-    wanted = ValueError("a number of layers such as 3, or layer numbers such as 0,2,4")
+    """A number of layers to keep, or the numbers of the kept layers: 3, '3', '0,2,5' or [0, 2, 5]."""
+    wanted = ValueError("a number of layers such as 3, or layer numbers such as 0,2,5")
     if raw is None:
         return None
     if isinstance(raw, str) and "," in raw:

@@ -134,18 +134,37 @@ def test_a_criterion_is_told_where_it_varies_and_the_scope_that_follows_is_not(s
     assert not any("criterion" in cell.varied or "scope" in cell.varied for cell in alone)
 
 
-def test_runs_of_before_there_was_a_criterion_keep_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They ranked weights by magnitude, and the setting was not part of the key."""
-    for name in ("_of_model", "_of_data"):
-        monkeypatch.setattr(keys, name, lambda given, name=name: name)
-    recipe = Recipe(model="m", task="sst2", methods=("mp",), sparsity=0.5, criterion="magnitude", out="o").resolved()
-    before = {
+def former_key(recipe: Recipe, without: str = "") -> str:
+    """The key as the first version made it, of a recipe whose files are patched away."""
+    values = {
         name: getattr(recipe, name)
         for name in recipe.in_use()
-        if name not in (*PATH_SETTINGS, "criterion") and getattr(recipe, name) != getattr(Recipe(), name)
+        if name not in (*PATH_SETTINGS, without) and getattr(recipe, name) != getattr(Recipe(), name)
     }
-    document = json.dumps({**before, "model": "_of_model", "data": "_of_data"}, sort_keys=True)
-    assert before["scope"] == "lamp" and key_of(recipe) == hashlib.sha256(document.encode()).hexdigest()
+    document = json.dumps({**values, "model": "_of_model", "data": "_of_data"}, sort_keys=True)
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_of_model", "_of_data"):
+        monkeypatch.setattr(keys, name, lambda given, name=name: name)
+
+
+@pytest.mark.usefixtures("no_files")
+def test_a_number_of_layers_has_a_key_of_its_own() -> None:
+    """Runs of before kept others, and their results must not count for the ones that are kept now."""
+    recipe = Recipe(model="m", task="sst2", methods=(), layers=3, out="o").resolved()
+    assert key_of(recipe) != former_key(recipe)
+    listed = recipe.replace(layers=(0, 2, 4))
+    assert key_of(listed) == former_key(listed)
+
+
+@pytest.mark.usefixtures("no_files")
+def test_runs_of_before_there_was_a_criterion_keep_their_keys() -> None:
+    """They ranked weights by magnitude, and the setting was not part of the key."""
+    recipe = Recipe(model="m", task="sst2", methods=("mp",), sparsity=0.5, criterion="magnitude", out="o").resolved()
+    assert recipe.scope == "lamp" and key_of(recipe) == former_key(recipe, without="criterion")
     assert key_of(recipe.replace(criterion="fisher", scope="lamp")) != key_of(recipe)
 
 
