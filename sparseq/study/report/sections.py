@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sparseq.terminal import counted
+
 from .by_task import task_tables
 from .configurations import MB, Configurations
 from .curves import curve_figure
@@ -55,11 +57,7 @@ def sections(study: Configurations, tolerance: float, interpolate: bool, limits:
             tuple(definition(tolerance, interpolate=interpolate, several=len(study.tasks) > 1)),
             tables=tuple(ratios),
         ),
-        Section(
-            "interactions",
-            "Do the methods multiply?",
-            tables=(interaction_table(study, measured, tolerance, interpolate=interpolate),),
-        ),
+        _interactions(interaction_table(study, measured, tolerance, interpolate=interpolate)),
         Section(
             "curves",
             "Score against size",
@@ -101,14 +99,20 @@ def _summary(study: Configurations) -> Iterable[str]:
     records = study.results.records
     done = sum(record.done for record in records)
     yield (
-        f"{done:,} of {len(records):,} cells are done: {len(study.tasks)} tasks, {len(study.sizes)} sizes and "
-        f"{len(study.method_sets)} sets of methods. Scores are in points of 100, MB are {MB:,.0f} bytes, and a dash is "
-        "a number that is missing."
+        f"Cells done: {done:,} of {len(records):,}. The study has {counted(len(study.tasks), 'task')}, "
+        f"{counted(len(study.sizes), 'size')} and {counted(len(study.method_sets), 'set')} of methods. Scores are in "
+        f"points of 100, MB are {MB:,.0f} bytes, and a dash is a number that is missing."
     )
     if done < len(records):
         yield "The study is not complete: means are over the cells that are done, and say over how many."
     if not any(item.held_out for item in study.items):
         yield "No cell has a held-out score."
+
+
+def _interactions(table: Table) -> Section:
+    combined = bool(table.rows)
+    sentences = () if combined else ("No cells combine methods, so that there is nothing to multiply.",)
+    return Section("interactions", "Do the methods multiply?", sentences, tables=(table,) if combined else ())
 
 
 def _recipe(study: Configurations, limits: Limits) -> Section:
