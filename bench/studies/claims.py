@@ -63,7 +63,7 @@ def pruned(methods: str, pattern: str, **more: Any) -> Configured:
     return configured(methods, **{"sparsity": 0.6, "pattern": pattern, "criterion": "magnitude", **more})
 
 
-STUDY, BEST = "minilm", "minilm-best"
+STUDY, BEST, WHICH_LAYERS = "minilm", "minilm-best", "minilm-layers"
 PLAIN, QAT, KD, QAT_KD = (configured(methods) for methods in ("none", "qat", "kd", "qat,kd"))
 PTQ, PTQ_4 = configured("ptq", epochs=0.0), configured("ptq", bits=4, epochs=0.0)
 PTQ_4_MSE = configured("ptq", bits=4, scale="mse", epochs=0.0)
@@ -152,6 +152,16 @@ FINDINGS = (
         "Distillation from the same 1,200 rows changes less than 1.5 points",
         (Comparison(STUDY, KD, PLAIN, 1.5), Comparison(STUDY, QAT_KD, QAT, 1.5)),
         "These are 152 steps. The paper's students have more of them, and augmented rows.",
+    ),
+    Finding(
+        "Of few layers the last one has to be among those that are kept",
+        (
+            Comparison(WHICH_LAYERS, PLAIN, PLAIN, "better", (("1L-5", "1L-0"),)),
+            Comparison(WHICH_LAYERS, PLAIN, PLAIN, None, (("2L-05", "2L-03"),)),
+            Comparison(WHICH_LAYERS, PLAIN, PLAIN, None, (("3L-025", "3L-024"),)),
+            Comparison(WHICH_LAYERS, PLAIN, PLAIN, None, (("4L-0235", "4L-0134"),)),
+        ),
+        "`--layers N` keeps those of the first column. They were chosen by held-out rows (see the study's report).",
     ),
     Finding(
         "Dropping the tokens that no training row has costs less than 2 points and a third of the bytes",
