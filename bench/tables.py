@@ -4,8 +4,8 @@
     python -m bench.tables --check    exits with 1 if a page differs from what the results say
 
 A marker names a result: `<!-- table: qat_step -->` ... `<!-- end -->`. The text between the markers is generated. The
-names "goals" and "model_goals" stand for the comparison of a GPU's results, and of whole models', with the goals, and
-"best_models" for those of a study.
+names "goals" and "model_goals" stand for the comparison of a GPU's results, and of whole models', with the goals;
+"best_models" and "alternatives" for tables of studies.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.alternatives import alternatives
 from bench.best_models import best_models
 from bench.common import RESULTS, ROOT
 from bench.frontier import picture_of
@@ -31,6 +32,7 @@ PAGES = (
 )
 # Pages that show one kind of machine.
 KINDS = {"cpu.md": "cpu", "gpu.md": "gpu"}
+_OF_STUDIES = {"best_models": best_models, "alternatives": alternatives}
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- table:")
 
@@ -46,8 +48,8 @@ def filled(page: str, folder: Path | None = None, kind: str | None = None) -> st
 def _rendered(name: str, folder: Path | None, kind: str | None) -> str:
     if name == "model_goals":
         return model_goals(folder)
-    if name == "best_models":
-        return best_models()
+    if name in _OF_STUDIES:
+        return _OF_STUDIES[name]()
     if name != "goals":
         return "\n".join([render(name, folder, kind), *_pictures(name, folder)])
     last = newest(folder or RESULTS)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from bench.common import arguments, finish
 from bench.program import run_program
-from bench.studies.learned_scales import batch_of, layers_of, read_rows
-from bench.studies.methods import split
+from bench.studies.learned_scales import layers_of
+from bench.studies.rows import batch_of, read_rows, split
 from sparseq import calibrate, convert
 from sparseq.models import load_model
 from sparseq.nn.ranges import METHODS
@@ -31,7 +31,7 @@ BATCH, BATCHES, ROWS, OUTLIER = 16, 4, 64, 20.0
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the pretrained model")
     parser.add_argument("--data-dir", type=Path, required=True, help="folder in the classic GLUE layout")
-    parser.add_argument("--runs", type=Path, default=Path("runs/methods"), help="folder of the rows")
+    parser.add_argument("--runs", type=Path, default=Path("runs/rows"), help="folder of the rows")
 
 
 def load(path: str) -> tuple[nn.Module, Any]:

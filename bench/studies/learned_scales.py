@@ -7,7 +7,6 @@ Three of the model's layers, int8, on rows of SST-2's `train.tsv`; accuracy on o
 """
 
 import argparse
-import csv
 import itertools
 import math
 from collections.abc import Sequence
@@ -20,14 +19,14 @@ from torch.nn.utils import parametrize
 
 from bench.common import arguments, write_result
 from bench.program import run_program
-from bench.studies.methods import HELD_OUT, ROWS, split
+from bench.studies.rows import HELD_OUT, ROWS, batch_of, read_rows, split
 from sparseq import convert, parameter_groups
 from sparseq.models import load_model
 from sparseq.nn import QuantSparseLinear, linear
 from sparseq_kernels.numerics import row_max, scale_from_max
 from sparseq_kernels.reference.fake_quant import fake_quant
 
-BATCH, LENGTH, STEPS = 8, 48, "40,160"
+BATCH, STEPS = 8, "40,160"
 METHODS = ("one rate", "rate x 0.1", "rate x 0.01", "rate x 0.001", "logarithmic")
 
 
@@ -48,7 +47,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", default=STEPS, help="of the trainings, separated by commas")
     parser.add_argument("--seed", type=int, default=0, help="of rows, head and order")
     parser.add_argument("--methods", default=",".join(METHODS), help="what is compared, separated by commas")
-    parser.add_argument("--runs", type=Path, default=Path("runs/methods"), help="folder of the rows")
+    parser.add_argument("--runs", type=Path, default=Path("runs/rows"), help="folder of the rows")
 
 
 def optimizer_of(model: nn.Module, method: str, lr: float) -> torch.optim.Optimizer:
@@ -78,18 +77,6 @@ def state_of(model: nn.Module) -> dict[str, float]:
         negative, count = negative + int((scale <= 0).sum()), count + scale.numel()
         least = min(least, float((scale / scale_from_max(row_max(weight), 8)).min()))
     return {"sqnr_db": sum(decibels) / len(decibels), "negative": negative / count, "smallest_range": least}
-
-
-def read_rows(path: Path, tokenizer: Any) -> list[tuple[list[int], int]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    ids = tokenizer([row["sentence"] for row in rows], truncation=True, max_length=LENGTH)["input_ids"]
-    return [(tokens, int(row["label"])) for tokens, row in zip(ids, rows, strict=True)]
-
-
-def batch_of(rows: Sequence[tuple[list[int], int]], tokenizer: Any) -> dict[str, Tensor]:
-    padded = tokenizer.pad({"input_ids": [ids for ids, _ in rows]}, return_tensors="pt")
-    return {**padded, "labels": torch.tensor([label for _, label in rows])}
 
 
 @torch.no_grad()

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from bench.common import arguments, finish
 from bench.program import run_program
 from bench.studies.calibration import BATCH, BATCHES, ROWS, hidden_states, load, options
-from bench.studies.learned_scales import batch_of, read_rows
-from bench.studies.methods import split
+from bench.studies.rows import batch_of, read_rows, split
 from sparseq import calibrate, convert
 from sparseq.nn import fit_weight_scales, smooth
 from sparseq.train.calibrating import random_texts

@@ -10,13 +10,11 @@ from sparseq.tasks import Data, compute_metrics, merge_splits, score
 from .recipe import Recipe
 
 # Largest hidden size -> peak learning rate. Google's miniatures were tuned over 3e-4 to 3e-5, smaller models with
-# higher rates (Turc et al. 2019); the entry for 512 was measured at 384 (docs/results/benchmarks.md,
-# bench.studies.methods).
+# higher rates (Turc et al. 2019); the entry for 512 was measured at 384 (docs/results/benchmarks.md).
 RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
 WIDEST_RATE = 3e-5
-# Up to this many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks. At 80 % sparsity,
-# twice the steps of 3 epochs gave 8 points, three times 10 (docs/results/benchmarks.md, bench.studies.methods --study
-# epochs).
+# Up to this many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks
+# (docs/results/findings.md).
 FEW_STEPS = 340
 # Layers with less than a twentieth of their weights left are listed at the end of a run.
 NEARLY_REMOVED = 0.95
