@@ -14,7 +14,7 @@ from .recipe import Recipe
 RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
 WIDEST_RATE = 3e-5
 # Up to this many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks
-# (docs/results/findings.md).
+# (docs/results/benchmarks.md and findings.md).
 FEW_STEPS = 340
 # Layers with less than a twentieth of their weights left are listed at the end of a run.
 NEARLY_REMOVED = 0.95
