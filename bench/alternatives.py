@@ -15,8 +15,7 @@ from sparseq.study.report.statistics import Estimate, over_seeds
 
 STUDY = "minilm-defaults"
 _HEAD = (
-    "methods", "instead of the default", "held-out rows", "beside the default", "reported rows", "beside the default",
-    "seeds",
+    "methods", "instead of the default", "held-out rows", "difference", "development set", "difference of it", "seeds",
 )  # fmt: skip
 
 
@@ -28,10 +27,10 @@ def alternatives(results: StudyResults | None = None) -> str:
             return NO_RESULTS
         results = StudyResults.from_file(file)
     found = [one for one in Configurations(results).items if one.done and not one.only_teachers]
-    defaults = {one.methods: one for one in found if not one.settings}
+    defaults = {_place(one): one for one in found if not one.settings}
     rows, better = [], []
     for one in found:
-        if (default := defaults.get(one.methods)) is None:
+        if (default := defaults.get(_place(one))) is None:
             continue
         named = (method_label(one.methods), setting_text(one.settings))
         scores: list[str] = []
@@ -44,6 +43,10 @@ def alternatives(results: StudyResults | None = None) -> str:
     said = f"Better than the default on the held-out rows by {ERRORS:g} standard errors: {'; '.join(better) or 'none'}."
     where = f"commit {str(results.conditions.get('published at commit'))[:10]}"
     return f"{where}\n\n{table(_HEAD, rows, text=2)}\n{said}\n"
+
+
+def _place(one: Configuration) -> tuple[str, str, tuple[str, ...]]:
+    return one.task, one.size, one.methods
 
 
 def _held_out(record: Record) -> float | None:

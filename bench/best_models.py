@@ -1,13 +1,13 @@
 """The best models of the study `minilm-best`: each chosen by held-out rows within a limit, as a table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.render import NO_RESULTS, table
 from bench.studies.findings import over_rows
 from bench.studies.published import STUDIES
 from sparseq.study.records import Record, StudyResults
-from sparseq.study.report.configurations import method_label, setting_text
+from sparseq.study.report.configurations import Configurations, method_label, setting_text
 
 STUDY, BATCHES = "minilm-best", ("1", "32")
 _HEAD = (
@@ -47,18 +47,20 @@ def best_models(results: StudyResults | None = None) -> str:
     teacher = next((record for record in done if record.is_teacher), None)
     if teacher is None:
         return NO_RESULTS
-    rows = [_row("(the teacher)", teacher, teacher)]
+    times = Configurations(results).teacher_ms(teacher.task)
+    rows = [_row("(the teacher)", teacher, teacher, times)]
     found: dict[str, tuple[list[str], Record]] = {}
     for limit in LIMITS:
         if admitted := [one for one in done if one is not teacher and limit.admits(one, teacher)]:
             best = max(admitted, key=lambda one: (one.held_out_score or 0.0, -(one.stored_bytes or 0)))
             found.setdefault(best.cell, ([], best))[0].append(limit.asked)
-    rows += [_row(", ".join(asked), record, teacher) for asked, record in found.values()]
+    rows += [_row(", ".join(asked), record, teacher, times) for asked, record in found.values()]
     where = f"{teacher.processor}, {teacher.threads} thread{'s' if teacher.threads != 1 else ''}"
     return f"{where}; commit {str(results.conditions.get('published at commit'))[:10]}\n\n{table(_HEAD, rows, text=2)}"
 
 
-def _row(asked: str, record: Record, teacher: Record) -> Sequence[str]:
+def _row(asked: str, record: Record, teacher: Record, times: Mapping[str, float]) -> Sequence[str]:
+    """times: the teacher's milliseconds by batch size."""
     assert record.score is not None and teacher.score is not None and record.stored_bytes and teacher.stored_bytes
     drop = ""
     if record is not teacher:
@@ -74,12 +76,11 @@ def _row(asked: str, record: Record, teacher: Record) -> Sequence[str]:
         drop,
         "-" if record.held_out_score is None else f"{100 * record.held_out_score:.2f}",
         f"{record.stored_bytes / 1e6:.2f} (1/{teacher.stored_bytes / record.stored_bytes:.1f})",
-        *(_time(record, teacher, batch) for batch in BATCHES),
+        *(_time(times[batch], record.latency[batch].speedup) for batch in BATCHES),
     )
 
 
-def _time(record: Record, teacher: Record, batch: str) -> str:
-    """The teacher's time over the speed-up: cells are timed beside it in processes of their own, and their ratios vary
-    less than their times."""
-    speedup = record.latency[batch].speedup
-    return f"{teacher.latency[batch].milliseconds / speedup:.2f} ({speedup:.1f}x)"
+def _time(teacher: float, speedup: float) -> str:
+    """The teacher's time over the speed-up, as in the report: cells are timed beside it in processes of their own, and
+    their ratios vary less than their times."""
+    return f"{teacher / speedup:.2f} ({speedup:.1f}x)"

@@ -1,6 +1,6 @@
 """How evenly each scope prunes a pretrained model's layers: the least and the most that a layer loses.
 
-    python -m bench.studies.layer_sparsity --model M [--layers 3]
+    python -m bench.studies.layer_sparsity --model M
 
 Nothing is trained: the masks are those that the weights have as they are.
 """
@@ -16,17 +16,17 @@ from sparseq.nn import prunable
 from sparseq.nn.selection import MAX_LAYER_SPARSITY, select_masks
 from sparseq.train.advice import NEARLY_REMOVED
 
+KEPT = (0, 2, 4)
 SCOPES = (("global", 1.0), ("global", MAX_LAYER_SPARSITY), ("lamp", MAX_LAYER_SPARSITY))
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the pretrained model")
-    parser.add_argument("--layers", type=int, default=3, help="of its layers, so many")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("What each layer loses.", 1, argv, options)
-    kept = 1 if given.smallest else given.layers
+    kept = KEPT[:1] if given.smallest else KEPT
     model, _ = load_model(given.model, layers=kept, num_labels=2, label_names=None, regression=False)
     weights = {name: layer.weight for name, layer in prunable(convert(model, bits=None)).items()}
     rows = []
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 case = {"pattern": pattern, "sparsity": sparsity, "scope": scope, "max_layer_sparsity": limit}
                 rows.append({"case": case, "shares": shares, "cells": cells})
                 print(cells, flush=True)
-    finish("layer_sparsity", rows, {"layers": kept}, given)
+    finish("layer_sparsity", rows, {"layers": len(kept)}, given)
     return 0
 
 

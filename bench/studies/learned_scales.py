@@ -94,7 +94,7 @@ def measure(method: str, last: int, given: argparse.Namespace, train: Path, held
     """One training of `last` steps, and what the scales are after it."""
     torch.manual_seed(given.seed)
     model, tokenizer = load_model(
-        given.model, layers=1 if given.smallest else 3, num_labels=2, label_names=None, regression=False
+        given.model, layers=(0,) if given.smallest else (0, 2, 4), num_labels=2, label_names=None, regression=False
     )
     convert(model, scale="lsq")
     optimizer = optimizer_of(model, method, given.lr)

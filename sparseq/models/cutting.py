@@ -56,11 +56,12 @@ def keep_layers(model: nn.Module, layers: int | Sequence[int]) -> tuple[int, ...
 
 
 def spaced_layers(count: int, total: int) -> tuple[int, ...]:
-    """The indices of `count` of `total` blocks: evenly spaced from the first to the last (3 of 6: 0, 2, 5); one is the
-    last.
+    """The indices of `count` (1 to `total`) blocks: evenly spaced from the first to the last (3 of 6: 0, 2, 5), of
+    which halves are rounded to the even number; one is the last.
 
-    With few blocks the last one decides: one or two of MiniLM-L6's are 24 and 2 points better with it, on held-out rows
-    of SST-2 (docs/results/minilm-layers). Six of twelve are those that DistilBERT starts from (Sanh et al. 2019).
+    Of MiniLM-L6, on held-out rows of SST-2 (docs/results/minilm-layers): block 5 alone learns the task and block 0 does
+    not; 0 and 5 are 2.2 points better than 0 and 3; three and four blocks are as good as 0, 2, 4 and 0, 1, 3, 4, within
+    their errors.
     """
     if count == 1:
         return (total - 1,)

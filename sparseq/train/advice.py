@@ -13,8 +13,8 @@ from .recipe import Recipe
 # higher rates (Turc et al. 2019); the entry for 512 was measured at 384 (docs/results/benchmarks.md).
 RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
 WIDEST_RATE = 3e-5
-# Up to this many steps (9 epochs of 1,200 rows) more training still helped models in 4x4 blocks
-# (docs/results/benchmarks.md and findings.md).
+# Up to about this many steps more training helps models in 4x4 blocks: of 1,200 rows, 8 epochs (304 steps) beside 4
+# (docs/results/benchmarks.md), and 12 (456).
 FEW_STEPS = 340
 # Layers with less than a twentieth of their weights left are listed at the end of a run.
 NEARLY_REMOVED = 0.95

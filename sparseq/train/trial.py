@@ -111,7 +111,7 @@ def _rebuilt(model: nn.Module, name: str) -> nn.Module:
                 raise
             raise InputError(
                 f"{name} could not be saved and loaded back after training ({brief(error)}): keep its first layer "
-                "first if --layers lists layers, leave out --layers, or use another model"
+                "as the first (such as --layers 0,3), leave out --layers, or use another model"
             ) from error
 
 

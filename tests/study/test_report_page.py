@@ -167,9 +167,10 @@ def test_a_score_alone_is_enough(tmp_path):
 
 
 def test_a_study_of_one_of_each_says_so_and_multiplies_nothing(tmp_path):
-    text = write_report(study(record(score=0.8)), tmp_path).markdown.read_text("utf-8")
-    assert "Cells done: 1 of 1. The study has 1 task, 1 size and 1 set of methods." in text
-    assert "No cells combine methods" in text and "| of | methods |" not in text
+    combined = record(methods=("qat", "kd"), score=0.7)  # whose methods are not there alone
+    text = write_report(study(record(score=0.8), combined), tmp_path).markdown.read_text("utf-8")
+    assert "Cells done: 2 of 2. The study has 1 task, 1 size and 2 sets of methods." in text
+    assert "no combination together with each of its methods" in text and "| of | methods |" not in text
 
 
 @pytest.mark.parametrize("given", [{"tolerance": -1.0}, {"max_ms": float("nan")}, {"max_mb": float("inf")}])

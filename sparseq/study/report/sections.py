@@ -111,7 +111,7 @@ def _summary(study: Configurations) -> Iterable[str]:
 
 def _interactions(table: Table) -> Section:
     combined = bool(table.rows)
-    sentences = () if combined else ("No cells combine methods, so that there is nothing to multiply.",)
+    sentences = () if combined else ("The study has no combination together with each of its methods alone.",)
     return Section("interactions", "Do the methods multiply?", sentences, tables=(table,) if combined else ())
 
 
