@@ -9,7 +9,8 @@ import pytest
 
 from bench.check import WrongResultError
 from bench.studies import findings
-from bench.studies.claims import FINDINGS, PLAIN, QAT, Comparison, Finding
+from bench.studies.claims import FINDINGS, PLAIN, QAT
+from bench.studies.comparisons import Comparison, Finding
 from sparseq.errors import InputError
 from sparseq.paired import PairedAnswers
 from sparseq.study.records import Latency, Record, StudyResults
@@ -136,6 +137,10 @@ def test_two_cells_for_one_place_are_refused() -> None:
     records = (record("L2", (), 0, 0.9), record("L2", (), 0, 0.8), record("L2", ("qat",), 0, 0.9))
     with pytest.raises(InputError, match="L2--0 and L2--0 are both L2, plain"):
         findings.outcome(Comparison("made", QAT, PLAIN), made(records))
+
+
+def test_every_finding_has_a_comparison_that_can_fail() -> None:
+    assert [one.claim for one in FINDINGS if all(each.expected is None for each in one.comparisons)] == []
 
 
 def test_the_page_is_what_the_published_results_say() -> None:
