@@ -38,6 +38,8 @@ def test_a_changed_number_makes_the_report_stale(tmp_path: Path) -> None:
     assert published.stale(MADE, tmp_path) == ["report.md"]
     (tmp_path / "tables" / "extra.csv").write_text("")
     assert published.stale(MADE, tmp_path) == ["report.md", "tables/extra.csv"]
+    published.write(MADE, tmp_path)
+    assert published.stale(MADE, tmp_path) == []
 
 
 @pytest.mark.parametrize("file", sorted(published.STUDIES.glob("*.json")), ids=lambda file: file.stem)
