@@ -142,8 +142,8 @@ FINDINGS = (
             *(Comparison(STUDY, pruned(ALL, "unstructured", scope=one), BY_LAMP, 2.5) for one in SCOPES[1:]),
             Comparison(STUDY, BY_LAMP, pruned(ALL, "unstructured")),
         ),
-        "Where no scope is named, it is LAMP for blocks and global for single weights. A global ranking of blocks by "
-        "magnitude can remove nearly all of a layer: of three layers it does, of six it does not.",
+        "Where no scope is named, it is LAMP for blocks and global for single weights. Blocks ranked over all layers "
+        "by magnitude (global) cost three layers much here, and six nothing.",
     ),
     Finding(
         "Embeddings of 4 bits cost less than 2 points and save three tenths of the bytes",
@@ -153,7 +153,7 @@ FINDINGS = (
             Comparison(STUDY, configured("qat,kd", vocabulary="seen", embedding_bits=4), SEEN),
             Comparison(STUDY, pruned(ALL, "unstructured", prune_embeddings=True), pruned(ALL, "unstructured")),
         ),
-        "The vocabulary of 1,200 rows is small for that of the other rows.",
+        "Many words of the other rows are not among those of the 1,200 training rows, which the seen vocabulary has.",
     ),
     Finding(
         "A copy of each row with synonyms, and so twice the steps, is worth as much without a teacher as with one",

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparseq.study.report.configurations import Configuration, method_label, setting_text
+
 
 @dataclass(frozen=True)
 class Configured:
@@ -13,8 +15,8 @@ class Configured:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        methods = "+".join(method.upper() for method in self.methods) or "plain"
-        return ", ".join([methods, *(f"{name.replace('_', ' ')} {value}" for name, value in self.settings.items())])
+        methods = method_label(self.methods) if self.methods else "plain"
+        return ", ".join(part for part in (methods, setting_text(self.settings)) if part)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Comparison:
         """The first (0) or second (1) configuration with its sizes, for a table."""
         sizes = ", ".join(dict.fromkeys(pair[number] for pair in self.sizes))
         return ", ".join(part for part in (sizes, str((self.first, self.second)[number])) if part)
+
+
+def between(study: str, first: Configuration, second: Configuration) -> Comparison:
+    """Of two configurations of a study's results, on the first's task."""
+    one, other = (Configured(each.methods, each.settings) for each in (first, second))
+    return Comparison(study, one, other, sizes=((first.size, second.size),), task=first.task)
 
 
 @dataclass(frozen=True)

@@ -74,17 +74,21 @@ def results_of(study: str) -> StudyResults:
     return StudyResults.from_file(STUDIES / f"{study}.json")
 
 
-def outcome(comparison: Comparison, results: StudyResults) -> Outcome:
-    """Raises InputError if no seed has both configurations."""
+def outcome(comparison: Comparison, results: StudyResults, *, held_out: bool = False) -> Outcome:
+    """held_out: compares the held-out scores; it is not kept which of these rows were answered right, so that their
+    error is over pairs alone.
+
+    Raises InputError if no seed has both configurations, and for one pair without an error.
+    """
     pairs = []
     for first, second in comparison.places(results.sizes):
         left, right = _by_seed(results, comparison, *first), _by_seed(results, comparison, *second)
         pairs += [(left[seed], right[seed]) for seed in sorted(left.keys() & right.keys())]
     if not pairs:
         raise InputError(f"no seed of the study {results.name} has both {comparison.first} and {comparison.second}")
-    differences = [_score(one) - _score(other) for one, other in pairs]
+    differences = [_score(one, held_out) - _score(other, held_out) for one, other in pairs]
     errors = [over_seeds(differences).error] if len(pairs) > 1 else []
-    if results.metrics.get(comparison.task) == ACCURACY:
+    if results.metrics.get(comparison.task) == ACCURACY and not held_out:
         errors.append(over_rows(pairs))
     if not errors:
         raise InputError(f"one pair of cells has no standard error: {comparison.first} and {comparison.second}")
@@ -110,9 +114,11 @@ def _by_seed(results: StudyResults, comparison: Comparison, size: str, wanted: C
     return found
 
 
-def _score(record: Record) -> float:
-    assert record.score is not None
-    return record.score
+def _score(record: Record, held_out: bool = False) -> float:
+    score = record.held_out_score if held_out else record.score
+    if score is None:
+        raise InputError(f"{record.cell} has no {'held-out ' if held_out else ''}score")
+    return score
 
 
 def _variance(record: Record) -> float:

@@ -48,9 +48,9 @@ def published(results: StudyResults, note: str | None = None) -> StudyResults:
 
 
 def write(results: StudyResults, folder: Path) -> None:
-    """Writes the report into the folder, without the data, which are in STUDIES, and removes tables of before."""
-    for table in folder.glob("tables/*.csv"):
-        table.unlink()
+    """Writes the report into the folder, without the data, which are in STUDIES, and without what was there before."""
+    for before in (*folder.glob("tables/*"), *folder.glob("figures/*")):
+        before.unlink()
     write_report(results, folder, interpolate=True, **LIMITS).results.unlink()
 
 

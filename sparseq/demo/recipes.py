@@ -48,6 +48,7 @@ def recipes(size: DemoSize, folder: Path, seed: int = 0, precision: str = "fp32"
         seed=seed,
     )
     teacher = common.replace(model=str(minilm_path()), methods=(), out=str(folder / "teacher"))
+    # As good as 0, 2, 5, which --layers 3 keeps (docs/results/minilm-layers).
     student = common.replace(model=str(folder / "teacher"), layers=(0, 2, 4), epochs=1.5 * size.epochs, lr=3e-4)
     return {
         "teacher": teacher,

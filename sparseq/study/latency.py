@@ -46,21 +46,21 @@ def measure(
     found: dict[str, dict[str, Latency]] = {name: {} for name in names}
     runs = {name: _Run(place.cell(name), sentences) for name in names}
     with reporter.phase("timing", len(batch_sizes)) as phase, torch.inference_mode():
-        ways: dict[str, dict[str, None]] = {name: {} for name in names}
         for size in batch_sizes:
-            passes = {name: run.over(size, ways[name]) for name, run in runs.items()}
-            timed = alternate(passes, rounds, units=runs[teacher].texts)
+            timed = alternate({name: run.over(size) for name, run in runs.items()}, rounds, units=runs[teacher].texts)
             for name in names:
                 found[name][str(size)] = _latency(timed, name, teacher)
             phase.update()
     for name, latency in found.items():
-        place.keep_timing(
-            name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher, "; ".join(ways[name]))
-        )
+        way = "; ".join(runs[name].ways)
+        place.keep_timing(name, Timed(latency, hardware.processor(), torch.get_num_threads(), teacher, way))
 
 
 class _Run:
-    """A finished run's model, and the rows that it is timed on, tokenised for it."""
+    """A finished run's model, and the rows that it is timed on, tokenised for it.
+
+    ways: how its encoder runs the batches that `over` was called for, each way once, in order.
+    """
 
     def __init__(self, folder: Path, sentences: int) -> None:
         task, recipe = finished(folder)
@@ -69,16 +69,17 @@ class _Run:
         chosen = np.random.default_rng(0).permutation(len(rows))[:sentences]
         self.rows = rows.select(chosen).select_columns(input_columns(rows, self.model))
         self.texts = len(self.rows)
+        self.ways: dict[str, None] = {}
 
-    def over(self, size: int, ways: dict[str, None]) -> Callable[[], None]:
-        """A pass over the rows in batches of `size`. ways: gets how the encoder runs them, each way once."""
+    def over(self, size: int) -> Callable[[], None]:
+        """A pass over the rows in batches of `size`."""
         collate = DataCollatorWithPadding(self.tokenizer)
         parts = [range(start, min(start + size, self.texts)) for start in range(0, self.texts, size)]
         batches: list[Mapping[str, Any]] = [
             dict(collate([self.rows[number] for number in part]).to(hardware.device())) for part in parts
         ]
         model: nn.Module = self.model
-        ways.update(dict.fromkeys(str(fused_way(model, **batch)) for batch in batches))
+        self.ways.update(dict.fromkeys(str(fused_way(model, **batch)) for batch in batches))
 
         def run() -> None:
             for batch in batches:

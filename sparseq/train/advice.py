@@ -14,7 +14,7 @@ from .recipe import Recipe
 RATES = {256: 3e-4, 512: 1e-4, 768: 5e-5}
 WIDEST_RATE = 3e-5
 # Up to about this many steps more training helps models in 4x4 blocks: of 1,200 rows, 8 epochs (304 steps) beside 4
-# (docs/results/benchmarks.md), and 12 (456).
+# (docs/results/benchmarks.md), and 12 (456; docs/results/findings.md).
 FEW_STEPS = 340
 # Layers with less than a twentieth of their weights left are listed at the end of a run.
 NEARLY_REMOVED = 0.95

@@ -12,11 +12,10 @@ from sparseq.errors import InputError
 from sparseq.study.cells import Cell, cells_of
 from sparseq.study.folder import StudyFolder, Timed
 from sparseq.study.jobs import Job, Outcome
-from sparseq.study.records import DONE, FAILED, MISSING, Latency, Record, StudyResults
+from sparseq.study.records import FAILED, Latency
 from sparseq.study.run import Options, chosen, plan_study
 from sparseq.study.runner import TRIES, Runner, Summary
 from sparseq.study.study_file import Study
-from sparseq.study.summary import show_summary
 from sparseq.train import Recipe
 from sparseq.train.interrupt import interruptible
 
@@ -274,22 +273,6 @@ def test_a_model_that_cells_to_come_start_from_is_not_removed(study_file: Callab
     pool = FakePool(2)
     run((cells, folder), pool, keep="metrics")
     assert set(pool.seen) == {cell.name for cell in cells} - {cell.name for cell in plain}
-
-
-def test_the_end_of_a_run_counts_what_it_left_out_too(
-    begun: tuple[list[Cell], StudyFolder], capsys: pytest.CaptureFixture[str]
-) -> None:
-    cells, folder = begun
-    run((chosen(cells, ["*plain*"]), folder), FakePool(2), study=cells)
-    plain = sum("plain" in cell.name for cell in cells)
-    found = run((chosen(cells, ["*qat-s0*"]), folder), FakePool(2), study=cells)
-    records = [Record(cell.name, cell.grids, cell.task, cell.size, cell.recipe.methods, 0, {}, DONE
-                      if folder.is_done(cell) else MISSING) for cell in cells]  # fmt: skip
-    show_summary(found, StudyResults("made", (), (), {}, tuple(records)), "out")
-    said = " ".join(capsys.readouterr().out.split())
-    done = sum(map(folder.is_done, cells))
-    assert plain < done < len(cells)
-    assert f"made: {done} of {len(cells)} cells done, {len(cells) - done} missing," in said
 
 
 def test_the_cells_of_a_grid_and_what_they_need(study_file: Callable[..., Path]) -> None:
