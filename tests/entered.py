@@ -2,11 +2,11 @@
 
 import re
 import sys
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import torch
 from pages import ROOT, places, source
 
 PAGE = (ROOT / "docs" / "explanation" / "path-of-a-weight.md").read_text(encoding="utf-8")
@@ -28,20 +28,22 @@ def table(name: str, without: Collection[str] = ()) -> list[Call]:
 
 @contextmanager
 def entered() -> Iterator[list[Call]]:
-    """The functions of the library that are entered meanwhile, in any thread, in order."""
+    """The functions of the library that this thread enters meanwhile, in order.
+
+    A backward of GPU tensors runs in this thread too, and not in one of autograd's own, which Python cannot observe.
+    """
     calls: list[Call] = []
 
     def watch(frame: FrameType, event: str, arg: object) -> None:
         if event == "call" and frame.f_code.co_filename.startswith(str(ROOT)):
             calls.append((frame.f_code.co_filename, frame.f_code.co_name))
 
-    threading.setprofile(watch)  # Autograd has a thread of its own on a GPU.
-    sys.setprofile(watch)
-    try:
-        yield calls
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
+    with torch.autograd.set_multithreading_enabled(False):
+        sys.setprofile(watch)
+        try:
+            yield calls
+        finally:
+            sys.setprofile(None)
 
 
 def missing(expected: list[Call], calls: list[Call]) -> Call | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sparseq.nn import PackedLinear, convert, pack, prunable
 from sparseq.nn.fused import FusedEncoder, model
 from sparseq.nn.fused.weights import EncoderWeights
-from sparseq_kernels import magnitude_mask
+from sparseq_kernels import magnitude_mask, use_backend
 
 SHAPE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 40,
@@ -58,13 +58,14 @@ def packed(
     config: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Any:
-    """The packed model. settings: of `convert`. prepare: called with the converted model."""
-    converted = convert(plain(family, head, **(config or {})), **settings)
-    if sparsity:
-        for layer in prunable(converted).values():
-            layer.set_mask(magnitude_mask([layer.weight], sparsity, str(layer.pattern))[0])
-    prepare(converted)
-    return pack(converted)
+    """The packed model, on the CPU. settings: of `convert`. prepare: called with the converted model."""
+    with use_backend(None):  # A test may have forced one that has no CPU.
+        converted = convert(plain(family, head, **(config or {})), **settings)
+        if sparsity:
+            for layer in prunable(converted).values():
+                layer.set_mask(magnitude_mask([layer.weight], sparsity, str(layer.pattern))[0])
+        prepare(converted)
+        return pack(converted)
 
 
 def batch(rows: int = 4, length: int = 11, seed: int = 3) -> dict[str, Tensor]:
