@@ -6,6 +6,8 @@ from typing import Any
 
 from sparseq.study.report.configurations import Configuration, method_label, setting_text
 
+SST2 = "sst2"
+
 
 @dataclass(frozen=True)
 class Configured:
@@ -33,7 +35,7 @@ class Comparison:
     second: Configured
     expected: str | float | None = None
     sizes: tuple[tuple[str, str], ...] = ()
-    task: str = "sst2"
+    task: str = SST2
 
     def places(self, sizes: Sequence[str]) -> list[tuple[tuple[str, Configured], tuple[str, Configured]]]:
         """(size, configuration) of the first and of the second."""
@@ -41,9 +43,10 @@ class Comparison:
         return [((one, self.first), (other, self.second)) for one, other in chosen]
 
     def name(self, number: int) -> str:
-        """The first (0) or second (1) configuration with its sizes, for a table."""
+        """The first (0) or second (1) configuration with its sizes, and its task unless that is SST-2, for a table."""
+        task = "" if self.task == SST2 else self.task
         sizes = ", ".join(dict.fromkeys(pair[number] for pair in self.sizes))
-        return ", ".join(part for part in (sizes, str((self.first, self.second)[number])) if part)
+        return ", ".join(part for part in (task, sizes, str((self.first, self.second)[number])) if part)
 
 
 def between(study: str, first: Configuration, second: Configuration) -> Comparison:

@@ -155,3 +155,17 @@ def test_answers_as_text(rows: int) -> None:
     for wrong in (text + "00", text[:-2], "ff" * (len(text) // 2) if rows % 8 else text + "ff"):
         with pytest.raises(ValueError, match=f"are not the answers of {rows} rows"):
             from_text(wrong, rows)
+
+
+def test_correlations_have_an_error_over_rows() -> None:
+    records = (record("L2", (), 0, 0.6), record("L2", ("qat",), 0, 0.8))
+    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records, "pearson and spearman"))
+    assert found.error == pytest.approx(100 * math.sqrt((1 - 0.36) ** 2 / 99 + (1 - 0.64) ** 2 / 99))
+
+
+def test_the_error_of_a_correlation_is_that_of_samples() -> None:
+    generator = np.random.default_rng(0)
+    first, noise = generator.standard_normal((2, 4000, 100))
+    found = [np.corrcoef(x, 0.8 * x + 0.6 * e)[0, 1] for x, e in zip(first, noise, strict=True)]
+    pairs = [(record("L2", (), 0, 0.8), record("L2", (), 0, 1.0))]
+    assert findings.of_correlations(pairs) == pytest.approx(np.std(found), rel=0.05)
