@@ -36,8 +36,9 @@ _HEAD = """# What the studies found
 Each line compares two configurations: the first beside the second. The difference of scores is the mean over all sizes
 and seeds that have both, in points of 100. Its standard error is the larger of two: over these pairs, and over the rows
 that all of them are scored on, of each row's mean difference (where it is not known which rows a model answered right,
-and for correlations: as if each model had rows of its own, which is more). "Times smaller" and "times faster" are the second's stored bytes,
-and its time a sentence in batches of 32, over the first's; a dash stands where times are missing.
+and for correlations: as if each model had rows of its own, which is more). "Times smaller" and "times faster" are the
+second's stored bytes, and its time a sentence in batches of 32, over the first's; a dash stands where times are
+missing.
 
 A claim of a difference needs {errors:g} standard errors. A claim that something costs less than some points, or loses
 at most so many, needs the difference and {errors:g} standard errors to stay within them: with few seeds these points
