@@ -70,6 +70,8 @@ FINDINGS = (
             Comparison(STUDY, pruned("mp", "4x4"), PLAIN, "worse"),
             Comparison(STUDY, pruned("mp", "unstructured"), PLAIN),
             Comparison(STUDY, pruned(ALL, "4x4"), pruned(ALL, "unstructured"), "worse"),
+            Comparison(STUDY, pruned("mp", "4x4"), pruned("mp", "unstructured"), "worse", SIX, "stsb"),
+            Comparison(STUDY, pruned(ALL, "4x4"), pruned(ALL, "unstructured"), "worse", SIX, "stsb"),
         ),
     ),
     Finding(
