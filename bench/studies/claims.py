@@ -86,6 +86,8 @@ FINDINGS = (
         (
             Comparison(STUDY, fisher("mp", "4x4"), pruned("mp", "4x4"), "better"),
             Comparison(STUDY, fisher(ALL, "4x4"), pruned(ALL, "4x4"), "better"),
+            Comparison(STUDY, fisher("mp", "4x4"), pruned("mp", "4x4"), "better", SIX, "stsb"),
+            Comparison(STUDY, fisher(ALL, "4x4"), pruned(ALL, "4x4"), "better", SIX, "stsb"),
             Comparison(STUDY, fisher("mp", "unstructured"), pruned("mp", "unstructured")),
             Comparison(STUDY, fisher(ALL, "unstructured"), pruned(ALL, "unstructured")),
             Comparison(STUDY, fisher("mp", "4x4"), PLAIN, "worse"),
