@@ -22,12 +22,13 @@ from sparseq.errors import InputError
 from sparseq.study.records import Record, StudyResults
 from sparseq.study.report.configurations import ACCURACY
 from sparseq.study.report.statistics import over_seeds
+from sparseq.tasks import get_task
 from sparseq.terminal import say
 from sparseq.train.answers import from_text
 from sparseq.train.durable import write_whole
 
 PAGE = REPORTS / "findings.md"
-CORRELATIONS = "pearson and spearman"
+CORRELATIONS = " and ".join(get_task("stsb").score_metrics)
 ERRORS = 2.0
 """How many standard errors a difference must be away from what the claim denies."""
 

@@ -159,7 +159,7 @@ def test_answers_as_text(rows: int) -> None:
 
 def test_correlations_have_an_error_over_rows() -> None:
     records = (record("L2", (), 0, 0.6), record("L2", ("qat",), 0, 0.8))
-    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records, "pearson and spearman"))
+    found = findings.outcome(Comparison("made", QAT, PLAIN), made(records, findings.CORRELATIONS))
     assert found.error == pytest.approx(100 * math.sqrt((1 - 0.36) ** 2 / 99 + (1 - 0.64) ** 2 / 99))
 
 
