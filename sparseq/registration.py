@@ -15,7 +15,7 @@ REGISTRY = "transformers.quantizers.auto"
 
 
 def register_with_transformers() -> None:
-    """Registers the quantizer of `sparseq.pretrained` with transformers.
+    """Imports `sparseq.hf`, which registers its quantizer with transformers.
 
     This happens now if transformers has imported its registry, otherwise as soon as it does.
     """
@@ -25,7 +25,7 @@ def register_with_transformers() -> None:
 def _register(registry: ModuleType) -> None:
     # An error here must not stop the import of transformers, which refuses the folders if there is no quantizer.
     try:
-        importlib.import_module("sparseq.pretrained").register()
+        importlib.import_module("sparseq.hf")
     except (ImportError, AttributeError) as error:
         warnings.warn(
             f"sparseq cannot register with this transformers ({error}): load its folders by sparseq.load", stacklevel=2

@@ -41,7 +41,7 @@ LAYERS = [
     {"sparseq.nn"},
     {"sparseq.downloads", "sparseq.paired", "sparseq.prune", "sparseq.timing"},
     {"sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
-    {"sparseq.models", "sparseq.size", "sparseq.pretrained"},
+    {"sparseq.models", "sparseq.size", "sparseq.hf"},
     {"sparseq.registration"},
     {"sparseq"},
     {"sparseq.train"},

@@ -21,9 +21,20 @@ from sparseq_kernels.untrusted import quoted
 
 from .architecture import config_class
 from .layout import Layout
-from .names import CONFIG, METHOD, PREVIOUS, QUANTIZATION, STAGING
+from .names import CONFIG, FORMAT_VERSION, METHOD, PREVIOUS, QUANTIZATION, STAGING, WEIGHTS
+from .quantization import quantization_entry
+from .state import Contents
 
-__all__ = ["as_json", "check_values", "config_text", "digest", "parsed", "read_config", "verify_config"]
+__all__ = [
+    "as_json",
+    "check_values",
+    "config_text",
+    "digest",
+    "parsed",
+    "prepare_config",
+    "read_config",
+    "verify_config",
+]
 
 LARGEST_CONFIG = 16 * 2**20
 _DEEPEST = 16
@@ -51,18 +62,14 @@ _RANGES = {
 }
 
 
-def config_text(model: Any, architecture: str, quantized: bool) -> str:
+def config_text(model: Any, held: Contents) -> str:
     """The text that `save` writes as config.json. Entries that refer to code on a hub are left out.
 
-    quantized: whether the model has sparseq layers, which transformers then leaves to `sparseq.pretrained`. Raises
-    InputError for a config that `load` would refuse.
+    held: the `contents` of the model. If it has sparseq layers, the text names them, and transformers leaves the folder
+    to `sparseq.hf`. Raises InputError for a config that `load` would refuse.
     """
     config = copy.deepcopy(model.config)
-    if hasattr(config, QUANTIZATION):
-        delattr(config, QUANTIZATION)
-    if quantized:
-        setattr(config, QUANTIZATION, {"quant_method": METHOD})
-    config.architectures = [architecture]
+    prepare_config(config, held)
     config.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), config.dtype)
     written = json.loads(as_json(config))
     # transformers leaves out a name that has its default value, which would be misread if the default changed.
@@ -71,6 +78,16 @@ def config_text(model: Any, architecture: str, quantized: bool) -> str:
     written = {name: value for name, value in written.items() if not _REFUSED.fullmatch(name)}
     check_values(written, "the model's config", type(config))
     return json.dumps(written, indent=2, sort_keys=True) + "\n"
+
+
+def prepare_config(config: Any, held: Contents) -> None:
+    """Sets the entries of a model's config that describe what is saved: its class, and its sparseq layers if any."""
+    if hasattr(config, QUANTIZATION):
+        delattr(config, QUANTIZATION)
+    if held.layers:
+        layers = {name: (entry["class"], entry["settings"]) for name, entry in held.layers.items()}
+        setattr(config, QUANTIZATION, quantization_entry(layers, FORMAT_VERSION))
+    config.architectures = [held.architecture]
 
 
 def digest(text: bytes) -> str:
@@ -92,11 +109,10 @@ def read_config(folder: Path, layout: Layout) -> dict[str, Any]:
             f"{folder / CONFIG} is of {quoted(config['architectures'])}, and the model is a {layout.architecture}; "
             "save the model again"
         )
-    method = {"quant_method": METHOD} if layout.layers and layout.version > 1 else None
-    if config.get(QUANTIZATION) != method:
+    if config.get(QUANTIZATION) not in _entries(layout):
         raise InputError(
-            f"{folder / CONFIG}: {QUANTIZATION} is {quoted(config.get(QUANTIZATION))}, and must be {method}; "
-            "save the model again"
+            f"{folder / CONFIG}: {QUANTIZATION} is {quoted(config.get(QUANTIZATION))}, and does not agree with the "
+            f"layers of {WEIGHTS}; save the model again"
         )
     return dict(config)
 
@@ -141,6 +157,14 @@ def parsed(kind: Any, config: Mapping[str, Any]) -> Any:
 
 def as_json(config: Any) -> str:
     return str(config.to_json_string())
+
+
+def _entries(layout: Layout) -> tuple[Any, ...]:
+    """What the quantization entry may be: as it is written now, and as earlier releases wrote it."""
+    if not layout.layers or layout.version == 1:
+        return (None,)
+    layers = {name: (layer.kind, layer.settings) for name, layer in layout.layers.items()}
+    return quantization_entry(layers, layout.version), {"quant_method": METHOD}
 
 
 def _text(folder: Path, layout: Layout) -> bytes:

@@ -14,7 +14,7 @@ from sparseq.errors import InputError
 from sparseq.nn import check_finite, named_layers
 from sparseq.nn.fused import fuse
 from sparseq.nn.inference_mode import outside_inference_mode
-from sparseq.nn.save_pretrained import refuse_save_pretrained
+from sparseq.nn.save_pretrained import attach_quantizer
 from sparseq_kernels.dtypes import FLOAT_DTYPES
 
 from .config import read_config
@@ -115,7 +115,7 @@ class Folder:
         for module, key, first in buffers:
             if first in parameters:  # a bias shared by a packed head and another module, as in `skeleton.fill`
                 module._buffers[key] = parameters[first]
-        fuse(refuse_save_pretrained(model))
+        fuse(attach_quantizer(model))
         try:
             check_finite(model)
         except InputError as error:

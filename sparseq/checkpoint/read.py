@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +14,17 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import check_finite
 from sparseq.nn.inference_mode import outside_inference_mode
-from sparseq.reading import brief, opened
+from sparseq.reading import brief
 from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.untrusted import quoted
 
 from .build import build
 from .checksum import checksum, raw
 from .config import read_config, verify_config
-from .header import Entry, Header, read_header
+from .files import Files, open_files
+from .header import Entry, Header
 from .layout import Layout, read_layout
-from .names import CHECKSUM, CONFIG, KEY, WEIGHTS
+from .names import CHECKSUM, CONFIG, KEY
 from .sentinels import unguarded
 from .skeleton import check_state, fill, place_layers
 
@@ -89,18 +89,25 @@ def layer_names(folder: str | Path) -> tuple[str, ...]:
 
 def read_metadata(folder: str | Path) -> dict[str, str]:
     """The text entries of the header, unchecked. Raises InputError if the folder or file is missing or damaged."""
-    with _opened(Path(folder)) as file:
-        return read_header(file, Path(folder) / WEIGHTS).metadata
+    with open_files(Path(folder)) as files:
+        return files.header.metadata
 
 
 @dataclass(frozen=True)
 class Source:
-    """An open file whose header was checked."""
+    """Open weights whose header was checked."""
 
-    file: BinaryIO
-    path: Path
-    header: Header
+    files: Files
     layout: Layout
+
+    @property
+    def path(self) -> Path:
+        """Of the weights, for messages."""
+        return self.files.path
+
+    @property
+    def header(self) -> Header:
+        return self.files.header
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors except the sentinels, by their names in the file, in the shapes that they have in the model.
@@ -111,7 +118,7 @@ class Source:
 
         def reading() -> Iterator[tuple[str, Tensor]]:
             for name, entry in sorted(self.header.entries.items()):
-                tensors[name] = self._read(entry)
+                tensors[name] = self._read(name, entry)
                 yield name, tensors[name]
 
         self._check(reading())
@@ -123,7 +130,7 @@ class Source:
 
     def verify(self) -> None:
         """Raises InputError if the checksum is wrong. Only one tensor at a time is in memory."""
-        self._check((name, self._read(entry)) for name, entry in sorted(self.header.entries.items()))
+        self._check((name, self._read(name, entry)) for name, entry in sorted(self.header.entries.items()))
 
     def _check(self, tensors: Iterator[tuple[str, Tensor]]) -> None:
         largest = _memory()
@@ -134,14 +141,15 @@ class Source:
         if checksum(metadata, tensors) != stated:
             raise InputError(f"{self.path} was altered after it was saved (sha256 mismatch); save or copy it again")
 
-    def _read(self, entry: Entry) -> Tensor:
+    def _read(self, name: str, entry: Entry) -> Tensor:
+        file = self.files.places[name]
         try:
             tensor = torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
             if tensor.numel():
-                self.file.seek(entry.start)
+                file.seek(entry.start)
                 left = raw(tensor)
                 while left:
-                    count = self.file.readinto(left)  # type: ignore[attr-defined]
+                    count = file.readinto(left)  # type: ignore[attr-defined]
                     if not count:
                         raise InputError(f"{self.path} was cut short while it was read")
                     left = left[count:]
@@ -155,27 +163,8 @@ class Source:
 @contextlib.contextmanager
 def open_source(folder: Path) -> Iterator[Source]:
     """Opens the folder's weights. Raises InputError if they are missing, damaged or not written by `save`."""
-    path = folder / WEIGHTS
-    with _opened(folder) as file:
-        header = read_header(file, path)
-        yield Source(file, path, header, read_layout(header, path))
-
-
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[BinaryIO]:
-    path = folder / WEIGHTS
-    for place, missing in (
-        (folder, f"there is no folder {folder}; give one"),
-        (path, f"{folder} holds no {WEIGHTS}; give a folder"),
-    ):
-        try:
-            there = place.is_dir() if place is folder else os.path.lexists(path)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{place} cannot be read ({brief(error)})") from error
-        if not there:
-            raise InputError(f"{missing} that sparseq.save or `sparseq compress` wrote")
-    with opened(path) as file:
-        yield file
+    with open_files(folder) as files:
+        yield Source(files, read_layout(files.header, files.path))
 
 
 def _build(folder: Path, source: Source) -> nn.Module:

@@ -30,7 +30,7 @@ def rebuilt(model: nn.Module) -> nn.Module:
     """
     model = unwrapped(model)
     held = contents(model)
-    config = config_text(model, type(model).__name__, bool(held.layers))
+    config = config_text(model, held)
     tensors = held.stored()
     header = {**held.metadata(config=digest(config.encode())), CHECKSUM: "0" * 64}
     written = encode(tensors, header)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparseq.errors import InputError
 from sparseq.nn import LAYERS, PackedEmbedding, PackedLinear
 from sparseq.nn.fused import fuse
-from sparseq.nn.save_pretrained import refuse_save_pretrained
+from sparseq.nn.save_pretrained import attach_quantizer
 from sparseq_kernels.untrusted import quoted
 
 from .header import Header
@@ -103,7 +103,7 @@ def fill(model: nn.Module, layout: Layout, tensors: Mapping[str, Tensor]) -> Non
         # A bias shared by a packed head and another module is one object, so that moves and casts change it once.
         if layout.origin[name] in parameters and not isinstance(wanted, nn.Parameter):
             model.get_submodule(module)._buffers[own] = parameters[layout.origin[name]]
-    fuse(refuse_save_pretrained(model))
+    fuse(attach_quantizer(model))
 
 
 def _made(layer: Layer) -> nn.Module:

@@ -11,22 +11,21 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from sparseq.errors import InputError
 from sparseq.failures import is_full
-from sparseq.nn import check_finite
 from sparseq.nn.unwrap import unwrapped
 from sparseq.reading import brief
 from sparseq_kernels.errors import InputTypeError
 from sparseq_kernels.locks import lock
 from sparseq_kernels.untrusted import quoted
 
-from .checksum import checksum
-from .config import config_text, digest
-from .header import LARGEST_HEADER, check_name, encode
+from .config import config_text
+from .header import check_name
 from .names import CHECKSUM, CONFIG, KEY, PREVIOUS, STAGING, WEIGHTS
-from .state import Contents, contents, has_config
+from .serialize import serialized
+from .state import contents, has_config
 
 __all__ = ["save"]
 
@@ -51,15 +50,10 @@ def save(
     folder = Path(folder)
     model = unwrapped(model)
     held = contents(model)
-    _check_tensors(model, held)
     extra = _checked(metadata or {})
-    config = None if not has_config(model) else config_text(model, type(model).__name__, bool(held.layers)).encode()
-    header = held.metadata(extra, None if config is None else digest(config))
-    if len(encode(held.stored(), header)) > LARGEST_HEADER:
-        raise InputError(f"the file's header would be longer than {LARGEST_HEADER:,} bytes, which load() refuses")
+    config = None if not has_config(model) else config_text(model, held).encode()
+    tensors, header = serialized(model, held, config, extra)
     with _staging(folder) as staging:
-        tensors = _independent(held.stored())
-        header[CHECKSUM] = checksum(header, sorted(tensors.items()))
         try:
             save_file(tensors, staging / WEIGHTS, header)
         except SafetensorError as error:
@@ -70,13 +64,6 @@ def save(
             tokenizer.save_pretrained(staging)
         _move(staging, folder)
     return folder / WEIGHTS
-
-
-def _check_tensors(model: nn.Module, held: Contents) -> None:
-    for name, tensor in held.tensors.items():
-        if tensor.is_meta:
-            raise InputError(f"{name} is on the meta device and has no values to save; load the model first")
-    check_finite(model)
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -162,20 +149,6 @@ def _move(staging: Path, folder: Path) -> None:
             _flush(staging / PREVIOUS)
     for file in files:
         os.replace(file, folder / file.name)
-
-
-def _independent(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors that share no storage (which safetensors refuses), copied only if necessary."""
-    result: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        # Conjugate and negative views differ from the content of their memory.
-        tensor = tensor.cpu().resolve_conj().resolve_neg().contiguous()
-        if tensor.untyped_storage().data_ptr() in storages and tensor.numel():
-            tensor = tensor.clone()
-        storages.add(tensor.untyped_storage().data_ptr())
-        result[name] = tensor
-    return result
 
 
 def _flush(path: Path) -> None:

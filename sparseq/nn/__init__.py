@@ -2,6 +2,7 @@
 
 from .calibration import calibrate, share_static_scales
 from .convert import convert
+from .dequantize import dequantize
 from .embedding import QuantEmbedding
 from .finite import check_finite, checked_tensors, find_nonfinite, is_finite
 from .fused import FusedWay, fused_reason, fused_way, use_fused_encoder
@@ -33,6 +34,7 @@ __all__ = [
     "check_finite",
     "checked_tensors",
     "convert",
+    "dequantize",
     "find_nonfinite",
     "fit_weight_scales",
     "fused_reason",

@@ -22,6 +22,7 @@ from .left_out import (
 from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .prunable import prunable_names, why_none
+from .save_pretrained import attach_quantizer
 from .selection import MAX_LAYER_SPARSITY, ON_MISMATCH, check_share, choice, dividing, scope_for, select_masks
 from .selectors import Selector, chosen, selectors, shown
 from .settings import QuantSettings
@@ -110,7 +111,7 @@ def convert(
         weights = {name: layer.weight for name, layer in layers.items()}
         for name, mask in select_masks(weights, sparsity, pattern, scope, max_layer_sparsity).items():
             layers[name].set_mask(mask)
-    return made.get("", model)
+    return made.get("", attach_quantizer(model))
 
 
 def _pick(model: nn.Module, include: tuple[Selector, ...], exclude: tuple[Selector, ...]) -> dict[str, nn.Module]:

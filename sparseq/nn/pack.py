@@ -21,7 +21,7 @@ from .masking import MaskedWeight
 from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
 from .packers import Stored, packer_of, packs
-from .save_pretrained import refuse_save_pretrained
+from .save_pretrained import attach_quantizer
 from .settings import check_dtype
 from .unwrap import unwrapped
 
@@ -55,7 +55,7 @@ def pack(model: nn.Module) -> nn.Module:
     packed_model = copy.deepcopy(model, memo)
     for name, packed in made.items():
         copy_attached(layers[name], packed, memo)
-    return fuse(refuse_save_pretrained(packed_model.eval()))
+    return fuse(attach_quantizer(packed_model.eval()))
 
 
 @packs(QuantSparseLinear)

@@ -1,10 +1,15 @@
-"""Keeps transformers' `save_pretrained` from writing packed layers, and its `tie_weights` from tying them by name.
+"""Gives transformers models with sparseq layers what transformers asks about a quantized model.
 
-The one would write their tensors, but not what they are: a plain class that loads such a folder finds no weight, and
-takes random ones. The other would look for their weights among the parameters; packed layers share buffers instead.
+Each part of such a model that is a transformers model gets an `hf_quantizer`. `sparseq.hf` says which (`use_quantizer`)
+once transformers is there; with it `save_pretrained` writes what `sparseq.save` does. Without it, `save_pretrained` of
+packed layers must raise: it would write their tensors, but not what they are, and a plain class that loads such a
+folder finds no weight and takes random ones.
+
+`tie_weights` of transformers would look for packed weights among the parameters; packed layers share buffers instead.
 """
 
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -12,9 +17,14 @@ from torch import nn
 
 from sparseq_kernels import InputError
 
+from .layers import named_layers
 from .packed import Packed
 
 _INSTEAD = "save it by sparseq.save(model, folder), which sparseq.load and from_pretrained read"
+
+# Makes the quantizer of a part of a model; None for a part that is no model of transformers.
+MakeQuantizer = Callable[[nn.Module, bool], object | None]
+_makers: list[MakeQuantizer] = []
 
 
 class SavedBySparseq:
@@ -34,15 +44,27 @@ class SavedBySparseq:
         return False
 
     def dequantize(self, model: nn.Module, dtype: object = None) -> NoReturn:
-        raise InputError("a packed model cannot be turned back; keep the model that it was packed from")
+        raise InputError("sparseq.nn.dequantize(model) turns packed layers into plain ones")
 
 
-def refuse_save_pretrained(model: nn.Module) -> nn.Module:
-    """Has `save_pretrained` of each part of the model with packed layers raise, and name `sparseq.save`; returns the
-    model. A ValueError of transformers, before anything is written. `tie_weights` ties what are parameters still."""
+def use_quantizer(make: MakeQuantizer) -> None:
+    """Has `attach_quantizer` take what `make(part, packed)` returns."""
+    _makers[:] = [make]
+
+
+def attach_quantizer(model: nn.Module) -> nn.Module:
+    """Gives each part of the model that transformers can save its quantizer; returns the model, changed in place."""
     for part in model.modules():
-        if hasattr(part, "save_pretrained") and any(isinstance(module, Packed) for module in part.modules()):
-            part.hf_quantizer = SavedBySparseq()  # type: ignore[assignment]
+        if not hasattr(part, "save_pretrained"):
+            continue
+        layers = [layer for _, layer in named_layers(part)]
+        packed = any(isinstance(layer, Packed) for layer in layers)
+        if not layers:
+            continue
+        quantizer = _makers[0](part, packed) if _makers else None
+        if quantizer is not None or packed:
+            part.hf_quantizer = quantizer or SavedBySparseq()  # type: ignore[assignment]
+        if packed:
             _forget_ties(part)
     return model
 

@@ -131,6 +131,6 @@ def test_not_finite(tmp_path: Path, bad: float, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError, match=r"'bert\.encoder\.layer\.1\.output\.dense\.bias' holds"):
         save(model, tmp_path / "new")
     assert not (tmp_path / "new").exists()
-    monkeypatch.setattr("sparseq.checkpoint.write.check_finite", lambda model: None)
+    monkeypatch.setattr("sparseq.checkpoint.serialize.check_finite", lambda model: None)
     save(model, tmp_path)
     assert "'bert.encoder.layer.1.output.dense.bias' holds" in sentence(tmp_path)

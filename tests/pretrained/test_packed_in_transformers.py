@@ -11,7 +11,7 @@ from pretrained_models import IDS, MASK, VERSIONS, assert_same, auto_class, mode
 
 from sparseq.checkpoint import CONFIG, load, read_metadata, save
 from sparseq.nn import convert, pack
-from sparseq.nn.save_pretrained import SavedBySparseq
+from sparseq.nn.save_pretrained import SavedBySparseq, attach_quantizer
 
 PACKED: dict[str, Callable[[Path], Any]] = {
     "pack": lambda folder: VERSIONS["packed"](),
@@ -25,13 +25,23 @@ PACKED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("way", PACKED)
-def test_packed_models_are_not_saved_without_their_layout(way: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    packed = PACKED[way](folders["packed"])
+def test_without_a_quantizer_packed_models_are_not_saved(
+    way: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where sparseq cannot register with transformers."""
+    packed = PACKED[way](folders["packed"])  # imports transformers, with which sparseq registers
+    monkeypatch.setattr("sparseq.nn.save_pretrained._makers", [])
+    attach_quantizer(packed)
     with pytest.raises(ValueError, match=r"sparseq\.save\(model, folder\)"):
-        packed.save_pretrained(tmp_path / "no")
+        packed.save_pretrained(tmp_path / "no")  # type: ignore[operator]
     assert not (tmp_path / "no").exists()
-    save(packed, tmp_path / "yes")
-    again = load(tmp_path / "yes")
+
+
+@pytest.mark.parametrize("way", PACKED)
+def test_parts_and_copies_are_saved_whole(way: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    packed = PACKED[way](folders["packed"])
+    packed.save_pretrained(tmp_path)
+    again = load(tmp_path)
     assert_same(again, packed)
     torch.testing.assert_close(output(again), output(packed))
 

@@ -1,6 +1,5 @@
 """transformers' own loaders, with sparseq imported: the same model as `sparseq.load` gives."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -130,19 +129,10 @@ def test_altered_folders_are_refused(version: str, folders: dict[str, Path], tmp
         auto.from_pretrained(copy)
 
 
-def test_a_plain_model_is_not_quantized_on_loading(folders: dict[str, Path]) -> None:
-    from sparseq.pretrained import SparseqConfig
-
-    with pytest.raises(InputError, match="quantizes a model that is loaded already"):
-        auto_class(folders["plain"]).from_pretrained(folders["plain"], quantization_config=SparseqConfig())
-    assert "quantization_config" not in json.loads((folders["plain"] / CONFIG).read_text())
-
-
 def test_training_layers_are_trained_and_saved_as_after_convert(folders: dict[str, Path], tmp_path: Path) -> None:
     from transformers import Trainer, TrainingArguments
 
     found = auto_class(folders["training"]).from_pretrained(folders["training"])
-    assert not hasattr(found, "hf_quantizer") and not hasattr(found.config, "quantization_config")
     rows = [{"input_ids": IDS[0], "attention_mask": MASK[0], "labels": torch.tensor(1)}] * 4
     arguments = TrainingArguments(str(tmp_path), max_steps=2, report_to="none", use_cpu=True, disable_tqdm=True)
     before = output(found.eval())

@@ -25,7 +25,10 @@ def own(folder):
 
 def state(folder, strict):
     config = AutoConfig.from_pretrained(folder)
-    return own(folder)(config).load_state_dict(load_file(folder / "model.safetensors"), strict=strict)
+    tensors = {}
+    for file in folder.glob("model*.safetensors"):
+        tensors |= load_file(file)
+    return own(folder)(config).load_state_dict(tensors, strict=strict)
 
 READERS = {
     "AutoModel": AutoModel.from_pretrained,
@@ -59,6 +62,8 @@ WELL_READ = {
     "training",
     "packed, without quantization_config",
     "training, without quantization_config",
+    "packed, in shards",
+    "training, in shards",
 }
 
 
@@ -72,8 +77,11 @@ def test_without_sparseq_nothing_is_loaded_of_any_layer(
         places[f"{name}, without quantization_config"] = copy = tmp_path / name
         shutil.copytree(folders[name], copy)
         config = json.loads((copy / CONFIG).read_text())
-        assert config.pop("quantization_config") == {"quant_method": "sparseq"}
+        assert config.pop("quantization_config")["quant_method"] == "sparseq"
         (copy / CONFIG).write_text(json.dumps(config))
+    for name in ("packed", "training"):
+        places[f"{name}, in shards"] = tmp_path / f"{name}-shards"
+        VERSIONS[name]().save_pretrained(tmp_path / f"{name}-shards", max_shard_size="10KB")
     asked = {str(folder): [] if every or name in WELL_READ else LENIENT for name, folder in places.items()}
     found = json.loads(python(WITHOUT, json.dumps(asked)).splitlines()[-1])
     outcomes = {name: found[str(folder)] for name, folder in places.items()}

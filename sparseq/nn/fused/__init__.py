@@ -7,7 +7,7 @@ into a model of transformers. `ways` says which way a call takes, and why.
 """
 
 from .families import FAMILIES
-from .model import FusedEncoder, fuse
+from .model import FusedEncoder, fuse, unfuse
 from .ways import FusedWay, fused_reason, fused_way, use_fused_encoder
 
-__all__ = ["FAMILIES", "FusedEncoder", "FusedWay", "fuse", "fused_reason", "fused_way", "use_fused_encoder"]
+__all__ = ["FAMILIES", "FusedEncoder", "FusedWay", "fuse", "fused_reason", "fused_way", "unfuse", "use_fused_encoder"]

@@ -70,6 +70,16 @@ def fuse(model: nn.Module) -> nn.Module:
     return model
 
 
+def unfuse(model: nn.Module) -> nn.Module:
+    """Gives each fused encoder in the model its own class again; returns the model, changed in place."""
+    for part in model.modules():
+        if isinstance(part, FusedEncoder):
+            part.__class__ = part._plain  # type: ignore[assignment]
+            for name in [name for name in part.__dict__ if name.startswith("_read")]:
+                delattr(part, name)
+    return model
+
+
 def _replace_inference_tensors(model: nn.Module) -> None:
     """Replaces tensors that were made in inference mode by copies: changes of those could not be seen (`watch`)."""
     made: dict[int, Tensor] = {}

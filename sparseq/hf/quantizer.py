@@ -1,8 +1,8 @@
-"""The quantizer with which `from_pretrained` of transformers loads folders written by `sparseq.save`.
+"""The quantizer with which transformers loads, saves and converts models with sparseq layers.
 
-`config.json` of a model with sparseq layers names it ("quantization_config": {"quant_method": "sparseq"}), and
-`sparseq.registration` registers it when transformers is imported. transformers builds the plain model on the meta
-device. The quantizer then checks the folder as `sparseq.load` does, replaces the layers, and sets the tensors once
+config.json of such a model names the method ("quantization_config": {"quant_method": "sparseq", ...}), and
+`sparseq.registration` registers the quantizer when transformers is imported. transformers builds the plain model on the
+meta device. The quantizer then checks the folder as `sparseq.load` does, replaces the layers, and sets the tensors once
 transformers has placed the modules on their devices. Parameters that the class has and the file does not (a new head on
 another model's encoder) are initialized and reported by transformers, as for any folder.
 """
@@ -13,57 +13,54 @@ import re
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from sparseq.checkpoint import WEIGHTS, Folder, open_folder
+from sparseq.checkpoint.files import is_weights
 from sparseq.checkpoint.names import METHOD
 from sparseq.errors import InputError
-from sparseq.nn import Packed, named_layers
+from sparseq.nn import Packed, convert, dequantize, named_layers
+from sparseq.nn.save_pretrained import use_quantizer
 
-__all__ = ["SparseqConfig", "SparseqQuantizer", "register"]
+from .config import SparseqConfig
+from .saving import state_and_metadata
 
-
-class SparseqConfig(QuantizationConfigMixin):
-    """The entry of config.json that names sparseq as the quantization method.
-
-    All settings are in the header of the weights.
-    """
-
-    def __init__(self, quant_method: str = METHOD, **unknown: Any) -> None:
-        if unknown:
-            raise InputError(
-                f"quantization_config has {next(iter(unknown))!r}, which sparseq does not know: convert and pack a "
-                "model by sparseq.convert and sparseq.pack after loading it"
-            )
-        self.quant_method = METHOD
+__all__ = ["SparseqQuantizer", "register"]
 
 
 class SparseqQuantizer(HfQuantizer):
-    """Loads a model with sparseq layers; the result equals that of `sparseq.load` bit for bit.
+    """Loads and saves a model with sparseq layers, or converts a plain one while it is loaded.
 
-    dtype: if it differs from the file's, the model is cast after loading, as `model.to(dtype)` does. device_map: places
-    whole modules on devices; offloading to the CPU or to disk is refused. A model with training layers is like the
-    result of `sparseq.convert`: it can be trained and saved in the usual ways. A model with packed layers can only be
-    saved by `sparseq.save`.
+    A folder: the result equals that of `sparseq.load` bit for bit. dtype: if it differs from the file's, the model is
+    cast after loading, as `model.to(dtype)` does, and scales stay fp32. device_map: places whole modules on devices;
+    offloading to the CPU or to disk is refused. A plain model, with `quantization_config=SparseqConfig(...)`: the
+    result is that of `sparseq.convert`.
 
-    Raises InputError for a folder that was changed, is damaged or was not written by `sparseq.save`, and for a class
-    whose layers do not match the file's.
+    Training layers can be trained, and `Trainer` refuses packed ones. `save_pretrained` writes what `sparseq.save`
+    does, and `dequantize` gives plain layers (`sparseq.nn.dequantize`).
+
+    Raises InputError for a folder that was changed, is damaged or was not written by sparseq, and for a class whose
+    layers do not match the file's.
     """
 
-    requires_calibration = True  # the model must have been converted and packed before
+    requires_calibration = False
 
     def __init__(self, quantization_config: SparseqConfig, **kwargs: Any) -> None:
-        if not kwargs.get("pre_quantized", True):
-            raise InputError(
-                "sparseq quantizes a model that is loaded already: leave quantization_config out, then call "
-                "sparseq.convert(model), train or calibrate it, and sparseq.pack(model)"
-            )
         super().__init__(quantization_config, **kwargs)
         self._folder: Folder | None = None
         self._packed = False
+
+    @classmethod
+    def of_model(cls, part: nn.Module, packed: bool) -> SparseqQuantizer | None:
+        """The quantizer of a model that has sparseq layers already; None for a module that is no transformers model."""
+        if not _is_of_transformers(part):
+            return None
+        made = cls(SparseqConfig())
+        made._packed = packed
+        return made
 
     def validate_environment(self, *args: Any, device_map: Any = None, **kwargs: Any) -> None:
         places = device_map.values() if isinstance(device_map, dict) else ()
@@ -78,8 +75,10 @@ class SparseqQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(
         self, model: Any, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> None:
-        if not checkpoint_files or len(checkpoint_files) != 1 or Path(checkpoint_files[0]).name != WEIGHTS:
-            raise InputError(f"a model with sparseq layers is loaded from a folder with one {WEIGHTS}")
+        if not self.pre_quantized:
+            return
+        if not checkpoint_files or not all(is_weights(Path(file).name) for file in checkpoint_files):
+            raise InputError(f"a model with sparseq layers is loaded from a folder with {WEIGHTS}, or shards of it")
         self._folder = folder = open_folder(Path(checkpoint_files[0]).parent).renamed(_names_in(model))
         folder.place_layers(model)
         self._dtype = model.config.dtype  # what was asked for, or what config.json says
@@ -97,26 +96,38 @@ class SparseqQuantizer(HfQuantizer):
         _add_patterns(model, "_keys_to_ignore_on_load_missing", folder.aliases())
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
-        folder = self._folder
-        assert folder is not None  # set before loading
-        self._folder = None  # the tensors are the model's from here on
         places = set(getattr(model, "hf_device_map", {}).values())
         if "disk" in places or ("cpu" in places and len(places) > 1):
             raise InputError(_NO_OFFLOAD)
+        if not self.pre_quantized:
+            convert(model, **self.quantization_config.settings)
+            model.hf_quantizer = self  # in the place of the one that `convert` has made
+            return model
+        folder = self._folder
+        assert folder is not None  # set before loading
+        self._folder = None  # the tensors are the model's from here on
         folder.fill(model, self._trainable)
         if self._dtype is not None and self._dtype != folder.dtype:
             model.to(self._dtype)
-        if self._packed:
-            model.hf_quantizer = self
-        else:
-            self.remove_quantization_config(model)
-            for module in model.modules():
-                if hasattr(module, "config"):
-                    module.config._is_quantized = False
+        model.hf_quantizer = self
         return model
 
+    def get_state_dict_and_metadata(self, model: nn.Module) -> tuple[dict[str, Tensor] | None, dict[str, str]]:
+        return state_and_metadata(model)
+
     def is_serializable(self) -> bool:
-        raise InputError("a model with packed layers is saved by sparseq.save(model, folder), not by save_pretrained")
+        return True
+
+    def _dequantize(self, model: Any, dtype: torch.dtype | str | None = None) -> Any:
+        dequantize(model)
+        for part in model.modules():
+            if _is_of_transformers(part):
+                self.remove_quantization_config(part)
+                # Packed weights were no parameters, and were left out of the ties by name.
+                part.__dict__.pop("_tied_weights_keys", None)
+                part.all_tied_weights_keys = part.get_expanded_tied_weights_keys(all_submodels=True)
+        # `save_pretrained` leaves a name as the config's dtype, which is the default here.
+        return model if dtype is None else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 
     @property
     def is_trainable(self) -> bool:
@@ -128,7 +139,8 @@ class SparseqQuantizer(HfQuantizer):
 
 
 def register() -> None:
-    """Registers the quantizer with transformers; does nothing if it is registered already."""
+    """Registers the quantizer with transformers, for models that it loads and for those of `convert` and `pack`."""
+    use_quantizer(SparseqQuantizer.of_model)
     if METHOD not in AUTO_QUANTIZER_MAPPING:
         register_quantization_config(METHOD)(SparseqConfig)
         register_quantizer(METHOD)(SparseqQuantizer)
@@ -138,6 +150,12 @@ _NO_OFFLOAD = (
     "the layers of sparseq are not offloaded: give a device_map that leaves no part of the model on the CPU beside a "
     "GPU, or on the disk"
 )
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    from transformers import PreTrainedModel  # is still being imported when this module is
+
+    return isinstance(module, PreTrainedModel)
 
 
 def _names_in(model: Any) -> Any:
