@@ -1,4 +1,6 @@
-"""What pruning ranks weights by, and how units of several layers are ranked together then."""
+"""Settings of pruning: what weights are ranked by, and how the sparsity rises during training."""
+
+from dataclasses import dataclass
 
 from sparseq.errors import InputError
 from sparseq_kernels.patterns import Pattern
@@ -7,6 +9,57 @@ MAGNITUDE, FISHER = "magnitude", "fisher"
 CRITERIA = (MAGNITUDE, FISHER)
 FORMER = MAGNITUDE
 """Of all runs before there was a choice."""
+MAX_LAYER_SPARSITY = 0.99
+"""By default every layer keeps at least a hundredth of its units."""
+
+
+@dataclass(frozen=True)
+class PruningSettings:
+    """Gradual pruning during training: which weights are removed at the end, and when.
+
+    sparsity: the share of the prunable weights that is removed at the end. pattern: "unstructured", "N:M" or "RxC".
+
+    criterion: "magnitude", "fisher" (the loss that a removal adds, estimated from Adam's second moments), or "auto":
+    fisher where it can be used. scope, max_layer_sparsity: as in `sparseq.prune.select_masks`.
+
+    schedule: "linear" or "cubic", see `sparseq.prune.SparsitySchedule`. warmup, end: the shares of training before
+    pruning starts and at which the sparsity is reached. updates: how many times masks are selected meanwhile. regrow:
+    whether removed weights keep being trained, so that they may return.
+
+    embeddings: whether embeddings are pruned as well. on_mismatch: "error", or "skip" for layers that the pattern does
+    not divide.
+    """
+
+    sparsity: float = 0.6
+    pattern: str = "4x4"
+    criterion: str = "auto"
+    scope: str = "auto"
+    max_layer_sparsity: float = MAX_LAYER_SPARSITY
+    schedule: str = "linear"
+    warmup: float = 0.1
+    end: float = 0.7
+    updates: int = 50
+    regrow: bool = False
+    embeddings: bool = False
+    on_mismatch: str = "error"
+
+    def steps(self, steps: int, criterion: str) -> tuple[int, int]:
+        """The steps at which pruning by this criterion starts and ends, in a training of this many steps.
+
+        By gradients it does not end before the first step.
+        """
+        first, last = round(self.warmup * steps), round(self.end * steps)
+        return first, max(last, 1) if steps and criterion == FISHER else last
+
+    def chosen_criterion(self, *, has_gradients: bool) -> str:
+        """What "auto" stands for: fisher where it can be used, else magnitude; any other criterion stays.
+
+        has_gradients: whether weights have gradients before the last selection.
+        """
+        if self.criterion != "auto":
+            return self.criterion
+        of_magnitudes = self.embeddings or self.scope in ("lamp", "normalized")
+        return FISHER if has_gradients and not of_magnitudes else MAGNITUDE
 
 
 def default_scope(criterion: str, pattern: Pattern) -> str:

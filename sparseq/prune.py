@@ -3,24 +3,28 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparseq_kernels import InputError, Pattern
 
-from .criterion import FISHER, MAGNITUDE, check_fisher
+from .criterion import FISHER, MAGNITUDE, MAX_LAYER_SPARSITY, PruningSettings, check_fisher
 from .nn.masking import MaskedWeight
+from .nn.prunable import prunable
 from .nn.related import first_names, tied
-from .nn.selection import MAX_LAYER_SPARSITY, check_share, dividing, scope_for, select_masks
+from .nn.selection import check_share, dividing, scope_for, select_masks
 
 __all__ = [
     "SHAPES",
     "FisherPruner",
     "MagnitudePruner",
     "Pruner",
+    "PruningSettings",
     "SparsitySchedule",
     "dividing",
+    "gradual_pruner",
     "layer_sparsities",
     "scope_for",
     "select_masks",
@@ -181,6 +185,40 @@ class FisherPruner(Pruner):
                 "Adam or AdamW, and a gradient of every layer before it selects weights (MagnitudePruner wants none)"
             )
         return weight.detach().float().square() * moments.float()
+
+
+def gradual_pruner(
+    model: nn.Module, settings: PruningSettings, steps: int, optimizer: torch.optim.Optimizer | None = None
+) -> Pruner:
+    """The pruner of the model's `sparseq.nn.prunable` layers for a training of this many steps; 0 prunes at once.
+
+    optimizer: of the training. Without one, weights are ranked by magnitude whatever the settings say, in each layer if
+    they say so and otherwise with that criterion's own scope. The criterion "auto" is fisher only for an optimizer of
+    the Adam family, which keeps second moments.
+
+    Raises InputError for settings that contradict each other, and, naming the layer, if the pattern does not fit it.
+    """
+    criterion = settings.chosen_criterion(
+        has_gradients=bool(steps and settings.end and optimizer is not None and "betas" in optimizer.defaults)
+    )
+    start, end = settings.steps(steps, criterion)
+    pattern = Pattern.parse(settings.pattern)
+    layers = dividing(prunable(model, embeddings=settings.embeddings), pattern, settings.on_mismatch)
+    schedule = SparsitySchedule(settings.sparsity, start, end, settings.schedule)
+    options: dict[str, Any] = {
+        "pattern": pattern,
+        "scope": settings.scope,
+        "every": max(1, (end - start) // settings.updates),
+        "regrow": settings.regrow,
+        "max_layer_sparsity": settings.max_layer_sparsity,
+    }
+    if criterion != FISHER:
+        return MagnitudePruner(layers, schedule, **options)
+    if optimizer is None:
+        return MagnitudePruner(
+            layers, schedule, **{**options, "scope": "layer" if settings.scope == "layer" else "auto"}
+        )
+    return FisherPruner(layers, schedule, optimizer, **options)
 
 
 def layer_sparsities(layers: Mapping[str, MaskedWeight]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from sparseq_kernels import InputError, Pattern
 
+from ..criterion import MAX_LAYER_SPARSITY
 from .attached import check_attached
 from .embedding import QuantEmbedding
 from .finite import check_finite
@@ -23,7 +24,7 @@ from .linear import QuantSparseLinear
 from .masking import MaskedWeight
 from .prunable import prunable_names, why_none
 from .save_pretrained import attach_quantizer
-from .selection import MAX_LAYER_SPARSITY, ON_MISMATCH, check_share, choice, dividing, scope_for, select_masks
+from .selection import ON_MISMATCH, check_share, choice, dividing, scope_for, select_masks
 from .selectors import Selector, chosen, selectors, shown
 from .settings import QuantSettings
 

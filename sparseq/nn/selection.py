@@ -8,15 +8,13 @@ from torch import Tensor
 from sparseq_kernels import InputError, Pattern
 from sparseq_kernels.torch_internals import has_values
 
-from ..criterion import CRITERIA, MAGNITUDE, default_scope
+from ..criterion import CRITERIA, MAGNITUDE, MAX_LAYER_SPARSITY, default_scope
 from .masking import MaskedWeight
 from .ranking import SCORES, dropped_units, most_dropped, unit_count
 from .related import first_names
 
 SCOPES = ("auto", "global", "layer", "lamp", "normalized")
 ON_MISMATCH = ("error", "skip")
-# By default every layer keeps at least a hundredth of its units.
-MAX_LAYER_SPARSITY = 0.99
 
 
 def scope_for(scope: str, pattern: str | Pattern, criterion: str = MAGNITUDE) -> str:

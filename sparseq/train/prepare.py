@@ -9,15 +9,13 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import set_seed
 
-from sparseq.criterion import FISHER
 from sparseq.distill import HiddenStates, layer_map
 from sparseq.errors import InputError
 from sparseq.models import load_model
-from sparseq.nn import convert, prunable
+from sparseq.nn import convert
 from sparseq.nn.smoothing import foldable
-from sparseq.prune import FisherPruner, MagnitudePruner, Pruner, SparsitySchedule, dividing
+from sparseq.prune import Pruner, gradual_pruner
 from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
-from sparseq_kernels.patterns import Pattern
 
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .precision import pick_precision
@@ -171,23 +169,7 @@ def pruner(recipe: Recipe, student: nn.Module, steps: int, optimizer: Optimizer 
     it says so and otherwise with that criterion's own scope: to check shapes, and to estimate sizes. How many weights
     stay is exact then, and where they are, which the stored bytes depend on a little, only with the scope "layer".
     """
-    start, end = recipe.pruning_steps(steps)
-    pattern = Pattern.parse(recipe.pattern)
-    layers = dividing(prunable(student, embeddings=recipe.prune_embeddings), pattern, recipe.on_mismatch)
-    settings: dict[str, Any] = {
-        "pattern": pattern,
-        "scope": recipe.scope,
-        "max_layer_sparsity": recipe.max_layer_sparsity,
-        "every": max(1, (end - start) // recipe.prune_updates),
-        "regrow": recipe.regrow,
-    }
-    schedule = SparsitySchedule(recipe.sparsity, start, end, recipe.schedule)
-    if recipe.criterion != FISHER:
-        return MagnitudePruner(layers, schedule, **settings)
-    if optimizer is None:
-        scope = recipe.scope if recipe.scope == "layer" else "auto"
-        return MagnitudePruner(layers, schedule, **{**settings, "scope": scope})
-    return FisherPruner(layers, schedule, optimizer, **settings)
+    return gradual_pruner(student, recipe.pruning, steps, optimizer)
 
 
 def _prepare_hidden(prepared: Prepared) -> None:

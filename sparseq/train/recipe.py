@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sparseq.criterion import CRITERIA, FISHER, FORMER, MAGNITUDE, check_fisher, default_scope
+from sparseq.criterion import CRITERIA, FISHER, FORMER, PruningSettings, check_fisher, default_scope
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
@@ -34,6 +34,7 @@ DATA, MODEL, QUANT, QAT, PTQ, MP, KD, AUGMENT, TRAIN, RUN = (
     "post-training quantization (ptq)", "pruning (mp)", "knowledge distillation (kd)",
     "augmentation (with or without kd)", "training", "run",
 )  # fmt: skip
+PRUNING = PruningSettings()
 
 
 @dataclass(frozen=True)
@@ -100,26 +101,30 @@ class Recipe:
                                    "outputs into the weights that follow (SmoothQuant's alpha); off by default",
                                    metavar="SHARE")
 
-    sparsity: float = setting(0.6, number(), MP, "share of the encoder's linear weights removed at the end")
-    pattern: str = setting("4x4", text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
-    criterion: str = setting("auto", text, MP, "what weights are ranked by: their magnitude, or the loss that their "
-                             "removal adds (fisher), estimated from gradients; auto is fisher where it can be: not "
-                             "with --prune-embeddings, --scope lamp or normalized, or --prune-end 0",
+    sparsity: float = setting(PRUNING.sparsity, number(), MP, "share of the encoder's linear weights removed at the "
+                              "end")
+    pattern: str = setting(PRUNING.pattern, text, MP, "unstructured, N:M such as 2:4, or RxC blocks such as 4x4")
+    criterion: str = setting(PRUNING.criterion, text, MP, "what weights are ranked by: their magnitude, or the "
+                             "loss that their removal adds (fisher), estimated from gradients; auto is fisher where it "
+                             "can be: not with --prune-embeddings, --scope lamp or normalized, or --prune-end 0",
                              choices=("auto", *CRITERIA))
-    scope: str = setting("auto", text, MP, "rank weights over all layers together (global), by layer-adaptive scores "
-                         "(lamp), relative to their layer's (normalized), or in each layer; auto is lamp for blocks "
-                         "by magnitude, else global", choices=("auto", "global", "lamp", "normalized", "layer"))
-    max_layer_sparsity: float = setting(0.99, number(0, 1), MP, "share of one layer that is removed at most, unless "
-                                        "scope is layer; the sparsity itself if that is greater", metavar="SHARE")
-    schedule: str = setting("linear", text, MP, "how the sparsity rises", choices=("linear", "cubic"))
-    prune_warmup: float = setting(0.1, number(0, 1), MP, "share of training before pruning starts", metavar="SHARE")
-    prune_end: float = setting(0.7, number(0, 1), MP, "share of training at which the sparsity is reached",
+    scope: str = setting(PRUNING.scope, text, MP, "rank weights over all layers together (global), by "
+                         "layer-adaptive scores (lamp), relative to their layer's (normalized), or in each layer; auto "
+                         "is lamp for blocks by magnitude, else global", choices=("auto", "global", "lamp", "normalized", "layer"))
+    max_layer_sparsity: float = setting(PRUNING.max_layer_sparsity, number(0, 1), MP, "share of one layer that is "
+                                        "removed at most, unless scope is layer; the sparsity itself if that is "
+                                        "greater", metavar="SHARE")
+    schedule: str = setting(PRUNING.schedule, text, MP, "how the sparsity rises", choices=("linear", "cubic"))
+    prune_warmup: float = setting(PRUNING.warmup, number(0, 1), MP, "share of training before pruning starts",
+                                  metavar="SHARE")
+    prune_end: float = setting(PRUNING.end, number(0, 1), MP, "share of training at which the sparsity is reached",
                                metavar="SHARE")
-    prune_updates: int = setting(50, whole(1), MP, "how many times the masks are updated meanwhile", metavar="N")
-    regrow: bool = setting(False, yes_no, MP, "keep updating removed weights, so that they may return")
-    prune_embeddings: bool = setting(False, yes_no, MP, "prune the embeddings as well (costs accuracy)")
-    on_mismatch: str = setting("error", text, MP, "what to do with a layer that the pattern does not divide",
-                               choices=("error", "skip"))
+    prune_updates: int = setting(PRUNING.updates, whole(1), MP, "how many times the masks are updated meanwhile",
+                                 metavar="N")
+    regrow: bool = setting(PRUNING.regrow, yes_no, MP, "keep updating removed weights, so that they may return")
+    prune_embeddings: bool = setting(PRUNING.embeddings, yes_no, MP, "prune the embeddings as well (costs accuracy)")
+    on_mismatch: str = setting(PRUNING.on_mismatch, text, MP, "what to do with a layer that the pattern does not "
+                               "divide", choices=("error", "skip"))
 
     kd_loss: str = setting("auto", text, KD, "soft cross-entropy (ce), or squared error on the logits (mse); auto is "
                            "ce for classes and mse for regression", choices=("auto", "ce", "mse"))
@@ -281,20 +286,34 @@ class Recipe:
         return self.uses("qat") or self.uses("ptq")
 
     @property
+    def pruning(self) -> PruningSettings:
+        """The settings of pruning."""
+        return PruningSettings(
+            sparsity=self.sparsity,
+            pattern=self.pattern,
+            criterion=self.criterion,
+            scope=self.scope,
+            max_layer_sparsity=self.max_layer_sparsity,
+            schedule=self.schedule,
+            warmup=self.prune_warmup,
+            end=self.prune_end,
+            updates=self.prune_updates,
+            regrow=self.regrow,
+            embeddings=self.prune_embeddings,
+            on_mismatch=self.on_mismatch,
+        )
+
+    @property
     def _criterion(self) -> str:
         """What "auto" stands for: fisher, unless there are no gradients or it does not go with the other settings."""
-        if self.criterion != "auto":
-            return self.criterion
-        of_magnitudes = self.prune_embeddings or self.scope in ("lamp", "normalized")
-        return FISHER if self.epochs and self.prune_end and not of_magnitudes else MAGNITUDE
+        return self.pruning.chosen_criterion(has_gradients=bool(self.epochs and self.prune_end))
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
         """The steps at which pruning starts and ends, in a training of this many steps.
 
         By gradients it does not end before the first step.
         """
-        start, end = round(self.prune_warmup * steps), round(self.prune_end * steps)
-        return start, max(end, 1) if steps and self._criterion == FISHER else end
+        return self.pruning.steps(steps, self._criterion)
 
     def validate(self) -> "Recipe":
         """This recipe, checked and with its methods in order. Raises InputError for settings that cannot run."""
