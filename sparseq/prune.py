@@ -15,6 +15,7 @@ from .nn.masking import MaskedWeight
 from .nn.prunable import prunable
 from .nn.related import first_names, tied
 from .nn.selection import check_share, dividing, scope_for, select_masks
+from .nn.sharded import gathered
 
 __all__ = [
     "SHAPES",
@@ -137,7 +138,7 @@ class MagnitudePruner(Pruner):
     criterion = MAGNITUDE
 
     def importance(self) -> dict[str, Tensor]:
-        return {name: layer.weight.detach() for name, layer in self.layers.items()}
+        return {name: gathered(layer.weight.detach()) for name, layer in self.layers.items()}
 
 
 class FisherPruner(Pruner):
@@ -184,7 +185,7 @@ class FisherPruner(Pruner):
                 f"the optimizer holds no second moments of the gradient of {name!r} (exp_avg_sq): FisherPruner wants "
                 "Adam or AdamW, and a gradient of every layer before it selects weights (MagnitudePruner wants none)"
             )
-        return weight.detach().float().square() * moments.float()
+        return gathered(weight.detach()).float().square() * gathered(moments).float()
 
 
 def gradual_pruner(

@@ -31,6 +31,12 @@ PAGES = {
         "What `sparseq compress` uses, for [a training loop of your own](../how-to/own-training-loop.md).",
         ("sparseq.prune", "sparseq.distill", "sparseq.augment", "sparseq.train"),
     ),
+    "transformers": (
+        "With transformers",
+        "Loading and converting by `from_pretrained`, and training with any `transformers.Trainer`. "
+        "[Models](../how-to/transformers.md), [training](../how-to/own-training-loop.md).",
+        ("sparseq.hf",),
+    ),
     "studies": (
         "Studies",
         "What `sparseq study` uses. [How to run one](../how-to/studies.md).",

@@ -3,7 +3,7 @@
 from .cache import TeacherLogits
 from .digest import digest_model, digest_texts, digest_tokenizer
 from .hidden import HiddenStates, hidden_state_loss, layer_map
-from .losses import distillation_loss, label_loss
+from .losses import distillation_loss, label_loss, soft_loss
 
 __all__ = [
     "HiddenStates",
@@ -15,4 +15,5 @@ __all__ = [
     "hidden_state_loss",
     "label_loss",
     "layer_map",
+    "soft_loss",
 ]

@@ -13,6 +13,31 @@ def label_loss(logits: Tensor, labels: Tensor, *, regression: bool) -> Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
+def soft_loss(student_logits: Tensor, teacher_logits: Tensor, *, kind: str = "ce", temperature: float = 2.0) -> Tensor:
+    """The loss of the student's logits s [N, C] on the teacher's t [N, C], a scalar in fp32.
+
+    - `ce`: T^2 * KL(softmax(t / T) || softmax(s / T)), the mean over rows. It differs from the soft cross-entropy of
+      Hinton et al. 2015 ("Distilling the Knowledge in a Neural Network", section 2) by the teacher's entropy, which
+      is constant: the gradients are the same, and the T^2 keeps their size as T varies;
+    - `mse`: the mean of (s - t)^2 over rows and classes (Ba and Caruana 2014, "Do Deep Nets Really Need to be
+      Deep?"), for regression too.
+
+    Raises InputError for another kind, and where the two shapes differ.
+    """
+    _check_shapes(student_logits, teacher_logits)
+    student, teacher = student_logits.float(), teacher_logits.float()
+    if kind == "mse":
+        return F.mse_loss(student, teacher)
+    if kind != "ce":
+        raise InputError(f"unknown kd loss {kind!r}: use ce or mse")
+    return temperature**2 * F.kl_div(
+        F.log_softmax(student / temperature, dim=-1),
+        F.log_softmax(teacher / temperature, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
 def distillation_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -25,20 +50,10 @@ def distillation_loss(
 ) -> Tensor:
     """alpha * KD + (1 - alpha) * label loss, a scalar in fp32; `alpha` in [0, 1], for all rows or one for each [N].
 
-    KD is, for teacher logits t and student logits s [N, C]:
-    - `ce`: T^2 * KL(softmax(t / T) || softmax(s / T)), the mean over rows. It differs from the soft cross-entropy of
-      Hinton et al. 2015 ("Distilling the Knowledge in a Neural Network", section 2) by the teacher's entropy, which
-      is constant: the gradients are the same, and the T^2 keeps their size as T varies;
-    - `mse`: the mean of (s - t)^2 over rows and classes (Ba and Caruana 2014, "Do Deep Nets Really Need to be
-      Deep?"), for regression too.
-
-    Raises InputError for another kind, for `ce` with regression, and where the two logits' shapes differ.
+    KD is the `soft_loss` of the logits [N, C]. Raises InputError for another kind, for `ce` with regression, and where
+    the two logits' shapes differ.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise InputError(
-            f"the teacher's logits are {tuple(teacher_logits.shape)} and the student's {tuple(student_logits.shape)}: "
-            "both need the same rows and the same number of labels"
-        )
+    _check_shapes(student_logits, teacher_logits)
     student, teacher = student_logits.float(), teacher_logits.float()
     if isinstance(alpha, Tensor):
         total = student.new_zeros(())
@@ -50,19 +65,17 @@ def distillation_loss(
             )
             total = total + loss * (rows.sum() / len(alpha))
         return total
-    if kind == "mse":
-        soft = F.mse_loss(student, teacher)
-    elif kind == "ce" and not regression:
-        soft = temperature**2 * F.kl_div(
-            F.log_softmax(student / temperature, dim=-1),
-            F.log_softmax(teacher / temperature, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
-    elif kind == "ce":
+    if kind == "ce" and regression:
         raise InputError("kd loss 'ce' needs classes, and a regression task has none: use mse (--kd-loss mse)")
-    else:
-        raise InputError(f"unknown kd loss {kind!r}: use ce or mse")
+    soft = soft_loss(student, teacher, kind=kind, temperature=temperature)
     if alpha == 1:  # skipped, so that rows without a usable label are accepted
         return soft
     return alpha * soft + (1 - alpha) * label_loss(student_logits, labels, regression=regression)
+
+
+def _check_shapes(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"the teacher's logits are {tuple(teacher.shape)} and the student's {tuple(student.shape)}: "
+            "both need the same rows and the same number of labels"
+        )

@@ -9,9 +9,45 @@ it is loaded::
     model = AutoModelForSequenceClassification.from_pretrained(name, quantization_config=config)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .config import SparseqConfig
 from .quantizer import SparseqQuantizer, register
 
-__all__ = ["SparseqConfig", "SparseqQuantizer", "register"]
+if TYPE_CHECKING:
+    from .callbacks import PruningCallback, QATCallback
+    from .distillation import Distillation, DistillationMixin, DistillationTrainer, ParameterGroupsMixin
+
+__all__ = [
+    "Distillation",
+    "DistillationMixin",
+    "DistillationTrainer",
+    "ParameterGroupsMixin",
+    "PruningCallback",
+    "QATCallback",
+    "SparseqConfig",
+    "SparseqQuantizer",
+    "register",
+]
+
+# Imported on first use: transformers imports this package while it is being imported itself, and its trainer is not
+# needed by those who load and predict.
+_HOMES = {
+    "sparseq.hf.callbacks": ("PruningCallback", "QATCallback"),
+    "sparseq.hf.distillation": ("Distillation", "DistillationMixin", "DistillationTrainer", "ParameterGroupsMixin"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 register()

@@ -21,6 +21,19 @@ def scale_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters() if name in own]
 
 
+def check_scale_groups(model: nn.Module, optimizer: Any) -> None:
+    """Raises InputError if the optimizer decays a learned scale, which only a group of its own can prevent."""
+    scales = set(scale_names(model))
+    names = {id(parameter): name for name, parameter in model.named_parameters() if name in scales}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) in names and group.get("weight_decay", 0.0):
+                raise InputError(
+                    f"the optimizer decays the learned scale {names[id(parameter)]!r}: make it from "
+                    "sparseq.parameter_groups(model, lr), or use sparseq.hf.ParameterGroupsMixin with a Trainer"
+                )
+
+
 def parameter_groups(
     model: nn.Module,
     lr: float,

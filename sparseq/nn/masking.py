@@ -18,6 +18,7 @@ from sparseq_kernels.triton.runtime.availability import interpreted
 from . import related
 from .deprecated import renamed_method
 from .settings import QuantSettings
+from .sharded import local_parts
 
 # The share of a mask's blocks up to which products skip the empty ones. A step of such a product costs more than one of
 # a dense product, whose tiles are larger: on an H100 a tenth of the blocks took 0.6 to 0.9 of the dense product's time
@@ -114,7 +115,7 @@ class MaskedWeight(nn.Module):
     def apply_mask(self) -> None:
         """Sets masked weights to zero again; an optimizer's momentum moves them even if their gradient is zero."""
         if self.mask is not None and not self.regrow:
-            mask_(self.weight, self.mask)
+            mask_(*local_parts(self.weight, self.mask))
 
     def masked_weight(self) -> Tensor:
         """The weight with exact zeros where it is masked."""

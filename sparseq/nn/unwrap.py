@@ -13,6 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from sparseq_kernels import InputError
 
+from .sharded import is_sharded
+
 __all__ = ["plain_modules", "plain_state", "unwrapped"]
 
 
@@ -51,7 +53,7 @@ def plain_state(model: nn.Module) -> dict[str, Any]:
             path = path.rpartition(".")[0]
         if path in own:
             continue
-        if isinstance(tensor, Tensor) and _sharded(tensor):
+        if isinstance(tensor, Tensor) and is_sharded(tensor):
             raise InputError(f"{name} is a shard of a tensor, of FSDP or of tensor parallelism; {_GATHER}")
         rest = name[len(path) :].lstrip(".")
         state[f"{names[path]}.{rest}" if names[path] else rest] = tensor
@@ -86,8 +88,3 @@ def _plain(path: str, model: nn.Module) -> str:
             parts.append(part)
         module = module._modules[part]  # type: ignore[assignment]
     return ".".join(parts)
-
-
-def _sharded(tensor: Tensor) -> bool:
-    distributed = sys.modules.get("torch.distributed.tensor")
-    return distributed is not None and isinstance(tensor, distributed.DTensor)

@@ -7,12 +7,10 @@ from datasets import Dataset
 from torch import nn
 from transformers import BatchEncoding, DataCollatorWithPadding
 
+from sparseq.distill.batch import TEACHERS, teachers_inputs
 from sparseq.errors import InputError
 
 from .data import inputs_of
-
-TEACHERS = "teacher_input."
-"""The prefix of the names of the teacher's inputs, in rows and batches."""
 
 
 def input_columns(rows: Dataset, model: nn.Module) -> list[str]:
@@ -39,11 +37,6 @@ def with_teachers_inputs(
     for name in input_columns(teachers, teacher):
         rows = rows.add_column(f"{TEACHERS}{name}", teachers[name][:])
     return rows
-
-
-def teachers_inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of the teacher's forward in a batch, by their own names."""
-    return {name.removeprefix(TEACHERS): value for name, value in batch.items() if name.startswith(TEACHERS)}
 
 
 class Collate:

@@ -110,7 +110,8 @@ class Recipe:
                              choices=("auto", *CRITERIA))
     scope: str = setting(PRUNING.scope, text, MP, "rank weights over all layers together (global), by "
                          "layer-adaptive scores (lamp), relative to their layer's (normalized), or in each layer; auto "
-                         "is lamp for blocks by magnitude, else global", choices=("auto", "global", "lamp", "normalized", "layer"))
+                         "is lamp for blocks by magnitude, else global",
+                         choices=("auto", "global", "lamp", "normalized", "layer"))
     max_layer_sparsity: float = setting(PRUNING.max_layer_sparsity, number(0, 1), MP, "share of one layer that is "
                                         "removed at most, unless scope is layer; the sparsity itself if that is "
                                         "greater", metavar="SHARE")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 
+from sparseq.distill.batch import ALPHA
 from sparseq.tasks.held_out import HELD_OUT
 
 from .collate import with_teachers_inputs
@@ -13,7 +14,6 @@ from .prepare import Prepared
 from .progress import Reporter
 from .recipe import Recipe
 from .teacher import teacher_logits
-from .trainer import ALPHA
 
 
 @dataclass(frozen=True)

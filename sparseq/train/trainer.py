@@ -1,9 +1,8 @@
 """`CompressTrainer`: transformers' Trainer with our losses, order of rows, and checkpoints that resume exactly."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,58 +11,43 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from sparseq.checkpoint import WEIGHTS, contents
-from sparseq.distill import distillation_loss, hidden_state_loss, label_loss
+from sparseq.distill import distillation_loss, label_loss
+from sparseq.distill.batch import ALPHA, students_inputs
 from sparseq.errors import InputError, MachineError
 from sparseq.failures import is_out_of_memory, writing
-from sparseq.nn import find_nonfinite, parameter_groups
+from sparseq.hf.distillation import Distillation, DistillationTrainer
+from sparseq.nn import find_nonfinite
 from sparseq.nn.finite import checked_tensors, is_finite
 from sparseq.reading import brief
 
 from . import distributed, hardware
-from .collate import TEACHERS, teachers_inputs
 from .data import SimilarLengths
 from .folder import Marker, RunFolder
 from .precision import arithmetic
 from .recipe import Recipe
 
-# The column with the weight of the teacher's loss, if each row has its own.
-ALPHA = "kd_alpha"
 
+class CompressTrainer(DistillationTrainer):
+    """A `DistillationTrainer` with another order of rows, and other checkpoints.
 
-@dataclass
-class Losses:
-    """The losses of a training step.
-
-    kind: of the loss on the teacher's logits, 'ce' or 'mse'; None trains on the labels alone. teacher: the live teacher
-    of the hidden-state loss; its hidden states numbered `teacher_layers` are compared.
-    """
-
-    regression: bool
-    kind: str | None = None
-    temperature: float = 1.0
-    alpha: float = 0.0
-    teacher: nn.Module | None = None
-    teacher_layers: tuple[int, ...] = ()
-    hidden_weight: float = 0.0
-
-
-class CompressTrainer(Trainer):
-    """A Trainer with other losses, another order of rows, and other checkpoints.
+    distillation: kind=None trains on the labels alone. regression: whether the labels are numbers.
 
     A checkpoint counts once its marker exists (see `folder`), and the order of rows depends only on seed and epoch (see
     `SimilarLengths`). So a resumed run takes exactly the steps of an uninterrupted one.
     """
 
     loss_is_scaled_for_ga = False  # `compute_loss` returns the mean over its batch
+    distillation: Distillation
 
     def __init__(
         self,
         *args: Any,
-        losses: Losses,
+        distillation: Distillation,
+        regression: bool,
         precision: str,
         lengths: list[int],
         folder: RunFolder,
@@ -71,10 +55,10 @@ class CompressTrainer(Trainer):
         conditions: dict[str, str],
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, distillation=distillation, **kwargs)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.losses, self.precision, self.lengths, self.folder = losses, precision, lengths, folder
+        self.regression, self.precision, self.lengths, self.folder = regression, precision, lengths, folder
         self.conditions = conditions
         self.last_loss = float("nan")
         self.started = time.monotonic() - seconds_before
@@ -85,42 +69,33 @@ class CompressTrainer(Trainer):
         return time.monotonic() - self.started
 
     def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The sum of the losses on one batch. Raises InputError, naming the layer, if it is not finite."""
         with arithmetic(self.args.device, self.precision):
-            loss, outputs = self._loss(model, inputs)
+            loss, outputs = self.distilled(model, inputs)
+            self.last_loss = loss.item()
+            if not torch.isfinite(loss):
+                self._say_where(_without_labels(students_inputs(inputs)))
         return (loss, outputs) if return_outputs else loss
 
-    def _loss(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Any]:
-        losses = self.losses
-        others = ("labels", "teacher_logits", ALPHA)
-        batch = {name: value for name, value in inputs.items() if name not in others and not name.startswith(TEACHERS)}
-        hidden = {"output_hidden_states": True} if losses.teacher is not None else {}
-        outputs = model(**batch, **hidden)
-        if losses.kind is None:
-            loss = label_loss(outputs.logits, inputs["labels"], regression=losses.regression)
-        else:
-            loss = distillation_loss(
-                outputs.logits,
-                inputs["teacher_logits"],
-                inputs["labels"],
-                kind=losses.kind,
-                temperature=losses.temperature,
-                alpha=inputs.get(ALPHA, losses.alpha),
-                regression=losses.regression,
-            )
-        if losses.teacher is not None:
-            with torch.no_grad():
-                states = losses.teacher(**teachers_inputs(inputs), output_hidden_states=True).hidden_states
-            taught = [states[i] for i in losses.teacher_layers]
-            loss = loss + losses.hidden_weight * hidden_state_loss(
-                outputs.hidden_states, taught, batch["attention_mask"]
-            )
-        self.last_loss = loss.item()
-        if not torch.isfinite(loss):
-            self._say_where(batch)
-        return loss, outputs
+    def student_outputs(self, model: nn.Module, own: dict[str, Any], options: dict[str, Any]) -> Any:
+        return model(**_without_labels(own), **options)
+
+    def logits_loss(self, outputs: Any, taught: Mapping[str, Any], inputs: Mapping[str, Any]) -> Tensor:
+        """The loss on the labels, and on the teacher's logits if each batch has them."""
+        settings = self.distillation
+        if settings.kind is None:
+            return label_loss(outputs.logits, inputs["labels"], regression=self.regression)
+        return distillation_loss(
+            outputs.logits,
+            taught["logits"],
+            inputs["labels"],
+            kind=settings.kind,
+            temperature=settings.temperature,
+            alpha=inputs.get(ALPHA, settings.alpha),
+            regression=self.regression,
+        )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss of the step; its gradient is added to those of the parameters.
@@ -150,18 +125,6 @@ class CompressTrainer(Trainer):
             f"{step}, though every layer's output is: it is too large",
             "train with smaller numbers to predict, or a lower --temperature or --hidden-loss",
         )
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer over `parameter_groups`, with transformers' choice of decayed parameters."""
-        model = self.model if model is None else model
-        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
-        if optimizer is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            decayed = self.get_decay_parameter_names(model)
-            groups = parameter_groups(model, options.pop("lr"), self.args.weight_decay, decayed=decayed)
-            self.optimizer = optimizer = kind(groups, **options)
-        assert optimizer is not None
-        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengths:
         # the rows of all processes' batches at one step are adjacent here, and so have similar lengths
@@ -230,6 +193,10 @@ class CompressTrainer(Trainer):
         for name, tensor in chain(checked_tensors(self.model), moments):
             if not is_finite(tensor):
                 self._refuse(f"after step {self.state.global_step}, {name} holds NaN or Inf")
+
+
+def _without_labels(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name != "labels"}
 
 
 @contextmanager

@@ -2,26 +2,26 @@
 
 import gc
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import transformers
 from datasets import Dataset
 
 from sparseq.errors import InputError
+from sparseq.hf.callbacks import PruningCallback, QATCallback
+from sparseq.hf.distillation import Distillation
 from sparseq.nn import check_finite
 
 from . import advice, conditions, distributed
 from .calibrating import calibration_batches
-from .callbacks import Pruning, QuantizationStart, RowOrder, ShowProgress
+from .callbacks import RowOrder, ShowProgress
 from .collate import Collate
 from .data import lengths
 from .folder import Marker, RunFolder
-from .prepare import Prepared, kd_loss, pruner
+from .prepare import Prepared, kd_loss
 from .progress import Reporter
 from .recipe import Recipe
-from .trainer import CompressTrainer, Losses
+from .trainer import CompressTrainer
 
 
 def train(
@@ -35,12 +35,12 @@ def train(
 ) -> CompressTrainer:
     """Trains to the last step, from the last checkpoint if there is one; the trainer has the trained student."""
     student, task = prepared.student, prepared.task
-    losses = Losses(task.is_regression)
+    learned = Distillation(kind=None)  # the labels alone
     if prepared.teacher is not None:
-        losses = replace(losses, kind=kd_loss(recipe, task), temperature=recipe.temperature, alpha=recipe.kd_alpha)
+        learned = Distillation(kind=kd_loss(recipe, task), temperature=recipe.temperature, alpha=recipe.kd_alpha)
     if prepared.hidden is not None and prepared.teacher is not None:
-        losses.teacher, losses.teacher_layers = prepared.teacher.to(arguments.device).eval(), prepared.teacher_layers
-        losses.hidden_weight = recipe.hidden_loss
+        learned.teacher, learned.layers = prepared.teacher.to(arguments.device).eval(), prepared.teacher_layers
+        learned.hidden_weight = recipe.hidden_loss
     else:
         prepared.teacher = None  # only its logits are used
         gc.collect()
@@ -56,25 +56,27 @@ def train(
     # Includes the time of earlier processes, and of this one so far.
     before = (last[1].seconds if last else 0.0) + time.monotonic() - began
     collate = Collate(prepared.tokenizer, prepared.teacher_tokenizer if prepared.hidden is not None else None)
-    quantization = QuantizationStart(
-        student,
+    quantization = QATCallback(
         None if recipe.uses("ptq") else recipe.qat_start,
-        lambda: calibration_batches(recipe, rows, prepared),
-        recipe.calibration,
+        calibration=recipe.calibration,
+        batches=lambda: calibration_batches(recipe, rows, prepared),
         fit=recipe.scale == "mse",
-        alpha=recipe.smooth,
+        smooth_alpha=recipe.smooth,
+        model=student,
+        at_end=False,
     )
     arguments.learning_rate = advice.peak_rate(recipe, student)
-    pruning = Pruning(partial(pruner, recipe, student)) if recipe.uses("mp") else None
+    pruning = PruningCallback(recipe.pruning, model=student) if recipe.uses("mp") else None
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
-        losses=losses, precision=prepared.precision, lengths=lengths(rows), folder=folder, seconds_before=before,
-        conditions=here,
+        distillation=learned, regression=task.is_regression, precision=prepared.precision, lengths=lengths(rows),
+        folder=folder, seconds_before=before, conditions=here,
     )  # fmt: skip
     trainer.add_callback(RowOrder(lambda: trainer.sampler))
     if pruning is not None:
         trainer.add_callback(pruning)
-    trainer.add_callback(quantization)  # after pruning, because scales are set from the masked weights
+    if recipe.quantizes:
+        trainer.add_callback(quantization)  # after pruning, because scales are set from the masked weights
     if recipe.epochs:
         _run(trainer, last, pruning, reporter)
     elif pruning is not None:
@@ -91,7 +93,7 @@ def train(
 
 
 def _run(
-    trainer: CompressTrainer, last: tuple[Path, Marker] | None, pruning: Pruning | None, reporter: Reporter
+    trainer: CompressTrainer, last: tuple[Path, Marker] | None, pruning: PruningCallback | None, reporter: Reporter
 ) -> None:
     """Trains to the last step, from the checkpoint `last` if there is one."""
     with reporter.phase("training") as phase:

@@ -206,19 +206,19 @@ def test_each_model_gets_its_own_inputs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The hidden states of a teacher that runs during training are those that it has on its own inputs."""
-    from sparseq.train import trainer
+    from sparseq.hf import distillation
 
     seen: list[dict[str, Any]] = []
-    compare = trainer.hidden_state_loss
+    compare = distillation.hidden_state_loss
 
     def watched(own: Any, taught: Any, mask: Any) -> Any:
         seen.append({"taught": taught, "mask": mask})
         return compare(own, taught, mask)
 
     given: list[dict[str, Any]] = []
-    inputs = trainer.teachers_inputs
-    monkeypatch.setattr(trainer, "teachers_inputs", lambda batch: given.append(inputs(batch)) or given[-1])
-    monkeypatch.setattr(trainer, "hidden_state_loss", watched)
+    inputs = distillation.teachers_inputs
+    monkeypatch.setattr(distillation, "teachers_inputs", lambda batch: given.append(inputs(batch)) or given[-1])
+    monkeypatch.setattr(distillation, "hidden_state_loss", watched)
     changes = {"num_labels": 1, "problem_type": "regression"}
     recipe = small(
         make_recipe, family_dir(student, **changes), teacher=str(family_dir(teacher, seed=2, **changes)), methods="kd",

@@ -25,7 +25,7 @@ class Dropping:
 def test_a_run_ends_though_the_exception_was_dropped(
     make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = callbacks.Pruning.on_step_end
+    step = callbacks.PruningCallback.on_step_end
     steps = []
 
     def drop(self: Any, *arguments: Any, **options: Any) -> None:
@@ -34,7 +34,7 @@ def test_a_run_ends_though_the_exception_was_dropped(
         if len(steps) == 3:
             Dropping()
 
-    monkeypatch.setattr(callbacks.Pruning, "on_step_end", drop)
+    monkeypatch.setattr(callbacks.PruningCallback, "on_step_end", drop)
     with pytest.raises(KeyboardInterrupt):
         compress(make_recipe(save_steps=2))
     assert len(steps) == 3

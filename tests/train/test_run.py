@@ -161,13 +161,14 @@ def test_what_static_ranges_follow_is_set_before_the_first_step_and_after_a_paus
     from torch import nn
 
     from sparseq import convert
-    from sparseq.train.callbacks import QuantizationStart
+    from sparseq.hf import QATCallback
 
     torch.manual_seed(0)
     model = convert(nn.Sequential(nn.Linear(4, 4)), activation="static")
     for step in (0, 7):
-        start = QuantizationStart(model, 0, lambda: [{"input": torch.ones(2, 4)}], calibration)
-        start.on_train_begin(None, SimpleNamespace(global_step=step), None)  # type: ignore[arg-type]
+        start = QATCallback(calibration=calibration, batches=[{"input": torch.ones(2, 4)}], model=model)
+        state: Any = SimpleNamespace(global_step=step, max_steps=8)
+        start.on_train_begin(None, state, None)  # type: ignore[arg-type]
         assert model[0].range_follows == calibration
         model[0].range_follows = "nothing"
 

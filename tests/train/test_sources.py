@@ -14,6 +14,7 @@ import torch
 from broken_runs import break_off
 
 from sparseq.distill import digest_texts
+from sparseq.distill.batch import ALPHA
 from sparseq.errors import InputError
 from sparseq.models import load_model
 from sparseq.tasks import load_data
@@ -22,7 +23,6 @@ from sparseq.train.copies import augmented
 from sparseq.train.plan import dry_run
 from sparseq.train.progress import Reporter
 from sparseq.train.rows import tokenised_rows, training_rows
-from sparseq.train.trainer import ALPHA
 
 QUIET = Reporter(silent=True)
 
