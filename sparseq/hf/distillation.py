@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from sparseq.distill import hidden_state_loss, soft_loss
 from sparseq.distill.batch import LOGITS, students_inputs, teachers_inputs
 from sparseq.errors import InputError
 from sparseq.nn import parameter_groups
+from sparseq.nn.groups import separate_scales
 
 __all__ = ["Distillation", "DistillationMixin", "DistillationTrainer", "ParameterGroupsMixin"]
 
@@ -59,16 +60,20 @@ class ParameterGroupsMixin:
     hundredth of the learning rate. `class MyTrainer(ParameterGroupsMixin, Trainer)`."""
 
     def create_optimizer(self: Any, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer over `parameter_groups`, with transformers' choice of decayed parameters."""
-        model = self.model if model is None else model
-        optimizer: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
-        if optimizer is None:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            decayed = self.get_decay_parameter_names(model)
-            groups = parameter_groups(model, options.pop("lr"), self.args.weight_decay, decayed=decayed)
-            self.optimizer = optimizer = kind(groups, **options)
-        assert optimizer is not None
-        return optimizer
+        """The optimizer over `parameter_groups`, with transformers' choice of decayed parameters; where the Trainer has
+        groups of its own, over those, with the learned scales in others."""
+        if (made := getattr(self, "optimizer", None)) is not None:
+            return cast(torch.optim.Optimizer, made)
+        own = self.model if model is None else model
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, own)
+        if isinstance(kind, type) and not _GROUPS & set(options):
+            decayed = self.get_decay_parameter_names(own)
+            groups = parameter_groups(own, options.pop("lr"), self.args.weight_decay, decayed=decayed)
+            self.optimizer = kind(groups, **options)
+        else:
+            super().create_optimizer(*([] if model is None else [model]))  # type: ignore[misc]
+            separate_scales(own, self.optimizer)
+        return cast(torch.optim.Optimizer, self.optimizer)
 
 
 class DistillationMixin(ParameterGroupsMixin):
@@ -163,6 +168,8 @@ class DistillationTrainer(DistillationMixin, Trainer):
         self.model_accepts_loss_kwargs = False
 
 
+# What `get_optimizer_cls_and_kwargs` calls groups of its own.
+_GROUPS = {"params", "model", "optimizer_dict"}
 _LABELS = ("labels", "start_positions", "end_positions")
 
 

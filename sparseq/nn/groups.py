@@ -34,6 +34,18 @@ def check_scale_groups(model: nn.Module, optimizer: Any) -> None:
                 )
 
 
+def separate_scales(model: nn.Module, optimizer: Any, scale_lr: float = SCALE_LR) -> None:
+    """Moves the model's learned scales, in a new optimizer, to a group without decay at `scale_lr` times the rate."""
+    scales = set(scale_names(model))
+    ids = {id(parameter) for name, parameter in model.named_parameters() if name in scales}
+    for group in list(optimizer.param_groups):
+        moved = [parameter for parameter in group["params"] if id(parameter) in ids]
+        if moved:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in ids]
+            own = {name: value for name, value in group.items() if name != "params"}
+            optimizer.add_param_group({**own, "params": moved, "lr": scale_lr * group["lr"], "weight_decay": 0.0})
+
+
 def parameter_groups(
     model: nn.Module,
     lr: float,

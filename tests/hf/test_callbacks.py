@@ -127,6 +127,25 @@ def test_a_plain_trainer_would_decay_learned_scales(tmp_path: Path) -> None:
     trainer(convert(classifier(), scale="lsq"), tmp_path, callbacks=[QATCallback()], weight_decay=0.0).train()
 
 
+def test_groups_of_the_trainers_own_are_kept(tmp_path: Path) -> None:
+    """As of sentence-transformers, whose losses have parameters, too."""
+
+    class Own(ParameterGroupsMixin, Trainer):
+        def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+            kind, options = super().get_optimizer_cls_and_kwargs(args, model)
+            return kind, {**options, "optimizer_dict": [{"params": [*model.parameters()], "weight_decay": 0.2}]}
+
+    model = convert(classifier(), scale="lsq")
+    own = trainer(model, tmp_path, Own, callbacks=[QATCallback()])
+    own.train()
+    weights, scales = own.optimizer.param_groups
+    assert weights["weight_decay"] == 0.2 and weights["lr"] == pytest.approx(1e-3)
+    assert scales["weight_decay"] == 0.0 and scales["lr"] == pytest.approx(1e-5)
+    expected = {id(p) for name, p in model.named_parameters() if name.endswith("step_size")}
+    assert {id(p) for p in scales["params"]} == expected
+    assert len(weights["params"]) + len(scales["params"]) == len(list(model.parameters()))
+
+
 def test_bad_input_stops_before_the_first_step(tmp_path: Path) -> None:
     for callback, match in (
         (QATCallback(), "no layers to quantize: call sparseq.convert"),

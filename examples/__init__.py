@@ -1,0 +1,1 @@
+"""Examples of training with sparseq, each a script of its own."""
