@@ -17,6 +17,7 @@ from sparseq_kernels.triton.runtime.availability import interpreted
 
 from . import related
 from .deprecated import renamed_method
+from .scripting import refuse_torchscript
 from .settings import QuantSettings
 from .sharded import local_parts
 
@@ -52,6 +53,9 @@ class MaskedWeight(nn.Module):
     def channel_scale(self) -> Tensor:
         """fp32 [rows of the weight]: the scale of each row's integers."""
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        refuse_torchscript(self)
 
     def _init_mask(self, pattern: str | Pattern) -> None:
         self.pattern = Pattern.parse(pattern)

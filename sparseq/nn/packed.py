@@ -18,6 +18,7 @@ from .derived import PLAIN, Derived
 from .inference_mode import normal
 from .masking import WeightCounts
 from .packers import pack_layer
+from .scripting import refuse_torchscript
 
 # The buffer with the expanded copy.
 EXPANDED = "_expanded_values"
@@ -60,6 +61,9 @@ class Packed(nn.Module):
         """Deprecated: use `layer.pack(format)`."""
         warn_renamed(f"{cls.__name__}.from_layer", "the training layer's method pack")
         return pack_layer(layer, format)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        refuse_torchscript(self)
 
     def stored_weight(self) -> WeightFormat:
         """The weight's format, around this module's own buffers."""

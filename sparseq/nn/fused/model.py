@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from sparseq_kernels.cpu.native_weight import is_wanted
+from sparseq_kernels.torch_internals import tracing_state
 
 from ..inference_mode import normal
 from ..packed_linear import PackedLinear
@@ -113,8 +114,8 @@ def _make_class(cls: type[nn.Module]) -> type[nn.Module]:
 
     @functools.wraps(plain)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # While compiling, the layers are what is traced.
-        if not is_compiling():
+        # The layers are what is compiled or traced.
+        if not is_compiling() and tracing_state() is None:
             result = _run(self, args, kwargs)
             if not isinstance(result, str):
                 return result
