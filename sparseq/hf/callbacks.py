@@ -73,7 +73,9 @@ class QATCallback(TrainerCallback):
             raise InputError(f"quantization starts at step {start}: give 0 or more, or None for after the last step")
         self.start, self.calibration, self.fit, self.smooth_alpha = start, calibration, fit, smooth_alpha
         self.batches, self.at_end = batches, at_end
-        self.first: float = math.inf
+        self.training_rows: Batches | None = None
+        self.own_model = model
+        self.first: float | None = None  # the step; None before training
         if model is not None:
             self._take(model)
 
@@ -90,16 +92,15 @@ class QATCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not hasattr(self, "model"):
-            self._take(kwargs["model"])
+        self._take(kwargs["model"] if self.own_model is None else self.own_model)
         if not self.layers:
             raise InputError("the model has no layers to quantize: call sparseq.convert(model) before training")
         if (optimizer := kwargs.get("optimizer")) is not None:
             check_scale_groups(self.model, optimizer)
         if any(is_sharded(layer.weight) and getattr(layer, "step_size", None) is not None for layer in self.layers):
             raise InputError("learned scales cannot be set once FSDP has sharded them: use DDP, or scale='max'")
-        if self.batches is None and (loader := kwargs.get("train_dataloader")) is not None:
-            self.batches = lambda: _first_batches(loader, args.train_batch_size, args.device)
+        if (loader := kwargs.get("train_dataloader")) is not None:
+            self.training_rows = lambda: _first_batches(loader, args.train_batch_size, args.device)
         self.first = self._first(state.max_steps)
         if state.global_step == 0 and self.first == 0:
             self.begin()
@@ -109,6 +110,7 @@ class QATCallback(TrainerCallback):
         self._set(state.global_step >= self.first)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        assert self.first is not None
         if state.global_step == self.first:
             self.begin()
         elif state.global_step > self.first:
@@ -122,7 +124,7 @@ class QATCallback(TrainerCallback):
 
     def finish(self, steps: int) -> None:
         """After a training of this many steps: quantizes if the training did not reach the start."""
-        if steps < self._first(steps):
+        if steps < (self._first(steps) if self.first is None else self.first):
             self.begin()
         self._set(True)
 
@@ -147,9 +149,10 @@ class QATCallback(TrainerCallback):
         self.model.train(training)
 
     def _inputs(self) -> Iterable[dict[str, Tensor]]:
-        if self.batches is None:
+        batches = self.training_rows if self.batches is None else self.batches
+        if batches is None:
             raise InputError("there are no batches to find static ranges from: give QATCallback(batches=...)")
-        return self.batches() if callable(self.batches) else self.batches
+        return batches() if callable(batches) else batches
 
     def _set(self, quantizing: bool) -> None:
         for layer in self.layers:
@@ -173,15 +176,14 @@ class PruningCallback(TrainerCallback):
         self.settings = PruningSettings(**fields) if settings is None else settings
         if settings is not None and fields:
             raise InputError("give PruningCallback either settings or their fields as keywords, not both")
-        self.model = model
+        self.model = self.own_model = model
         self.sparsity = 0.0
         self.pruner: Pruner | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.model is None:
-            self.model = kwargs["model"]
+        self.model = kwargs["model"] if self.own_model is None else self.own_model
         self.begin(state.max_steps, state.global_step, kwargs["optimizer"])
 
     def begin(self, steps: int, done: int = 0, optimizer: Optimizer | None = None) -> None:

@@ -90,6 +90,21 @@ def test_when_quantization_begins(start: Any, first: int, tmp_path: Path) -> Non
     assert layer.quantizing and layer.calibrated
 
 
+def test_a_training_that_stops_early_is_quantized_at_its_end(tmp_path: Path) -> None:
+    model = convert(classifier(), activation="static")
+    trainer(model, tmp_path, callbacks=[QATCallback(0.5), StopAt(2)]).train()
+    assert all(m.quantizing and m.calibrated for _, m in named_layers(model) if isinstance(m, QuantSparseLinear))
+
+
+def test_callbacks_serve_one_training_after_another(tmp_path: Path) -> None:
+    callbacks = [PruningCallback(sparsity=0.5), QATCallback()]
+    for _ in range(2):
+        model = convert(classifier(), activation="static")
+        trainer(model, tmp_path, callbacks=callbacks).train()
+        assert total_sparsity(prunable(model)) == pytest.approx(0.5, abs=0.01)
+        assert all(m.calibrated for _, m in named_layers(model) if isinstance(m, QuantSparseLinear))
+
+
 def test_ranges_are_found_from_the_first_training_rows_and_leave_training_alone(tmp_path: Path) -> None:
     """Which rows a step trains on does not depend on the calibration."""
     expected, found = [], []
