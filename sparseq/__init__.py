@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .registration import register_with_transformers
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sparseq_kernels import (
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
 
     from .checkpoint import load, save
     from .nn import calibrate, convert, pack, parameter_groups
+    from .onnx import export_onnx
     from .size import size_report
 
-__version__ = "0.1.0"
 __all__ = [
     "InputError",
     "backend",
     "calibrate",
     "convert",
+    "export_onnx",
     "instruction_set",
     "load",
     "pack",
@@ -51,9 +53,10 @@ _HOMES = {
     ),
     "sparseq.checkpoint": ("load", "save"),
     "sparseq.nn": ("calibrate", "convert", "pack", "parameter_groups"),
+    "sparseq.onnx": ("export_onnx",),
     "sparseq.size": ("size_report",),
 }
-_MODULES = ("checkpoint", "errors", "nn", "size")
+_MODULES = ("checkpoint", "errors", "nn", "onnx", "size")
 
 
 def __getattr__(name: str) -> Any:

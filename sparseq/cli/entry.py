@@ -12,7 +12,7 @@ from sparseq.terminal import Parser, say, say_error
 from sparseq.train.settings import flag
 from sparseq.train.unknown import meant
 
-from . import compress, evaluate, predict, size, study
+from . import compress, evaluate, export, predict, size, study
 from .exits import BAD_INPUT, FAILED, INTERRUPTED
 
 EXTRA = "pip install 'sparseq[train]'"
@@ -93,7 +93,7 @@ def command_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sparseq {sparseq.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (compress, evaluate, predict, size, study):
+    for command in (compress, evaluate, predict, export, size, study):
         name = command.__name__.rpartition(".")[2]
         added = commands.add_parser(
             name,

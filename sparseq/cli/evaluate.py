@@ -9,12 +9,14 @@ EXAMPLES = """\
 examples:
   sparseq evaluate runs/student
   sparseq evaluate runs/student --validation-file other.csv --text-columns review --label-column label
-  sparseq evaluate runs/student --json"""
+  sparseq evaluate runs/student --json
+  sparseq evaluate exported/model.onnx"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and other data to score it on."""
-    parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
+    parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written, or a "
+                        "file that `sparseq export` has")  # fmt: skip
     parser.add_argument("--data-dir", metavar="DIR", help="other data: the task in the classic GLUE layout")
     parser.add_argument("--validation-file", metavar="FILE", help="other data: your own .csv, .tsv, .jsonl or .parquet")
     parser.add_argument("--text-columns", metavar="A[,B]", help="your file's text column or columns")

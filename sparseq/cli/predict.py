@@ -28,7 +28,8 @@ blank line on stdin gives a blank line, so that line n of the output always belo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The folder, and texts or files of them."""
-    parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written")
+    parser.add_argument("folder", metavar="DIR", help="a folder that `sparseq compress` has written, or a "
+                        "file that `sparseq export` has")  # fmt: skip
     # With a default, argparse does not call it required if the folder is missing.
     parser.add_argument("text", nargs="*", default=[], help="texts; without any, they are read from stdin, one a line")
     parser.add_argument("--text-pair", metavar="TEXT", help="the second text, for tasks on pairs")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DataCollatorWithPadding
 
 from .collate import input_columns
@@ -25,12 +25,21 @@ def calibration_batches(recipe: Recipe, rows: Dataset, prepared: Prepared) -> It
         columns = ("text_a", "text_b")[: len(prepared.task.columns)]
         texts = random_texts(tokenizer, recipe.calibration_rows, recipe.max_length, columns, recipe.seed)
         rows = tokenise(texts, tokenizer, recipe.max_length, student)
-    order = list(SimilarLengths(lengths(rows), recipe.batch_size, recipe.seed))[: recipe.calibration_rows]
     place = next(student.parameters()).device
+    for batch in batches_of(rows, student, tokenizer, recipe, recipe.calibration_rows):
+        yield {name: tensor.to(place) for name, tensor in batch.items()}
+
+
+def batches_of(
+    rows: Dataset, model: nn.Module, tokenizer: Any, recipe: Recipe, count: int
+) -> Iterator[dict[str, Tensor]]:
+    """Inputs of the model on the CPU: `count` of the tokenised rows at most, in batches of the recipe's `batch_size`,
+    drawn by its seed."""
+    order = list(SimilarLengths(lengths(rows), recipe.batch_size, recipe.seed))[:count]
     collate = DataCollatorWithPadding(tokenizer)
-    inputs = rows.select_columns(input_columns(rows, student))
+    inputs = rows.select_columns(input_columns(rows, model))
     for start in range(0, len(order), recipe.batch_size):
-        yield dict(collate([inputs[row] for row in order[start : start + recipe.batch_size]]).to(place))
+        yield dict(collate([inputs[row] for row in order[start : start + recipe.batch_size]]))
 
 
 def random_texts(tokenizer: Any, count: int, longest: int, columns: tuple[str, ...], seed: int) -> Dataset:

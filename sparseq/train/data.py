@@ -10,9 +10,13 @@ from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
+from sparseq.onnx import OnnxModel
+
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
     """The names of the inputs that a model's forward accepts; a tokenizer may return more (`token_type_ids`)."""
+    if isinstance(model, OnnxModel):
+        return frozenset(model.input_names)
     return frozenset(inspect.signature(model.forward).parameters)
 
 
@@ -24,8 +28,10 @@ def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -
     """
 
     taken = inputs_of(model)
+    # An exported model reads segments only if it tells them apart.
+    has_segments = isinstance(model, OnnxModel) or getattr(model.config, "type_vocab_size", 0) > 1
     # Some tokenizers, such as ALBERT's, return the segments of a pair only on request.
-    segments = True if "token_type_ids" in taken and getattr(model.config, "type_vocab_size", 0) > 1 else None
+    segments = True if "token_type_ids" in taken and has_segments else None
 
     def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         pair = (batch["text_b"],) if "text_b" in batch else ()

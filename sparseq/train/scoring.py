@@ -16,12 +16,14 @@ from sparseq.distill import digest_tokenizer
 from sparseq.errors import InputError
 from sparseq.models import load_tokenizer
 from sparseq.nn import find_nonfinite
+from sparseq.onnx import OnnxModel, is_onnx
 from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
 
 from . import hardware
 from .collate import input_columns
 from .data import by_length, count_cut, describe_cut, tokenise
 from .folder import RECIPE, RunFolder
+from .onnx_run import read_run
 from .precision import EVALUATION_PRECISION, arithmetic
 from .progress import Phase, Reporter, quiet_libraries
 from .recipe import Recipe
@@ -99,7 +101,7 @@ def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> s
     """The first layer with a non-finite output, on the first row with non-finite logits, computed the same way."""
     number = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0, 0])
     inputs = {key: rows[number][key] for key in input_columns(rows, model)}
-    place = next(t.device for t in [*model.parameters(), *model.buffers()])
+    place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
     with arithmetic(place):
         return find_nonfinite(model, batch) or "unknown"
@@ -165,32 +167,41 @@ def own_rows(task: Task, recipe: Recipe, tokenizer: Any, model: nn.Module) -> li
 
 
 def finished(folder: str | Path) -> tuple[Task, Recipe]:
-    """A finished run's task and recipe."""
+    """A finished run's task and recipe, from its folder or from an ONNX file that was exported from it."""
+    if is_onnx(folder):
+        return read_run(folder).finished(folder)
     run = RunFolder(folder)
     return Task.from_dict(run.metrics()["task_definition"]), Recipe.from_file(run.path / RECIPE)
 
 
 def load_folder(folder: str | Path) -> tuple[nn.Module, Any]:
-    """(model in eval mode on the device of this process, tokenizer) of a finished run's folder.
+    """(model in eval mode on the device of this process, tokenizer) of a finished run's folder, or of an ONNX file that
+    was exported from it, which runs on the CPU.
 
     Raises InputError if either is not what the run saved.
     """
     quiet_libraries()
+    if is_onnx(folder):
+        return OnnxModel(folder), saved_tokenizer(folder)
     model = checkpoint.load(folder)
     return model.to(hardware.device()), saved_tokenizer(folder)
 
 
 def saved_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a finished run's folder.
+    """The tokenizer of a finished run's folder, or of the folder that an ONNX file is in.
 
     Raises InputError if it is not the one that the run saved; this is checked if the versions of transformers and
     tokenizers are the same.
     """
+    if is_onnx(folder):
+        run = read_run(folder)
+        saved, versions, folder = run.tokenizer, run.versions, Path(folder).parent
+    else:
+        metrics = RunFolder(folder).metrics()
+        saved, versions = metrics.get("tokenizer"), metrics.get("versions", {})
     tokenizer = load_tokenizer(folder)
-    metrics = RunFolder(folder).metrics()
-    versions = metrics.get("versions", {})
     same_reader = all(versions.get(reader.__name__) == reader.__version__ for reader in (transformers, tokenizers))
-    if same_reader and metrics.get("tokenizer") not in (None, digest_tokenizer(tokenizer)):
+    if same_reader and saved not in (None, digest_tokenizer(tokenizer)):
         raise InputError(
             f"the tokenizer in {folder} is not the one that was saved with its model: put that back, or run it again "
             "into a new folder"
