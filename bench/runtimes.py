@@ -62,11 +62,11 @@ def peers(
             "torch, fp32 compiled": lambda: _compiled(model),
             "torch, quantize_dynamic": lambda: _quantize_dynamic(model),
             "torchao, int8 compiled": lambda: _torchao(model),
-            "ONNX Runtime, fp32": lambda: _onnx_runtime(_export(model, exported)),
-            "ONNX Runtime, int8": lambda: _onnx_runtime(_quantized_by_onnx_runtime(_export(model, exported))),
-            "OpenVINO, fp32": lambda: _openvino(_read(_export(model, exported)), "f32"),
-            "OpenVINO, bf16": lambda: _openvino(_read(_export(model, exported)), "bf16"),
-            OPENVINO_INT8: lambda: _openvino(_quantized_by_nncf(_read(_export(model, exported)), calibration)),
+            "ONNX Runtime, fp32": lambda: _onnx_runtime(export_plain(model, exported)),
+            "ONNX Runtime, int8": lambda: _onnx_runtime(_quantized_by_onnx_runtime(export_plain(model, exported))),
+            "OpenVINO, fp32": lambda: _openvino(_read(export_plain(model, exported)), "f32"),
+            "OpenVINO, bf16": lambda: _openvino(_read(export_plain(model, exported)), "bf16"),
+            OPENVINO_INT8: lambda: _openvino(_quantized_by_nncf(_read(export_plain(model, exported)), calibration)),
         }
         for name, make in makers.items():
             if not wanted(name):
@@ -139,7 +139,7 @@ def _torchao(model: nn.Module) -> Runner:
     return _compiled(quantized, mode="max-autotune")
 
 
-def _export(model: nn.Module, path: Path) -> Path:
+def export_plain(model: nn.Module, path: Path) -> Path:
     """The model as ONNX, for any batch and length; once."""
     for name in ("onnx", "onnxscript"):
         _module(name)

@@ -119,7 +119,17 @@ def _traced(packed: nn.Module, exported: nn.Module, example: Mapping[str, Tensor
     assert program is not None
     graph = program.model_proto
     _unshare_zero_points(graph.graph)
+    _forget_origins(graph)
     return graph
+
+
+def _forget_origins(graph: Any) -> None:
+    """Removes what the exporter notes of each node: stack traces with paths of this machine, many times the size of the
+    graph."""
+    parts = graph.graph
+    for noted in (graph, parts, *parts.node, *parts.initializer, *parts.value_info, *parts.input, *parts.output):
+        noted.ClearField("metadata_props")
+        noted.ClearField("doc_string")
 
 
 def _unshare_zero_points(graph: Any) -> None:

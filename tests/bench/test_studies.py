@@ -8,7 +8,7 @@ import torch
 
 from bench import common, render
 from bench.check import WrongResultError
-from bench.studies import agreement, blocks, demo_seeds, formats, model, qat_step, shapes, stages
+from bench.studies import agreement, blocks, demo_seeds, exported, formats, model, qat_step, shapes, stages
 from sparseq import InputError, backend, instruction_set
 from sparseq.nn import linear
 from sparseq.tasks import Task
@@ -71,6 +71,15 @@ def test_formats_are_counted_and_rendered(tmp_path):
     found = {row["case"]["pattern"]: row["cells"]["50% kept"] for row in result["rows"]}
     assert found["unstructured"] == "5.00 bitmask" and found["2:4"] == "5.00 semi_structured"
     assert found["64x64"].endswith("block_sparse") and "5.00 bitmask" in render.render("formats", tmp_path)
+
+
+@pytest.mark.slow
+def test_exported_files_are_counted_and_rendered(tmp_path):
+    assert exported.main(["--smallest", "--out", str(tmp_path)]) == 0
+    [result] = common.read_results("exported", tmp_path)
+    counts = {row["case"]["form"]: (row["onnx_runtime"], row["openvino"]) for row in result["rows"]}
+    assert counts == {"integer": (8, 0), "qdq": (8, 8)}
+    assert "8 of 8" in render.render("exported", tmp_path)
 
 
 @pytest.mark.skipif(native.why_not() is not None, reason="there is no native code here")

@@ -4,17 +4,10 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from onnx_runs import (
-    FLOAT_PRODUCTS,
-    INTEGER_PRODUCTS,
-    Tagger,
-    executed_by_onnx_runtime,
-    in_openvino,
-    int8_products_in_openvino,
-    tagger_inputs,
-)
+from onnx_runs import Tagger, tagger_inputs
 from torch import nn
 
+from bench.executed import FLOAT_PRODUCTS, INTEGER_PRODUCTS, compiled_by_openvino, in_onnx_runtime, int8_products
 from sparseq import calibrate, convert, export_onnx, pack, use_backend
 from sparseq.nn import PackedLinear
 from sparseq.onnx import OnnxModel
@@ -61,15 +54,15 @@ def test_it_computes_what_the_packed_model_does(form, rows, length, request):
 @pytest.mark.parametrize("form", ["integer", "qdq"])
 def test_onnx_runtime_executes_every_product_in_integers(form, request, tmp_path):
     path = request.getfixturevalue(form)[1]
-    ran = executed_by_onnx_runtime(path, tagger_inputs(3, 5), tmp_path)
+    ran = in_onnx_runtime(path, tagger_inputs(3, 5))
     assert sum(ran[name] for name in INTEGER_PRODUCTS) == PRODUCTS, ran
     assert sum(ran[name] for name in FLOAT_PRODUCTS) == 0, ran
 
 
 def test_openvino_executes_every_product_of_pairs_in_int8(qdq):
     model, path = qdq
-    compiled = in_openvino(path)
-    assert int8_products_in_openvino(compiled) == PRODUCTS
+    compiled = compiled_by_openvino(path)
+    assert int8_products(compiled) == PRODUCTS
     inputs = tagger_inputs(3, 5, seed=9)
     found = compiled({name: tensor.numpy() for name, tensor in inputs.items()})
     with torch.inference_mode():
@@ -90,6 +83,7 @@ def test_the_file_holds_integers(form, request):
     assert (tensors["embed.weight"] == model.embed.quantized_values().numpy()).all()
     assert tensors["embed.weight"].dtype == "int8"
     assert onnx.load(path).opset_import[0].version == 20
+    assert b".py" not in path.read_bytes()  # no paths of the machine that exported it
 
 
 class One(nn.Module):
@@ -137,7 +131,7 @@ def test_pairs_clip_as_sparseq_does(tmp_path):
     path = export_onnx(model, tmp_path / "one.onnx", "qdq", inputs={"x": torch.randn(2, 300)})
     with torch.inference_mode(), use_backend("reference"):
         expected = model.eval()(x)
-    for found in (OnnxModel(path)(x=x)["output"], torch.from_numpy(in_openvino(path)({"x": x.numpy()})[0])):
+    for found in (OnnxModel(path)(x=x)["output"], torch.from_numpy(compiled_by_openvino(path)({"x": x.numpy()})[0])):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -147,7 +141,7 @@ def test_layers_that_are_not_quantized_stay_floats(tmp_path):
     model[2] = convert(nn.Sequential(nn.Linear(6, 4)), embedding_bits=8)[0]
     x = torch.randn(3, 8)
     path = export_onnx(model, tmp_path / "some.onnx", inputs={"input": torch.randn(2, 8)})
-    ran = executed_by_onnx_runtime(path, {"input": x}, tmp_path)
+    ran = in_onnx_runtime(path, {"input": x})
     assert sum(ran[name] for name in INTEGER_PRODUCTS) == sum(ran[name] for name in FLOAT_PRODUCTS) == 1
     with torch.inference_mode():
         torch.testing.assert_close(OnnxModel(path)(input=x)["output"], pack(model)(x), rtol=1e-5, atol=1e-5)

@@ -5,15 +5,9 @@ import json
 import onnx
 import pytest
 import torch
-from onnx_runs import (
-    FLOAT_PRODUCTS,
-    INTEGER_PRODUCTS,
-    executed_by_onnx_runtime,
-    in_openvino,
-    int8_products_in_openvino,
-)
 from pretrained_models import model, static
 
+from bench.executed import FLOAT_PRODUCTS, INTEGER_PRODUCTS, compiled_by_openvino, in_onnx_runtime, int8_products
 from sparseq import convert, export_onnx, pack
 from sparseq.nn import PackedLinear
 from sparseq.onnx import OnnxModel
@@ -67,11 +61,11 @@ def test_logits_are_those_of_the_packed_model(kind, tmp_path):
         errors.extend(((found - expected).abs().amax(1) / expected.abs().max()).tolist())
     assert max(errors) < MOST and sorted(errors)[len(errors) // 2] < USUAL
     products = sum(isinstance(part, PackedLinear) for part in packed.modules())
-    ran = executed_by_onnx_runtime(path, batch(2, 8, family), tmp_path)
+    ran = in_onnx_runtime(path, batch(2, 8, family))
     assert sum(ran[name] for name in INTEGER_PRODUCTS) == products == int(run.metadata["sparseq.integer_products"])
     assert sum(ran[name] for name in FLOAT_PRODUCTS) == 2, ran  # queries by keys, and shares by values
     if form == "qdq":
-        assert int8_products_in_openvino(in_openvino(path)) == products
+        assert int8_products(compiled_by_openvino(path)) == products
 
 
 def test_what_lies_beside_the_file(tmp_path, tiny_tokenizer):
