@@ -27,7 +27,7 @@ from sparseq.terminal import shown
 _RESULTS = ROOT / "docs" / "results"
 PAGES = (
     *(_RESULTS / f"{name}.md" for name in ("benchmarks", "compile", "cpu", "gpu")),
-    ROOT / "docs" / "how-to" / "stored-bytes.md",
+    *(ROOT / "docs" / "how-to" / f"{name}.md" for name in ("onnx", "stored-bytes")),
     ROOT / "README.md",
 )
 # Pages that show one kind of machine.

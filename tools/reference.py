@@ -24,7 +24,7 @@ PAGES = {
         "Layers and models",
         "Convert a model, train it, pack it, save and load it. "
         "[The guide to your own model](../how-to/own-model.md) says what happens to hooks, ties and other attachments.",
-        ("sparseq", "sparseq.nn"),
+        ("sparseq", "sparseq.nn", "sparseq.onnx"),
     ),
     "training": (
         "Pruning, distillation, augmentation and runs",

@@ -1,4 +1,5 @@
-"""What `export_onnx` makes of MiniLM-L6: MB, products of integers that runtimes execute, and how far logits differ.
+"""What `export_onnx` makes of MiniLM-L6: MB, products of integers that runtimes execute, and how far logits differ from
+those of the fused packed model, beside how far its own layers' do.
 
     python -m bench.studies.exported [--smallest] [--out DIR]
 
@@ -20,7 +21,7 @@ from bench.runtimes import export_plain, quietly
 from bench.whole_models import SIZES, random_model
 from bench.workloads import random_batch
 from sparseq import calibrate, convert, export_onnx, pack
-from sparseq.nn import PackedLinear
+from sparseq.nn import PackedLinear, use_fused_encoder
 from sparseq.onnx import FORMS, OnnxModel
 from sparseq.size import size_report
 
@@ -57,6 +58,7 @@ def row(size: str, name: str, form: str, folder: Path) -> dict[str, Any]:
     ran, compiled = in_onnx_runtime(path, batch), compiled_by_openvino(path)
     with torch.inference_mode():
         expected = model(**batch).logits
+        layered = use_fused_encoder(model, False)(**batch).logits
     logits = torch.from_numpy(compiled({key: tensor.numpy() for key, tensor in batch.items()})[0])
     found = {
         "linear_layers": layers,
@@ -71,9 +73,10 @@ def row(size: str, name: str, form: str, folder: Path) -> dict[str, Any]:
         "`model.safetensors`, MB": f"{found['stored_bytes'] / 1e6:.2f}",
         "`model.onnx`, MB": f"{found['onnx_bytes'] / 1e6:.2f}",
         "ONNX Runtime, integer products": f"{found['onnx_runtime']} of {layers}",
-        "logits differ by": difference(OnnxModel(path)(**batch).logits, expected),
         "OpenVINO, int8 products": f"{found['openvino']} of {layers}",
-        "logits differ by ": difference(logits, expected),
+        "logits: ONNX Runtime": difference(OnnxModel(path)(**batch).logits, expected),
+        "OpenVINO": difference(logits, expected),
+        "sparseq, layer by layer": difference(layered, expected),
     }
     return {"case": {"model": name, "form": form}, **found, "cells": cells}
 

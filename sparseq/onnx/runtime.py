@@ -52,11 +52,15 @@ class OnnxModel(nn.Module):
             raise InputError(f"{self.path} was not written by `sparseq export`")
 
     def forward(self, **inputs: Tensor) -> Outputs:
-        """The outputs. inputs: all of `input_names`; others are not used."""
+        """The outputs. inputs: all of `input_names`; others are not used. Raises InputError if one is missing, and for
+        values that the model cannot read."""
         if missing := [name for name in self.input_names if name not in inputs]:
             raise InputError(f"{self.path} reads {', '.join(self.input_names)}, and {missing[0]} is not given")
         feed = {name: inputs[name].detach().cpu().numpy() for name in self.input_names}
-        found = self._session.run(list(self.output_names), feed)
+        try:
+            found = self._session.run(list(self.output_names), feed)
+        except Exception as error:  # of its own kinds, for inputs of another type or beyond what the model reads
+            raise InputError(f"ONNX Runtime cannot run {self.path} on these inputs ({brief(error)})") from error
         return Outputs(zip(self.output_names, map(torch.from_numpy, found), strict=True))
 
 

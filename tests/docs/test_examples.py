@@ -23,6 +23,8 @@ from sparseq.cli.entry import command_parser
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*(DOCS / "tutorial").glob("*.md"), *(DOCS / "how-to").glob("*.md"), ROOT / "README.md"])
+# An export takes seconds.
+MARKS = {"onnx": pytest.mark.slow}
 MODELS = ("tiny", "small", "base", "google/bert_uncased_L-4_H-512_A-8")
 
 
@@ -43,7 +45,7 @@ def workplace(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=MARKS.get(page.stem, ()), id=page.stem) for page in PAGES])
 def test_the_code_of_a_page_runs(page: Path, workplace: Path) -> None:
     torch.manual_seed(0)
     names: dict[str, object] = {"__name__": "page"}

@@ -8,7 +8,7 @@ from onnx_runs import Tagger, tagger_inputs
 from torch import nn
 
 from bench.executed import FLOAT_PRODUCTS, INTEGER_PRODUCTS, compiled_by_openvino, in_onnx_runtime, int8_products
-from sparseq import calibrate, convert, export_onnx, pack, use_backend
+from sparseq import InputError, calibrate, convert, export_onnx, pack, use_backend
 from sparseq.nn import PackedLinear
 from sparseq.onnx import OnnxModel
 from sparseq_kernels.reference.int8_linear import quantize_input
@@ -84,6 +84,16 @@ def test_the_file_holds_integers(form, request):
     assert tensors["embed.weight"].dtype == "int8"
     assert onnx.load(path).opset_import[0].version == 20
     assert b".py" not in path.read_bytes()  # no paths of the machine that exported it
+
+
+def test_inputs_that_it_cannot_read(integer):
+    run, inputs = OnnxModel(integer[1]), tagger_inputs(2, 3)
+    with pytest.raises(InputError, match="reads tokens, scale, and scale is not given"):
+        run(tokens=inputs["tokens"])
+    for wrong in (inputs["tokens"].float(), inputs["tokens"] + 20, inputs["tokens"][0]):
+        with pytest.raises(InputError, match=r"cannot run .*model.onnx on these inputs"):
+            run(**{**inputs, "tokens": wrong})
+    assert not hasattr(run(**inputs), "absent")
 
 
 class One(nn.Module):
