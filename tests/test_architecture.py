@@ -39,7 +39,7 @@ LAYERS = [
     {"sparseq.errors", "sparseq.version"},
     {"sparseq.criterion", "sparseq.failures", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
-    {"sparseq.downloads", "sparseq.paired", "sparseq.prune", "sparseq.timing"},
+    {"sparseq.downloads", "sparseq.drop", "sparseq.paired", "sparseq.prune", "sparseq.timing"},
     {"sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},
     {"sparseq.models", "sparseq.onnx", "sparseq.size", "sparseq.hf"},
     {"sparseq.registration"},

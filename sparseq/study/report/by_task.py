@@ -1,8 +1,9 @@
 """The table of each task: every configuration with all that was measured."""
 
+from sparseq.drop import POINTS
 from sparseq.study.records import Latency
 
-from .configurations import MB, POINTS, Configuration, Configurations, method_label, setting_text
+from .configurations import MB, Configuration, Configurations, method_label, setting_text
 from .statistics import OVER_ROWS, Estimate
 from .table import Cell, Column, Noted, Table
 

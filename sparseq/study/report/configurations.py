@@ -18,9 +18,6 @@ ACCURACY = "accuracy"
 """The metric whose value is a share of rows, so that its binomial standard error is known."""
 
 PRUNING = "mp"
-POINTS = 100.0
-"""Points in a score of 1."""
-
 MB = 1e6
 Machine = tuple[str | None, int | None]
 Settings = tuple[tuple[str, str], ...]

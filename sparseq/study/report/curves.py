@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparseq.drop import POINTS
+
 from .axes import log_axis
-from .configurations import POINTS, Configuration, Configurations, Settings
+from .configurations import Configuration, Configurations, Settings
 from .fronts import not_dominated
 from .reduction import Cost
 from .statistics import Estimate, mean, over_tasks

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .configurations import MB, POINTS, Configuration, Configurations, method_label, setting_text
+from sparseq.drop import POINTS
+
+from .configurations import MB, Configuration, Configurations, method_label, setting_text
 from .reduction import STORED_BYTES, Cost, latency_cost
 from .statistics import OVER_SEEDS, difference_error
 from .table import Cell, Column, Noted, Table

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from .configurations import POINTS, method_label
+from sparseq.drop import POINTS
+
+from .configurations import method_label
 from .reduction import FOUND, NOT_REACHED, Ratio, Reduction
 from .statistics import mean
 from .table import Cell, Column, Noted, Table

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sparseq.drop import POINTS
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
 from .by_task import error_cell, latency_cells
-from .configurations import MB, POINTS, Configuration, Configurations
+from .configurations import MB, Configuration, Configurations
 from .recommend import Limits, Recommendation, recommend
 from .table import Cell, Column, Table
 

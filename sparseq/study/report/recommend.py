@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from .configurations import MB, POINTS, Configuration, Configurations
-from .statistics import Estimate
+from sparseq.drop import drop_in_points, within
 
-_ROUNDING = 1e-9
+from .configurations import MB, Configuration, Configurations
+from .statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Limit:
 
     def met(self, item: Configuration) -> bool:
         value = self.value(item)
-        return value is not None and value <= self.most + _ROUNDING
+        return value is not None and within(value, self.most)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _limits(
 
         def drop(item: Configuration) -> float | None:
             own = score(item)
-            return None if own is None else POINTS * (top.mean - own.mean)
+            return None if own is None else drop_in_points(top.mean, own.mean)
 
         found.append(Limit("drop", "points", limits.max_drop, drop))
     if limits.max_ms is not None:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from sparseq.drop import POINTS
+
 from .axes import log_axis
-from .configurations import POINTS, Configuration, Configurations
+from .configurations import Configuration, Configurations
 from .fronts import front
 from .reduction import STORED_BYTES, Cost, latency_cost
 from .style import DPI, Figure, Looks, Sheet, label
