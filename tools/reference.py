@@ -101,7 +101,8 @@ def commands() -> str:
     """The text of the page of commands."""
     about = (
         "The commands with all their options. `--help` prints the same. Exit codes: 0 is success, 2 wrong input, "
-        "1 a failure of the machine such as a full disk, 130 an interrupt. An error is one line on stderr.\n"
+        "3 a score that dropped by more than `--max-drop` allows, 1 a failure of the machine such as a full disk, "
+        "130 an interrupt. An error is one line on stderr.\n"
     )
     return "\n".join(["# Commands\n", GENERATED, about, *(_command(name, parser) for name, parser in parsers())])
 

@@ -8,7 +8,7 @@ from sparseq.terminal import say, say_json
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
-from .exits import INTERRUPTED
+from .exits import INTERRUPTED, code_of
 
 HELP = "train a model smaller and pack it into a folder"
 EXAMPLES = """\
@@ -26,6 +26,8 @@ examples:
     sparseq compress --recipe runs/student/recipe.toml --sparsity 0.8 --out runs/sparser
   what a run would do and how large the model would be, without doing it:
     sparseq compress --recipe runs/student/recipe.toml --out runs/again --dry-run
+  exit with 3 if the student loses more than half a point to its teacher, as a step of a pipeline:
+    sparseq compress --recipe runs/student/recipe.toml --max-drop 0.5 --out runs/student
   two processes:
     torchrun --nproc-per-node 2 -m sparseq.cli compress ...
 
@@ -94,4 +96,4 @@ def run(arguments: argparse.Namespace) -> int:
         say_json({**result.as_dict(), "out": result.out, "finished_before": result.finished_before})
     else:
         show_result(result, None if arguments.quiet else recipe.resolved())
-    return 0
+    return code_of(result.drop if recipe.max_drop is not None else None)

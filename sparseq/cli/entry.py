@@ -21,8 +21,8 @@ EXTRA = "pip install 'sparseq[train]'"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
-    0: success. 2: bad input. 1: the machine failed, for example a full disk. 130: interrupted. Errors are one sentence
-    on stderr.
+    0: success. 2: bad input. 3: the score dropped by more than --max-drop. 1: the machine failed, for example a full
+    disk. 130: interrupted. Errors are one sentence on stderr.
     """
     try:
         arguments = _parsed(argv)

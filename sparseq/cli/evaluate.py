@@ -3,12 +3,16 @@
 import argparse
 
 from sparseq.terminal import counted, say, say_json
+from sparseq.train.gate import Drop
+
+from .exits import code_of
 
 HELP = "score the model in a finished run's folder"
 EXAMPLES = """\
 examples:
   sparseq evaluate runs/student
   sparseq evaluate runs/student --validation-file other.csv --text-columns review --label-column label
+  sparseq evaluate runs/student --max-drop 0.5 --baseline runs/teacher
   sparseq evaluate runs/student --json
   sparseq evaluate exported/model.onnx"""
 
@@ -22,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-columns", metavar="A[,B]", help="your file's text column or columns")
     parser.add_argument("--label-column", metavar="NAME", help="your file's label column")
     parser.add_argument("--max-validation-rows", metavar="N", help="a random subset of so many rows")
+    parser.add_argument(
+        "--max-drop",
+        metavar="POINTS",
+        help="exit with 3 if the model scores more than this many points below its teacher, or --baseline",
+    )
+    parser.add_argument("--baseline", metavar="M", help="the fine-tuned model that the score is compared with")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -30,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = {
         name: Recipe.settings()[name].value(name, getattr(arguments, name))
-        for name in ("text_columns", "label_column", "max_validation_rows")
+        for name in ("text_columns", "label_column", "max_validation_rows", "max_drop", "baseline")
     }
     found = evaluate(
         arguments.folder,
@@ -38,11 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
         validation_file=arguments.validation_file,
         **given,
     )
+    drop = Drop(**found["drop"]) if "drop" in found else None
     if arguments.json:
         say_json(found)
-        return 0
+        return code_of(drop)
     for split, rows in found["rows"].items():
         say(split, counted(rows, "row"), separator="\t")
     for name, value in {**found["metrics"], "score": found["score"]}.items():
         say(name, f"{value:.4f}", separator="\t")
-    return 0
+    if drop is not None:
+        say("points below the baseline", f"{drop.points:.2f}", separator="\t")
+        say("standard error", f"{drop.standard_error:.2f}", separator="\t")
+    return code_of(drop)

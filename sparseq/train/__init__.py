@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 from .recipe import METHODS, Recipe
 
 if TYPE_CHECKING:
+    from .evaluating import evaluate
     from .predicting import Prediction, predict
     from .result import RunResult
     from .run import compress
-    from .scoring import evaluate
 
 __all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "evaluate", "predict"]
 
 # Imported on first use: recipes and `sparseq --help` need neither transformers nor datasets.
 _LATER = {
     "Prediction": "predicting",
-    "evaluate": "scoring",
+    "evaluate": "evaluating",
     "predict": "predicting",
     "RunResult": "result",
     "compress": "run",

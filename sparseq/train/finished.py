@@ -7,13 +7,15 @@ from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.tasks import Task
 
+from .comparing import load_baseline, predicted
 from .fingerprint import Fingerprint, compare, of_data, of_model
 from .folder import RunFolder
+from .gate import Drop, compared_model
 from .prepare import load_student, load_teacher, read_data, wordnet_fingerprint
 from .progress import Reporter
 from .recipe import Recipe
 from .result import RunResult
-from .scoring import saved_tokenizer
+from .scoring import load_folder, saved_tokenizer
 
 
 def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
@@ -50,4 +52,26 @@ def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> Ru
         for source, why in not_compared.items():
             reporter.say(f"cannot tell whether the {source} is still the same ({why})")
     folder.tidy()  # in case the run was killed after its last step
+    if (name := compared_model(recipe)) is not None:
+        drop = _drop(recipe, name, result, folder, reporter)
+        if drop != result.drop:
+            result = replace(result, drop=drop)
+            folder.finish(result.as_dict())
     return replace(result, finished_before=True)
+
+
+def _drop(recipe: Recipe, name: str, result: RunResult, folder: RunFolder, reporter: Reporter) -> Drop:
+    """How far the score of the finished run is below that of its baseline, measured again only with another one.
+
+    The teacher, and a model that is not trained, were found to be unchanged before.
+    """
+    known = result.drop if result.drop is not None and result.drop.baseline == name else None
+    if known is not None and recipe.baseline is None:
+        return known.limited(recipe.max_drop)
+    data = read_data(recipe)
+    baseline = load_baseline(recipe, data, reporter, known)
+    if baseline is None:
+        assert known is not None
+        return known.limited(recipe.max_drop)
+    logits = predicted(*load_folder(folder.path), recipe, data, reporter, "evaluating the saved model")
+    return baseline.drop(data, logits, recipe.max_drop)

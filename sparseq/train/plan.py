@@ -22,15 +22,18 @@ from sparseq.terminal import counted
 from sparseq_kernels.patterns import Pattern
 
 from . import advice, distributed, hardware
+from .baseline import Baseline, validation_metrics
+from .comparing import load_baseline
 from .data import describe_cut
 from .distributed import start_processes
 from .folder import RunFolder
+from .gate import compared_model
 from .prepare import Prepared, prepare, pruner
 from .progress import Reporter, quiet_libraries
 from .quantizing import described_quantization
 from .recipe import Recipe
 from .rows import Rows, tokenised_rows
-from .teacher import teacher_metrics
+from .teacher import validation_logits
 from .trainer import training_arguments
 
 WIDTH = 80
@@ -116,11 +119,16 @@ def plan(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool =
 
     keep: whether to store the teacher's logits on the validation rows in the cache.
     """
+    if (compared := compared_model(recipe)) is not None and (prepared.teacher is None or compared != recipe.teacher):
+        prepared.baseline = distributed.in_first(lambda: load_baseline(recipe, prepared.data, reporter))
     rows = tokenised_rows(recipe, prepared, reporter)
     metrics: dict[str, float] = {}
     if prepared.teacher is not None:
-        metrics = teacher_metrics(recipe, prepared, reporter, keep=keep)
+        logits = validation_logits(recipe, prepared, reporter, keep=keep)
+        metrics = validation_metrics(prepared.data, logits)
         prepared.teacher_score = score(prepared.task, metrics)
+        if compared is not None and compared == recipe.teacher:
+            prepared.baseline = Baseline(compared, prepared.fingerprint["teacher"], logits)
     student = prepared.student
     pruned, left = _pruning(recipe, student)
     quantized = [
@@ -194,6 +202,10 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
              f"it scores {prepared.teacher_score:.4f} on the validation rows ({told})",
              *advice.weak_teacher(prepared.data, prepared.teacher_score or 0.0)],
         )  # fmt: skip
+    if (baseline := prepared.baseline) is not None:
+        own = score(prepared.task, validation_metrics(prepared.data, baseline.logits))
+        allowed = "" if recipe.max_drop is None else f": at most {recipe.max_drop:g} points may be lost (--max-drop)"
+        yield from _section("baseline", [f"{baseline.name} scores {own:.4f} on the validation rows{allowed}"])
     if recipe.uses("mp"):
         weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
         what = counted(len(made.pruned), "layer" if recipe.prune_embeddings else "linear layer")

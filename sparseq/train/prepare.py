@@ -17,6 +17,7 @@ from sparseq.nn.smoothing import foldable
 from sparseq.prune import Pruner, gradual_pruner
 from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
 
+from .baseline import Baseline
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .precision import pick_precision
 from .recipe import Recipe
@@ -29,7 +30,8 @@ class Prepared:
     """The run's data and models, on the CPU. `hidden` is None unless hidden states are compared.
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
-    is known. vocabulary: None unless tokens were removed. fingerprint: of everything that was loaded, as it was loaded.
+    is known. baseline: what the score is compared with, if anything, once it is known. vocabulary: None unless tokens
+    were removed. fingerprint: of everything that was loaded, as it was loaded.
     """
 
     data: Data
@@ -41,6 +43,7 @@ class Prepared:
     hidden: HiddenStates | None = None
     teacher_layers: tuple[int, ...] = ()
     teacher_score: float | None = None
+    baseline: Baseline | None = None
     vocabulary: SmallerVocabulary | None = None
     fingerprint: Fingerprint = field(default_factory=dict)
 
@@ -146,7 +149,12 @@ def load_student(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
 def load_teacher(recipe: Recipe, task: Task) -> tuple[nn.Module, Any]:
     """(the recipe's teacher, its tokenizer)."""
     assert recipe.teacher is not None  # the recipe was validated
-    return load_model(recipe.teacher, teacher=True, **_labels(task))
+    return load_finetuned(recipe.teacher, task)
+
+
+def load_finetuned(name: str, task: Task) -> tuple[nn.Module, Any]:
+    """(a model with a trained head for the task, its tokenizer): a hub id or a folder, also of a compressed model."""
+    return load_model(name, teacher=True, **_labels(task))
 
 
 def wordnet_fingerprint(recipe: Recipe) -> Fingerprint:

@@ -13,6 +13,7 @@ from sparseq.paths import absolute, expanded
 from sparseq_kernels.patterns import Pattern
 from sparseq_kernels.untrusted import quoted
 
+from .gate import compared_model
 from .quantizing import CALIBRATION_ROWS, check_quantization, former_calibration_rows
 from .recipe_file import read_settings
 from .settings import Setting, auto, layers, names, number, optional, setting, text, whole, yes_no
@@ -28,11 +29,11 @@ _BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
 _OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
 # In tokens: more than any encoder reads, and few enough to try a text of this length.
 LONGEST = 2**20
-PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "out")
-DATA, MODEL, QUANT, QAT, PTQ, MP, KD, AUGMENT, TRAIN, RUN = (
+PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "baseline", "out")
+DATA, MODEL, QUANT, QAT, PTQ, MP, KD, AUGMENT, TRAIN, GATE, RUN = (
     "data", "models", "quantization (qat and ptq)", "quantization-aware training (qat)",
     "post-training quantization (ptq)", "pruning (mp)", "knowledge distillation (kd)",
-    "augmentation (with or without kd)", "training", "run",
+    "augmentation (with or without kd)", "training", "limit on the drop in score", "run",
 )  # fmt: skip
 PRUNING = PruningSettings()
 
@@ -156,6 +157,14 @@ class Recipe:
     precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto uses bf16 only "
                              "if the GPU or CPU computes it natively; models are always evaluated in fp32",
                              choices=("auto", "fp32", "bf16"))
+
+    max_drop: float | None = setting(None, optional(number(0)), GATE, "exit with 3 if the model scores more than this "
+                                     "many points below its teacher, or below --baseline, on the validation rows",
+                                     metavar="POINTS", resumable=True)
+    baseline: str | None = setting(None, text, GATE, "the fine-tuned model that the score is compared with: a hub id "
+                                   "or a local folder; by default the teacher, or with --epochs 0 the model itself",
+                                   metavar="M", resumable=True)
+
     seed: int = setting(0, whole(0, 2**32 - 1), RUN, "seeds the new head, the order of rows, dropout and augmentation")
     save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, which a run resumes from",
                               metavar="N", resumable=True)
@@ -335,6 +344,7 @@ class Recipe:
         if parsed.uses("kd") and parsed.teacher is None:
             raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")
         check_quantization(parsed)
+        compared_model(parsed)
         if parsed.uses("mp"):
             Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
             if parsed.criterion == FISHER:

@@ -9,6 +9,7 @@ from sparseq.reading import build
 
 from .answers import from_text
 from .folder import RunFolder
+from .gate import Drop
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class RunResult:
             all were kept.
         right: which validation rows were answered right, in their order (`answers.from_text`); None for regressions,
             and in runs before it was recorded.
+        drop: how far the score is below another model's; None unless `max_drop` or `baseline` asked for it.
         finished_before: the run had finished before and was not run again.
 
     The attributes from teacher_score on are empty in results of older versions.
@@ -90,6 +92,7 @@ class RunResult:
     embedding_bits: int | None = None
     vocabulary: dict[str, int] = field(default_factory=dict)
     right: str | None = None
+    drop: Drop | None = None
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

@@ -114,9 +114,10 @@ def _finish(
         sizes = size_report(model)
         phase.update(note=f"{sizes.stored_bytes / 1e6:.2f} MB")
     right: list[bool] = []
+    logits: dict[str, Any] = {}
     model = model.to(hardware.device())
     metrics = evaluate_model(
-        model, task, rows.splits, tokenizer, name="evaluating the saved model", right=right, **options
+        model, task, rows.splits, tokenizer, name="evaluating the saved model", right=right, kept=logits, **options
     )
     held_out: dict[str, float] = {}
     if rows.held_out:
@@ -160,6 +161,7 @@ def _finish(
         embedding_bits=recipe.width_of_embeddings,
         vocabulary=prepared.vocabulary_sizes,
         right=answers.to_text(right) if right else None,
+        drop=None if prepared.baseline is None else prepared.baseline.drop(prepared.data, logits, recipe.max_drop),
     )
     folder.finish(result.as_dict())
 

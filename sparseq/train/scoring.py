@@ -1,6 +1,6 @@
 """Logits and scores: of a loaded model, and of a finished run's folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import tokenizers
 import torch
 import transformers
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DataCollatorWithPadding
 
@@ -17,11 +18,11 @@ from sparseq.errors import InputError
 from sparseq.models import load_tokenizer
 from sparseq.nn import find_nonfinite
 from sparseq.onnx import OnnxModel, is_onnx
-from sparseq.tasks import Task, compute_metrics, load_data, merge_splits, score
+from sparseq.tasks import Task, compute_metrics, load_data, merge_splits
 
 from . import hardware
 from .collate import input_columns
-from .data import by_length, count_cut, describe_cut, tokenise
+from .data import by_length, tokenise
 from .folder import RECIPE, RunFolder
 from .onnx_run import read_run
 from .precision import EVALUATION_PRECISION, arithmetic
@@ -71,11 +72,13 @@ def evaluate_model(
     reporter: Reporter,
     name: str = "evaluating",
     right: list[bool] | None = None,
+    kept: dict[str, NDArray[Any]] | None = None,
 ) -> dict[str, float]:
     """The task's metrics over its tokenised validation splits, by name.
 
     `sparseq.tasks.score` reduces them to one number. right: gets, for each row of all splits in order, whether the
-    class was right, unless the task is a regression. Raises InputError if logits are not finite.
+    class was right, unless the task is a regression. kept: gets the logits [rows, labels] of each split. Raises
+    InputError if logits are not finite.
     """
     per_split = {}
     with reporter.phase(name, sum(len(rows) for rows in splits.values())) as phase:
@@ -90,6 +93,8 @@ def evaluate_model(
                 )
             labels = rows.with_format("numpy")["labels"][:]
             per_split[split] = compute_metrics(task, logits.numpy(), labels)
+            if kept is not None:
+                kept[split] = logits.numpy()
             if right is not None and not task.is_regression:
                 right.extend((logits.numpy().argmax(-1) == labels).tolist())
         metrics = merge_splits(task, per_split)
@@ -105,51 +110,6 @@ def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> s
     batch = dict(DataCollatorWithPadding(tokenizer)([inputs]).to(place))
     with arithmetic(place):
         return find_nonfinite(model, batch) or "unknown"
-
-
-def evaluate(
-    folder: str | Path,
-    *,
-    data_dir: str | None = None,
-    validation_file: str | None = None,
-    text_columns: Sequence[str] = (),
-    label_column: str | None = None,
-    max_validation_rows: int | None = None,
-    batch_size: int | None = None,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    """Scores the model of a finished run on its own validation data, or on other data with the same labels.
-
-    Returns task, rows (per split), metrics and score. Raises InputError for an unfinished or damaged folder, and for
-    data that cannot be read.
-    """
-    task, recipe = finished(folder)
-    own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
-    source = {"data_dir": data_dir, "validation_file": validation_file} if data_dir or validation_file else own
-    if source["validation_file"]:
-        source["text_columns"] = tuple(text_columns) or recipe.text_columns or None  # type: ignore[assignment]
-        source["label_column"] = label_column or recipe.label_column
-    elif text_columns or label_column:
-        raise InputError("--text-columns and --label-column go with --validation-file: give that too")
-    rows = recipe.max_validation_rows if max_validation_rows is None else max_validation_rows
-    data = load_data(task, **source, max_validation_rows=rows, with_train=False)  # type: ignore[arg-type]
-    reporter = reporter or Reporter()
-    for sentence in data.summary():
-        reporter.say(sentence)
-    model, tokenizer = load_folder(folder)
-    splits = {split: tokenise(part, tokenizer, recipe.max_length, model) for split, part in data.validations.items()}
-    cut = sum(count_cut(part, splits[name], tokenizer, recipe.max_length) for name, part in data.validations.items())
-    if cut:
-        reporter.say(describe_cut(cut, recipe.max_length))
-    metrics = evaluate_model(
-        model, data.task, splits, tokenizer, batch_size=batch_size or recipe.eval_batch_size, reporter=reporter
-    )
-    return {
-        "task": data.task.name,
-        "rows": {split: len(part) for split, part in splits.items()},
-        "metrics": metrics,
-        "score": score(data.task, metrics),
-    }
 
 
 def own_rows(task: Task, recipe: Recipe, tokenizer: Any, model: nn.Module) -> list[Dataset]:

@@ -1,14 +1,15 @@
 """The teacher's logits on text rows, for training and for its own score."""
 
 import json
+from typing import Any
 
 from datasets import Dataset
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sparseq.distill import TeacherLogits, digest_texts
 from sparseq.errors import InputError
 from sparseq.nn import named_layers
-from sparseq.tasks import compute_metrics, merge_splits
 from sparseq_kernels.cache import cache_dir
 
 from . import conditions, distributed, hardware
@@ -20,16 +21,17 @@ from .recipe import Recipe
 from .scoring import predict_logits
 
 
-def teacher_metrics(recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True) -> dict[str, float]:
-    """The teacher's metrics on the validation rows, in fp32 like the student's. keep: see `_logits`."""
-    found = {}
-    for split, rows in prepared.data.validations.items():
-        logits = _logits(
+def validation_logits(
+    recipe: Recipe, prepared: Prepared, reporter: Reporter, *, keep: bool = True
+) -> dict[str, NDArray[Any]]:
+    """The teacher's logits [rows, labels] on each validation split, in fp32 like the student's. keep: see `_logits`."""
+    return {
+        split: _logits(
             recipe, prepared, rows, reporter,
             name="evaluating the teacher", precision=EVALUATION_PRECISION, keep=keep,
-        )  # fmt: skip
-        found[split] = compute_metrics(prepared.task, logits.numpy(), rows.with_format("numpy")["label"][:])
-    return merge_splits(prepared.task, found)
+        ).numpy()
+        for split, rows in prepared.data.validations.items()
+    }  # fmt: skip
 
 
 def teacher_logits(recipe: Recipe, prepared: Prepared, rows: Dataset, reporter: Reporter) -> Tensor:

@@ -60,6 +60,8 @@ _ELSEWHERE = {
     "weight_decay": "wd l2 decay",
     "precision": "fp16 bf16 fp32 amp mixed_precision dtype torch_dtype half",
     "seed": "random_seed random_state data_seed rng_seed",
+    "max_drop": "max_accuracy_drop max_accuracy_loss accuracy_drop accuracy_tolerance max_degradation",
+    "baseline": "baseline_model reference reference_model original_model compare_with",
     "save_steps": "checkpoint_steps checkpointing_steps save_interval save_every save_strategy",
     "eval_batch_size": "per_device_eval_batch_size per_gpu_eval_batch_size predict_batch_size",
     "out": "output output_dir out_dir output_path output_folder save_dir run_dir",

@@ -68,7 +68,17 @@ def test_compress_refuses(
     assert not Path(run_flags["--out"]).exists()
 
 
-PATHS = ("--model", "--teacher", "--train-file", "--validation-file", "--data-dir", "--wordnet", "--out", "--recipe")
+PATHS = (
+    "--model",
+    "--teacher",
+    "--train-file",
+    "--validation-file",
+    "--data-dir",
+    "--wordnet",
+    "--baseline",
+    "--out",
+    "--recipe",
+)
 
 ODD_PATHS = {
     "no such user": "~nosuchuser/x",

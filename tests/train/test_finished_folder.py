@@ -14,9 +14,10 @@ from torch import nn
 import sparseq
 from sparseq.errors import InputError, MachineError
 from sparseq.train import Recipe, compress
+from sparseq.train.evaluating import evaluate
 from sparseq.train.folder import METRICS, RECIPE
 from sparseq.train.lock import run_lock
-from sparseq.train.scoring import evaluate, load_folder
+from sparseq.train.scoring import load_folder
 
 
 @pytest.fixture(scope="module")
