@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 from sparseq.terminal import say, say_json
+from sparseq.train.given import named_function
 from sparseq.train.recipe import Recipe
 from sparseq.train.settings import flag
 
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress on stderr: only errors, and the result")
     output.add_argument("--json", action="store_true", help="the result as one JSON object on stdout, as in "
                         "metrics.json")  # fmt: skip
+    parser.add_argument(
+        "--metric",
+        metavar="MODULE:FUNCTION",
+        help="score by a function of yours of the true and the predicted labels, such as "
+        "sklearn.metrics:cohen_kappa_score; higher is better. It is imported and run, so that no recipe can name it",
+    )
     groups: dict[str, Any] = {}
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     for name, described in Recipe.settings().items():
@@ -66,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in Recipe.settings()}
     recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
+    metric = named_function(arguments.metric)
     from sparseq.train import compress, distributed
     from sparseq.train.folder import RunFolder
     from sparseq.train.plan import dry_run
@@ -74,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     reporter = Reporter(silent=True) if arguments.quiet else None
     if arguments.dry_run:
-        found = dry_run(recipe, reporter=reporter)
+        found = dry_run(recipe, metric=metric, reporter=reporter)
         if distributed.rank() > 0:
             return 0
         if arguments.json:
@@ -83,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             show_dry_run(found)
         return 0
     try:
-        result = compress(recipe, reporter=reporter)
+        result = compress(recipe, metric=metric, reporter=reporter)
     except KeyboardInterrupt:
         if distributed.rank() == 0:
             last = RunFolder(recipe.out).last_checkpoint() if recipe.out else None

@@ -4,6 +4,7 @@ import argparse
 
 from sparseq.terminal import counted, say, say_json
 from sparseq.train.gate import Drop
+from sparseq.train.given import named_function
 
 from .exits import code_of
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-columns", metavar="A[,B]", help="your file's text column or columns")
     parser.add_argument("--label-column", metavar="NAME", help="your file's label column")
     parser.add_argument("--max-validation-rows", metavar="N", help="a random subset of so many rows")
+    parser.add_argument("--metric", metavar="MODULE:FUNCTION", help="a score of your own, see `sparseq compress`")
     parser.add_argument(
         "--max-drop",
         metavar="POINTS",
@@ -46,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.folder,
         data_dir=arguments.data_dir,
         validation_file=arguments.validation_file,
+        metric=named_function(arguments.metric),
         **given,
     )
     drop = Drop(**found["drop"]) if "drop" in found else None

@@ -112,9 +112,13 @@ def infer_task(sources: Sequence[Rows], columns: tuple[str, ...], label_column: 
             "write numbers with a decimal point"
         )
     plain = distinct == list(range(len(distinct)))
-    metric = "f1" if len(distinct) == 2 else "macro_f1"
-    names = None if plain else tuple(map(str, distinct))
-    return Task(CUSTOM, columns, label_column, len(distinct), names, metrics=("accuracy", metric))
+    return task_of_classes(columns, label_column, tuple(map(str, distinct)), named=not plain)
+
+
+def task_of_classes(columns: tuple[str, ...], label_column: str, names: tuple[str, ...], *, named: bool = True) -> Task:
+    """A custom task with these classes, numbered in this order. named: False if the names are the numbers."""
+    metric = "f1" if len(names) == 2 else "macro_f1"
+    return Task(CUSTOM, columns, label_column, len(names), names if named else None, metrics=("accuracy", metric))
 
 
 def parse_labels(task: Task, rows: Rows) -> list[int] | list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,9 @@ from sparseq.tasks.files import open_table
 from sparseq.tasks.glue import read_folder
 from sparseq.tasks.held_out import hold_out
 from sparseq.tasks.hub import HUB_DATASET, read_hub
-from sparseq.tasks.labels import LABEL_KINDS, infer_task, parse_labels
+from sparseq.tasks.in_memory import class_names, table_of
+from sparseq.tasks.labels import LABEL_KINDS, infer_task, parse_labels, task_of_classes
+from sparseq.tasks.metrics import BUILT_IN, METRICS, Metric, own_metric, own_name
 from sparseq.tasks.spec import CUSTOM, GLUE, TEXTS, Task, get_task
 from sparseq.tasks.table import Rows, Table, shown_path
 from sparseq.terminal import shown
@@ -49,6 +51,9 @@ def load_data(
     seed: int = 0,
     with_train: bool = True,
     allow_unlabelled: bool = False,
+    train: Any = None,
+    validation: Any = None,
+    metric: Metric | None = None,
 ) -> Data:
     """The task's training and validation rows, from own files, a folder, or the hub's `nyu-mll/glue`.
 
@@ -73,6 +78,9 @@ def load_data(
         with_train: False leaves out the training rows, which need not exist.
         allow_unlabelled: training rows of own files need neither a label nor a label column, for training on a
             teacher's logits alone. A custom task's classes are then those of both files.
+        train, validation: rows that the program already has, in the place of own files; see
+            `sparseq.tasks.in_memory.table_of`. The classes of a `ClassLabel` keep their order.
+        metric: a function of the caller's own, which becomes the score; see `sparseq.tasks.metrics.Metric`.
 
     Raises:
         InputError: an unknown task; contradicting sources; a missing folder, file or column; empty data; a label out of
@@ -85,7 +93,12 @@ def load_data(
     ):
         if rows is not None and rows < 1:
             raise InputError(f"{what} is {rows}: expected a whole number of at least 1, or none for all rows")
-    own_files = train_file is not None or validation_file is not None
+    for argument, rows, path in (("train", train, train_file), ("validation", validation, validation_file)):
+        if rows is not None and path is not None:
+            raise InputError(f"{argument} rows and the file {path} are both given: give one of them")
+    train_source = train_file if train is None else InMemory(train, "train")
+    validation_source = validation_file if validation is None else InMemory(validation, "validation")
+    own_files = train_source is not None or validation_source is not None
     if own_files and data_dir is not None:
         raise InputError(
             "data_dir and own files are both given: read GLUE's folders (--data-dir) or your own files "
@@ -109,7 +122,7 @@ def load_data(
         known = get_task(task)
     if own_files:
         data = _from_files(
-            known, train_file, validation_file, text_columns, label_column,
+            known, train_source, validation_source, text_columns, label_column,
             label_kind=label_kind, with_train=with_train, allow_unlabelled=allow_unlabelled,
         )  # fmt: skip
     elif known is None or known.name not in GLUE:
@@ -118,7 +131,8 @@ def load_data(
                 f"--data-dir holds GLUE's tasks, and the task is {CUSTOM!r}: give --validation-file"
                 + (" and --train-file" if with_train else "")
             )
-        raise InputError(f"task {CUSTOM!r} has no data of its own: give --train-file and --validation-file")
+        needed = "--train-file and --validation-file" if with_train else "--validation-file"
+        raise InputError(f"task {CUSTOM!r} has no data of its own: give {needed}")
     elif data_dir is not None:
         official = GLUE[known.name]  # `known` may come from a run on own files, with their columns and one split
         data = _from_rows(official, read_folder(official, expanded(data_dir), with_train=with_train))
@@ -126,21 +140,51 @@ def load_data(
         splits = read_hub(GLUE[known.name], with_train=with_train)
         sources = {split: Source(f"the hub's {HUB_DATASET} {known.name}", len(rows)) for split, rows in splits.items()}
         data = Data(GLUE[known.name], splits.pop("train", None), splits, sources)
-    train, held_out = data.train, None
-    if train is not None and held_out_rows is not None:
-        train, held_out = hold_out(train, held_out_rows)
+    left, held_out = data.train, None
+    if left is not None and held_out_rows is not None:
+        left, held_out = hold_out(left, held_out_rows)
     return replace(
         data,
-        train=None if train is None else _subset(train, max_train_rows, seed),
+        task=_scored(data.task, metric),
+        train=None if left is None else _subset(left, max_train_rows, seed),
         held_out=held_out,
         validations={split: _subset(rows, max_validation_rows, 0) for split, rows in data.validations.items()},
     )
 
 
+def _scored(task: Task, metric: Metric | None) -> Task:
+    """The task with the caller's own metric as its score. Raises InputError if its own one is not given."""
+    if metric is not None:
+        name = own_metric(metric)
+        others = tuple(known for known in task.metrics if known in BUILT_IN)
+        return replace(task, metrics=(*others, name), score_metrics=(name,))
+    if (name := own_name(task)) and name not in METRICS:
+        raise InputError(f"the run is scored by a function of your own, {name!r}: give it again (--metric, or metric=)")
+    return task
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Rows that the program already has, and the name of the argument that they came by."""
+
+    rows: Any
+    argument: str
+
+
+OwnSource = str | PathLike[str] | InMemory | None
+
+
+def _open(source: OwnSource) -> Table:
+    if isinstance(source, InMemory):
+        return table_of(source.rows, source.argument)
+    assert source is not None
+    return open_table(expanded(source))
+
+
 def _from_files(
     task: Task | None,
-    train_file: str | PathLike[str] | None,
-    validation_file: str | PathLike[str] | None,
+    train: OwnSource,
+    validation: OwnSource,
     text_columns: Sequence[str] | None,
     label_column: str | None,
     *,
@@ -148,14 +192,14 @@ def _from_files(
     with_train: bool,
     allow_unlabelled: bool,
 ) -> Data:
-    if validation_file is None or (train_file is None and with_train):
-        missing = "--validation-file" if validation_file is None else "--train-file"
+    if validation is None or (train is None and with_train):
+        missing = "--validation-file" if validation is None else "--train-file"
         raise InputError(f"own files need {missing} too: give both a file to train on and a file to validate on")
-    paths = {"validation": expanded(validation_file)}
+    sources = {"validation": validation}
     # a custom task's labels are numbered by its training file, so without a Task that file is read in any case
-    if train_file is not None and (with_train or task is None):
-        paths = {"train": expanded(train_file), **paths}
-    tables = {split: open_table(path) for split, path in paths.items()}
+    if train is not None and (with_train or task is None):
+        sources = {"train": train, **sources}
+    tables = {split: _open(source) for split, source in sources.items()}
     first = next(iter(tables.values()))
     columns = choose_text_columns(text_columns, task, first)
     label_column = label_column or (task.label_column if task else "label")
@@ -167,8 +211,12 @@ def _from_files(
     }
     if task is None:
         named_by = next(iter(rows.values()))  # both files if labels are missing in the first
-        sources = [named_by] if len(named_by.labelled()) == len(named_by.labels) else list(rows.values())
-        task = infer_task(sources, columns, label_column, label_kind)
+        both = [named_by] if len(named_by.labelled()) == len(named_by.labels) else list(rows.values())
+        names = class_names(train.rows, label_column) if isinstance(train, InMemory) else None
+        if names and label_kind != "regression":
+            task = task_of_classes(columns, label_column, names)
+        else:
+            task = infer_task(both, columns, label_column, label_kind)
     task = replace(task, columns=columns, label_column=label_column, validation_splits=("validation",))
     return _from_rows(task, rows if with_train else {"validation": rows["validation"]})
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseq.errors import InputError
+from sparseq.reading import brief
 from sparseq.tasks.spec import Task
 
 Array = NDArray[Any]
@@ -67,6 +68,42 @@ METRICS: dict[str, Callable[[Array, Array], float]] = {
     "pearson": _pearson,
     "spearman": _spearman,
 }
+"""By name; `own_metric` adds the caller's own."""
+
+BUILT_IN = frozenset(METRICS)
+
+Metric = Callable[[Array, Array], float]
+"""A score of the user's own: of the true labels [rows] and the predicted ones [rows], in the order of scikit-learn's
+metrics. Classes are numbers from 0. Higher is better."""
+
+
+def own_metric(function: Metric) -> str:
+    """Makes a function of the user's own a metric, and returns its name.
+
+    Raises InputError if it has no name, or that of a metric that is built in.
+    """
+    name = getattr(function, "__name__", None)
+    if not callable(function) or not isinstance(name, str):
+        raise InputError(f"a metric must be a function with a name, not {type(function).__name__}")
+    if name in BUILT_IN:
+        raise InputError(f"the metric {name!r} has the name of one that is built in: give the function another name")
+
+    def checked(predictions: Array, labels: Array) -> float:
+        try:
+            value = float(function(labels, predictions))
+        except Exception as error:
+            raise InputError(f"the metric {name!r} failed ({type(error).__name__}: {brief(error)})") from error
+        if not np.isfinite(value):
+            raise InputError(f"the metric {name!r} is {value} for {len(labels)} rows: it must be a finite number")
+        return value
+
+    METRICS[name] = checked
+    return name
+
+
+def own_name(task: Task) -> str:
+    """The name of the task's metric that is the user's own; empty if it has none."""
+    return next((name for name in task.metrics if name not in BUILT_IN), "")
 
 
 def compute_metrics(task: Task, predictions: Array, labels: Array) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparseq.errors import InputError
 from sparseq.tasks import load_data, score
+from sparseq.tasks.metrics import Metric
 
 from .baseline import Logits
 from .comparing import load_baseline
@@ -19,19 +20,22 @@ from .scoring import evaluate_model, finished, load_folder
 def evaluate(
     folder: str | Path,
     *,
+    validation: Any = None,
     data_dir: str | None = None,
     validation_file: str | None = None,
     text_columns: Sequence[str] = (),
     label_column: str | None = None,
     max_validation_rows: int | None = None,
     batch_size: int | None = None,
+    metric: Metric | None = None,
     max_drop: float | None = None,
     baseline: str | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Scores the model of a finished run on its own validation data, or on other data with the same labels.
 
-    max_drop, baseline: as the recipe's settings; the teacher is that of the run.
+    validation, metric: see `compress`; a run that was given rows or a metric needs them again. max_drop, baseline: as
+    the recipe's settings; the teacher is that of the run.
 
     Returns task, rows (per split), metrics and score, and with `max_drop` or `baseline` the drop (a `Drop` as a dict).
     Raises InputError for an unfinished or damaged folder, for data that cannot be read, and for a `max_drop` with
@@ -39,19 +43,20 @@ def evaluate(
     """
     task, recipe = finished(folder)
     own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
-    source = {"data_dir": data_dir, "validation_file": validation_file} if data_dir or validation_file else own
-    if source["validation_file"]:
+    other = data_dir or validation_file or validation is not None
+    source = {"data_dir": data_dir, "validation_file": validation_file} if other else own
+    if source["validation_file"] or validation is not None:
         source["text_columns"] = tuple(text_columns) or recipe.text_columns or None  # type: ignore[assignment]
         source["label_column"] = label_column or recipe.label_column
     elif text_columns or label_column:
         raise InputError("--text-columns and --label-column go with --validation-file: give that too")
     rows = recipe.max_validation_rows if max_validation_rows is None else max_validation_rows
-    data = load_data(task, **source, max_validation_rows=rows, with_train=False)  # type: ignore[arg-type]
+    data = load_data(task, **source, max_validation_rows=rows, with_train=False, validation=validation, metric=metric)  # type: ignore[arg-type]
     reporter, size = reporter or Reporter(), batch_size or recipe.eval_batch_size
     for sentence in data.summary():
         reporter.say(sentence)
     compared = replace(recipe, max_drop=max_drop, baseline=baseline, eval_batch_size=size)
-    other = load_baseline(compared, data, reporter) if compared_model(compared) is not None else None
+    compared_with = load_baseline(compared, data, reporter) if compared_model(compared) is not None else None
     model, tokenizer = load_folder(folder)
     splits = {split: tokenise(part, tokenizer, recipe.max_length, model) for split, part in data.validations.items()}
     cut = sum(count_cut(part, splits[name], tokenizer, recipe.max_length) for name, part in data.validations.items())
@@ -64,5 +69,5 @@ def evaluate(
         "rows": {split: len(part) for split, part in splits.items()},
         "metrics": metrics,
         "score": score(data.task, metrics),
-        **({} if other is None else {"drop": asdict(other.drop(data, kept, max_drop))}),
+        **({} if compared_with is None else {"drop": asdict(compared_with.drop(data, kept, max_drop))}),
     }

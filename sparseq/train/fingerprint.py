@@ -20,6 +20,7 @@ from sparseq.distill import digest_model, digest_texts, digest_tokenizer
 from sparseq.errors import InputError
 from sparseq.paths import expanded
 from sparseq.tasks import Data
+from sparseq.tasks.metrics import own_name
 
 from .recipe import Recipe
 
@@ -31,13 +32,15 @@ LIBRARIES = "libraries"
 
 
 def of_data(data: Data) -> Fingerprint:
-    """Digests of the texts and labels of the training rows, with the meaning of labels, and of the rows scored on."""
+    """Digests of the texts and labels of the training rows, with the meaning of labels, of the rows scored on, and
+    the name of a metric of the user's own."""
     task = data.task
     meaning = json.dumps([task.num_labels, task.label_names, task.is_regression])
     train = [] if data.train is None else [_rows(data.train)]
     validation = [f"{split} {_rows(rows)}" for split, rows in sorted(data.validations.items())]
     held_out = {} if data.held_out is None else {"held-out data": _rows(data.held_out)}
-    return {"training data": _joined([meaning, *train]), "validation data": _joined(validation), **held_out}
+    metric = {"metric": own_name(task)}  # empty, as if it were missing, unless it is the user's own
+    return {"training data": _joined([meaning, *train]), "validation data": _joined(validation), **held_out, **metric}
 
 
 def of_model(model: nn.Module, tokenizer: Any, name: str = "model") -> Fingerprint:
@@ -66,7 +69,7 @@ def differing(known: Fingerprint, found: Fingerprint) -> tuple[list[str], list[s
 
     Returns (what has changed, what cannot be compared because other versions of the libraries load it now).
     """
-    names = [name for name, digest in found.items() if name != LIBRARIES and known.get(name) != digest]
+    names = [name for name, digest in found.items() if name != LIBRARIES and known.get(name, "") != digest]
     if LIBRARIES not in found or known.get(LIBRARIES) == found[LIBRARIES]:
         return names, []
     loaded = [name for name in names if name.startswith(("model", "teacher"))]

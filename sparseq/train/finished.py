@@ -11,6 +11,7 @@ from .comparing import load_baseline, predicted
 from .fingerprint import Fingerprint, compare, of_data, of_model
 from .folder import RunFolder
 from .gate import Drop, compared_model
+from .given import Given
 from .prepare import load_student, load_teacher, read_data, wordnet_fingerprint
 from .progress import Reporter
 from .recipe import Recipe
@@ -18,7 +19,7 @@ from .result import RunResult
 from .scoring import load_folder, saved_tokenizer
 
 
-def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> RunResult:
+def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter, given: Given | None = None) -> RunResult:
     """The result of a run that has finished in this folder.
 
     Raises InputError if its data or models have changed, or if its saved model is damaged.
@@ -34,7 +35,7 @@ def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> Ru
         ) from error
     task = Task.from_dict(result.task_definition)
     sources: dict[str, Callable[[], Fingerprint]] = {
-        "data": lambda: of_data(read_data(recipe)),
+        "data": lambda: of_data(read_data(recipe, given)),
         "model": lambda: of_model(*load_student(recipe, task)),
     }
     if recipe.uses("kd"):
@@ -53,14 +54,16 @@ def finished_before(recipe: Recipe, folder: RunFolder, reporter: Reporter) -> Ru
             reporter.say(f"cannot tell whether the {source} is still the same ({why})")
     folder.tidy()  # in case the run was killed after its last step
     if (name := compared_model(recipe)) is not None:
-        drop = _drop(recipe, name, result, folder, reporter)
+        drop = _drop(recipe, name, result, folder, reporter, given)
         if drop != result.drop:
             result = replace(result, drop=drop)
             folder.finish(result.as_dict())
     return replace(result, finished_before=True)
 
 
-def _drop(recipe: Recipe, name: str, result: RunResult, folder: RunFolder, reporter: Reporter) -> Drop:
+def _drop(
+    recipe: Recipe, name: str, result: RunResult, folder: RunFolder, reporter: Reporter, given: Given | None
+) -> Drop:
     """How far the score of the finished run is below that of its baseline, measured again only with another one.
 
     The teacher, and a model that is not trained, were found to be unchanged before.
@@ -68,7 +71,7 @@ def _drop(recipe: Recipe, name: str, result: RunResult, folder: RunFolder, repor
     known = result.drop if result.drop is not None and result.drop.baseline == name else None
     if known is not None and recipe.baseline is None:
         return known.limited(recipe.max_drop)
-    data = read_data(recipe)
+    data = read_data(recipe, given)
     baseline = load_baseline(recipe, data, reporter, known)
     if baseline is None:
         assert known is not None

@@ -18,16 +18,19 @@ from sparseq.nn.smoothing import foldable
 from sparseq.paths import check_new_folder
 from sparseq.size import SizeReport, size_report
 from sparseq.tasks import score
+from sparseq.tasks.metrics import Metric
 from sparseq.terminal import counted
 from sparseq_kernels.patterns import Pattern
 
 from . import advice, distributed, hardware
 from .baseline import Baseline, validation_metrics
+from .class_weights import described_weights
 from .comparing import load_baseline
 from .data import describe_cut
 from .distributed import start_processes
 from .folder import RunFolder
 from .gate import compared_model
+from .given import Given
 from .prepare import Prepared, prepare, pruner
 from .progress import Reporter, quiet_libraries
 from .quantizing import described_quantization
@@ -90,13 +93,21 @@ class DryRun:
         return {"dry_run": True, **plan, **sizes}
 
 
-def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
+def dry_run(
+    recipe: Recipe,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    metric: Metric | None = None,
+    reporter: Reporter | None = None,
+) -> DryRun:
     """Does everything that `compress` does before it trains, and writes nothing.
 
     Loads and checks data and models, scores the teacher, and prunes and packs the untrained student to find the
     expected sizes. Raises InputError for everything that `compress` would refuse before it trains.
     """
-    recipe = recipe.validate().resolved()
+    given = Given(train, validation, metric)
+    recipe = recipe.validate(rows=given.rows).resolved()
     assert recipe.out is not None  # validated
     start_processes()
     reporter = reporter or Reporter(silent=distributed.rank() > 0)
@@ -106,7 +117,7 @@ def dry_run(recipe: Recipe, *, reporter: Reporter | None = None) -> DryRun:
     if not finished:
         distributed.in_first(lambda: check_new_folder(folder.path, "--out"))
     with reporter.phase("loading models and data"):
-        _, prepared = distributed.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
+        _, prepared = distributed.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe, given)))
     made, _ = plan(recipe, prepared, reporter, keep=False)
     if finished:
         reporter.say(f"{folder.path}: finished before; without --dry-run it would not be run again")
@@ -192,6 +203,8 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
     if recipe.augment_copies:
         reached = f"{made.augmentation['rate']:.1%} of words replaced, {recipe.augment_rate:.1%} asked"
         data.append(f"{made.rows['train']:,} training rows with their augmented copies ({reached})")
+    if prepared.class_weights is not None:
+        data.append(described_weights(prepared.class_weights, prepared.task))
     yield from _section("data", data)
     yield from _section("student", [_model(prepared.student, recipe.model), *_vocabulary(made)])
     if prepared.teacher is not None:

@@ -15,10 +15,12 @@ from sparseq.models import load_model
 from sparseq.nn import convert
 from sparseq.nn.smoothing import foldable
 from sparseq.prune import Pruner, gradual_pruner
-from sparseq.tasks import CUSTOM, Data, Task, get_task, load_data
+from sparseq.tasks import CUSTOM, Data, Task, compute_metrics, get_task, load_data
 
 from .baseline import Baseline
+from .class_weights import class_weights
 from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
+from .given import Given
 from .precision import pick_precision
 from .recipe import Recipe
 from .trial import check_packs, check_reads, check_rebuilds
@@ -31,7 +33,8 @@ class Prepared:
 
     precision: of training and of the teacher's logits, 'fp32' or 'bf16'. teacher_score: on the validation rows, once it
     is known. baseline: what the score is compared with, if anything, once it is known. vocabulary: None unless tokens
-    were removed. fingerprint: of everything that was loaded, as it was loaded.
+    were removed. class_weights: in the loss, in the order of the classes; None if all are alike. fingerprint: of
+    everything that was loaded, as it was loaded.
     """
 
     data: Data
@@ -45,6 +48,7 @@ class Prepared:
     teacher_score: float | None = None
     baseline: Baseline | None = None
     vocabulary: SmallerVocabulary | None = None
+    class_weights: tuple[float, ...] | None = None
     fingerprint: Fingerprint = field(default_factory=dict)
 
     @property
@@ -66,19 +70,24 @@ def kd_loss(recipe: Recipe, task: Task) -> str:
     return recipe.kd_loss
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, given: Given | None = None) -> Prepared:
     """Loads data and models and converts the student; writes nothing. Raises InputError if the run is not possible."""
     if recipe.task is not None and recipe.task.lower() != CUSTOM:
         get_task(recipe.task)
     precision = pick_precision(recipe.precision)
     fingerprint = wordnet_fingerprint(recipe)
-    data = read_data(recipe)
+    data = read_data(recipe, given)
+    weights = class_weights(recipe.class_weights, data)
+    if given is not None and given.metric is not None:  # one that fails does so before the training
+        for rows in data.validations.values():
+            labels = rows.with_format("numpy")["label"][:]
+            compute_metrics(data.task, labels, labels)
     task = data.task
     reading: dict[str, Any] = {"pairs": len(task.columns) == 2, "num_labels": task.num_labels}
     student, tokenizer = load_student(recipe, task)
     row, logits = check_reads(student, tokenizer, recipe.max_length, name=recipe.model, **reading)
     check_rebuilds(student, row, logits, recipe.model)
-    prepared = Prepared(data, student, tokenizer, precision)
+    prepared = Prepared(data, student, tokenizer, precision, class_weights=weights)
     prepared.fingerprint = {**of_data(data), **of_model(student, tokenizer), **fingerprint}
     if recipe.uses("kd"):
         kd_loss(recipe, task)
@@ -118,8 +127,9 @@ def prepare(recipe: Recipe) -> Prepared:
     return prepared
 
 
-def read_data(recipe: Recipe) -> Data:
-    """The recipe's training and validation rows."""
+def read_data(recipe: Recipe, given: Given | None = None) -> Data:
+    """The recipe's training and validation rows, or those that are given."""
+    given = given or Given()
     return load_data(
         recipe.task or CUSTOM,
         data_dir=recipe.data_dir,
@@ -134,6 +144,9 @@ def read_data(recipe: Recipe) -> Data:
         seed=recipe.seed,
         # only the teacher's loss is used
         allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1 and recipe.augment_alpha in (None, 1),
+        train=given.train,
+        validation=given.validation,
+        metric=given.metric,
     )
 
 

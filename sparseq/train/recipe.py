@@ -18,6 +18,7 @@ from .quantizing import CALIBRATION_ROWS, check_quantization, former_calibration
 from .recipe_file import read_settings
 from .settings import Setting, auto, layers, names, number, optional, setting, text, whole, yes_no
 from .unknown import meant
+from .weights_setting import check_class_weights
 
 METHODS = ("qat", "kd", "mp")
 """The methods of the paper, which are the default."""
@@ -154,6 +155,9 @@ class Recipe:
     lr_warmup: float = setting(0.1, number(0, 1, open_high=True), TRAIN, "share of training in which the rate rises; "
                                "then it falls to 0 linearly", metavar="SHARE")
     weight_decay: float = setting(0.01, number(0), TRAIN, "AdamW's weight decay", metavar="W")
+    class_weights: tuple[str, ...] = setting((), names, TRAIN, "weights of the classes in the labels' loss: none, "
+                                             "balanced (by how rare they are), or of some of them, as A=1,B=3",
+                                             metavar="LIST")
     precision: str = setting("auto", text, TRAIN, "training arithmetic outside the int8 products; auto uses bf16 only "
                              "if the GPU or CPU computes it natively; models are always evaluated in fp32",
                              choices=("auto", "fp32", "bf16"))
@@ -325,8 +329,11 @@ class Recipe:
         """
         return self.pruning.steps(steps, self._criterion)
 
-    def validate(self) -> "Recipe":
-        """This recipe, checked and with its methods in order. Raises InputError for settings that cannot run."""
+    def validate(self, *, rows: bool = False) -> "Recipe":
+        """This recipe, checked and with its methods in order.
+
+        rows: whether the program gives the rows itself. Raises InputError for settings that cannot run.
+        """
         parsed = self.from_dict({f.name: getattr(self, f.name) for f in fields(self)})
         for name, example in (("model", "--model small"), ("out", "--out runs/first")):
             if getattr(parsed, name) is None:
@@ -337,7 +344,7 @@ class Recipe:
             if method not in ALL_METHODS:
                 known = ", ".join(ALL_METHODS)
                 raise InputError(f"unknown method {quoted(method)}: --methods takes any of {known} by commas, or none")
-        if parsed.task is None and parsed.train_file is None:
+        if parsed.task is None and parsed.train_file is None and not rows:
             raise InputError(
                 "no task given: name a GLUE task (--task sst2) or your own files (--train-file, --validation-file)"
             )
@@ -345,6 +352,7 @@ class Recipe:
             raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")
         check_quantization(parsed)
         compared_model(parsed)
+        check_class_weights(parsed)
         if parsed.uses("mp"):
             Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
             if parsed.criterion == FISHER:

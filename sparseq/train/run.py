@@ -22,12 +22,14 @@ from sparseq.nn import pack, prunable
 from sparseq.prune import layer_sparsities, total_sparsity
 from sparseq.size import size_report
 from sparseq.tasks import score
+from sparseq.tasks.metrics import Metric
 
 from . import advice, answers, distributed, hardware, interrupt
 from .distributed import start_processes
 from .fingerprint import of_copies
 from .finished import finished_before
 from .folder import RunFolder
+from .given import Given
 from .plan import plan
 from .prepare import Prepared, prepare
 from .progress import Reporter, quiet_libraries
@@ -36,7 +38,7 @@ from .result import RunResult
 from .rows import Rows, training_rows
 from .scoring import evaluate_model
 from .trainer import CompressTrainer, training_arguments
-from .training import train
+from .training import train as train_student
 
 LESS_MEMORY = (
     "give a smaller --batch-size, --eval-batch-size or --max-length (another --batch-size or --max-length is another "
@@ -45,8 +47,20 @@ LESS_MEMORY = (
 
 
 @interrupt.interruptible()
-def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
+def compress(
+    recipe: Recipe,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    metric: Metric | None = None,
+    reporter: Reporter | None = None,
+) -> RunResult:
     """Runs a recipe to its end and returns the result.
+
+    train, validation: rows in the place of files: a `datasets.Dataset`, a data frame (pandas, polars), an Arrow table,
+    a dict of columns or a list of dicts; the recipe's `text_columns` and `label_column` name their columns. metric: a
+    function of the true and the predicted labels, such as those of scikit-learn, which becomes the score; higher is
+    better. The same call with the same rows and metric continues the run.
 
     After an interruption, the same call continues from the last checkpoint. The folder `recipe.out` then contains
     `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and `metrics.json`. A run that has finished there
@@ -59,22 +73,25 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
     out; the same call continues afterwards.
     """
     began = time.monotonic()
-    recipe = recipe.validate().resolved()
+    given = Given(train, validation, metric)
+    recipe = recipe.validate(rows=given.rows).resolved()
     assert recipe.out is not None  # validated
     start_processes()
     reporter = reporter or Reporter(silent=distributed.rank() > 0)
     quiet_libraries()
     folder = RunFolder(recipe.out)
     if distributed.in_first(lambda: folder.check(recipe)):
-        return distributed.in_first(lambda: finished_before(recipe, folder, reporter))
+        return distributed.in_first(lambda: finished_before(recipe, folder, reporter, given))
     with ExitStack() as held, memory_kept(LESS_MEMORY):
         distributed.in_first(lambda: held.enter_context(folder.locked(reporter.say)))
         if distributed.in_first(
             lambda: folder.check(recipe)
         ):  # finished by a run that ended just before this one got the lock
-            return distributed.in_first(lambda: finished_before(recipe, folder, reporter))
+            return distributed.in_first(lambda: finished_before(recipe, folder, reporter, given))
         with reporter.phase("loading models and data"):
-            arguments, prepared = distributed.in_all(lambda: (training_arguments(recipe, folder), prepare(recipe)))
+            arguments, prepared = distributed.in_all(
+                lambda: (training_arguments(recipe, folder), prepare(recipe, given))
+            )
         _, tokenised = plan(recipe, prepared, reporter)
         if recipe.augment_copies:
             prepared.fingerprint |= of_copies(tokenised.texts)
@@ -82,7 +99,7 @@ def compress(recipe: Recipe, *, reporter: Reporter | None = None) -> RunResult:
             reporter.say(damage)
         try:
             rows = training_rows(recipe, prepared, tokenised, reporter)
-            trainer = train(recipe, prepared, folder, arguments, rows, began, reporter)
+            trainer = train_student(recipe, prepared, folder, arguments, rows, began, reporter)
             distributed.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
         except InputError:
             if distributed.rank() == 0:

@@ -34,7 +34,8 @@ from .recipe import Recipe
 class CompressTrainer(DistillationTrainer):
     """A `DistillationTrainer` with another order of rows, and other checkpoints.
 
-    distillation: kind=None trains on the labels alone. regression: whether the labels are numbers.
+    distillation: kind=None trains on the labels alone. regression: whether the labels are numbers. class_weights: of
+    the loss on labels, in the order of the classes.
 
     A checkpoint counts once its marker exists (see `folder`), and the order of rows depends only on seed and epoch (see
     `SimilarLengths`). So a resumed run takes exactly the steps of an uninterrupted one.
@@ -48,6 +49,7 @@ class CompressTrainer(DistillationTrainer):
         *args: Any,
         distillation: Distillation,
         regression: bool,
+        class_weights: tuple[float, ...] | None,
         precision: str,
         lengths: list[int],
         folder: RunFolder,
@@ -60,6 +62,7 @@ class CompressTrainer(DistillationTrainer):
         self.remove_callback(ProgressCallback)
         self.regression, self.precision, self.lengths, self.folder = regression, precision, lengths, folder
         self.conditions = conditions
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, device=self.args.device)
         self.last_loss = float("nan")
         self.started = time.monotonic() - seconds_before
 
@@ -86,7 +89,9 @@ class CompressTrainer(DistillationTrainer):
         """The loss on the labels, and on the teacher's logits if each batch has them."""
         settings = self.distillation
         if settings.kind is None:
-            return label_loss(outputs.logits, inputs["labels"], regression=self.regression)
+            return label_loss(
+                outputs.logits, inputs["labels"], regression=self.regression, class_weights=self.class_weights
+            )
         return distillation_loss(
             outputs.logits,
             taught["logits"],
@@ -95,6 +100,7 @@ class CompressTrainer(DistillationTrainer):
             temperature=settings.temperature,
             alpha=inputs.get(ALPHA, settings.alpha),
             regression=self.regression,
+            class_weights=self.class_weights,
         )
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -69,7 +69,8 @@ def train(
     pruning = PruningCallback(recipe.pruning, model=student) if recipe.uses("mp") else None
     trainer = CompressTrainer(
         student, arguments, data_collator=collate, train_dataset=rows,
-        distillation=learned, regression=task.is_regression, precision=prepared.precision, lengths=lengths(rows),
+        distillation=learned, regression=task.is_regression, class_weights=prepared.class_weights,
+        precision=prepared.precision, lengths=lengths(rows),
         folder=folder, seconds_before=before, conditions=here,
     )  # fmt: skip
     trainer.add_callback(RowOrder(lambda: trainer.sampler))

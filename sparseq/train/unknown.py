@@ -58,6 +58,7 @@ _ELSEWHERE = {
     "lr": "learning_rate learningrate max_lr peak_lr initial_lr init_lr base_lr step_size",
     "lr_warmup": "warmup warmup_ratio warmup_steps warmup_proportion num_warmup_steps lr_warmup_ratio",
     "weight_decay": "wd l2 decay",
+    "class_weights": "class_weight weights_of_classes label_weights loss_weights pos_weight",
     "precision": "fp16 bf16 fp32 amp mixed_precision dtype torch_dtype half",
     "seed": "random_seed random_state data_seed rng_seed",
     "max_drop": "max_accuracy_drop max_accuracy_loss accuracy_drop accuracy_tolerance max_degradation",
