@@ -106,7 +106,7 @@ def test_a_run_with_a_baseline(
     drop = result.drop
     assert drop is not None and drop.passed is None and drop.baseline == str(tiny_teacher_dir)
     assert drop.points == pytest.approx(100 * (drop.baseline_score - result.score))
-    monkeypatch.setattr(run, "train", never)
+    monkeypatch.setattr(run, "train_student", never)
     # a model far above, so that the drop is too large whatever the tiny models do
     rigged = dataclasses.replace(drop, points=7.25)
     run.RunFolder(result.out).finish(dataclasses.replace(result, drop=rigged).as_dict())
