@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from sparseq.terminal import say, say_json
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
     metric = named_function(arguments.metric)
     from sparseq.train import compress, distributed
+    from sparseq.train.figure import FIGURE, draw_training
     from sparseq.train.folder import RunFolder
     from sparseq.train.plan import dry_run
     from sparseq.train.progress import Reporter
@@ -100,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     if distributed.rank() > 0:
         return 0
+    if not (Path(result.out) / FIGURE).exists():
+        draw_training(result.out)
     if arguments.json:
         say_json({**result.as_dict(), "out": result.out, "finished_before": result.finished_before})
     else:

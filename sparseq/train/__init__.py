@@ -7,15 +7,17 @@ from .recipe import METHODS, Recipe
 
 if TYPE_CHECKING:
     from .evaluating import evaluate
+    from .figure import draw_training
     from .predicting import Prediction, predict
     from .result import RunResult
     from .run import compress
 
-__all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "evaluate", "predict"]
+__all__ = ["METHODS", "Prediction", "Recipe", "RunResult", "compress", "draw_training", "evaluate", "predict"]
 
 # Imported on first use: recipes and `sparseq --help` need neither transformers nor datasets.
 _LATER = {
     "Prediction": "predicting",
+    "draw_training": "figure",
     "evaluate": "evaluating",
     "predict": "predicting",
     "RunResult": "result",

@@ -7,6 +7,8 @@ With this protocol a run can be killed at any moment, and never continues from a
 - `checkpoints/checkpoint-N/complete` is written after everything else in that checkpoint is on disk, with the size and
   sha256 of every file, and is removed before the rest; a checkpoint that does not match its marker does not count and
   is removed at the next start;
+- `checkpoints/best-N` has the best weights so far, and is marked in the same way;
+- `training.csv` has a row for each step (see `curve`); that of a checkpoint is in it, and is what counts;
 - the last complete checkpoint stays until the next one is complete, and the one before it after that;
 - `metrics.json` is written last, after the model was packed, saved, loaded back and scored: then the run is finished.
 
@@ -28,6 +30,7 @@ from sparseq.paths import names_in
 from sparseq.reading import brief, build, read_json
 from sparseq.terminal import shown
 
+from .curve import CURVE
 from .durable import PARTIAL, read_sealed, seal, unseal, write_sealed, write_whole
 from .fingerprint import differing
 from .lock import LOCK, run_lock
@@ -191,6 +194,7 @@ class RunFolder:
         """Removes what the run has written, if there is no checkpoint yet to continue from."""
         if self.last_checkpoint() is None:
             self.tidy()
+            (self.path / CURVE).unlink(missing_ok=True)
             (self.path / RECIPE).unlink(missing_ok=True)
 
     def tidy(self) -> None:
@@ -213,6 +217,10 @@ class RunFolder:
         if not isinstance(found, dict) or not isinstance(found.get("task_definition"), dict):
             raise InputError(f"{odd}: run it into a new folder")
         return found
+
+    def steps(self) -> list[int]:
+        """The steps that checkpoints were begun at, also incomplete ones."""
+        return sorted(map(_step, self._found()))
 
     def _marker(self, checkpoint: Path) -> Marker:
         """The marker. Raises ValueError, with a short reason, if the checkpoint is incomplete or was changed."""

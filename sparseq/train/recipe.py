@@ -169,10 +169,19 @@ class Recipe:
                                    "or a local folder; by default the teacher, or with --epochs 0 the model itself",
                                    metavar="M", resumable=True)
 
+    eval_every: int | None = setting(None, optional(whole(1)), TRAIN, "score the model every so many steps and after "
+                                     "the last, on the held-out rows, or without any on the validation rows; by "
+                                     "default only after training", metavar="STEPS")
+    keep: str = setting("last", text, TRAIN, "which weights are the result: those of the last step, or of the best "
+                        "evaluation (of those with the final sparsity, and quantized)", choices=("last", "best"))
+
     seed: int = setting(0, whole(0, 2**32 - 1), RUN, "seeds the new head, the order of rows, dropout and augmentation")
     save_steps: int = setting(500, whole(1), RUN, "steps between checkpoints, which a run resumes from",
                               metavar="N", resumable=True)
     eval_batch_size: int = setting(64, whole(1), RUN, "rows per step when only predicting", metavar="N", resumable=True)
+    report_to: tuple[str, ...] = setting((), names, RUN, "also report the training to any of tensorboard, wandb, "
+                                         "mlflow and trackio, which have to be installed", metavar="LIST",
+                                         resumable=True)
     out: str | None = setting(None, text, RUN, "folder the compressed model is written to", metavar="DIR",
                               resumable=True)
     # fmt: on
@@ -261,7 +270,9 @@ class Recipe:
         return [
             name
             for name, described in self.settings().items()
-            if not described.resumable and not _same(name, getattr(self, name), getattr(other, name))
+            if not described.resumable
+            and not _same(name, getattr(self, name), getattr(other, name))
+            and not (name == "eval_every" and self.keep == other.keep == "last")
         ]
 
     def uses(self, method: str) -> bool:
@@ -287,6 +298,7 @@ class Recipe:
             if (name == "augment_copies" or not unused.get(described.group))
             and not described.resumable
             and (name != "teacher" or self.uses("kd"))
+            and (name != "eval_every" or self.keep == "best")  # evaluations alone change nothing
         )
 
     @property
@@ -353,6 +365,8 @@ class Recipe:
         check_quantization(parsed)
         compared_model(parsed)
         check_class_weights(parsed)
+        if parsed.keep == "best" and not (parsed.eval_every and parsed.epochs):
+            raise InputError("--keep best chooses among evaluations during training: give --eval-every, or --keep last")
         if parsed.uses("mp"):
             Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
             if parsed.criterion == FISHER:

@@ -49,6 +49,8 @@ class RunResult:
             all were kept.
         right: which validation rows were answered right, in their order (`answers.from_text`); None for regressions,
             and in runs before it was recorded.
+        kept_step: the step after which the weights were the best, with `keep` best; None for the last.
+        selected_on: the rows that it was chosen by: "held_out", or "validation", whose score is then too good.
         drop: how far the score is below another model's; None unless `max_drop` or `baseline` asked for it.
         finished_before: the run had finished before and was not run again.
 
@@ -93,6 +95,8 @@ class RunResult:
     vocabulary: dict[str, int] = field(default_factory=dict)
     right: str | None = None
     drop: Drop | None = None
+    kept_step: int | None = None
+    selected_on: str | None = None
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

@@ -29,6 +29,7 @@ from .distributed import start_processes
 from .fingerprint import of_copies
 from .finished import finished_before
 from .folder import RunFolder
+from .following import Following
 from .given import Given
 from .plan import plan
 from .prepare import Prepared, prepare
@@ -99,7 +100,8 @@ def compress(
             reporter.say(damage)
         try:
             rows = training_rows(recipe, prepared, tokenised, reporter)
-            trainer = train_student(recipe, prepared, folder, arguments, rows, began, reporter)
+            following = Following(recipe, prepared, folder, tokenised, reporter)
+            trainer = train_student(recipe, prepared, folder, arguments, rows, following, began, reporter)
             distributed.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
         except InputError:
             if distributed.rank() == 0:
@@ -178,6 +180,8 @@ def _finish(
         embedding_bits=recipe.width_of_embeddings,
         vocabulary=prepared.vocabulary_sizes,
         right=answers.to_text(right) if right else None,
+        kept_step=None if (best := trainer.following.chosen(trainer.state.global_step)) is None else best.step,
+        selected_on=None if best is None else trainer.following.evaluated_on,
         drop=None if prepared.baseline is None else prepared.baseline.drop(prepared.data, logits, recipe.max_drop),
     )
     folder.finish(result.as_dict())

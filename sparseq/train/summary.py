@@ -4,6 +4,8 @@ import shlex
 
 from rich.table import Table
 
+from sparseq.tasks.held_out import HELD_OUT
+
 from . import advice
 from .plan import DryRun
 from .progress import SafeConsole
@@ -50,6 +52,9 @@ def result_table(result: RunResult) -> Table:
     table.add_row("paper size", f"{result.paper_bytes / 1e6:.2f} MB")
     table.add_row("stored size", f"{result.stored_bytes / 1e6:.2f} MB")
     table.add_row("training rows, steps", f"{result.rows['train']:,}, {result.steps:,}")
+    if result.kept_step is not None:
+        rows = "held-out" if result.selected_on == HELD_OUT else "validation"
+        table.add_row(f"weights of step, the best on the {rows} rows", f"{result.kept_step:,}")
     table.add_row("wall time", f"{result.seconds:.1f} s")
     return table
 
@@ -58,6 +63,8 @@ def show_result(result: RunResult, recipe: Recipe | None = None) -> None:
     """Prints the result to stdout, and with the run's `recipe` suggestions for the next commands."""
     console = SafeConsole()
     console.print(result_table(result))
+    if result.selected_on is not None and result.selected_on != HELD_OUT:
+        console.print("chosen by the rows that it is scored on, so that the score is too good: see --held-out-rows")
     for line in advice.at_end(result.layers_past_95):
         console.print(line)
     if recipe is not None:

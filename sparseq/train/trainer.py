@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from transformers import TrainingArguments
@@ -25,10 +25,13 @@ from sparseq.nn.finite import checked_tensors, is_finite
 from sparseq.reading import brief
 
 from . import distributed, hardware
+from .best import save_weights
 from .data import SimilarLengths
 from .folder import Marker, RunFolder
+from .following import Following
 from .precision import arithmetic
 from .recipe import Recipe
+from .trackers import check_trackers
 
 
 class CompressTrainer(DistillationTrainer):
@@ -53,6 +56,7 @@ class CompressTrainer(DistillationTrainer):
         precision: str,
         lengths: list[int],
         folder: RunFolder,
+        following: Following,
         seconds_before: float,
         conditions: dict[str, str],
         **kwargs: Any,
@@ -61,7 +65,7 @@ class CompressTrainer(DistillationTrainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.regression, self.precision, self.lengths, self.folder = regression, precision, lengths, folder
-        self.conditions = conditions
+        self.conditions, self.following = conditions, following
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, device=self.args.device)
         self.last_loss = float("nan")
         self.started = time.monotonic() - seconds_before
@@ -141,12 +145,8 @@ class CompressTrainer(DistillationTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save and output_dir is not None:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            tensors = contents(self.model).tensors
-            save_file(
-                {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()},
-                Path(output_dir) / WEIGHTS,
-            )
+            save_weights(self.model, Path(output_dir))
+            self.following.save(Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with _readable(resume_from_checkpoint):
@@ -227,6 +227,7 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
             f"--batch-size {recipe.batch_size} cannot be shared evenly by {processes} processes: "
             f"give a multiple of {processes}"
         )
+    check_trackers(recipe.report_to)
     arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
         seed=recipe.seed,
@@ -240,7 +241,8 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         save_steps=recipe.save_steps,
         logging_strategy="no",
         eval_strategy="no",
-        report_to="none",
+        report_to=list(recipe.report_to) or "none",
+        run_name=folder.path.name,
         log_level="error",
         log_level_replica="error",
         logging_nan_inf_filter=False,

@@ -18,9 +18,11 @@ from .callbacks import RowOrder, ShowProgress
 from .collate import Collate
 from .data import lengths
 from .folder import Marker, RunFolder
+from .following import Following
 from .prepare import Prepared, kd_loss
 from .progress import Reporter
 from .recipe import Recipe
+from .trackers import keep_logs
 from .trainer import CompressTrainer
 
 
@@ -30,6 +32,7 @@ def train(
     folder: RunFolder,
     arguments: transformers.TrainingArguments,
     rows: Dataset,
+    following: Following,
     began: float,
     reporter: Reporter,
 ) -> CompressTrainer:
@@ -71,15 +74,23 @@ def train(
         student, arguments, data_collator=collate, train_dataset=rows,
         distillation=learned, regression=task.is_regression, class_weights=prepared.class_weights,
         precision=prepared.precision, lengths=lengths(rows),
-        folder=folder, seconds_before=before, conditions=here,
+        folder=folder, following=following, seconds_before=before, conditions=here,
     )  # fmt: skip
     trainer.add_callback(RowOrder(lambda: trainer.sampler))
     if pruning is not None:
         trainer.add_callback(pruning)
     if recipe.quantizes:
         trainer.add_callback(quantization)  # after pruning, because scales are set from the masked weights
+    following.pruning, following.loss = pruning, lambda: trainer.last_loss
+    trainer.add_callback(following)  # sees the model that pruning and quantization have made
+    if recipe.report_to:
+        following.trainer = trainer
+        keep_logs(trainer, folder.path)
     if recipe.epochs:
+        following.checkpoint = last[0] if last else None
         _run(trainer, last, pruning, reporter)
+        if distributed.rank() == 0 and (best := following.chosen(trainer.state.global_step)) is not None:
+            trainer._load_from_checkpoint(str(following.best.checked(best.step)))
     elif pruning is not None:
         pruning.begin(0)
     if recipe.uses("ptq"):
@@ -102,6 +113,7 @@ def _run(
         if last is not None and last[1].step >= last[1].max_steps:
             trainer._load_from_checkpoint(str(last[0]))
             trainer.state.global_step = last[1].step
+            trainer.following.resume(last[1].max_steps)
             phase.total = last[1].max_steps
             phase.update(last[1].step, "complete before")
         else:
