@@ -37,7 +37,7 @@ LAYERS = [
     {"sparseq_kernels.sparse_dispatch"},
     {"sparseq_kernels"},
     {"sparseq.errors", "sparseq.version"},
-    {"sparseq.criterion", "sparseq.failures", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
+    {"sparseq.criterion", "sparseq.extras", "sparseq.failures", "sparseq.paths", "sparseq.reading", "sparseq.terminal"},
     {"sparseq.nn"},
     {"sparseq.downloads", "sparseq.drop", "sparseq.paired", "sparseq.prune", "sparseq.timing"},
     {"sparseq.augment", "sparseq.distill", "sparseq.tasks", "sparseq.checkpoint"},

@@ -48,7 +48,8 @@ from bench.workloads import (
     sst2_dev,
 )
 from sparseq.errors import InputError
-from sparseq.train.progress import Reporter, quiet_libraries
+from sparseq.train.progress import Reporter
+from sparseq.train.quiet import quiet_libraries
 
 REAL = "lengths"  # the --shape that stands for sentences of real lengths
 ROUNDS = 15

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseq.errors import InputError
+from sparseq.extras import install
 from sparseq.reading import brief
 from sparseq_kernels.torch_internals import TorchDispatchMode, tree_map_only
 from sparseq_kernels.untrusted import quoted
@@ -45,7 +46,7 @@ def build(config: Mapping[str, Any], layout: Layout, header: Header, folder: Pat
         import transformers
         from transformers.initialization import no_init_weights
     except ImportError as error:
-        raise InputError(f"loading {folder} needs transformers: pip install 'sparseq[train]'") from error
+        raise InputError(f"loading {folder} needs transformers: {install('hf')}") from error
     kind = model_class(layout.architecture)
     where, wanted = folder / CONFIG, kind.config_class.model_type
     if config.get("model_type") != wanted:

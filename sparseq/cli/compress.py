@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from sparseq.extras import require
 from sparseq.terminal import say, say_json
 from sparseq.train.given import named_function
 from sparseq.train.recipe import Recipe
@@ -12,6 +13,7 @@ from sparseq.train.settings import flag
 
 from .exits import INTERRUPTED, code_of
 
+EXTRA = "train"
 HELP = "train a model smaller and pack it into a folder"
 EXAMPLES = """\
 examples:
@@ -74,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in Recipe.settings()}
     recipe = (Recipe.from_file(arguments.recipe) if arguments.recipe else Recipe()).replace(**given).validate()
+    require(EXTRA)
     metric = named_function(arguments.metric)
     from sparseq.train import compress, distributed
     from sparseq.train.figure import FIGURE, draw_training

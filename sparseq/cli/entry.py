@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import sparseq
 from sparseq.errors import RAISED_ELSEWHERE, InputError, MachineError
+from sparseq.extras import install_for
 from sparseq.failures import memory_kept
 from sparseq.terminal import Parser, say, say_error
 from sparseq.train.settings import flag
 from sparseq.train.unknown import meant
 
 from . import compress, evaluate, export, predict, size, study
+from .completion import SHELLS, PrintCompletion
 from .exits import BAD_INPUT, FAILED, INTERRUPTED
-
-EXTRA = "pip install 'sparseq[train]'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,8 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 2: bad input. 3: the score dropped by more than --max-drop. 1: the machine failed, for example a full
     disk. 130: interrupted. Errors are one sentence on stderr.
     """
+    needed = ""
     try:
         arguments = _parsed(argv)
+        needed = arguments.extra
         with memory_kept("let it have more, or give it less at once"):
             return int(arguments.run(arguments))
     except InputError as error:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("sparseq", "sparseq_kernels"):
             raise
-        return _fail(f"this needs {error.name}, which is not installed: {EXTRA}")
+        return _fail(f"this needs {error.name}, which is not installed: {install_for(error.name or '', needed)}")
     except KeyboardInterrupt:
         say("sparseq: interrupted", error=True)
         return INTERRUPTED
@@ -92,6 +94,12 @@ def command_parser() -> argparse.ArgumentParser:
         epilog="Start with: sparseq compress --help",
     )
     parser.add_argument("--version", action="version", version=f"sparseq {sparseq.__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help="print a script that completes commands and options in this shell",
+    )
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (compress, evaluate, predict, export, size, study):
         name = command.__name__.rpartition(".")[2]
@@ -104,5 +112,5 @@ def command_parser() -> argparse.ArgumentParser:
         )
         command.add_arguments(added)
         flags = [text for action in added._actions for text in action.option_strings if text.startswith("--")]
-        added.set_defaults(run=command.run, prog=added.prog, flags=flags)
+        added.set_defaults(run=command.run, extra=command.EXTRA, prog=added.prog, flags=flags)
     return parser

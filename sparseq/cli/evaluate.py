@@ -2,12 +2,14 @@
 
 import argparse
 
+from sparseq.extras import require
 from sparseq.terminal import counted, say, say_json
 from sparseq.train.gate import Drop
 from sparseq.train.given import named_function
 
 from .exits import code_of
 
+EXTRA = "train"
 HELP = "score the model in a finished run's folder"
 EXAMPLES = """\
 examples:
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    require(EXTRA)
     from sparseq.train import Recipe, evaluate
 
     given = {

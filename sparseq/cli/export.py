@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 
+from sparseq.extras import require
 from sparseq.terminal import say, say_json
 
+EXTRA = "train"
 HELP = "write the model of a finished run as an ONNX file of integer products"
 EXAMPLES = """\
 examples:
@@ -12,7 +14,7 @@ examples:
   sparseq export runs/student --form qdq --calibration-rows 512 --out exported/qdq.onnx
   sparseq evaluate exported/model.onnx
 
-The tokenizer and config.json are written beside the file. It needs pip install 'sparseq[onnx]'."""
+The tokenizer and config.json are written beside the file. It needs pip install 'sparseq[train,onnx]'."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    for extra in (EXTRA, "onnx"):
+        require(extra)
     from sparseq.paths import expanded
     from sparseq.train.exporting import export
     from sparseq.train.recipe import Recipe

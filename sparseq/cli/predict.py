@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparseq.errors import InputError
+from sparseq.extras import require
 from sparseq.paths import check_new_folder, expanded
 from sparseq.reading import LARGE, decode, lines_of
 from sparseq.terminal import counted, say, say_json, write
@@ -13,6 +14,7 @@ from sparseq.terminal import counted, say, say_json, write
 if TYPE_CHECKING:
     from sparseq.train.predicting import Predicted, Prediction, Predictor
 
+EXTRA = "hf"
 HELP = "label texts with the model in a finished run's folder"
 EXAMPLES = """\
 examples:
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
+    require(EXTRA)
     from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
     from sparseq.train.recipe import Recipe
 

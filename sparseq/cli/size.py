@@ -3,8 +3,10 @@
 import argparse
 
 import sparseq
+from sparseq.extras import require
 from sparseq.terminal import say_json, write
 
+EXTRA = "hf"
 HELP = "print the size of the model in a folder, layer by layer"
 EXAMPLES = None
 
@@ -18,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    require(EXTRA)
     report = sparseq.size_report(sparseq.load(arguments.folder))
     if arguments.json:
         say_json(report.as_dict())

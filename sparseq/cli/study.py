@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.extras import require
 from sparseq.study.options import KEEP, Options
 from sparseq.study.records import TOLERANCE
 from sparseq.terminal import counted, say, say_json
@@ -12,6 +13,7 @@ from sparseq.train.recipe import Recipe
 
 from .exits import FAILED, INTERRUPTED
 
+EXTRA, REPORT_EXTRA = "train", "study"
 HELP = "run a grid of compressions, and report on them"
 EXAMPLES = """\
 examples:
@@ -125,6 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     changes = _changes(arguments.changes)
+    require(EXTRA)
     from sparseq.study.run import plan_study, run_study
     from sparseq.study.summary import show_plan, show_summary
 
@@ -158,6 +161,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    require(REPORT_EXTRA)
     from sparseq.study.folder import REPORT, StudyFolder
     from sparseq.study.records import StudyResults
     from sparseq.study.report import write_report

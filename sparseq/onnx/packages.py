@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.extras import install
 
-EXTRA = "pip install 'sparseq[onnx]'"
+EXTRA = install("onnx")
 
 
 def needed(name: str, purpose: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import sparseq
 from sparseq.errors import InputError
+from sparseq.extras import install
 from sparseq.reading import brief, build
 
 from .folder import STUDY
@@ -24,8 +25,6 @@ LOCAL = "local"
 
 _ANSWERS_WITHIN = 20.0
 """Seconds that a cluster has to answer."""
-
-EXTRA = "pip install 'sparseq[ray]'"
 
 
 class RayPool:
@@ -45,7 +44,7 @@ class RayPool:
         try:
             import ray
         except ModuleNotFoundError as error:
-            raise InputError(f"--ray needs Ray, which is not installed: {EXTRA}") from error
+            raise InputError(f"--ray needs Ray, which is not installed: {install('ray')}") from error
         self._ray, self._cpus, self._gpus, self._folder = ray, cpus, gpus, folder
         _connect(ray, address)
         self._running: dict[Any, Job] = {}

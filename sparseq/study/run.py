@@ -11,7 +11,7 @@ import torch
 
 from sparseq.errors import InputError
 from sparseq.train import interrupt
-from sparseq.train.progress import quiet_libraries
+from sparseq.train.quiet import quiet_libraries
 
 from .cells import Cell, cells_of
 from .console import StudyConsole, span

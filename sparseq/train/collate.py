@@ -1,9 +1,10 @@
 """Padding of rows to batches: the student's inputs, and the teacher's under their own names."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-from datasets import Dataset
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from torch import nn
 from transformers import BatchEncoding, DataCollatorWithPadding
 
@@ -11,6 +12,9 @@ from sparseq.distill.batch import TEACHERS, teachers_inputs
 from sparseq.errors import InputError
 
 from .data import inputs_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def input_columns(rows: Dataset, model: nn.Module) -> list[str]:

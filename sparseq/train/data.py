@@ -1,16 +1,20 @@
 """Rows to batches: tokenised once, batches of similar length in an order fixed by seed and epoch."""
 
+from __future__ import annotations
+
 import inspect
 import secrets
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Dataset
 from torch import nn
 from torch.utils.data import Sampler
 
 from sparseq.onnx import OnnxModel
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 def inputs_of(model: nn.Module) -> frozenset[str]:
@@ -20,32 +24,30 @@ def inputs_of(model: nn.Module) -> frozenset[str]:
     return frozenset(inspect.signature(model.forward).parameters)
 
 
-def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -> Dataset:
-    """The rows as inputs of the model: `input_ids` and so on, and `labels` if there are any.
+def encode(texts: Mapping[str, list[Any]], tokenizer: Any, max_length: int, model: nn.Module) -> dict[str, list[Any]]:
+    """Columns of rows as columns of inputs of the model: `input_ids` and so on, and `labels` if there are any.
 
-    rows: with text columns `text_a` and, for pairs, `text_b`, and a `label`. Texts are truncated to `max_length`
+    texts: text columns `text_a` and, for pairs, `text_b`, and perhaps a `label`. Texts are truncated to `max_length`
     tokens.
     """
-
     taken = inputs_of(model)
     # An exported model reads segments only if it tells them apart.
     has_segments = isinstance(model, OnnxModel) or getattr(model.config, "type_vocab_size", 0) > 1
     # Some tokenizers, such as ALBERT's, return the segments of a pair only on request.
     segments = True if "token_type_ids" in taken and has_segments else None
+    pair = (texts["text_b"],) if "text_b" in texts else ()
+    tokens = tokenizer(texts["text_a"], *pair, truncation=True, max_length=max_length, return_token_type_ids=segments)
+    encoded = {name: values for name, values in tokens.items() if name in taken}
+    if "label" in texts:
+        encoded["labels"] = texts["label"]
+    return encoded
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pair = (batch["text_b"],) if "text_b" in batch else ()
-        tokens = tokenizer(
-            batch["text_a"], *pair, truncation=True, max_length=max_length, return_token_type_ids=segments
-        )
-        encoded = {name: values for name, values in tokens.items() if name in taken}
-        if "label" in batch:
-            encoded["labels"] = batch["label"]
-        return encoded
 
+def tokenise(rows: Dataset, tokenizer: Any, max_length: int, model: nn.Module) -> Dataset:
+    """The rows as `encode` gives them."""
     # Without a fingerprint, datasets makes one by pickling the tokenizer, which takes seconds. Nothing is cached by it.
     return rows.map(
-        encode,
+        lambda batch: encode(batch, tokenizer, max_length, model),
         batched=True,
         remove_columns=rows.column_names,
         keep_in_memory=True,
@@ -74,7 +76,7 @@ def describe_cut(cut: int, max_length: int) -> str:
     return f"{cut:,} {'text' if cut == 1 else 'texts'} cut at {max_length} tokens"
 
 
-def lengths(rows: Dataset) -> list[int]:
+def lengths(rows: Dataset | Mapping[str, Any]) -> list[int]:
     """The number of tokens of each tokenised row."""
     return [len(ids) for ids in rows["input_ids"]]
 
@@ -109,7 +111,7 @@ class SimilarLengths(Sampler[int]):
             yield from batches[index]
 
 
-def by_length(rows: Dataset, batch_size: int) -> Iterator[list[int]]:
+def by_length(rows: Dataset | Mapping[str, Any], batch_size: int) -> Iterator[list[int]]:
     """Row numbers in batches, longest rows first.
 
     So prediction pads little, and memory runs out in the first batch or never.

@@ -17,7 +17,8 @@ from .calibrating import batches_of
 from .data import tokenise
 from .folder import RunFolder
 from .onnx_run import OnnxRun
-from .progress import Reporter, quiet_libraries
+from .progress import Reporter
+from .quiet import quiet_libraries
 from .recipe import Recipe
 from .scoring import finished, saved_tokenizer
 

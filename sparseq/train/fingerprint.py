@@ -3,17 +3,18 @@
 They are computed from what was read and loaded, not from files: another spelling of the same rows is the same data.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 import torch
 import transformers
-from datasets import Dataset
 from torch import nn
 
 from sparseq.distill import digest_model, digest_texts, digest_tokenizer
@@ -23,6 +24,9 @@ from sparseq.tasks import Data
 from sparseq.tasks.metrics import own_name
 
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Fingerprint = dict[str, str]
 """Digests by the name of what they describe, as used in messages."""

@@ -32,8 +32,9 @@ from .folder import RunFolder
 from .gate import compared_model
 from .given import Given
 from .prepare import Prepared, prepare, pruner
-from .progress import Reporter, quiet_libraries
+from .progress import Reporter
 from .quantizing import described_quantization
+from .quiet import quiet_libraries
 from .recipe import Recipe
 from .rows import Rows, tokenised_rows
 from .teacher import validation_logits

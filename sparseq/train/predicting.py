@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from torch import nn
 
 from sparseq.errors import InputError
@@ -18,9 +17,9 @@ from sparseq.tasks import Task
 from sparseq.tasks.unlabelled import read_glue_tests, read_unlabelled, submission_name, submission_value
 from sparseq_kernels.untrusted import quoted
 
-from .data import tokenise
+from .data import encode
 from .durable import write_whole
-from .scoring import finished, load_folder, predict_logits
+from .scoring import finished, load_folder, logits_of
 
 TABLES = (".tsv", ".csv", ".jsonl")
 """The suffixes of the files that predictions are written to."""
@@ -87,8 +86,8 @@ class Predictor:
     def _predict(self, texts: Sequence[tuple[str, ...]]) -> list[Prediction]:
         model, tokenizer = self._loaded
         columns = {name: list(part) for name, part in zip(("text_a", "text_b"), zip(*texts, strict=True), strict=False)}
-        rows = tokenise(Dataset.from_dict(columns), tokenizer, self.recipe.max_length, model)
-        logits = predict_logits(model, rows, tokenizer, batch_size=self.batch_size)
+        inputs = encode(columns, tokenizer, self.recipe.max_length, model)
+        logits = logits_of(model, inputs, tokenizer, batch_size=self.batch_size)
         if not logits.isfinite().all():
             raise InputError(f"the model in {self.folder} predicts NaN or infinity: train it anew, with a lower --lr")
         if self.task.is_regression:

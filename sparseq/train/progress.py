@@ -1,8 +1,6 @@
 """A run's output: a progress bar for each phase on a terminal, otherwise a line from time to time."""
 
-import logging
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -109,18 +107,3 @@ class Reporter:
             self.say(f"{name} ...")
             yield phase
         phase.finish()
-
-
-def quiet_libraries() -> None:
-    """Reduces the messages of transformers, datasets and torch to errors; the run reports its own progress."""
-    import datasets
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    for name in ("accelerate", "torch.distributed", "torch.nn.parallel.distributed", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|accelerate|torch|datasets)\b")
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"(transformers|accelerate|torch)\b")

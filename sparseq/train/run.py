@@ -33,7 +33,8 @@ from .following import Following
 from .given import Given
 from .plan import plan
 from .prepare import Prepared, prepare
-from .progress import Reporter, quiet_libraries
+from .progress import Reporter
+from .quiet import quiet_libraries
 from .recipe import Recipe
 from .result import RunResult
 from .rows import Rows, training_rows

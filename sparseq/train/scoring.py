@@ -1,13 +1,14 @@
 """Logits and scores: of a loaded model, and of a finished run's folder."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 import torch
 import transformers
-from datasets import Dataset
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DataCollatorWithPadding
@@ -26,8 +27,13 @@ from .data import by_length, tokenise
 from .folder import RECIPE, RunFolder
 from .onnx_run import read_run
 from .precision import EVALUATION_PRECISION, arithmetic
-from .progress import Phase, Reporter, quiet_libraries
+from .quiet import quiet_libraries
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .progress import Phase, Reporter
 
 
 def predict_logits(
@@ -45,14 +51,37 @@ def predict_logits(
     score depends neither on how a model was trained nor on what ran before. Another precision is only for a teacher's
     logits, which belong to the training.
     """
+    inputs = rows.select_columns(input_columns(rows, model))
+    batches = by_length(rows, batch_size)
+    return _logits(model, batches, inputs.__getitem__, tokenizer, precision=precision, phase=phase)
+
+
+def logits_of(model: nn.Module, inputs: Mapping[str, Sequence[Any]], tokenizer: Any, *, batch_size: int) -> Tensor:
+    """The same for rows that `encode` has made, without labels: it needs transformers alone, and not datasets."""
+
+    def take(numbers: Sequence[int]) -> dict[str, list[Any]]:
+        return {name: [values[number] for number in numbers] for name, values in inputs.items()}
+
+    return _logits(model, by_length(inputs, batch_size), take, tokenizer)
+
+
+def _logits(
+    model: nn.Module,
+    batches: Iterable[list[int]],
+    take: Callable[[list[int]], Mapping[str, list[Any]]],
+    tokenizer: Any,
+    *,
+    precision: str = EVALUATION_PRECISION,
+    phase: Phase | None = None,
+) -> Tensor:
+    """Logits of the rows of the batches, by number; `take` gives the columns of a batch."""
     model.eval()
     place = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     collate = DataCollatorWithPadding(tokenizer)
-    inputs = rows.select_columns(input_columns(rows, model))
     parts, order = [], []
     with torch.inference_mode(), arithmetic(place, precision):
-        for numbers in by_length(rows, batch_size):
-            fields = inputs[numbers]
+        for numbers in batches:
+            fields = take(numbers)
             batch = collate([dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)])
             parts.append(model(**batch.to(place)).logits.float().cpu())
             order.extend(numbers)

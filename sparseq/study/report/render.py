@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from sparseq.errors import InputError
+from sparseq.extras import install
 from sparseq.terminal import shown
 
 from .sections import Section
@@ -22,7 +23,7 @@ def html(title: str, sections: Sequence[Section]) -> str:
     try:
         import jinja2
     except ImportError as error:
-        raise InputError("the report's page needs jinja2: pip install 'sparseq[study]'") from error
+        raise InputError(f"the report's page needs jinja2: {install('study')}") from error
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["plain"] = shown
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.extras import install
 from sparseq.terminal import shown
 
 from .configurations import PRUNING, Configuration, Configurations, Settings, method_label, setting_text
@@ -62,7 +63,7 @@ def require() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InputError("the report's figures need matplotlib: pip install 'sparseq[study]'") from error
+        raise InputError(f"the report's figures need matplotlib: {install('study')}") from error
 
 
 @contextlib.contextmanager
