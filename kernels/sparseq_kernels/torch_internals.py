@@ -17,12 +17,24 @@ from torch.utils._pytree import tree_map_only as tree_map_only
 PLAIN_CLASSES = (Tensor, torch.nn.Parameter)
 """The classes whose tensors hold their values as they are. Others are subclasses, which may override any operation."""
 
+
+def _python_any_requires_grad(*args: Any) -> bool:
+    """As torch's own, which torch 2.6 does not have."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            if arg.requires_grad:
+                return True
+        elif isinstance(arg, list | tuple) and _python_any_requires_grad(*arg):
+            return True
+    return False
+
+
 # Bound once: looking a name up in torch takes as long as calling it.
 dispatch_modes = torch._C._len_torch_dispatch_stack
 tracing_state = torch._C._get_tracing_state
 functorch_active = torch._C._are_functorch_transforms_active
 any_autocast = torch._C._is_any_autocast_enabled
-any_requires_grad = torch._C._any_requires_grad
+any_requires_grad: Any = getattr(torch._C, "_any_requires_grad", _python_any_requires_grad)
 is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 is_functorch_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 mkldnn_enabled = torch._C._get_mkldnn_enabled
