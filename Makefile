@@ -7,7 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 SIZE ?= full
 
-.PHONY: demo test test-kernels test-slow test-exhaustive test-processors compile-check gpu bench-model wheel lint clean
+.PHONY: demo test test-kernels test-slow test-exhaustive test-processors test-lowest test-newest compile-check gpu \
+	bench-model wheel lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
@@ -30,6 +31,12 @@ test-slow: $(VENV)/.dev
 test-exhaustive: $(VENV)/.dev
 	$(PYTEST) -m exhaustive
 
+# A part of the tests at the lowest versions that pyproject.toml allows, and at the newest on the package index. Into
+# VERSIONS. They get a torch of their own, of several GB where the index has CUDA builds alone.
+VERSIONS ?= runs/versions
+test-lowest test-newest: $(VENV)/.dev
+	$(BIN)/python -m tools.versions $(@:test-%=%) --out $(VERSIONS)
+
 # Triton's kernels compiled for GPUs that need not be there, and their machine code checked.
 compile-check: $(VENV)/.dev
 	$(BIN)/python -m tools.compile_check $(if $(filter ci,$(SIZE)),--smallest)
@@ -43,11 +50,13 @@ gpu:
 bench-model: $(VENV)/.dev
 	$(BIN)/python -m bench.studies.model --peers
 
-# A wheel with native code, into dist. It fails where that cannot be built, or the platform in its name is wrong.
+# A source distribution, and from it a wheel with native code, into dist. It fails where that cannot be built, where the
+# platform in its name is wrong, and where the wheel does not work with nothing but what it requires.
 wheel: $(VENV)/.dev
 	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist . > /dev/null
 	$(BIN)/python -m auditwheel show dist/sparseq-*-py3-none-manylinux_*.whl
+	$(BIN)/python -m tools.bare dist/sparseq-*-py3-none-manylinux_*.whl
 	rm -rf build
 
 lint: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it runs natively where there is no compiler."""
+"""The wheel and the source distribution: what is in them, and that the wheel works where there is little else."""
 
 import json
 import os
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from sparseq_kernels.cpu.native import compiler, prebuilt
 from sparseq_kernels.instruction_sets import SETS, available
+from tools import bare as bare_environment
 
 ROOT = Path(__file__).parent.parent
 NATIVE = "sparseq_kernels/cpu/native"
@@ -38,7 +40,8 @@ def tree(tmp_path):
 def build(tree, what="wheel", **environment):
     """The file that is built as by pip, and what was said."""
     folder = tree.parent / "dist"
-    folder.mkdir(exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     code = f"import setuptools.build_meta as backend; backend.build_{what}({str(folder)!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -52,6 +55,15 @@ def build(tree, what="wheel", **environment):
     assert not done.returncode, done.stdout
     [built] = folder.iterdir()
     return built, done.stdout
+
+
+def unpacked(archive, folder):
+    """The folder that a source distribution holds."""
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    [found] = folder.iterdir()
+    archive.unlink()
+    return found
 
 
 def names_in(wheel):
@@ -93,7 +105,9 @@ print(json.dumps([sparseq.__file__, said, sorted(map(os.path.basename, loaded)),
 @pytest.mark.skipif(not ON_LINUX, reason="a wheel has native code for Linux on x86-64 alone")
 @pytest.mark.slow
 def test_it_runs_natively_where_there_is_no_compiler(tree, tmp_path):
-    wheel, _ = build(tree)
+    """Built from the source distribution, as `python -m build` does."""
+    archive, _ = build(tree, "sdist")
+    wheel, _ = build(unpacked(archive, tmp_path / "unpacked"))
     tag = platform_of(wheel)
     assert tag.startswith("manylinux_2_") and tag.endswith("_x86_64")
     names = names_in(wheel)
@@ -106,7 +120,9 @@ def test_it_runs_natively_where_there_is_no_compiler(tree, tmp_path):
     [packages] = bare.glob("lib/python*/site-packages")
     (packages / "torch.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")) + "\n")
     install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)]
-    subprocess.run([sys.executable, "-m", "pip", "--python", bare / "bin" / "python", *install], check=True)
+    # A path to this checkout would pass for the package.
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-m", "pip", "--python", bare / "bin" / "python", *install], check=True, env=clean)
     nowhere = str(tmp_path / "none")
     done = subprocess.run(
         [bare / "bin" / "python", "-W", "error", "-c", USE, *USABLE],
@@ -124,6 +140,9 @@ def test_it_runs_natively_where_there_is_no_compiler(tree, tmp_path):
     assert {name for name in loaded if "libgomp" not in name} == {f"{name}.so" for name in USABLE}
     assert threads == 1  # beside the caller, where 4 would have been free to run
     assert not Path(nowhere).exists()
+
+    said = bare_environment.use(bare_environment.install(wheel, tmp_path / "barest"), tmp_path)
+    assert "prebuilt" in said and f"torch {metadata.version('torch')}" in said
 
 
 def accepted(wheel):
@@ -151,6 +170,19 @@ def test_without_a_compiler_for_every_set_it_is_pure_and_says_so(command, reason
         assert start + reason.format(folder=tmp_path) in said
     assert platform_of(wheel) == "any"
     assert names_in(wheel) >= modules() and not names_in(wheel) & LIBRARIES
+
+
+@pytest.mark.slow
+def test_a_source_distribution_builds_the_same_wheel(tree, tmp_path):
+    def contents(wheel):
+        with zipfile.ZipFile(wheel) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    archive, _ = build(tree, "sdist")
+    source = unpacked(archive, tmp_path / "unpacked")
+    first, second = (contents(build(folder, PATH="", CC="")[0]) for folder in (tree, source))
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
 
 
 @pytest.mark.slow
