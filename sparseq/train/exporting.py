@@ -11,12 +11,13 @@ from sparseq import checkpoint
 from sparseq.errors import InputError
 from sparseq.onnx import export_onnx, is_onnx
 from sparseq.onnx.replace import quantized_linears
-from sparseq.tasks import Task, load_data
+from sparseq.tasks import Task
 
 from .calibrating import batches_of
 from .data import tokenise
 from .folder import RunFolder
 from .onnx_run import OnnxRun
+from .prepare import read_data
 from .progress import Reporter
 from .quiet import quiet_libraries
 from .recipe import Recipe
@@ -79,18 +80,7 @@ def _has_dynamic(model: nn.Module) -> bool:
 def _batches(
     task: Task, recipe: Recipe, tokenizer: object, model: nn.Module, count: int, reporter: Reporter
 ) -> Iterator[dict[str, Tensor]]:
-    data = load_data(
-        task,
-        data_dir=recipe.data_dir,
-        train_file=recipe.train_file,
-        validation_file=recipe.validation_file,
-        text_columns=recipe.text_columns or None,
-        label_column=recipe.label_column,
-        max_train_rows=recipe.max_train_rows,
-        held_out_rows=recipe.held_out_rows,
-        seed=recipe.seed,
-        allow_unlabelled=True,
-    )
+    data = read_data(recipe, task=task)
     assert data.train is not None
     rows = tokenise(data.train, tokenizer, recipe.max_length, model)
     reporter.say(f"activations get one scale for each layer, found from {min(count, len(rows)):,} training rows")

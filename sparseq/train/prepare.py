@@ -127,11 +127,14 @@ def prepare(recipe: Recipe, given: Given | None = None) -> Prepared:
     return prepared
 
 
-def read_data(recipe: Recipe, given: Given | None = None) -> Data:
-    """The recipe's training and validation rows, or those that are given."""
+def read_data(recipe: Recipe, given: Given | None = None, task: Task | None = None) -> Data:
+    """The recipe's training and validation rows, or those that are given.
+
+    task: of a finished run, whose label numbers are kept.
+    """
     given = given or Given()
     return load_data(
-        recipe.task or CUSTOM,
+        task or recipe.task or CUSTOM,
         data_dir=recipe.data_dir,
         train_file=recipe.train_file,
         validation_file=recipe.validation_file,
