@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 SIZE ?= full
 
 .PHONY: demo test test-kernels test-slow test-exhaustive test-processors test-lowest test-newest compile-check gpu \
-	bench-model wheel lint clean
+	bench-model wheel docs lint clean
 demo: $(VENV)/.train
 	$(BIN)/python -m sparseq.demo --size $(SIZE)
 
@@ -68,6 +68,11 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m bench.studies.findings --check
 	$(BIN)/python -m tools.reference --check
 
+# The documentation's site, into the folder site, and its links checked. The variable leaves a notice of the theme out.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python -m tools.site.check
+
 $(VENV)/.train: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing sparseq[train] into $(VENV): once, and torch is large"
@@ -81,4 +86,4 @@ $(VENV)/.dev: $(VENV)/.train
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs build dist site

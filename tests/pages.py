@@ -6,6 +6,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from tools.site.markdown import FENCE, HEADING, INLINE, LINK, elsewhere, slug
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [
@@ -13,10 +15,6 @@ PAGES = sorted(
         *(path for folder in ("docs", "bench", "kernels", "tools") for path in (ROOT / folder).rglob("*.md")),
     ]
 )
-_FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r"\[(?:[^\[\]]|\[[^\[\]]*\])*\]\(([^()\s]+)\)")
-_HEADING = re.compile(r"^#{1,6} +(.*?) *#*$", re.MULTILINE)
-_INLINE = re.compile(r"`([^`\n]+)`")
 
 
 class Block(NamedTuple):
@@ -30,7 +28,7 @@ class Block(NamedTuple):
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
     found = []
-    for match in _FENCE.finditer(text):
+    for match in FENCE.finditer(text):
         indent, language, code = match.groups()
         lines = [line.removeprefix(indent) for line in code.splitlines(keepends=True)]
         found.append(Block(language, "".join(lines), text[: match.start()].count("\n") + 1))
@@ -57,39 +55,39 @@ def load_example(path: str) -> ModuleType:
 
 def prose(page: Path) -> str:
     """The page without its blocks of code, fenced or indented, and without generated tables of results."""
-    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
     text = re.sub(r"<!-- table: .*?<!-- end -->", "", text, flags=re.DOTALL)
     return re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
 
 
 def links(page: Path) -> list[str]:
     """Targets of the page's links and images, but for those that are elsewhere."""
-    text = _INLINE.sub("", prose(page))
-    return [found for found in _LINK.findall(text) if not re.match(r"[a-z]+:", found)]
+    text = INLINE.sub("", prose(page))
+    return [found for found in LINK.findall(text) if not elsewhere(found)]
 
 
 def anchors(page: Path) -> set[str]:
     """The page's anchors, as GitHub makes them of its headings."""
-    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
     found: dict[str, int] = {}
     result = set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
-    for heading in _HEADING.findall(text):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
-        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
-        count = found.setdefault(slug, 0)
-        found[slug] += 1
-        result.add(f"{slug}-{count}" if count else slug)
+    for heading in HEADING.findall(text):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = slug(plain)
+        count = found.setdefault(anchor, 0)
+        found[anchor] += 1
+        result.add(f"{anchor}-{count}" if count else anchor)
     return result
 
 
 def inline_code(page: Path) -> list[str]:
-    return _INLINE.findall(prose(page))
+    return INLINE.findall(prose(page))
 
 
 def places(text: str) -> list[tuple[str, str]]:
     """(file, name) of each "file: name, name" in inline code, in their order."""
     found = []
-    for code in _INLINE.findall(text):
+    for code in INLINE.findall(text):
         if match := re.fullmatch(r"([\w./]+\.(?:py|c)): (\w+(?:, \w+)*)", code):
             found += [(match[1], name) for name in match[2].split(", ")]
     return found

@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LONGEST_SIGNATURE = 100
+SETTING = "setting"
+"""The function that a recipe's fields are made by; its first argument is the default."""
+
 # What Markdown would take for emphasis or HTML. An underscore within a word is none.
 _MARK = re.compile(r"<(?=[a-zA-Z/!])|\*(?=\S)|(?<=\S)\*|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)")
 _SECTION = re.compile(r"(Args|Returns|Raises|Yields):")
@@ -134,11 +137,15 @@ def _with_values(module: str, node: Function) -> Function:
     node = copy.deepcopy(node)
     for defaults in (node.args.defaults, node.args.kw_defaults):
         for place, default in enumerate(defaults):
-            if isinstance(default, ast.Name):
-                value = getattr(find(module, default.id).node, "value", None)
-                if isinstance(value, ast.Constant):
-                    defaults[place] = value
+            if isinstance(default, ast.Name) and (value := constant(module, default.id)):
+                defaults[place] = value
     return node
+
+
+def constant(module: str, name: str) -> ast.Constant | None:
+    """The value of a name that the module defines or imports, if it is one number or text."""
+    value = getattr(find(module, name).node, "value", None)
+    return value if isinstance(value, ast.Constant) else None
 
 
 def _class_signature(node: ast.ClassDef, module: str) -> str:
@@ -159,7 +166,7 @@ def _field(field: ast.AnnAssign) -> str:
     if field.value is None:
         return f"{name}: {kind}"
     call = field.value
-    is_setting = isinstance(call, ast.Call) and ast.unparse(call.func) == "setting"
+    is_setting = isinstance(call, ast.Call) and ast.unparse(call.func) == SETTING
     default = call.args[0] if is_setting and isinstance(call, ast.Call) else call
     return f"{name}: {kind} = {_value(default)}"
 

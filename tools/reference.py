@@ -9,11 +9,11 @@ pages do not depend on the version of Python, the terminal, or what is installed
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.program import run_program
-from tools.docstrings import ROOT, described, find, public_names
+from tools.docstrings import ROOT, Definition, described, find, public_names
 
 FOLDER = ROOT / "docs" / "reference"
 GENERATED = "<!-- Written by `python -m tools.reference`. Change the docstring or the help text instead. -->\n"
@@ -59,8 +59,13 @@ PAGES = {
 }
 
 
-def page(name: str) -> str:
-    """The text of a page of public names."""
+def in_full(package: str, definition: Definition) -> str:
+    """A public name as the repository's pages show it."""
+    return described(definition, 3)
+
+
+def page(name: str, show: Callable[[str, Definition], str] = in_full) -> str:
+    """The text of a page of public names. show(package, definition): what stands there for a name."""
     title, about, packages = PAGES[name]
     parts = [f"# {title}\n", GENERATED, f"{about}\n"]
     known: set[tuple[Path, int]] = set()
@@ -74,7 +79,7 @@ def page(name: str) -> str:
                 again.append(f"`{public}`")
             else:
                 known.add(place)
-                parts.append(described(definition, 3))
+                parts.append(show(package, definition))
         if again:
             parts.append(f"Also here: {', '.join(again)}.\n")
     return "\n".join(parts)
