@@ -48,7 +48,7 @@ def best_models(results: StudyResults | None = None) -> str:
     teacher = next((one for one in done if one.only_teachers), None)
     if teacher is None:
         return NO_RESULTS
-    rows = [_row("(the teacher)", teacher)]
+    rows = [("(the teacher)", recipe_text(teacher), *score_cells(teacher, teacher, "", BATCHES))]
     found: dict[str, tuple[list[str], Configuration]] = {}
     for limit in LIMITS:
         if admitted := [one for one in done if one is not teacher and limit.admits(one, teacher)]:
@@ -56,24 +56,33 @@ def best_models(results: StudyResults | None = None) -> str:
             found.setdefault(best.label, ([], best))[0].append(limit.asked)
     for asked, best in found.values():
         difference = outcome(between(STUDY, best, teacher), results)
-        rows.append(_row(", ".join(asked), best, teacher, f"{difference.points:+.2f} ± {difference.error:.2f}"))
-    processor, threads = teacher.machine
-    where = f"{processor}, {threads} thread{'s' if threads != 1 else ''}"
-    return f"{where}; commit {str(results.conditions.get('published at commit'))[:10]}\n\n{table(_HEAD, rows, text=2)}"
+        cells = score_cells(best, teacher, f"{difference.points:+.2f} ± {difference.error:.2f}", BATCHES)
+        rows.append((", ".join(asked), recipe_text(best), *cells))
+    return f"{where(Configurations(results))}\n{table(_HEAD, rows, text=2)}"
 
 
-def _row(asked: str, one: Configuration, teacher: Configuration | None = None, difference: str = "") -> Sequence[str]:
-    assert one.score and one.held_out and one.stored_bytes
+def where(study: Configurations) -> str:
+    """On what a study was timed, and the commit of its results."""
+    processor, threads = study.machine
+    machine = f"{processor}, {threads} thread{'s' if threads != 1 else ''}; " if processor else ""
+    return f"{machine}commit {str(study.results.conditions.get('published at commit'))[:10]}\n"
+
+
+def recipe_text(one: Configuration) -> str:
+    """A configuration in words: size, methods, the share of weights that is removed, and other settings."""
     removed = f"{one.sparsity:.0%} removed" if one.sparsity else ""
     others = {name: value for name, value in one.settings.items() if name != "sparsity"}
-    recipe = (one.size, method_label(one.methods), removed, setting_text(others))
-    times = [time for batch in BATCHES if (time := one.latency(batch))]
+    return ", ".join(part for part in (one.size, method_label(one.methods), removed, setting_text(others)) if part)
+
+
+def score_cells(one: Configuration, teacher: Configuration, difference: str, batches: Sequence[str]) -> Sequence[str]:
+    """Score, difference, held-out score, MB and times; those beside the teacher's."""
+    assert one.score and one.held_out and one.stored_bytes
+    times = [one.latency(batch) for batch in batches]
     return (
-        asked,
-        ", ".join(part for part in recipe if part),
         f"{100 * one.score.mean:.2f}",
         difference,
         f"{100 * one.held_out.mean:.2f}",
-        f"{one.stored_bytes / 1e6:.2f} (1/{((teacher or one).stored_bytes or 0) / one.stored_bytes:.1f})",
-        *(f"{time.milliseconds:.2f} ({time.speedup:.1f}x)" for time in times),
+        f"{one.stored_bytes / 1e6:.2f} (1/{(teacher.stored_bytes or 0) / one.stored_bytes:.1f})",
+        *(f"{time.milliseconds:.2f} ({time.speedup:.1f}x)" if time else "-" for time in times),
     )

@@ -5,17 +5,20 @@
 
 A marker names a result: `<!-- table: qat_step -->` ... `<!-- end -->`. The text between the markers is generated. The
 names "goals" and "model_goals" stand for the comparison of a GPU's results, and of whole models', with the goals;
-"best_models" and "alternatives" for tables of studies.
+"best_models", "alternatives" and those that begin with "budgets" for tables of studies.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.alternatives import alternatives
 from bench.best_models import best_models
+from bench.budgets import TABLES as BUDGETS
+from bench.budgets import budgets
 from bench.common import RESULTS, ROOT
 from bench.frontier import picture_of
 from bench.goals import goals, newest
@@ -27,12 +30,16 @@ from sparseq.terminal import shown
 _RESULTS = ROOT / "docs" / "results"
 PAGES = (
     *(_RESULTS / f"{name}.md" for name in ("benchmarks", "compile", "cpu", "gpu")),
-    *(ROOT / "docs" / "how-to" / f"{name}.md" for name in ("onnx", "stored-bytes")),
+    *(ROOT / "docs" / "how-to" / f"{name}.md" for name in ("onnx", "stored-bytes", "which-combination")),
     ROOT / "README.md",
 )
 # Pages that show one kind of machine.
 KINDS = {"cpu.md": "cpu", "gpu.md": "gpu"}
-_OF_STUDIES = {"best_models": best_models, "alternatives": alternatives}
+_OF_STUDIES: dict[str, Callable[[], str]] = {
+    "best_models": best_models,
+    "alternatives": alternatives,
+    **{name: partial(budgets, name) for name in BUDGETS},
+}
 _MARKED = re.compile(r"(?P<open><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<close><!-- end -->)", re.DOTALL)
 _OPENING = re.compile(r"<!-- table:")
 

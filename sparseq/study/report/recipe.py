@@ -84,7 +84,8 @@ def limits_text(limits: Limits) -> str:
     """The limits in words."""
     parts = []
     if limits.max_drop is not None:
-        parts.append(f"at most {limits.max_drop:g} points below the teacher")
+        points = "point" if limits.max_drop == 1 else "points"
+        parts.append(f"at most {limits.max_drop:g} {points} below the teacher")
     if limits.max_ms is not None:
         parts.append(f"at most {limits.max_ms:g} ms per sentence in batches of {limits.batch}")
     if limits.max_mb is not None:
