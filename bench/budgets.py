@@ -15,8 +15,9 @@ from bench.render import NO_RESULTS, table
 from bench.studies.comparisons import between
 from bench.studies.findings import outcome
 from bench.studies.published import STUDIES
+from sparseq.drop import POINTS
 from sparseq.study.records import Record, StudyResults
-from sparseq.study.report.configurations import POINTS, Configuration, Configurations
+from sparseq.study.report.configurations import Configuration, Configurations
 from sparseq.study.report.recipe import TEACHER, command, limits_text
 from sparseq.study.report.recommend import Limits, recommend
 from sparseq.study.study_file import BASELINE
