@@ -167,7 +167,7 @@ def _commands(recipes: _Recipes, teacher: Configuration) -> Sequence[str]:
     return [f"{name}:\n\n```text\n{_wrapped(command(recipes.study, item))}\n```\n" for name, item in shown]
 
 
-def _wrapped(text: str, width: int = 100) -> str:
+def _wrapped(text: str, width: int = 76) -> str:
     """A command over several lines, none of which ends within an option and its value."""
     lines, line = [], ""
     for word in text.replace(" --", "\n--").split("\n"):

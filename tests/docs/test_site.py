@@ -120,3 +120,19 @@ def test_what_a_page_links_to_outside_docs_is_a_page_too(pages: dict[str, str]) 
     assert (ROOT / "bench/studies/minilm.toml").read_text("utf-8") in pages["source/bench/studies/minilm.toml.md"]
     assert "(tutorial/first-model.md)" in pages["index.md"] and "(overview.md)" in pages["index.md"]
     assert "(contributing.md#add-a-format)" in pages["reference/formats.md"].replace("../", "")
+
+
+def test_signatures_and_docstrings_are_those_of_the_repository_s_pages() -> None:
+    griffe = pytest.importorskip("griffe", reason="the site's pages need the extra docs")
+    from tools.site.griffe_docstrings import Docstrings
+
+    paths, extensions = [ROOT, ROOT / "kernels"], griffe.load_extensions(Docstrings)
+    loader = griffe.GriffeLoader(search_paths=paths, extensions=extensions)
+    loader.load("sparseq")
+    modules = loader.modules_collection
+    fields = {field.name: str(field.default) for field in modules["sparseq.train.recipe.Recipe"].parameters}
+    assert (fields["bits"], fields["pattern"]) == ("8", "'4x4'")  # a setting's default, not its whole definition
+    pruner = modules["sparseq.prune.FisherPruner"].members["__init__"].parameters
+    assert str(pruner["max_layer_sparsity"].default) == "0.99"  # a named constant's value
+    shown = modules["sparseq.nn.convert.convert"].docstring.value
+    assert shown in (reference.FOLDER / "layers.md").read_text(encoding="utf-8")

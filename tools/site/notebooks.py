@@ -23,7 +23,7 @@ from sparseq.terminal import say
 from sparseq.train.durable import write_whole
 
 NOTEBOOKS = ROOT / "docs" / "notebooks"
-SECONDS = 300
+SECONDS = 900
 """A cell that takes longer fails."""
 
 # Of tqdm, where no widgets are installed; with the path of the installation.
