@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from sparseq.tasks import Data, compute_metrics, merge_splits, score
+from sparseq.terminal import counted
 
 from .recipe import Recipe
 
@@ -49,6 +50,15 @@ def described_pruning(recipe: Recipe, steps: int) -> list[str]:
     if steps < FEW_STEPS:
         described.append(f"fewer than {FEW_STEPS} steps: more --epochs are likely to help a pruned model")
     return described
+
+
+def described_evaluations(recipe: Recipe) -> list[str]:
+    """When the model is scored during training, on what, and whether the best weights are kept."""
+    if not recipe.eval_every:
+        return []
+    kept = "; the weights of the best evaluation are kept" if recipe.keep == "best" else ""
+    rows = "held-out" if recipe.held_out_rows else "validation"
+    return [f"scored every {counted(recipe.eval_every, 'step')} on the {rows} rows{kept}"]
 
 
 def weak_teacher(data: Data, score_of_teacher: float) -> list[str]:

@@ -32,6 +32,12 @@ class Baseline:
         error = score_difference_error(data.task, self.logits, logits, _labels(data))
         return Drop(self.name, self.digest, own, drop_in_points(own, other), POINTS * error).limited(limit)
 
+    def described(self, data: Data, limit: float | None) -> str:
+        """Its score in one sentence without a full stop, and the limit of a drop from it."""
+        own = score(data.task, validation_metrics(data, self.logits))
+        allowed = "" if limit is None else f": at most {limit:g} points may be lost (--max-drop)"
+        return f"{self.name} scores {own:.4f} on the validation rows{allowed}"
+
 
 def validation_metrics(data: Data, logits: Logits) -> dict[str, float]:
     """The task's metrics of a model with these logits on the validation rows."""

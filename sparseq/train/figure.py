@@ -40,7 +40,7 @@ def _figure(steps: list[Step], result: RunResult) -> Any:
     axes[0].set_title(title, loc="left", fontsize="medium")
     numbers, losses = [step.step for step in steps], [step.loss for step in steps]
     width = max(1, len(steps) // WINDOW)
-    axes[0].plot(numbers, losses, color="0.8", linewidth=0.8, label="of each batch")
+    axes[0].plot(numbers, losses, color="0.8" if width > 1 else "C0", linewidth=0.8, label="of each batch")
     if width > 1:
         means = [sum(losses[end - width : end]) / width for end in range(width, len(losses) + 1)]
         axes[0].plot(numbers[width - 1 :], means, color="C0", label=f"mean of {width} steps")
@@ -52,10 +52,13 @@ def _figure(steps: list[Step], result: RunResult) -> Any:
         axes[1].set_ylim(0, 1)
     if scored:
         axes[-1].plot([step.step for step in scored], [step.score for step in scored], color="C2", marker="o", ms=4)
-        axes[-1].set_ylabel("score\n(fraction)")
+        rows = "validation" if result.held_out_score is None else "held-out"
+        metrics = result.task_definition["score_metrics"]
+        named = metrics[0] if len(metrics) == 1 else f"mean of {' and '.join(metrics)}"
+        axes[-1].set_ylabel(f"{named}\non {rows} rows")
     if result.kept_step is not None:
-        for number, axis in enumerate(axes):
-            axis.axvline(result.kept_step, color="0.3", linestyle=":", label=None if number < panels - 1 else "kept")
+        for axis in axes:
+            axis.axvline(result.kept_step, color="0.3", linestyle=":", label="weights that are kept")
         axes[-1].legend(frameon=False, fontsize="small")
     for axis in axes:
         axis.grid(alpha=0.3)

@@ -216,10 +216,8 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
              f"it scores {prepared.teacher_score:.4f} on the validation rows ({told})",
              *advice.weak_teacher(prepared.data, prepared.teacher_score or 0.0)],
         )  # fmt: skip
-    if (baseline := prepared.baseline) is not None:
-        own = score(prepared.task, validation_metrics(prepared.data, baseline.logits))
-        allowed = "" if recipe.max_drop is None else f": at most {recipe.max_drop:g} points may be lost (--max-drop)"
-        yield from _section("baseline", [f"{baseline.name} scores {own:.4f} on the validation rows{allowed}"])
+    if prepared.baseline is not None:
+        yield from _section("baseline", [prepared.baseline.described(prepared.data, recipe.max_drop)])
     if recipe.uses("mp"):
         weights = sum(prepared.student.get_submodule(name).weight.numel() for name in made.pruned)  # type: ignore
         what = counted(len(made.pruned), "layer" if recipe.prune_embeddings else "linear layer")
@@ -243,8 +241,9 @@ def _lines(recipe: Recipe, prepared: Prepared, made: Plan, metrics: dict[str, fl
     steps = f"{made.steps:,} steps of {recipe.batch_size} rows ({passes})"
     yield from _section(
         "training",
-        [f"{steps} at lr {advice.described_rate(recipe, prepared.student)}, in {prepared.precision} on {place}"],
-    )
+        [f"{steps} at lr {advice.described_rate(recipe, prepared.student)}, in {prepared.precision} on {place}",
+         *advice.described_evaluations(recipe)],
+    )  # fmt: skip
 
 
 def _vocabulary(made: Plan) -> Iterator[str]:
