@@ -34,8 +34,11 @@ test-exhaustive: $(VENV)/.dev
 # A part of the tests at the lowest versions that pyproject.toml allows, and at the newest on the package index. Into
 # VERSIONS. They get a torch of their own, of several GB where the index has CUDA builds alone.
 VERSIONS ?= runs/versions
-test-lowest test-newest: $(VENV)/.dev
-	$(BIN)/python -m tools.versions $(@:test-%=%) --out $(VERSIONS)
+test-lowest: $(VENV)/.dev
+	$(BIN)/python -m tools.versions lowest --out $(VERSIONS)
+
+test-newest: $(VENV)/.dev
+	$(BIN)/python -m tools.versions newest --out $(VERSIONS)
 
 # Triton's kernels compiled for GPUs that need not be there, and their machine code checked.
 compile-check: $(VENV)/.dev

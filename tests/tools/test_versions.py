@@ -16,7 +16,7 @@ JUNIT = """<testsuites><testsuite>
 <testcase file="tests/test_prune.py" name="a" time="0.5"/>
 <testcase file="tests/test_prune.py" name="b" time="1.5"><failure message="no"/></testcase>
 <testcase file="tests/pretrained/test_registration.py" name="c" time="2"><skipped/></testcase>
-<testcase classname="tests.kernels.test_ops" name="d" time="0"><error message="no import"/></testcase>
+<testcase classname="tests.kernels.test_gradients" name="d" time="0"><error message="no import"/></testcase>
 <testcase classname="" name="tests.nothing" time="0"><error/></testcase>
 </testsuite></testsuites>"""
 
@@ -33,7 +33,7 @@ def test_every_test_is_counted_under_its_part() -> None:
     found = outcomes(JUNIT)
     assert found["pruning and distillation"] == Outcome(passed=1, failed=["tests/test_prune.py::b"], seconds=2.0)
     assert found["transformers"] == Outcome(skipped=1, seconds=2.0)
-    assert found["ops"].failed == ["tests/kernels/test_ops::d"] and len(found["other"].failed) == 1
+    assert found["ops"].failed == ["tests/kernels/test_gradients::d"] and len(found["other"].failed) == 1
     text = page("lowest", "3.10.1", "torch==2.6.0\nfilelock==1\nnumpy==1.26.0\n", found)
     assert "Python 3.10.1" in text and "numpy 1.26.0, torch 2.6.0." in text
     assert "| pruning and distillation | 1 | 1 | 0 | 2 |" in text and "- `tests/test_prune.py::b`" in text
