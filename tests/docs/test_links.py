@@ -11,7 +11,7 @@ NAMED = [str(page.relative_to(ROOT)) for page in PAGES]
 # What a page may name and no checkout has: files that are written by a run, and those of other projects.
 WRITTEN = re.compile(
     r"runs/|DIR/|model\.safetensors|config\.json|metrics\.json|recipe\.toml|recipe\.json|summary\.md|results\.json|report\.md|"
-    r"tests\.xml|log\.txt|train\.tsv|predictions\.csv|.*[<*{].*|compile-triton.*"
+    r"tests\.xml|log\.txt|train\.tsv|predictions\.csv|training\.png|.*[<*{].*|compile-triton.*"
 )
 HISTORY = "CHANGELOG.md"  # It names what there was.
 

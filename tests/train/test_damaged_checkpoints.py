@@ -16,7 +16,15 @@ from sparseq.errors import InputError
 from sparseq.train import Recipe, RunResult, compress, durable
 from sparseq.train.folder import CHECKPOINTS, FINGERPRINT, MARKER, Marker, RunFolder
 
-FILES = ("complete", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+FILES = (
+    "complete",
+    "model.safetensors",
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state.pth",
+    "trainer_state.json",
+    "training.csv",
+)
 
 
 def whole_numbers(result: RunResult) -> tuple[Any, ...]:

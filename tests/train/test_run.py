@@ -48,6 +48,7 @@ def test_the_folder_of_a_finished_run(make_recipe: Callable[..., Recipe]) -> Non
     folder = Path(result.out)
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "recipe.toml", "metrics.json",
+        "training.csv",
     }  # fmt: skip
     assert Recipe.from_file(folder / "recipe.toml").differences(recipe.validate().resolved()) == []
     metrics = json.loads((folder / "metrics.json").read_text())
