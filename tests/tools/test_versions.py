@@ -40,6 +40,7 @@ def test_every_test_is_counted_under_its_part() -> None:
 
 
 def test_uv_is_told_what_to_choose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("uv")
     asked: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
