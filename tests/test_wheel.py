@@ -60,7 +60,8 @@ def build(tree, what="wheel", **environment):
 def unpacked(archive, folder):
     """The folder that a source distribution holds."""
     with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+        # Python 3.11.4 and later want to be told that nothing unusual is in it.
+        opened.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     [found] = folder.iterdir()
     archive.unlink()
     return found

@@ -148,6 +148,21 @@ def constant(module: str, name: str) -> ast.Constant | None:
     return value if isinstance(value, ast.Constant) else None
 
 
+def default_of(module: str, name: str, attribute: str) -> ast.Constant | None:
+    """The default of a field, where `name` is an instance that the module makes of a class without arguments."""
+    made = getattr(find(module, name).node, "value", None)
+    if not (isinstance(made, ast.Call) and isinstance(made.func, ast.Name) and not made.args and not made.keywords):
+        return None
+    of = find(module, made.func.id)
+    for field in of.node.body if isinstance(of.node, ast.ClassDef) else ():
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == attribute:
+            value = field.value
+            if isinstance(value, ast.Name):
+                return constant(of.module, value.id)
+            return value if isinstance(value, ast.Constant) else None
+    return None
+
+
 def _class_signature(node: ast.ClassDef, module: str) -> str:
     made = next((m for m in node.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
     bases = ", ".join(map(ast.unparse, node.bases))
@@ -158,16 +173,20 @@ def _class_signature(node: ast.ClassDef, module: str) -> str:
     fields = [m for m in node.body if isinstance(m, ast.AnnAssign) and "ClassVar" not in ast.unparse(m.annotation)]
     if not (is_record and fields):
         return head
-    return f"{head}\n" + _folded(node.name, [_field(field) for field in fields], "")
+    return f"{head}\n" + _folded(node.name, [_field(field, module) for field in fields], "")
 
 
-def _field(field: ast.AnnAssign) -> str:
+def _field(field: ast.AnnAssign, module: str) -> str:
     name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
     if field.value is None:
         return f"{name}: {kind}"
     call = field.value
     is_setting = isinstance(call, ast.Call) and ast.unparse(call.func) == SETTING
     default = call.args[0] if is_setting and isinstance(call, ast.Call) else call
+    if isinstance(default, ast.Attribute) and isinstance(default.value, ast.Name):
+        default = default_of(module, default.value.id, default.attr) or default
+    elif isinstance(default, ast.Name):
+        default = constant(module, default.id) or default
     return f"{name}: {kind} = {_value(default)}"
 
 

@@ -14,7 +14,7 @@ from sparseq.checkpoint import load
 ORDERS = {
     "sparseq first": "import sparseq\nassert 'transformers' not in sys.modules\nimport transformers",
     "transformers first": "import transformers\nfrom transformers import AutoModel\nimport sparseq",
-    "models first": "from transformers import BertModel\nimport sparseq\nassert 'sparseq.pretrained' in sys.modules",
+    "models first": "from transformers import BertModel\nimport sparseq\nassert 'sparseq.hf.quantizer' in sys.modules",
     "by the command line": "import sparseq.cli\nassert 'transformers' not in sys.modules",
     "sparseq.nn alone": "import sparseq.nn\nassert 'transformers' not in sys.modules",
 }

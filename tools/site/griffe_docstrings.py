@@ -9,7 +9,7 @@ from typing import Any
 
 import griffe
 
-from tools.docstrings import SETTING, constant, markdown
+from tools.docstrings import SETTING, constant, default_of, markdown
 
 
 class Docstrings(griffe.Extension):
@@ -24,6 +24,10 @@ class Docstrings(griffe.Extension):
         value = attr.value
         if isinstance(value, griffe.ExprCall) and str(value.function) == SETTING:
             attr.value = value.arguments[0]
+            name, _, field = str(attr.value).partition(".")
+            if field.isidentifier() and name.isidentifier():
+                found = default_of(attr.module.path, name, field)
+                attr.value = attr.value if found is None else ast.unparse(found)
 
     def on_function(self, *, func: griffe.Function, **kwargs: Any) -> None:
         for parameter in func.parameters:
