@@ -28,6 +28,9 @@ class PruningSettings:
 
     embeddings: whether embeddings are pruned as well. on_mismatch: "error", or "skip" for layers that the pattern does
     not divide.
+
+    Raises InputError for a criterion that is unknown, and for shares and numbers out of range. What depends on the
+    model, such as the pattern, `sparseq.prune.gradual_pruner` checks.
     """
 
     sparsity: float = 0.6
@@ -42,6 +45,16 @@ class PruningSettings:
     regrow: bool = False
     embeddings: bool = False
     on_mismatch: str = "error"
+
+    def __post_init__(self) -> None:
+        if self.criterion not in ("auto", *CRITERIA):
+            known = ", ".join(map(repr, ("auto", *CRITERIA)))
+            raise InputError(f"criterion is {self.criterion!r}: it must be one of {known}")
+        for name, share in (("warmup", self.warmup), ("end", self.end)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name} is {share}: it must be a share of training, from 0 to 1")
+        if self.updates < 1:
+            raise InputError(f"updates is {self.updates}: masks are selected once at least")
 
     def steps(self, steps: int, criterion: str) -> tuple[int, int]:
         """The steps at which pruning by this criterion starts and ends, in a training of this many steps.

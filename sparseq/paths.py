@@ -56,3 +56,8 @@ def names_in(folder: Path) -> list[str]:
         return sorted(os.listdir(folder))
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({error.strerror})") from error
+
+
+def same(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one place, even if one of them is relative."""
+    return one == other or absolute(one) == absolute(other)

@@ -10,6 +10,9 @@ LOGITS = "teacher_logits"
 ALPHA = "kd_alpha"
 """The weight of the teacher's loss, where each row has its own."""
 
+LABELS = ("labels", "label", "start_positions", "end_positions")
+"""What is no input of an encoder."""
+
 
 def teachers_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of the teacher's forward in a batch, by their own names."""

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sparseq.distill.batch import LABELS
 from sparseq.errors import InputError
 from sparseq.nn import (
     MaskedWeight,
@@ -31,9 +32,6 @@ __all__ = ["PruningCallback", "QATCallback"]
 
 CALIBRATION_BATCHES = 8
 """How many training batches static ranges are found from, if none are given."""
-
-LABELS = ("labels", "label", "start_positions", "end_positions")
-"""Columns of a batch that are no inputs of an encoder."""
 
 Batches = Callable[[], Iterable[dict[str, Tensor]]] | Iterable[dict[str, Tensor]]
 

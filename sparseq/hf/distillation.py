@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from sparseq.distill import hidden_state_loss, soft_loss
-from sparseq.distill.batch import LOGITS, students_inputs, teachers_inputs
+from sparseq.distill.batch import LABELS, LOGITS, students_inputs, teachers_inputs
 from sparseq.errors import InputError
 from sparseq.nn import parameter_groups
 from sparseq.nn.groups import separate_scales
@@ -28,7 +28,7 @@ class Distillation:
     """What a student learns from a teacher, besides the labels (Hinton et al. 2015; see `distillation_loss`).
 
     teacher: any model with logits of the student's shape; None if each batch has `teacher_logits`. kind: "ce" or "mse",
-    of the loss on the logits; None compares hidden states alone. temperature: of "ce". alpha: the weight of the
+    of the loss on the logits; None for no such loss. temperature: of "ce". alpha: the weight of the
     teacher's loss, the labels' loss has 1 - alpha.
 
     hidden_weight: the weight of the squared error between hidden states (TinyBERT, Jiao et al. 2020), in addition.
@@ -89,6 +89,12 @@ class DistillationMixin(ParameterGroupsMixin):
 
     distillation: Distillation | None = None
 
+    @property
+    def loss_is_scaled_for_ga(self) -> bool | None:
+        """Tells Trainer to divide the loss by the number of batches that gradients are accumulated over: the one here
+        is the mean over its batch."""
+        return None if self.distillation is None else False
+
     def compute_loss(
         self: Any,
         model: nn.Module,
@@ -148,7 +154,7 @@ class DistillationMixin(ParameterGroupsMixin):
         theirs = teachers_inputs(inputs)
         if not theirs:
             accepted = inspect.signature(teacher.forward).parameters
-            theirs = {name: value for name, value in own.items() if name in accepted and name not in _LABELS}
+            theirs = {name: value for name, value in own.items() if name in accepted and name not in LABELS}
         outputs = teacher(**theirs, **hidden)
         return {**{name: value for name, value in outputs.items() if value is not None}, **found}
 
@@ -159,18 +165,13 @@ class DistillationTrainer(DistillationMixin, Trainer):
     The other arguments are Trainer's. See `DistillationMixin`.
     """
 
-    # The losses here are means over their batch.
-    model_accepts_loss_kwargs = False
-
     def __init__(self, *args: Any, distillation: Distillation | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.distillation = distillation
-        self.model_accepts_loss_kwargs = False
 
 
 # What `get_optimizer_cls_and_kwargs` calls groups of its own.
 _GROUPS = {"params", "model", "optimizer_dict"}
-_LABELS = ("labels", "start_positions", "end_positions")
 
 
 def _own_loss(outputs: Any) -> Tensor:

@@ -123,9 +123,6 @@ class SparseqQuantizer(HfQuantizer):
         for part in model.modules():
             if _is_of_transformers(part):
                 self.remove_quantization_config(part)
-                # Packed weights were no parameters, and were left out of the ties by name.
-                part.__dict__.pop("_tied_weights_keys", None)
-                part.all_tied_weights_keys = part.get_expanded_tied_weights_keys(all_submodels=True)
         # `save_pretrained` leaves a name as the config's dtype, which is the default here.
         return model if dtype is None else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
 

@@ -94,6 +94,12 @@ def check_attached(
         raise refuse(what, "convert the model before it is sharded or quantized by another library, starting over")
 
 
+def has_call_hooks(layer: nn.Module) -> bool:
+    """Whether hooks of a forward or backward hang on the layer."""
+    kinds = (kind for kind in HOOKS if kind.startswith(("_forward", "_backward")) and kind.endswith("hooks"))
+    return any(getattr(layer, kind) for kind in kinds)
+
+
 def check_replaceable(layer: nn.Module, kind: type[nn.Module], name: str = "") -> None:
     """Like `check_attached`, and also requires that the layer is exactly of this plain class.
 

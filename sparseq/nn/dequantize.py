@@ -7,6 +7,7 @@ from torch import nn
 
 from sparseq_kernels import InputError
 
+from .attached import has_call_hooks
 from .embedding import QuantEmbedding
 from .fused import unfuse
 from .layers import named_layers
@@ -14,6 +15,7 @@ from .linear import QuantSparseLinear
 from .packed import Packed
 from .packed_embedding import PackedEmbedding
 from .packed_linear import PackedLinear
+from .save_pretrained import detach_quantizer
 
 
 @torch.no_grad()
@@ -31,24 +33,21 @@ def dequantize(model: nn.Module) -> nn.Module:
     if not layers:
         raise InputError("the model has no sparseq layers to dequantize")
     for name, layer in layers.items():
-        if isinstance(layer, Packed) and (layer._forward_hooks or layer._forward_pre_hooks):
+        if isinstance(layer, Packed) and has_call_hooks(layer):
             raise InputError(f"packed layer {name!r} has hooks, which would be lost: remove them first")
     unfuse(model)
     shared: dict[int, nn.Parameter] = {}
     made: dict[int, nn.Module] = {}
-    for name, layer in model.named_modules(remove_duplicate=False):
-        if name not in layers and id(layer) not in made:
-            continue
-        if id(layer) not in made:
-            plain = made[id(layer)] = _plain(layer)
-            plain.weight = shared.setdefault(_weight_of(layer), plain.weight)  # type: ignore[arg-type]
-    for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if id(layer) in made:
+    for layer in layers.values():
+        plain = made[id(layer)] = _plain(layer)
+        plain.weight = shared.setdefault(_weight_of(layer), plain.weight)  # type: ignore[arg-type]
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if id(module) in made:
             if not name:
-                return made[id(layer)]
+                return made[id(module)]
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, made[id(layer)])
-    return model
+            setattr(model.get_submodule(parent), child, made[id(module)])
+    return detach_quantizer(model)
 
 
 def _weight_of(layer: nn.Module) -> int:

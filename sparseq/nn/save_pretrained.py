@@ -69,6 +69,16 @@ def attach_quantizer(model: nn.Module) -> nn.Module:
     return model
 
 
+def detach_quantizer(model: nn.Module) -> nn.Module:
+    """The reverse, once the model has plain layers: no quantizer, and the ties by name that its class has."""
+    for part in model.modules():
+        if part.__dict__.pop("hf_quantizer", None) is not None:
+            part.__dict__.pop("_tied_weights_keys", None)
+            if hasattr(part, "get_expanded_tied_weights_keys"):
+                part.all_tied_weights_keys = part.get_expanded_tied_weights_keys(all_submodels=True)  # type: ignore[operator]
+    return model
+
+
 def _forget_ties(part: nn.Module) -> None:
     """Leaves of the ties by name, of which each target is a pattern and has a pattern for its source, those that both
     name a parameter."""

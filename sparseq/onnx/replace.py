@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.nn import MaskedWeight, Packed, PackedEmbedding, PackedLinear, check_finite, pack, use_fused_encoder
-from sparseq.nn.attached import HOOKS
+from sparseq.nn.attached import has_call_hooks
 from sparseq.nn.unwrap import unwrapped
 from sparseq_kernels.formats import FLOAT_BITS
 
@@ -48,8 +48,8 @@ def _check(name: str, layer: Packed) -> None:
         raise InputError(
             f"layer {name!r} has 16 bits, and ONNX has no product of 16-bit integers: convert with bits=8 or bits=4"
         )
-    if any(getattr(layer, key) for key in HOOKS if key.endswith("hooks") and key.startswith("_forward")):
-        raise InputError(f"layer {name!r} has a forward hook, which would be lost: remove it before the export")
+    if has_call_hooks(layer):
+        raise InputError(f"layer {name!r} has a hook, which would be lost: remove it before the export")
 
 
 def _not_fp32(what: str, dtype: torch.dtype) -> InputError:

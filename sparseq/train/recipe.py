@@ -7,27 +7,25 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sparseq.criterion import CRITERIA, FISHER, FORMER, PruningSettings, check_fisher, default_scope
+from sparseq.criterion import CRITERIA, PruningSettings, default_scope
 from sparseq.errors import InputError
-from sparseq.paths import absolute, expanded
+from sparseq.paths import absolute, expanded, same
 from sparseq_kernels.patterns import Pattern
 from sparseq_kernels.untrusted import quoted
 
+from .former import with_former
 from .gate import compared_model
-from .quantizing import CALIBRATION_ROWS, check_quantization, former_calibration_rows
-from .recipe_file import read_settings
+from .pruning_setting import check_pruning
+from .quantizing import CALIBRATION_ROWS, check_quantization
+from .recipe_file import as_toml, read_settings
 from .settings import Setting, auto, layers, names, number, optional, setting, text, whole, yes_no
-from .unknown import meant
+from .unknown import unknown_setting
 from .weights_setting import check_class_weights
 
 METHODS = ("qat", "kd", "mp")
 """The methods of the paper, which are the default."""
 
 ALL_METHODS = (*METHODS, "ptq")
-# Settings that the first versions did not have -> their former behaviour.
-_BEFORE: dict[str, Any] = {"max_layer_sparsity": 1.0, "calibration": "max"}
-# Settings that the recipe in a run's folder always has, and others rarely.
-_OF_RUNS = {"scope", "prune_updates", "qat_start", "eval_batch_size"}
 # In tokens: more than any encoder reads, and few enough to try a text of this length.
 LONGEST = 2**20
 PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "baseline", "out")
@@ -202,13 +200,7 @@ class Recipe:
         left = {field.name for field in fields(cls) if field.default in (None, ())}
         for name in values:
             if name not in known:
-                if isinstance(values[name], Mapping):
-                    raise InputError(
-                        f"{where} has a table {quoted(name)}: settings stand at the top, and belong to no table"
-                    )
-                close = meant(name, known)
-                hint = f"did you mean {close!r}?" if close else f"the settings are {', '.join(known)}"
-                raise InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")
+                raise unknown_setting(where, name, values[name], known)
         for name, raw in values.items():
             if raw is None and name not in left:
                 raise InputError(f"{where} gives {name} no value: give one, or leave it out for the default")
@@ -222,26 +214,12 @@ class Recipe:
         For the recipe in a run's folder, settings that did not exist when it was written get their former meaning.
         """
         values = read_settings(path)
-        if values.keys() >= _OF_RUNS:
-            before = {} if _BEFORE.keys() & values.keys() else _BEFORE
-            former: dict[str, Any] = {"calibration_rows": former_calibration_rows(values)}
-            if "mp" in cls.settings()["methods"].value("methods", values.get("methods", METHODS), str(path)):
-                former["criterion"] = FORMER  # where it is in use: the others have their default
-            values = {**former, **before, **values}
-        return cls.from_dict(values, str(path))
+        methods = cls.settings()["methods"].value("methods", values.get("methods", METHODS), str(path))
+        return cls.from_dict(with_former(values, methods), str(path))
 
     def to_toml(self) -> str:
         """The recipe as a TOML document, without `out` and settings that are None; `from_file` reads it back."""
-        import tomli_w
-
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"}
-        return tomli_w.dumps(
-            {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in values.items()
-                if value is not None
-            }
-        )
+        return as_toml({f.name: getattr(self, f.name) for f in fields(self) if f.name != "out"})
 
     def replace(self, **changes: Any) -> "Recipe":
         """A copy with some settings changed, each parsed like a value in a file."""
@@ -249,11 +227,8 @@ class Recipe:
         return dataclasses.replace(self, **{name: known[name].value(name, raw) for name, raw in changes.items()})
 
     def resolved(self) -> "Recipe":
-        """A copy with absolute paths (for paths that exist), and with the criterion and scope that "auto" stands for.
-
-        Absolute paths make the recipe in a run's folder usable from anywhere. Raises InputError for a path that begins
-        with an unknown home.
-        """
+        """A copy with absolute paths (for paths that exist), which make the recipe in a run's folder usable from
+        anywhere, and with the criterion and scope that "auto" stands for. InputError for an unknown home."""
         changes: dict[str, Any] = {}
         if self.uses("mp"):
             changes["criterion"] = self._criterion
@@ -271,9 +246,15 @@ class Recipe:
             name
             for name, described in self.settings().items()
             if not described.resumable
-            and not _same(name, getattr(self, name), getattr(other, name))
+            and not self._agrees(other, name)
             and not (name == "eval_every" and self.keep == other.keep == "last")
         ]
+
+    def _agrees(self, other: "Recipe", name: str) -> bool:
+        """Whether a setting is the same; `resolved` leaves paths that do not exist as they are given."""
+        mine, theirs = getattr(self, name), getattr(other, name)
+        is_path = name in PATH_SETTINGS and mine is not None and theirs is not None
+        return same(mine, theirs) if is_path else bool(mine == theirs)
 
     def uses(self, method: str) -> bool:
         """Whether the run uses 'qat', 'kd', 'mp' or 'ptq'."""
@@ -335,10 +316,7 @@ class Recipe:
         return self.pruning.chosen_criterion(has_gradients=bool(self.epochs and self.prune_end))
 
     def pruning_steps(self, steps: int) -> tuple[int, int]:
-        """The steps at which pruning starts and ends, in a training of this many steps.
-
-        By gradients it does not end before the first step.
-        """
+        """The steps at which pruning starts and ends, in a training of this many; see `PruningSettings.steps`."""
         return self.pruning.steps(steps, self._criterion)
 
     def validate(self, *, rows: bool = False) -> "Recipe":
@@ -368,27 +346,5 @@ class Recipe:
         if parsed.keep == "best" and not (parsed.eval_every and parsed.epochs):
             raise InputError("--keep best chooses among evaluations during training: give --eval-every, or --keep last")
         if parsed.uses("mp"):
-            Pattern.parse(parsed.pattern).check_sparsity(parsed.sparsity)
-            if parsed.criterion == FISHER:
-                check_fisher(parsed.scope, embeddings=parsed.prune_embeddings)
-            if parsed.criterion == FISHER and not (parsed.epochs and parsed.prune_end):
-                raise InputError(
-                    "--criterion fisher ranks weights by their gradients, and pruning would end before training "
-                    "begins: raise --epochs and --prune-end above 0, or give --criterion magnitude"
-                )
-            if parsed.prune_warmup > parsed.prune_end:
-                raise InputError(
-                    f"pruning cannot end (--prune-end {parsed.prune_end:g}) before it starts "
-                    f"(--prune-warmup {parsed.prune_warmup:g})"
-                )
+            check_pruning(parsed)
         return dataclasses.replace(parsed, methods=tuple(m for m in ALL_METHODS if m in parsed.methods))
-
-
-def _same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are equal.
-
-    Paths are equal even if one of them is relative, as `resolved` leaves paths that do not exist.
-    """
-    if name in PATH_SETTINGS and one is not None and other is not None:
-        return one == other or absolute(one) == absolute(other)
-    return bool(one == other)

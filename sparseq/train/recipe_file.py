@@ -1,4 +1,4 @@
-"""Reading recipe files, before they become a `Recipe`: untrusted TOML or YAML, with bounds on everything.
+"""Recipe files, before they become a `Recipe`: untrusted TOML or YAML, read with bounds on everything; and written.
 
 A setting is a number, a text or a list of them. No recipe needs more than a few levels, or YAML's references, whose
 expansion is not bounded by the size of the file. The type of a YAML scalar is determined by its setting and not by
@@ -7,6 +7,7 @@ YAML, which reads `2:4` as 124 and `no` as False.
 
 import importlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def read_settings(path: str | Path, what: str = "recipe", suffixes: tuple[str, .
     if not isinstance(values, dict):
         raise InputError(f"{what} {path} is not a table of settings such as 'sparsity = 0.6'")
     return values
+
+
+def as_toml(values: Mapping[str, Any]) -> str:
+    """The settings as a TOML document, without those that are None; `read_settings` reads it back."""
+    import tomli_w
+
+    given = {name: value for name, value in values.items() if value is not None}
+    return tomli_w.dumps({name: list(value) if isinstance(value, tuple) else value for name, value in given.items()})
 
 
 def _parse_toml(content: str) -> Any:

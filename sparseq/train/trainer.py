@@ -44,7 +44,6 @@ class CompressTrainer(DistillationTrainer):
     `SimilarLengths`). So a resumed run takes exactly the steps of an uninterrupted one.
     """
 
-    loss_is_scaled_for_ga = False  # `compute_loss` returns the mean over its batch
     distillation: Distillation
 
     def __init__(

@@ -2,9 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from sparseq_kernels.untrusted import QUOTED
+from sparseq.errors import InputError
+from sparseq_kernels.untrusted import QUOTED, quoted
 
 # Our setting -> its names in transformers' Trainer and example scripts, in pruning and quantization tools of torch and
 # others, and in common use. In lower case, with underscores.
@@ -88,3 +89,12 @@ def meant(name: object, known: Collection[str]) -> str | None:
     near = difflib.get_close_matches(plain, [*known, *USUAL_NAMES], n=1, cutoff=0.75)
     found = USUAL_NAMES.get(near[0], near[0]) if near else None
     return found if found in known else None
+
+
+def unknown_setting(where: str, name: object, value: object, known: Collection[str]) -> InputError:
+    """The error for a setting `name` with this value, of a file or what else `where` says, that is none of `known`."""
+    if isinstance(value, Mapping):
+        return InputError(f"{where} has a table {quoted(name)}: settings stand at the top, and belong to no table")
+    close = meant(name, known)
+    hint = f"did you mean {close!r}?" if close else f"the settings are {', '.join(known)}"
+    return InputError(f"{where} has an unknown setting {quoted(name)}: {hint}")

@@ -33,7 +33,7 @@ REFUSED = {
     "a plain model": (Tagger, {}, "no layers of sparseq's to export: call sparseq.convert first"),
     "16 bits": (lambda: tagger(bits=16), {}, "layer 'up' has 16 bits, .* convert with bits=8 or bits=4"),
     "bf16": (lambda: pack(tagger().bfloat16()), {}, "is bfloat16, and models are exported in fp32: call .float()"),
-    "a hook": (with_hook, {}, "layer 'head' has a forward hook"),
+    "a hook": (with_hook, {}, "layer 'head' has a hook"),
     "no example": (
         tagger,
         {"inputs": None},

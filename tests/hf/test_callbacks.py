@@ -174,6 +174,13 @@ def test_bad_input_stops_before_the_first_step(tmp_path: Path) -> None:
         QATCallback(-1)
     with pytest.raises(InputError, match="either settings or their fields"):
         PruningCallback(PruningSettings(), sparsity=0.5)
+    for fields, match in (
+        ({"criterion": "fishr"}, "criterion is 'fishr': it must be one of 'auto', 'magnitude', 'fisher'"),
+        ({"end": 1.5}, r"end is 1\.5: it must be a share of training"),
+        ({"updates": 0}, "updates is 0"),
+    ):
+        with pytest.raises(InputError, match=match):
+            PruningCallback(**fields)
     with pytest.raises(InputError, match="second moments"):
         model = convert(classifier())
         sgd = torch.optim.SGD(model.parameters(), 0.1)

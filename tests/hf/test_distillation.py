@@ -12,12 +12,13 @@ from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    Trainer,
 )
 
 from sparseq import convert
 from sparseq.distill import HiddenStates, hidden_state_loss
 from sparseq.errors import InputError
-from sparseq.hf import Distillation, DistillationTrainer
+from sparseq.hf import Distillation, DistillationMixin, DistillationTrainer
 
 IDS = torch.randint(5, 40, (4, 8), generator=torch.Generator().manual_seed(0))
 MASK = torch.ones_like(IDS)
@@ -112,6 +113,31 @@ def test_hidden_states(tmp_path: Path) -> None:
         theirs = teacher(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states
     expected = mine.loss + 0.5 * hidden_state_loss(mine.hidden_states, theirs[2:], MASK)
     torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("kind", ["DistillationTrainer", "a mix-in of one's own"])
+def test_gradients_that_accumulate_are_those_of_the_whole_batch(kind: str, tmp_path: Path) -> None:
+    class Own(DistillationMixin, Trainer):
+        pass
+
+    weights = []
+    for batch, accumulated in ((4, 1), (1, 4)):
+        student, teacher = pair(BertForSequenceClassification)
+        for module in student.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        data = [{"input_ids": IDS[i], "attention_mask": MASK[i], "labels": torch.tensor(i % 2)} for i in range(4)]
+        own = trainer(
+            student, tmp_path, Own if "mix-in" in kind else DistillationTrainer, 1,
+            train_dataset=data, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulated,
+            optim="sgd", max_grad_norm=0.0, learning_rate=1.0,
+        )  # fmt: skip
+        own.distillation = Distillation(teacher)
+        own.train()
+        weights.append(student.classifier.weight.detach())
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-4)
+    moved = (weights[0] - pair(BertForSequenceClassification)[0].classifier.weight).abs().max()
+    assert moved > 1e-2
 
 
 def test_without_distillation_it_is_a_trainer(tmp_path: Path) -> None:

@@ -162,6 +162,22 @@ def test_dequantized_layers_share_what_they_shared() -> None:
         assert plain.cls.predictions.decoder.bias is plain.cls.predictions.bias
 
 
+@pytest.mark.parametrize("version", ["training, tied", "packed, tied"])
+def test_a_model_that_was_dequantized_by_the_function_is_saved_as_a_plain_one(version: str, tmp_path: Path) -> None:
+    plain: Any = dequantize(VERSIONS[version]())
+    assert not hasattr(plain, "hf_quantizer") and not hasattr(plain.bert, "hf_quantizer")
+    plain.save_pretrained(tmp_path)
+    assert "sparseq" not in read_metadata(tmp_path)
+    assert_same(auto_class(tmp_path).from_pretrained(tmp_path), plain.eval())
+
+
+def test_hooks_on_packed_layers_are_not_lost() -> None:
+    packed = VERSIONS["packed"]()
+    packed.classifier.register_full_backward_hook(lambda *given: None)
+    with pytest.raises(InputError, match="'classifier' has hooks, which would be lost"):
+        dequantize(packed)
+
+
 def test_a_single_layer_is_dequantized() -> None:
     layer = torch.nn.Linear(8, 4)
     packed = pack(convert(torch.nn.Sequential(layer)))[0]
