@@ -89,12 +89,6 @@ class DistillationMixin(ParameterGroupsMixin):
 
     distillation: Distillation | None = None
 
-    @property
-    def loss_is_scaled_for_ga(self) -> bool | None:
-        """Tells Trainer to divide the loss by the number of batches that gradients are accumulated over: the one here
-        is the mean over its batch."""
-        return None if self.distillation is None else False
-
     def compute_loss(
         self: Any,
         model: nn.Module,
@@ -111,6 +105,8 @@ class DistillationMixin(ParameterGroupsMixin):
     def distilled(self: Any, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Tensor, Any]:
         """(the loss, the student's outputs)."""
         settings: Distillation = self.distillation
+        # The loss is the mean over its batch: Trainer is to divide it by the batches that gradients accumulate over.
+        self.model_accepts_loss_kwargs = False
         own = students_inputs(inputs)
         hidden = {"output_hidden_states": True} if settings.hidden_weight else {}
         outputs = self.student_outputs(model, own, hidden)
