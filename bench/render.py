@@ -72,11 +72,11 @@ def render_programs(rows: Sequence[Row]) -> str:
 
 
 def render_kernel(rows: Sequence[Row]) -> str:
-    """For each peer a table: a line a layer, a column for each number of rows (or pattern), the ratio to the peer; and
-    before them one with the op's own times, and on a GPU with the fraction of their floor."""
-    across = "M" if "M" in rows[0]["case"] else "pattern"
+    """For each peer a table: a line a layer, a column for each number of rows (or sentences, or pattern), the ratio to
+    the peer; and before them one with the op's own times, and on a GPU with the fraction of their floor."""
+    across = next(name for name in ("M", "sentences", "pattern") if name in rows[0]["case"])
     columns = list(dict.fromkeys(row["case"][across] for row in rows))
-    columns = sorted(columns) if across == "M" else columns
+    columns = columns if across == "pattern" else sorted(columns)
     layers = list(dict.fromkeys((row["case"]["size"], row["case"]["layer"]) for row in rows))
     timed = [row for row in rows if "failed" not in row]
     head = ["size", "layer", *(f"{across} = {column}" for column in columns)]

@@ -171,6 +171,7 @@ def steps(run: Run) -> list[Step]:
         Step("qat_linear", 55, lambda seconds: _benchmarks(run, seconds, "qat_linear")),
         Step("sparse", 95, lambda seconds: _benchmarks(run, seconds, *SPARSE)),
         Step("compiled", 70, lambda seconds: _benchmarks(run, seconds, "int8_linear_compiled")),
+        Step("encoder", 70, lambda seconds: _benchmarks(run, seconds, "encoder")),
         Step("host", 30, lambda _: (PYTHON, "-m", "tools.gpu_host", *device, "--out", files["host"])),
         Step("rest", 60, lambda seconds: _benchmarks(run, seconds, *REST)),
     ]

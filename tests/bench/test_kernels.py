@@ -12,7 +12,7 @@ from bench.check import WrongResultError, require_close, require_equal
 from bench.kernels import OPS
 
 ROOT = Path(__file__).parents[2]
-GPU_ALONE = ("int8_linear_compiled",)
+GPU_ALONE = ("encoder", "int8_linear_compiled")
 
 
 # Runs pytest with the repository importable, after any preparation given as code.

@@ -299,14 +299,14 @@ def test_the_hosts_part_is_measured(monkeypatch, tmp_path):
 
 # The steps whose programs other tests do not run at their smallest.
 FEW = ("ceilings", "tests", "host", "rest")
-DENSE = ("int8_linear", "int8_linear_compiled", "qat_linear")
+DENSE = ("int8_linear", "int8_linear_compiled", "qat_linear", "encoder")
 
 
 @pytest.mark.parametrize(
     ("only", "steps_taken", "ops"),
     [
         pytest.param(FEW, len(FEW), gpu.REST, marks=pytest.mark.slow, id="few"),
-        pytest.param((), 11, (*DENSE, *gpu.SPARSE, *gpu.REST), marks=pytest.mark.exhaustive, id="all"),
+        pytest.param((), 12, (*DENSE, *gpu.SPARSE, *gpu.REST), marks=pytest.mark.exhaustive, id="all"),
     ],
 )
 def test_it_runs_on_the_cpu(only, steps_taken, ops, tmp_path):
