@@ -56,19 +56,19 @@ def packed_layer() -> nn.Module:
 def parts(M: int) -> dict[str, Callable[[], object]]:
     """A call of each of PARTS, for M rows."""
     from sparseq_kernels.ops.int8_linear import OP as INT8_LINEAR
+    from sparseq_kernels.triton.int8_linear import CACHE
     from sparseq_kernels.triton.int8_linear import int8_linear as triton_int8_linear
-    from sparseq_kernels.triton.runtime.launch_cache import cached, captured_shapes
 
     layer, x = packed_layer(), torch.randn(M, INPUTS, dtype=torch.bfloat16)
     held: Any = layer
     given = (x, held.quantized_values(), held.scale, held.bias, held.input_scale)
     whole = (*given, "none", None, None)
-    cached(triton_int8_linear, *whole)
-    assert captured_shapes(whole[1]) == 1
+    CACHE(triton_int8_linear, *whole)
+    assert CACHE.captured_shapes(whole[1]) == 1
     linear, one = nn.Linear(1, 1), torch.ones(1, 1)
     return {
         MODULE: lambda: layer(x),
-        REPEATED: lambda: cached(triton_int8_linear, *whole),
+        REPEATED: lambda: CACHE(triton_int8_linear, *whole),
         OP: lambda: torch.ops.sparseq.int8_linear(*given),
         CHECKS: lambda: INT8_LINEAR.check(whole),
         HOST: lambda: triton_int8_linear(*whole),

@@ -84,7 +84,7 @@ def test_a_further_call_does_nothing_but_launch(M, launches):
     # The config in force is asked for; nothing is validated, no config is chosen, and no backend looked up.
     assert {module for module, _ in called} <= {
         "packed_linear", "int8_linear", "dispatch", "torch_internals", "weight_cache", "launch_cache", "launch",
-        "device",
+        "captured_call", "device",
         "availability", "gemm_config",
     }  # fmt: skip
     assert {name for module, name in called if module == "int8_linear"} <= {"int8_linear"}

@@ -4,8 +4,9 @@ import torch
 from gpu_or_interpreter import DEVICE, randn
 
 from sparseq_kernels.reference.quantize_rows import quantize_rows
+from sparseq_kernels.triton.int8_linear import CACHE
+from sparseq_kernels.triton.runtime.captured_call import CapturedCall
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig
-from sparseq_kernels.triton.runtime.launch_cache import CapturedCall, cached
 
 OPS = torch.ops.sparseq
 DESCRIPTORS = GemmConfig(64, 128, 64, num_warps=4, num_stages=2, descriptors=True)
@@ -20,7 +21,7 @@ def constants(N, K, bias=True, static=False):
 
 def linear(x, given):
     """int8_linear through the cache."""
-    return cached(OPS.int8_linear, x, *given)
+    return CACHE(OPS.int8_linear, x, *given)
 
 
 class Counted:
@@ -30,8 +31,8 @@ class Counted:
         self.replays = 0
         replay = CapturedCall.replay
 
-        def counting(capture, x):
-            result = replay(capture, x)
+        def counting(capture, inputs):
+            result = replay(capture, inputs)
             self.replays += result is not None
             return result
 

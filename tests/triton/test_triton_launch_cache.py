@@ -12,8 +12,8 @@ from launch_cache_calls import DESCRIPTORS, Counted, constants, linear
 import sparseq
 from sparseq_kernels.formats import BlockSparseWeight
 from sparseq_kernels.sparse_dispatch import operands
+from sparseq_kernels.triton.int8_linear import CACHE
 from sparseq_kernels.triton.runtime.gemm_config import GemmConfig, use_config
-from sparseq_kernels.triton.runtime.launch_cache import cached, captured_shapes
 
 OPS = torch.ops.sparseq
 
@@ -36,7 +36,7 @@ def test_a_replay_gives_the_ops_result(M, N, K, dtype, bias, static):
     for seed in range(3):
         x = randn(M, K, seed=10 + seed, dtype=dtype)
         assert same(linear(x, given), OPS.int8_linear(x, *given))
-    assert captured_shapes(given[0]) == 1
+    assert CACHE.captured_shapes(given[0]) == 1
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 24), (24,), (2, 0, 24), (1, 24)])
@@ -77,8 +77,8 @@ def test_a_sparse_weights_op_is_replayed(monkeypatch):
     for seed in range(2):
         x = randn(5, 64, seed=seed)
         direct = getattr(OPS, op.__name__)
-        assert same(cached(direct, x, *given), direct(x, *given))
-    assert counted.replays == 1 and captured_shapes(given[0]) == 1
+        assert same(CACHE(direct, x, *given), direct(x, *given))
+    assert counted.replays == 1 and CACHE.captured_shapes(given[0]) == 1
 
 
 def test_results_do_not_share_memory():
@@ -94,7 +94,7 @@ def test_another_memory_layout_is_not_replayed(monkeypatch):
     apart, unaligned = randn(24, 4).t(), randn(4 * 24 + 1)[1:].reshape(4, 24)
     for x in (apart, unaligned, randn(4, 24)):
         assert same(linear(x, given), OPS.int8_linear(x, *given))
-    assert captured_shapes(given[0]) == 1
+    assert CACHE.captured_shapes(given[0]) == 1
     for x in (apart, unaligned):
         assert same(linear(x, given), OPS.int8_linear(x, *given))
     assert counted.replays == 0
@@ -109,7 +109,7 @@ def test_constants_that_must_be_copied_are_copied_each_time(monkeypatch):
     for constant in (converted, strided):
         for _ in range(2):
             assert same(linear(x, constant), OPS.int8_linear(x, *constant))
-    assert counted.replays == 0 and captured_shapes(weight) == 0
+    assert counted.replays == 0 and CACHE.captured_shapes(weight) == 0
 
 
 def test_an_int8_input_is_replayed(monkeypatch):

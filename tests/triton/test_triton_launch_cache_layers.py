@@ -15,9 +15,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 import sparseq
 from sparseq.nn import QuantSparseLinear
 from sparseq_kernels import use_backend
+from sparseq_kernels.triton.int8_linear import CACHE
 from sparseq_kernels.triton.runtime import launch, launch_cache
 from sparseq_kernels.triton.runtime.gemm_config import use_config
-from sparseq_kernels.triton.runtime.launch_cache import cached, captured_shapes
 
 OPS = torch.ops.sparseq
 
@@ -75,7 +75,7 @@ def test_the_cache_keeps_no_model_alive(config):
     layer, x = packed_layer(32, 16), randn(40, 32)
     with use_config(config):
         layer(x), layer(x)
-    assert captured_shapes(layer.values) == 1
+    assert CACHE.captured_shapes(layer.values) == 1
     tensors = (layer.values, layer.scale, layer.bias)
     memory = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]
     ended = weakref.ref(layer.values)
@@ -91,7 +91,7 @@ def test_replaced_weights_are_not_kept():
         layer(randn(rows, 24))
         layer.values = layer.values.clone()
     layer(randn(4, 24))
-    assert first() is None and captured_shapes(layer.values) == 1
+    assert first() is None and CACHE.captured_shapes(layer.values) == 1
 
 
 def test_a_constant_in_the_memory_of_x_is_not_captured():
@@ -99,7 +99,7 @@ def test_a_constant_in_the_memory_of_x_is_not_captured():
     x = randn(24, 24)
     given = (weight, x[0], bias, *rest)
     assert same(linear(x, given), OPS.int8_linear(x, *given))
-    assert captured_shapes(weight) == 0
+    assert CACHE.captured_shapes(weight) == 0
 
 
 def test_without_values_there_are_shapes():
@@ -141,7 +141,7 @@ def test_copies_have_captures_of_their_own(copied, monkeypatch):
     other = copied(layer)
     other.bias += 1
     torch.testing.assert_close(other(x), expected + 1)
-    assert counted.replays == 0 and captured_shapes(other.values) == 1
+    assert counted.replays == 0 and CACHE.captured_shapes(other.values) == 1
     assert same(layer(x), expected)
 
 
@@ -151,7 +151,7 @@ def test_no_more_shapes_are_captured_than_memory_is_spared_for(monkeypatch):
     for _ in range(2):
         for rows in (1, 2, 3):
             assert layer(randn(rows, 24)).shape == (rows, 12)
-    assert counted.replays == 2 and captured_shapes(layer.values) == 2
+    assert counted.replays == 2 and CACHE.captured_shapes(layer.values) == 2
 
 
 class Adding:
@@ -178,7 +178,7 @@ def test_threads_may_capture_and_replay_at_once(monkeypatch):
         with use_backend("triton"):
             for turn in range(200):
                 number = (first + turn) % len(inputs)
-                if not same(cached(run, inputs[number], *given), expected[number]):
+                if not same(CACHE(run, inputs[number], *given), expected[number]):
                     wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
@@ -186,4 +186,4 @@ def test_threads_may_capture_and_replay_at_once(monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong == [] and captured_shapes(given[0]) == 4 and counted.replays > 600
+    assert wrong == [] and CACHE.captured_shapes(given[0]) == 4 and counted.replays > 600

@@ -14,7 +14,7 @@ from .runtime.gemm_config import GemmConfig, forced_config
 from .runtime.grid import cdiv, run_length
 from .runtime.heuristics import SKINNY_ROWS, int8_config
 from .runtime.launch import empty, launch, on
-from .runtime.launch_cache import cached
+from .runtime.launch_cache import LaunchCache
 
 # (weight int8 [N, K], its scale [N], bias [N], out [M, N], output scale)
 Operands = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]
@@ -175,5 +175,7 @@ def launch_sum(sums: Tensor, scale: Tensor, operands: Operands, activation: str,
     )
 
 
-# A repeated call of a packed layer is cheap on the host. Sparse weights come as new views in each call.
-shortcut("int8_linear", "triton")(cached)
+# A repeated call of a packed layer is cheap on the host. Sparse weights come as new views in each call. An int8 x
+# comes with its scale.
+CACHE = LaunchCache(of_int8=LaunchCache(inputs=(0, 4)))
+shortcut("int8_linear", "triton")(CACHE)
