@@ -94,8 +94,8 @@ def test_the_steps_of_a_gpu(run, monkeypatch):
     monkeypatch.setattr(gpu.glob, "glob", lambda pattern: [])
     found = commands(real)
     assert list(found) == [
-        "machine", "ceilings", "tests", "memcheck", "tune", "int8_linear", "qat_linear", "sparse", "compiled", "host",
-        "rest",
+        "machine", "ceilings", "tests", "memcheck", "tune", "int8_linear", "qat_linear", "sparse", "compiled",
+        "encoder", "host", "rest",
     ]  # fmt: skip
     assert found["memcheck"] == "there is no compute-sanitizer"
     assert "-k" not in found["tests"] and found["tune"][found["tune"].index("--out") + 1] == str(gpu.TUNED)
