@@ -10,7 +10,7 @@ from torch.compiler import is_compiling
 from sparseq_kernels.cpu.native_weight import is_wanted
 from sparseq_kernels.torch_internals import tracing_state
 
-from ..inference_mode import normal
+from ..inference_mode import normal, outside_inference_mode
 from ..packed_linear import PackedLinear
 from . import one_call
 from .calls import Call, Options, options_of, parameter_names, read_call, why_not_now
@@ -49,6 +49,14 @@ class FusedEncoder(nn.Module):
         # The class is made in each process, and cannot be found by its name: the one that it was made of can.
         made: Any = super().__reduce_ex__(protocol)
         return _new, (self._plain, *made[1][1:]), *made[2:]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FusedEncoder":
+        """What moves a model and changes its dtype. In inference mode it makes the same tensors as otherwise."""
+        apply = super()._apply
+        if not any(tensor.is_inference() for tensor in (*self.parameters(), *self.buffers())):
+            apply = outside_inference_mode(apply)
+        apply(fn, recurse)
+        return self
 
 
 def fuse(model: nn.Module) -> nn.Module:

@@ -71,7 +71,7 @@ def _reading(model: Any, root: nn.Module, read: Reader) -> Reading:
 def _found(watch: Watch, model: Any, root: nn.Module, read: Reader) -> Any:
     if not watch.derived.watched:
         if any(source.is_inference() for source in watch.derived.sources):
-            return "its tensors were copied or moved in inference mode: do that outside of torch.inference_mode()"
+            return "its tensors were copied in inference mode: do that outside of torch.inference_mode()"
         return "its tensors are of a subclass of Tensor"
     try:
         return read(model, root)

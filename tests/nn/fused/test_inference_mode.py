@@ -57,11 +57,23 @@ def test_as_those_made_outside_of_it(how, tmp_path):
     assert flags == {name: parameter.requires_grad for name, parameter in expected.named_parameters()}
 
 
-def test_copies_and_moves_in_it_run_layer_by_layer():
+def test_moves_in_it_run_fused():
+    expected = packed()
+    with torch.inference_mode():
+        model = packed().double().float()
+        assert fused_way(model) == fused_way(expected)
+        assert torch.equal(model(**batch()).logits, expected(**batch()).logits)
+    assert not any(tensor.is_inference() for tensor in (*model.bert.parameters(), *model.bert.buffers()))
+
+
+def test_copies_in_it_run_layer_by_layer():
     """Nothing of ours is called then that could make usual tensors of them."""
     with torch.inference_mode():
-        for model in (copy.deepcopy(packed()), packed().double().float()):
-            assert "copied or moved in inference mode: do that outside" in str(fused_way(model))
+        model = copy.deepcopy(packed())
+        assert "copied in inference mode: do that outside" in str(fused_way(model))
+        # Nor can they be moved outside of it.
+        moved = model.double().float()
+        assert moved(**batch()).logits.shape == packed()(**batch()).logits.shape
 
 
 def test_changes_are_seen():
