@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from bench import whole_models
-from bench.check import require_close
+from bench.check import WrongResultError, require_close
 from bench.clock import Call
 from bench.kernels import peers
 from bench.kernels.cases import OURS, Benchmark, Case, Compare, Shape, Trial
 from bench.packages import CURRENT, Libraries, Packages
 from bench.target import Target
 from bench.whole_models import SIZES, Size
-from sparseq.nn import use_fused_encoder
+from sparseq.nn import fused_way, use_fused_encoder
 from sparseq_kernels import use_backend
 
 TORCH, COMPILED, LAYERED = "torch", "torch, compiled", f"{OURS}, layer by layer"
@@ -100,6 +100,8 @@ def make_trial(target: Target, libraries: Libraries, size: Size, sentences: int,
             expected = logits(models.reference, few)
         for name, model in packed.items():
             require_close(name, logits(model, few), expected, TOLERANCE)
+        if target.kind == "cuda" and (way := str(fused_way(packed[OURS], input_ids=ids))).startswith("layer"):
+            raise WrongResultError(f"{OURS} does not run fused: {way}")
 
     trial = Trial({name: call(model) for name, model in packed.items()}, check)
     trial.add(TORCH, call(models.halved))
