@@ -129,7 +129,7 @@ class CudaClock:
     """
 
     ROUNDS = 21
-    GRAPH_BELOW = 1e-2
+    GRAPH_BELOW = 0.1
     SECONDS_A_SAMPLE = 2e-3
     EAGER_CALLS = 30
     name = "CUDA events"

@@ -72,11 +72,11 @@ def render_programs(rows: Sequence[Row]) -> str:
 
 
 def render_kernel(rows: Sequence[Row]) -> str:
-    """For each peer a table: a line a layer, a column for each number of rows (or sentences, or pattern), the ratio to
-    the peer; and before them one with the op's own times, and on a GPU with the fraction of their floor."""
-    across = next(name for name in ("M", "sentences", "pattern") if name in rows[0]["case"])
+    """For each peer a table: a line a layer, a column for each number of rows (or pattern), the ratio to the peer; and
+    before them one with the op's own times, and on a GPU with the fraction of their floor."""
+    across = "M" if "M" in rows[0]["case"] else "pattern"
     columns = list(dict.fromkeys(row["case"][across] for row in rows))
-    columns = columns if across == "pattern" else sorted(columns)
+    columns = sorted(columns) if across == "M" else columns
     layers = list(dict.fromkeys((row["case"]["size"], row["case"]["layer"]) for row in rows))
     timed = [row for row in rows if "failed" not in row]
     head = ["size", "layer", *(f"{across} = {column}" for column in columns)]
@@ -102,6 +102,43 @@ def render_kernel(rows: Sequence[Row]) -> str:
     for pair in dict.fromkeys((ratio["of"], ratio["to"]) for row in timed for ratio in row["ratios"]):
         of = "time" if pair[0] == ours else f"time of {pair[0]}"
         parts.append(f"{of} / time of {pair[1]}\n\n" + pivot(to_peer(pair)))
+    return "\n".join([*parts, *_absent(timed)])
+
+
+def render_encoders(rows: Sequence[Row]) -> str:
+    """Whole models on a GPU, a line each: replayed as one graph, and launched kernel by kernel, as a program does.
+    Ratios are of times that were taken alike."""
+    timed = [row for row in rows if "failed" not in row]
+    ours = next(iter(timed[0]["seconds"]))
+    pairs = list(dict.fromkeys((ratio["of"], ratio["to"]) for row in timed for ratio in row["ratios"]))
+    names = list(dict.fromkeys(name for row in timed for name in row["seconds"]))
+
+    def replayed(row: Row) -> list[str]:
+        cells = [interval(row["seconds"][ours], 1e3) if row["how"][ours] == "graph" else ""]
+        ratios = {(ratio["of"], ratio["to"]): ratio for ratio in row["ratios"]}
+        for pair in pairs:
+            alike = all(row["how"].get(name) == "graph" for name in pair)
+            cells.append(interval(ratios[pair]) if alike else "")
+        return cells
+
+    def launched(row: Row, name: str) -> str:
+        if name not in row["seconds"]:
+            return ""
+        seconds = row["call_seconds"][name] if row["how"][name] == "graph" else row["seconds"][name]["median"]
+        return f"{1e3 * seconds:.3g}"
+
+    def lines(cells: Callable[[Row], list[str]]) -> Iterable[list[str]]:
+        for row in timed:
+            case = row["case"]
+            yield [case["size"], f"{case['sentences']} x {case['layer']}", *cells(row)]
+
+    head = ["model", "sentences"]
+    columns = [ours, *(f"{'time' if of == ours else f'time of {of}'} / time of {to}" for of, to in pairs)]
+    parts = [
+        f"replayed as a graph, ms and ratios\n\n{table([*head, *columns], lines(replayed), 2)}",
+        f"launched one by one, ms\n\n"
+        f"{table([*head, *names], lines(lambda row: [launched(row, name) for name in names]), 2)}",
+    ]
     return "\n".join([*parts, *_absent(timed)])
 
 
@@ -182,6 +219,8 @@ def render(name: str, folder: Path | None = None, kind: str | None = None) -> st
             body = table(head, ([row["cells"].get(column, "") for column in head] for row in rows))
         elif "better" in rows[0]:
             body = render_worst(rows)
+        elif "sentences" in rows[0]["case"]:
+            body = render_encoders(rows)
         else:
             body = render_kernel(rows) if "layer" in rows[0]["case"] else render_programs(rows)
         parts.append(f"{caption(result)}\n{body}")

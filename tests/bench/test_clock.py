@@ -30,9 +30,9 @@ def test_every_set_of_inputs_takes_its_turn():
 
 def test_long_calls_are_timed_between_events_without_a_graph():
     cuda = FakeCuda()
-    times = CudaClock(cuda).alternate({"long": [cuda.work(5e-2)]})
+    times = CudaClock(cuda).alternate({"long": [cuda.work(0.2)]})
     assert times.how == {"long": "events"} and cuda.captures == 0 and not times.call_seconds
-    assert times.comparison.time("long").median == pytest.approx(5e-2)
+    assert times.comparison.time("long").median == pytest.approx(0.2)
     assert len(times.comparison.samples["long"]) == CudaClock.ROUNDS
 
 
