@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import sparseq
 from bench.workloads import Batch
+from sparseq.onnx import OnnxModel
 
 # Gives the logits of a batch, [sentences, labels], fp32.
 Runner = Callable[[Batch], Tensor]
@@ -23,6 +25,8 @@ OPSET = 20
 LONGEST = 512
 CALIBRATION_ROWS = 64
 OPENVINO_INT8 = "OpenVINO, int8"
+# What `sparseq.export_onnx` writes of the packed model, in the runtime that a form is for.
+EXPORTED_INTEGER, EXPORTED_QDQ = "exported `integer`, ONNX Runtime", "exported `qdq`, OpenVINO"
 INSTALL = "pip install -r bench/runtimes.txt"
 
 
@@ -67,6 +71,8 @@ def peers(
             "OpenVINO, fp32": lambda: _openvino(_read(export_plain(model, exported)), "f32"),
             "OpenVINO, bf16": lambda: _openvino(_read(export_plain(model, exported)), "bf16"),
             OPENVINO_INT8: lambda: _openvino(_quantized_by_nncf(_read(export_plain(model, exported)), calibration)),
+            EXPORTED_INTEGER: lambda: _exported_integer(model, Path(folder) / "integer"),
+            EXPORTED_QDQ: lambda: _exported_qdq(model, Path(folder) / "qdq", calibration),
         }
         for name, make in makers.items():
             if not wanted(name):
@@ -202,3 +208,29 @@ def _quantized_by_nncf(model: Any, batches: Sequence[Batch]) -> Any:
     nncf = _module("nncf")
     rows = [{name: tensor[:1].numpy() for name, tensor in batch.items()} for batch in batches[:CALIBRATION_ROWS]]
     return nncf.quantize(model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER)
+
+
+def _with_segments(batch: Batch) -> Batch:
+    """An exported model takes all that its first form takes, defaults too."""
+    return {**batch, "token_type_ids": torch.zeros_like(batch["input_ids"])}
+
+
+def _exported_integer(model: nn.Module, folder: Path) -> Runner:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        _module(name)
+    packed = sparseq.pack(sparseq.convert(copy.deepcopy(model)))
+    exported = OnnxModel(sparseq.export_onnx(packed, folder / "model.onnx", "integer"))
+
+    def run(batch: Batch) -> Tensor:
+        logits: Tensor = exported(**_with_segments(batch)).logits
+        return logits
+
+    return run
+
+
+def _exported_qdq(model: nn.Module, folder: Path, batches: Sequence[Batch]) -> Runner:
+    for name in ("onnx", "onnxscript", "openvino"):
+        _module(name)
+    static = sparseq.calibrate(sparseq.convert(copy.deepcopy(model), activation="static"), batches[:CALIBRATION_ROWS])
+    run = _openvino(_read(sparseq.export_onnx(sparseq.pack(static), folder / "model.onnx", "qdq")))
+    return lambda batch: run(_with_segments(batch))
