@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparseq.errors import InputError
 from sparseq.reading import brief
+from sparseq_kernels.torch_internals import has_vnni
 
 from .files import SUFFIX
 from .packages import needed
@@ -69,8 +70,9 @@ def _session(path: Path) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    # Without VNNI its products of uint8 by int8 would saturate in int16: it takes exact ones then.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not has_vnni():
+        # Its products of uint8 by int8 would saturate in int16: it takes exact ones then, which with VNNI are slower.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of its own kinds, for whatever is wrong with the file
