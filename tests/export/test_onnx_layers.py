@@ -10,7 +10,7 @@ from torch import nn
 from bench.executed import FLOAT_PRODUCTS, INTEGER_PRODUCTS, compiled_by_openvino, in_onnx_runtime, int8_products
 from sparseq import InputError, calibrate, convert, export_onnx, pack, use_backend
 from sparseq.nn import PackedLinear
-from sparseq.onnx import OnnxModel
+from sparseq.onnx import OnnxModel, runtime
 from sparseq_kernels.reference.int8_linear import quantize_input
 
 PRODUCTS = 5
@@ -84,6 +84,17 @@ def test_the_file_holds_integers(form, request):
     assert tensors["embed.weight"].dtype == "int8"
     assert onnx.load(path).opset_import[0].version == 20
     assert b".py" not in path.read_bytes()  # no paths of the machine that exported it
+
+
+@pytest.mark.parametrize(("vnni", "exact"), [(True, False), (False, True)])
+def test_exact_products_are_asked_for_where_others_saturate(vnni, exact, integer, monkeypatch):
+    monkeypatch.setattr(runtime, "has_vnni", lambda: vnni)
+    options = OnnxModel(integer[1])._session.get_session_options()
+    if exact:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    else:
+        with pytest.raises(RuntimeError):  # there is no such entry
+            options.get_session_config_entry("session.x64quantprecision")
 
 
 def test_inputs_that_it_cannot_read(integer):

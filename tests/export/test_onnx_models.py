@@ -43,6 +43,11 @@ MODELS = {
 }
 
 
+def test_attention_makes_no_pass_for_sequences_without_a_token(tmp_path):
+    path = export_onnx(pack(convert(small())), tmp_path / "model.onnx")
+    assert "IsNaN" not in {node.op_type for node in onnx.load(path).graph.node}
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_logits_are_those_of_the_packed_model(kind, tmp_path):
     form, family, make = MODELS[kind]
