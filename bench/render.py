@@ -109,35 +109,42 @@ def render_encoders(rows: Sequence[Row]) -> str:
     """Whole models on a GPU, a line each: replayed as one graph, and launched kernel by kernel, as a program does.
     Ratios are of times that were taken alike."""
     timed = [row for row in rows if "failed" not in row]
-    ours = next(iter(timed[0]["seconds"]))
     pairs = list(dict.fromkeys((ratio["of"], ratio["to"]) for row in timed for ratio in row["ratios"]))
-    names = list(dict.fromkeys(name for row in timed for name in row["seconds"]))
+    names = list(dict.fromkeys(name for row in timed for name in row["seconds"])) or ["time"]
+    ours = names[0]
+
+    def is_replayed(row: Row, name: str) -> bool:
+        return bool(row.get("how", {}).get(name) == "graph")
 
     def replayed(row: Row) -> list[str]:
-        cells = [interval(row["seconds"][ours], 1e3) if row["how"][ours] == "graph" else ""]
+        cells = [interval(row["seconds"][ours], 1e3) if is_replayed(row, ours) else ""]
         ratios = {(ratio["of"], ratio["to"]): ratio for ratio in row["ratios"]}
         for pair in pairs:
-            alike = all(row["how"].get(name) == "graph" for name in pair)
-            cells.append(interval(ratios[pair]) if alike else "")
+            cells.append(interval(ratios[pair]) if all(is_replayed(row, name) for name in pair) else "")
         return cells
 
-    def launched(row: Row, name: str) -> str:
-        if name not in row["seconds"]:
-            return ""
-        seconds = row["call_seconds"][name] if row["how"][name] == "graph" else row["seconds"][name]["median"]
-        return f"{1e3 * seconds:.3g}"
+    def launched(row: Row) -> list[str]:
+        cells = []
+        for name in names:
+            if name not in row["seconds"]:
+                cells.append("")
+                continue
+            one_call = is_replayed(row, name)
+            seconds = row["call_seconds"][name] if one_call else row["seconds"][name]["median"]
+            cells.append(f"{1e3 * seconds:.3g}")
+        return cells
 
-    def lines(cells: Callable[[Row], list[str]]) -> Iterable[list[str]]:
-        for row in timed:
+    def lines(cells: Callable[[Row], list[str]], columns: int) -> Iterable[list[str]]:
+        for row in rows:
             case = row["case"]
-            yield [case["size"], f"{case['sentences']} x {case['layer']}", *cells(row)]
+            found = ["failed", *[""] * (columns - 1)] if "failed" in row else cells(row)
+            yield [case["size"], f"{case['sentences']} x {case['layer']}", *found]
 
-    head = ["model", "sentences"]
     columns = [ours, *(f"{'time' if of == ours else f'time of {of}'} / time of {to}" for of, to in pairs)]
     parts = [
-        f"replayed as a graph, ms and ratios\n\n{table([*head, *columns], lines(replayed), 2)}",
-        f"launched one by one, ms\n\n"
-        f"{table([*head, *names], lines(lambda row: [launched(row, name) for name in names]), 2)}",
+        "replayed as a graph, ms and ratios\n\n"
+        + table(["model", "sentences", *columns], lines(replayed, len(columns)), 2),
+        "launched one by one, ms\n\n" + table(["model", "sentences", *names], lines(launched, len(names)), 2),
     ]
     return "\n".join([*parts, *_absent(timed)])
 

@@ -227,6 +227,23 @@ def test_a_gpus_results_are_rendered(tmp_path):
     assert "| failed |" in render("int8_linear", tmp_path)
 
 
+def test_whole_models_are_rendered_as_they_were_timed(tmp_path):
+    case = {"size": "BERT-base", "layer": "16 tokens", "sentences": 1, "step": "forward"}
+    times = Comparison({name: (seconds,) * 7 for name, seconds in (("sparseq", 1e-3), ("torch", 2e-3))})
+    timed = {"case": case} | times.as_dict([("sparseq", "torch")])
+    graphs = timed | {"how": {"sparseq": "graph", "torch": "graph"}, "call_seconds": {"sparseq": 4e-3, "torch": 5e-3}}
+    mixed = timed | {"how": {"sparseq": "graph", "torch": "events"}, "call_seconds": {"sparseq": 4e-3}}
+    write(tmp_path, "encoder", [graphs, mixed, {"case": case, "failed": "WrongResultError"}])
+    lines = [line.split("|")[2:-1] for line in render("encoder", tmp_path).splitlines() if line.startswith("| BERT")]
+    found = [[cell.strip() for cell in line] for line in lines]
+    of = "1 x 16 tokens"
+    # Times that were taken in different ways make no ratio.
+    assert found[:3] == [[of, "1 [1, 1]", "0.5 [0.5, 0.5]"], [of, "1 [1, 1]", ""], [of, "failed", ""]]
+    assert found[3:] == [[of, "4", "5"], [of, "4", "2"], [of, "failed", ""]]
+    write(tmp_path, "encoder", [{"case": case, "failed": "WrongResultError"}])
+    assert "| failed |" in render("encoder", tmp_path)
+
+
 def test_results_are_unpacked_to_a_file_each(tmp_path, monkeypatch, capsys):
     write(tmp_path, "int8_linear", [row(8192)])
     content = json.loads((tmp_path / "int8_linear-nvidia-h100-80gb-hbm3.json").read_text())
