@@ -15,6 +15,7 @@ EXAMPLES = """\
 examples:
   sparseq evaluate runs/student
   sparseq evaluate runs/student --validation-file other.csv --text-columns review --label-column label
+  sparseq evaluate runs/student --dataset nyu-mll/glue:sst2 --validation-split validation
   sparseq evaluate runs/student --max-drop 0.5 --baseline runs/teacher
   sparseq evaluate runs/student --json
   sparseq evaluate exported/model.onnx"""
@@ -26,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "file that `sparseq export` has")  # fmt: skip
     parser.add_argument("--data-dir", metavar="DIR", help="other data: the task in the classic GLUE layout")
     parser.add_argument("--validation-file", metavar="FILE", help="other data: your own .csv, .tsv, .jsonl or .parquet")
-    parser.add_argument("--text-columns", metavar="A[,B]", help="your file's text column or columns")
-    parser.add_argument("--label-column", metavar="NAME", help="your file's label column")
+    parser.add_argument("--dataset", metavar="ID[:CONFIG]", help="other data: a data set, see `sparseq compress`")
+    parser.add_argument("--validation-split", metavar="SPLIT", help="the split of that data set, or of the run's own")
+    parser.add_argument("--text-columns", metavar="A[,B]", help="your rows' text column or columns")
+    parser.add_argument("--label-column", metavar="NAME", help="your rows' label column")
     parser.add_argument("--max-validation-rows", metavar="N", help="a random subset of so many rows")
     parser.add_argument("--metric", metavar="MODULE:FUNCTION", help="a score of your own, see `sparseq compress`")
     parser.add_argument(
@@ -45,12 +48,20 @@ def run(arguments: argparse.Namespace) -> int:
 
     given = {
         name: Recipe.settings()[name].value(name, getattr(arguments, name))
-        for name in ("text_columns", "label_column", "max_validation_rows", "max_drop", "baseline")
+        for name in (
+            "dataset",
+            "text_columns",
+            "label_column",
+            "max_validation_rows",
+            "max_drop",
+            "baseline",
+        )
     }
     found = evaluate(
         arguments.folder,
         data_dir=arguments.data_dir,
         validation_file=arguments.validation_file,
+        validation_split=arguments.validation_split,
         metric=named_function(arguments.metric),
         **given,
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sparseq.train.predicting import Predicted, Prediction, Predictor
 
 EXTRA = "hf"
+TEST_SPLIT = "test"
+"""The split that is predicted unless another is named."""
 HELP = "label texts with the model in a finished run's folder"
 EXAMPLES = """\
 examples:
@@ -22,6 +24,7 @@ examples:
   sparseq predict runs/pairs "How old are you?" --text-pair "What is your age?"
   sparseq predict runs/student < texts.txt          one text a line; the parts of a pair separated by a tab
   sparseq predict runs/student --file test.csv --out predictions.csv
+  sparseq predict runs/student --dataset nyu-mll/glue:sst2 --split test --out predictions.csv
   sparseq predict runs/student --data-dir glue --submission glue-submission
 
 Each line of output has the label, its probability (the number itself for regression) and the text, separated by tabs. A
@@ -38,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file", metavar="FILE", help="a file of texts, .csv, .tsv, .jsonl or .parquet, or a test file of GLUE's"
     )
-    parser.add_argument("--text-columns", metavar="A[,B]", help="the file's text column or columns")
+    parser.add_argument("--dataset", metavar="ID[:CONFIG]", help="a data set, see `sparseq compress`")
+    parser.add_argument("--split", metavar="SPLIT", help=f"its split, or a part of one (default: {TEST_SPLIT})")
+    parser.add_argument("--text-columns", metavar="A[,B]", help="the file's or data set's text column or columns")
     parser.add_argument("--data-dir", metavar="DIR", help="the task's test files in the classic GLUE layout")
     parser.add_argument("--out", metavar="FILE", help="write the predictions there: .tsv, .csv or .jsonl")
     parser.add_argument(
@@ -50,19 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     require(EXTRA)
-    from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests
+    from sparseq.train.predicting import Predictor, check_output, predict_file, predict_glue_tests, predict_split
     from sparseq.train.recipe import Recipe
 
     out = check_output(expanded(arguments.out), arguments.file and expanded(arguments.file)) if arguments.out else None
     submission = check_new_folder(expanded(arguments.submission), "--submission") if arguments.submission else None
     predictor = Predictor(arguments.folder)
-    if not (arguments.file or arguments.data_dir):
+    if not (arguments.file or arguments.dataset or arguments.data_dir):
         index, found = _texts(arguments, predictor)
         _give(arguments, out, index, found)
         return 0
+    columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns) or None
     if arguments.file:
-        columns = Recipe.settings()["text_columns"].value("text_columns", arguments.text_columns)
-        predicted = [predict_file(predictor, arguments.file, columns or None)]
+        predicted = [predict_file(predictor, arguments.file, columns)]
+    elif arguments.dataset:
+        predicted = [predict_split(predictor, arguments.dataset, arguments.split or TEST_SPLIT, columns)]
     else:
         predicted = predict_glue_tests(predictor, arguments.data_dir)
     for one in predicted:
@@ -77,7 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Raises InputError for arguments that contradict each other."""
-    sources = {"texts": arguments.text, "--file": arguments.file, "--data-dir": arguments.data_dir}
+    sources = {
+        "texts": arguments.text,
+        "--file": arguments.file,
+        "--dataset": arguments.dataset,
+        "--data-dir": arguments.data_dir,
+    }
     given = [name for name, value in sources.items() if value]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} are given: predict one of them at a time")
@@ -86,8 +98,10 @@ def _check(arguments: argparse.Namespace) -> None:
             "--text-pair goes with one text given as an argument; give several pairs on stdin, the parts separated by "
             "a tab, or with --file"
         )
-    if arguments.text_columns and not arguments.file:
-        raise InputError("--text-columns names columns of --file: give that too")
+    if arguments.text_columns and not (arguments.file or arguments.dataset):
+        raise InputError("--text-columns names columns of --file or --dataset: give one of them too")
+    if arguments.split and not arguments.dataset:
+        raise InputError("--split names a split of --dataset: give that too")
     if arguments.submission and given not in (["--file"], ["--data-dir"]):
         raise InputError("--submission is made from GLUE's test files: give --data-dir, or --file")
     if arguments.data_dir and not arguments.submission:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparseq.augment.finding import find_wordnet
 from sparseq.criterion import FORMER
+from sparseq.dataset_name import DatasetName
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded, names_in
 from sparseq.tasks.glue import files_of, find_folder
@@ -57,10 +58,25 @@ def _of_data(recipe: Recipe) -> str:
     if recipe.train_file is not None or recipe.validation_file is not None:
         files = (recipe.train_file, recipe.validation_file)
         return " ".join(_of_file(path) for path in files if path is not None)  # loading says that one is missing
+    if recipe.dataset is not None:
+        name = DatasetName.parse(recipe.dataset)
+        return _of_tree(name.folder(), str(name.config)) if name.is_folder else str(name)
     task = get_task(str(recipe.task))
     if recipe.data_dir is None:
         return task.name
     return _of_folder(str(find_folder(task, expanded(recipe.data_dir))), files_of(task))
+
+
+def _of_tree(folder: Path, config: str) -> str:
+    """Of all files in a folder and the folders in it, without hidden ones and what `datasets` caches there."""
+    found = hashlib.sha256(f"{config}\n".encode())
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith((".", "cache-")):
+                path = Path(place, name)
+                found.update(f"{path.relative_to(folder).as_posix()} {_of_file(str(path))}\n".encode())
+    return found.hexdigest()
 
 
 def _of_wordnet(path: str | None) -> str:

@@ -58,6 +58,8 @@ class Data:
         validations: the rows of each of `task.validation_splits`.
         sources: the source of each split: "train", if it was read, and the validation splits.
         held_out: training rows that were set aside to score on (see `held_out`); None if none were requested.
+        origin: of rows of a named data set: its "name", and where they are known its "config" and "revision" (the
+            commit, or else the one that was asked for); empty for other rows.
 
     The datasets' columns are "text_a", "text_b" for tasks on pairs (strings), and "label" (int64, float64 for
     regression). A training row without a label, where that is allowed, has -100 there, or NaN.
@@ -68,6 +70,7 @@ class Data:
     validations: dict[str, Dataset]
     sources: dict[str, Source] = field(default_factory=dict)
     held_out: Dataset | None = None
+    origin: dict[str, str] = field(default_factory=dict)
 
     @property
     def skipped(self) -> dict[str, int]:

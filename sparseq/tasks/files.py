@@ -108,8 +108,8 @@ def _suffix(path: Path) -> str:
     if not os.path.lexists(path):
         if _VERSION.fullmatch(suffix) and named.count("/") <= 1 and not named.startswith((".", "~", "/")):
             raise InputError(
-                f"there is no file {path}: own data is read from files; where that is a data set of the Hugging Face "
-                f"hub, save it first, as with datasets.load_dataset({named!r})['train'].to_parquet('train.parquet')"
+                f"there is no file {path}: where that is a data set of the Hugging Face hub, give it as --dataset "
+                f"{named}"
             )
         raise InputError(f"there is no file {path}: give the path of an existing file")
     if os.path.isdir(path):

@@ -31,22 +31,13 @@ def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
     from datasets import Value, load_dataset
 
     found = {}
-    reached = reachable()
-    with contextlib.nullcontext() if reached else _offline():
+    way_out = (
+        "give --data-dir with GLUE's classic folders or your own --train-file and --validation-file, or set "
+        "HF_HUB_OFFLINE=1 where the dataset is in the local cache"
+    )
+    with asking(f"task {task.name!r} could not be read from the hub's {HUB_DATASET}", way_out):
         for split in (("train",) if with_train else ()) + task.validation_splits:
-            try:
-                rows = load_dataset(HUB_DATASET, task.name, split=split)
-            except (
-                Exception
-            ) as error:  # the clients of the hub raise errors of several libraries without a common base class
-                reason = f"{type(error).__name__}: {brief(error)}"
-                if not reached:
-                    reason = f"the hub cannot be reached, and there is no local copy; {reason}"
-                raise InputError(
-                    f"task {task.name!r} could not be read from the hub's {HUB_DATASET} ({reason}): "
-                    "give --data-dir with GLUE's classic folders or your own --train-file and --validation-file, or "
-                    "set HF_HUB_OFFLINE=1 where the dataset is in the local cache"
-                ) from error
+            rows = load_dataset(HUB_DATASET, task.name, split=split)
             wanted = dict(zip((*task.columns, task.label_column), (*TEXTS[: len(task.columns)], "label"), strict=True))
             missing = [column for column in wanted if column not in rows.column_names]
             if missing:
@@ -62,10 +53,44 @@ def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
     return found
 
 
+@contextlib.contextmanager
+def asking(failed: str, way_out: str) -> Iterator[bool]:
+    """Gives whether the hub can be reached; if not, `datasets` uses its local copies at once inside the block.
+
+    Raises InputError for any error of the hub's clients inside: `failed`, the reason, and the `way_out`.
+    """
+    reached = reachable()
+    try:
+        with contextlib.nullcontext() if reached else _offline():
+            yield reached
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # the clients of the hub raise errors of several libraries without a common base class
+        reason = reason_of(error)
+        if not reached:
+            reason = f"the hub cannot be reached, and there is no local copy; {reason}"
+        raise InputError(f"{failed} ({reason}): {way_out}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, from an error of `datasets`, which may be only the outermost of several."""
+    from datasets.exceptions import DatasetGenerationError
+
+    if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {brief(error)}"
+
+
 def reachable() -> bool:
-    """Whether the hub answers, tested once, for a few seconds at most. False if HF_HUB_OFFLINE is set."""
+    """Whether the hub answers, tested once, for a few seconds at most.
+
+    False if HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set.
+    """
+    from datasets import config
     from huggingface_hub import HfApi
 
+    if config.HF_HUB_OFFLINE:
+        return False
     try:
         HfApi().dataset_info(HUB_DATASET, timeout=_SECONDS)
     except Exception as error:  # errors of its HTTP library, which differ by version

@@ -1,8 +1,9 @@
-"""Rows that a program already has, as a table: a `datasets.Dataset`, a data frame, an Arrow table, or plain lists."""
+"""Rows in memory as a table: a `datasets.Dataset`, a data frame, an Arrow table, or plain lists."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ from sparseq.tasks.table import Record, Table
 TAKEN = "a datasets.Dataset, a data frame, an Arrow table, a dict of columns or a list of dicts"
 
 
-def table_of(rows: Any, argument: str) -> Table:
+@dataclass(frozen=True)
+class InMemory:
+    """Rows in memory, and what they are called in messages: "the argument train"."""
+
+    rows: Any
+    name: str
+
+
+def table_of(source: InMemory) -> Table:
     """The rows as a table, each counted from 1.
 
-    argument: its name, for messages. Labels of a `ClassLabel` are replaced by their names; -1, as the hub's test sets
+    Labels of a `ClassLabel` are replaced by their names; -1, as the hub's test sets
     have, is no label.
 
     Raises InputError for anything else than what `TAKEN` says, for several splits at once, and for columns of different
@@ -26,11 +35,11 @@ def table_of(rows: Any, argument: str) -> Table:
     """
     import pyarrow as pa  # type: ignore[import-untyped]
 
-    path = Path(f"the argument {argument}")
+    rows, path = source.rows, Path(source.name)
     if isinstance(rows, Mapping) and hasattr(rows, "column_names"):  # a DatasetDict
         splits = ", ".join(map(str, rows))
         raise InputError(
-            f"{path} holds several splits ({splits}): give each by its own argument, as {argument}=data[...]"
+            f"{path} holds several splits ({splits}): give all of them as the argument data, or one of them here"
         )
     try:
         if hasattr(rows, "with_format") and hasattr(rows, "num_rows"):

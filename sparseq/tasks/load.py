@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparseq.dataset_name import TRAIN_SPLIT, VALIDATION_SPLIT
 from sparseq.errors import InputError
 from sparseq.paths import expanded
 from sparseq.tasks.data import Data, Source
-from sparseq.tasks.files import open_table
 from sparseq.tasks.glue import read_folder
 from sparseq.tasks.held_out import hold_out
 from sparseq.tasks.hub import HUB_DATASET, read_hub
-from sparseq.tasks.in_memory import class_names, table_of
+from sparseq.tasks.in_memory import InMemory, class_names
 from sparseq.tasks.labels import LABEL_KINDS, infer_task, parse_labels, task_of_classes
 from sparseq.tasks.metrics import BUILT_IN, METRICS, Metric, own_metric, own_name
+from sparseq.tasks.own_sources import OwnSources, open_own, own_sources
 from sparseq.tasks.spec import CUSTOM, GLUE, TEXTS, Task, get_task
 from sparseq.tasks.table import Rows, Table, shown_path
 from sparseq.terminal import shown
@@ -53,9 +54,13 @@ def load_data(
     allow_unlabelled: bool = False,
     train: Any = None,
     validation: Any = None,
+    dataset: str | None = None,
+    data: Any = None,
+    train_split: str = TRAIN_SPLIT,
+    validation_split: str = VALIDATION_SPLIT,
     metric: Metric | None = None,
 ) -> Data:
-    """The task's training and validation rows, from own files, a folder, or the hub's `nyu-mll/glue`.
+    """The task's training and validation rows, from own files, a data set, a folder, or the hub's `nyu-mll/glue`.
 
     Args:
         task: a GLUE task's name in any spelling, "custom" for own files, or a Task (for instance a custom one read back
@@ -80,6 +85,10 @@ def load_data(
             teacher's logits alone. A custom task's classes are then those of both files.
         train, validation: rows that the program already has, in the place of own files; see
             `sparseq.tasks.in_memory.table_of`. The classes of a `ClassLabel` keep their order.
+        dataset: a data set in the place of own files, of the hub or in a folder; see `sparseq.dataset_name`.
+        data: the splits that the program already has, a `datasets.DatasetDict` or a dict of what `train` takes.
+        train_split, validation_split: splits of `dataset` or `data`, or parts of them; see
+            `sparseq.tasks.splits.choose_splits`.
         metric: a function of the caller's own, which becomes the score; see `sparseq.tasks.metrics.Metric`.
 
     Raises:
@@ -93,36 +102,38 @@ def load_data(
     ):
         if rows is not None and rows < 1:
             raise InputError(f"{what} is {rows}: expected a whole number of at least 1, or none for all rows")
-    for argument, rows, path in (("train", train, train_file), ("validation", validation, validation_file)):
-        if rows is not None and path is not None:
-            raise InputError(f"{argument} rows and the file {path} are both given: give one of them")
-    train_source = train_file if train is None else InMemory(train, "train")
-    validation_source = validation_file if validation is None else InMemory(validation, "validation")
-    own_files = train_source is not None or validation_source is not None
-    if own_files and data_dir is not None:
+    given = (train_file, validation_file, train, validation, dataset, data)
+    own = any(value is not None for value in given)
+    if own and data_dir is not None:
         raise InputError(
-            "data_dir and own files are both given: read GLUE's folders (--data-dir) or your own files "
-            "(--train-file, --validation-file), not both"
+            "data_dir and own rows are both given: read GLUE's folders (--data-dir), or your own files or data set "
+            "(--train-file and --validation-file, or --dataset), not both"
         )
-    if not own_files and (text_columns is not None or label_column is not None):
+    if not own and (text_columns is not None or label_column is not None):
         raise InputError(
-            "text_columns and label_column name columns of own files: give --train-file and --validation-file too"
+            "text_columns and label_column name columns of own files or a data set: give --train-file and "
+            "--validation-file, or --dataset, too"
         )
     if label_kind not in LABEL_KINDS:
         raise InputError(f"label_kind is {label_kind!r}: expected one of {', '.join(LABEL_KINDS)}")
     if label_kind != "auto" and (isinstance(task, Task) or task.lower() != CUSTOM):
         name = task.name if isinstance(task, Task) else task
         raise InputError(
-            f"the labels of task {quoted(name)} are known: --label-kind is for your own files without --task"
+            f"the labels of task {quoted(name)} are known: --label-kind is for your own files and data sets without "
+            "--task"
         )
     known: Task | None = None
     if isinstance(task, Task):
         known = task
     elif task.lower() != CUSTOM:
         known = get_task(task)
-    if own_files:
-        data = _from_files(
-            known, train_source, validation_source, text_columns, label_column,
+    sources = own_sources(
+        train_file=train_file, validation_file=validation_file, train=train, validation=validation, dataset=dataset,
+        data=data, train_split=train_split, validation_split=validation_split, with_train=with_train or known is None,
+    )  # fmt: skip
+    if own:
+        found = _from_own(
+            known, sources, text_columns, label_column,
             label_kind=label_kind, with_train=with_train, allow_unlabelled=allow_unlabelled,
         )  # fmt: skip
     elif known is None or known.name not in GLUE:
@@ -132,23 +143,21 @@ def load_data(
                 + (" and --train-file" if with_train else "")
             )
         needed = "--train-file and --validation-file" if with_train else "--validation-file"
-        raise InputError(f"task {CUSTOM!r} has no data of its own: give {needed}")
+        raise InputError(f"task {CUSTOM!r} has no data of its own: give {needed}, or --dataset")
     elif data_dir is not None:
         official = GLUE[known.name]  # `known` may come from a run on own files, with their columns and one split
-        data = _from_rows(official, read_folder(official, expanded(data_dir), with_train=with_train))
+        found = _from_rows(official, read_folder(official, expanded(data_dir), with_train=with_train))
     else:
-        splits = read_hub(GLUE[known.name], with_train=with_train)
-        sources = {split: Source(f"the hub's {HUB_DATASET} {known.name}", len(rows)) for split, rows in splits.items()}
-        data = Data(GLUE[known.name], splits.pop("train", None), splits, sources)
-    left, held_out = data.train, None
+        found = _from_hub(GLUE[known.name], with_train)
+    left, held_out = found.train, None
     if left is not None and held_out_rows is not None:
         left, held_out = hold_out(left, held_out_rows)
     return replace(
-        data,
-        task=_scored(data.task, metric),
+        found,
+        task=_scored(found.task, metric),
         train=None if left is None else _subset(left, max_train_rows, seed),
         held_out=held_out,
-        validations={split: _subset(rows, max_validation_rows, 0) for split, rows in data.validations.items()},
+        validations={split: _subset(rows, max_validation_rows, 0) for split, rows in found.validations.items()},
     )
 
 
@@ -163,28 +172,15 @@ def _scored(task: Task, metric: Metric | None) -> Task:
     return task
 
 
-@dataclass(frozen=True)
-class InMemory:
-    """Rows that the program already has, and the name of the argument that they came by."""
-
-    rows: Any
-    argument: str
+def _from_hub(task: Task, with_train: bool) -> Data:
+    splits = read_hub(task, with_train=with_train)
+    sources = {split: Source(f"the hub's {HUB_DATASET} {task.name}", len(rows)) for split, rows in splits.items()}
+    return Data(task, splits.pop("train", None), splits, sources)
 
 
-OwnSource = str | PathLike[str] | InMemory | None
-
-
-def _open(source: OwnSource) -> Table:
-    if isinstance(source, InMemory):
-        return table_of(source.rows, source.argument)
-    assert source is not None
-    return open_table(expanded(source))
-
-
-def _from_files(
+def _from_own(
     task: Task | None,
-    train: OwnSource,
-    validation: OwnSource,
+    own: OwnSources,
     text_columns: Sequence[str] | None,
     label_column: str | None,
     *,
@@ -192,14 +188,15 @@ def _from_files(
     with_train: bool,
     allow_unlabelled: bool,
 ) -> Data:
-    if validation is None or (train is None and with_train):
-        missing = "--validation-file" if validation is None else "--train-file"
+    train = own.train
+    if own.validation is None or (train is None and with_train):
+        missing = "--validation-file" if own.validation is None else "--train-file"
         raise InputError(f"own files need {missing} too: give both a file to train on and a file to validate on")
-    sources = {"validation": validation}
+    sources = {"validation": own.validation}
     # a custom task's labels are numbered by its training file, so without a Task that file is read in any case
     if train is not None and (with_train or task is None):
         sources = {"train": train, **sources}
-    tables = {split: _open(source) for split, source in sources.items()}
+    tables = {split: open_own(source) for split, source in sources.items()}
     first = next(iter(tables.values()))
     columns = choose_text_columns(text_columns, task, first)
     label_column = label_column or (task.label_column if task else "label")
@@ -218,7 +215,8 @@ def _from_files(
         else:
             task = infer_task(both, columns, label_column, label_kind)
     task = replace(task, columns=columns, label_column=label_column, validation_splits=("validation",))
-    return _from_rows(task, rows if with_train else {"validation": rows["validation"]})
+    found = _from_rows(task, rows if with_train else {"validation": rows["validation"]})
+    return replace(found, origin=own.origin)
 
 
 def choose_text_columns(text_columns: Sequence[str] | None, task: Task | None, table: Table) -> tuple[str, ...]:

@@ -11,9 +11,11 @@ from sparseq.errors import InputError
 from sparseq.paths import expanded
 from sparseq.tasks.files import open_glue_tsv, open_table
 from sparseq.tasks.glue import INDEX_COLUMNS, LAYOUTS, find_test_files, is_test_file
+from sparseq.tasks.in_memory import table_of
 from sparseq.tasks.load import choose_text_columns
+from sparseq.tasks.own_sources import split_of
 from sparseq.tasks.spec import GLUE, Task
-from sparseq.tasks.table import Rows
+from sparseq.tasks.table import Rows, Table
 
 _NAMED = ("mnli", "qnli", "rte")
 """The tasks whose submissions contain the names of classes; the others contain numbers."""
@@ -54,7 +56,15 @@ def read_unlabelled(task: Task, file: str | PathLike[str], text_columns: Sequenc
         table = open_glue_tsv(path)
         if is_test_file(task, table):
             return table.select(LAYOUTS[task.name].text_columns, table.columns[0], allow_unlabelled=True)
-    table = open_table(path)
+    return _select(task, open_table(path), text_columns)
+
+
+def read_unlabelled_split(task: Task, dataset: str, split: str, text_columns: Sequence[str] | None = None) -> Rows:
+    """The texts of a split of a data set, like `read_unlabelled`. Raises InputError like `own_sources`."""
+    return _select(task, table_of(split_of(dataset, split)), text_columns)
+
+
+def _select(task: Task, table: Table, text_columns: Sequence[str] | None) -> Rows:
     columns = choose_text_columns(text_columns, task, table)
     names = (*INDEX_COLUMNS, _HUB_INDEX)
     index = next((name for name in names if table.columns.count(name) == 1 and name not in columns), None)

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from sparseq.dataset_name import VALIDATION_SPLIT
 from sparseq.errors import InputError
 from sparseq.tasks import load_data, score
 from sparseq.tasks.metrics import Metric
@@ -15,6 +16,7 @@ from .data import count_cut, describe_cut, tokenise
 from .gate import compared_model
 from .progress import Reporter
 from .scoring import evaluate_model, finished, load_folder
+from .sources import validation_source
 
 
 def evaluate(
@@ -23,6 +25,8 @@ def evaluate(
     validation: Any = None,
     data_dir: str | None = None,
     validation_file: str | None = None,
+    dataset: str | None = None,
+    validation_split: str | None = None,
     text_columns: Sequence[str] = (),
     label_column: str | None = None,
     max_validation_rows: int | None = None,
@@ -34,7 +38,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores the model of a finished run on its own validation data, or on other data with the same labels.
 
-    validation, metric: see `compress`; a run that was given rows or a metric needs them again. max_drop, baseline: as
+    validation, metric: see `compress`; a run that was given rows or a metric needs them again. data_dir,
+    validation_file, dataset: other data, as the recipe's settings; of a data set the split `validation_split`, which
+    without one is of the run's own. max_drop, baseline: as
     the recipe's settings; the teacher is that of the run.
 
     Returns task, rows (per split), metrics and score, and with `max_drop` or `baseline` the drop (a `Drop` as a dict).
@@ -42,16 +48,25 @@ def evaluate(
     nothing to compare with.
     """
     task, recipe = finished(folder)
-    own = {"data_dir": recipe.data_dir, "validation_file": recipe.validation_file}
-    other = data_dir or validation_file or validation is not None
-    source = {"data_dir": data_dir, "validation_file": validation_file} if other else own
-    if source["validation_file"] or validation is not None:
-        source["text_columns"] = tuple(text_columns) or recipe.text_columns or None  # type: ignore[assignment]
-        source["label_column"] = label_column or recipe.label_column
-    elif text_columns or label_column:
-        raise InputError("--text-columns and --label-column go with --validation-file: give that too")
-    rows = recipe.max_validation_rows if max_validation_rows is None else max_validation_rows
-    data = load_data(task, **source, max_validation_rows=rows, with_train=False, validation=validation, metric=metric)  # type: ignore[arg-type]
+    source = validation_source(recipe)
+    other = {"data_dir": data_dir, "validation_file": validation_file, "dataset": dataset, "validation": validation}
+    if any(value is not None for value in other.values()):
+        source.update(other, validation_split=VALIDATION_SPLIT)
+    if validation_split is not None:
+        source["validation_split"] = validation_split
+    if all(source.get(name) is None for name in ("validation_file", "dataset", "validation")):
+        if text_columns or label_column:
+            raise InputError(
+                "--text-columns and --label-column go with --validation-file and --dataset: give one of them too"
+            )
+        source.update(text_columns=None, label_column=None)
+    changed = {
+        "text_columns": tuple(text_columns) or None,
+        "label_column": label_column,
+        "max_validation_rows": max_validation_rows,
+    }
+    source.update({name: value for name, value in changed.items() if value is not None})
+    data = load_data(task, **source, with_train=False, metric=metric)
     reporter, size = reporter or Reporter(), batch_size or recipe.eval_batch_size
     for sentence in data.summary():
         reporter.say(sentence)

@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch import nn
 
+from sparseq.dataset_name import DatasetName
 from sparseq.distill import digest_model, digest_texts, digest_tokenizer
 from sparseq.errors import InputError
 from sparseq.paths import expanded
@@ -111,6 +112,9 @@ def _is_here(recipe: Recipe, setting: str) -> bool:
     """Whether everything that a source is read from is on this machine."""
     names = ("data_dir", "train_file", "validation_file") if setting == "data" else (setting,)
     given = [getattr(recipe, name) for name in names if getattr(recipe, name) is not None]
+    if setting == "data" and recipe.dataset is not None:
+        name = DatasetName.parse(recipe.dataset)
+        return name.is_folder and os.path.isdir(expanded(name.place))
     return bool(given) and all(os.path.exists(expanded(path)) for path in given)
 
 

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """train, validation: rows (see `sparseq.tasks.in_memory.table_of`). metric: see `sparseq.tasks.metrics.Metric`."""
+    """train, validation: rows (see `sparseq.tasks.in_memory.table_of`). metric: see `sparseq.tasks.metrics.Metric`.
+    data: all splits at once, a `datasets.DatasetDict` or a dict of rows."""
 
     train: Any = None
     validation: Any = None
     metric: "Metric | None" = None
+    data: Any = None
 
     @property
     def rows(self) -> bool:
         """Whether training rows are among it, so that a recipe needs to name neither a task nor a file."""
-        return self.train is not None
+        return self.train is not None or self.data is not None
 
 
 def named_function(name: str | None) -> Any:

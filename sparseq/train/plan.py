@@ -99,6 +99,7 @@ def dry_run(
     *,
     train: Any = None,
     validation: Any = None,
+    data: Any = None,
     metric: Metric | None = None,
     reporter: Reporter | None = None,
 ) -> DryRun:
@@ -107,7 +108,7 @@ def dry_run(
     Loads and checks data and models, scores the teacher, and prunes and packs the untrained student to find the
     expected sizes. Raises InputError for everything that `compress` would refuse before it trains.
     """
-    given = Given(train, validation, metric)
+    given = Given(train, validation, metric, data)
     recipe = recipe.validate(rows=given.rows).resolved()
     assert recipe.out is not None  # validated
     start_processes()

@@ -14,7 +14,13 @@ from torch import nn
 
 from sparseq.errors import InputError
 from sparseq.tasks import Task
-from sparseq.tasks.unlabelled import read_glue_tests, read_unlabelled, submission_name, submission_value
+from sparseq.tasks.unlabelled import (
+    read_glue_tests,
+    read_unlabelled,
+    read_unlabelled_split,
+    submission_name,
+    submission_value,
+)
 from sparseq_kernels.untrusted import quoted
 
 from .data import encode
@@ -140,6 +146,13 @@ def predict(folder: str | Path, texts: Sequence[tuple[str, ...]], *, batch_size:
 def predict_file(predictor: Predictor, file: str | Path, text_columns: Sequence[str] | None = None) -> Predicted:
     """Predictions for the rows of an unlabelled file, in order. Raises InputError like `read_unlabelled`."""
     return _predict_rows(predictor, read_unlabelled(predictor.task, file, text_columns))
+
+
+def predict_split(
+    predictor: Predictor, dataset: str, split: str, text_columns: Sequence[str] | None = None
+) -> Predicted:
+    """Predictions for a split of a data set, in order. Raises InputError like `read_unlabelled_split`."""
+    return _predict_rows(predictor, read_unlabelled_split(predictor.task, dataset, split, text_columns))
 
 
 def predict_glue_tests(predictor: Predictor, data_dir: str | Path) -> list[Predicted]:

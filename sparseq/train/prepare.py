@@ -23,6 +23,7 @@ from .fingerprint import Fingerprint, of_data, of_model, of_wordnet
 from .given import Given
 from .precision import pick_precision
 from .recipe import Recipe
+from .sources import validation_source
 from .trial import check_packs, check_reads, check_rebuilds
 from .vocabulary import SmallerVocabulary, keep_seen
 
@@ -135,20 +136,18 @@ def read_data(recipe: Recipe, given: Given | None = None, task: Task | None = No
     given = given or Given()
     return load_data(
         task or recipe.task or CUSTOM,
-        data_dir=recipe.data_dir,
+        **validation_source(recipe),
         train_file=recipe.train_file,
-        validation_file=recipe.validation_file,
-        text_columns=recipe.text_columns or None,
-        label_column=recipe.label_column,
+        train_split=recipe.train_split,
         label_kind=recipe.label_kind,
         max_train_rows=recipe.max_train_rows,
-        max_validation_rows=recipe.max_validation_rows,
         held_out_rows=recipe.held_out_rows,
         seed=recipe.seed,
         # only the teacher's loss is used
         allow_unlabelled=recipe.uses("kd") and recipe.kd_alpha == 1 and recipe.augment_alpha in (None, 1),
         train=given.train,
         validation=given.validation,
+        data=given.data,
         metric=given.metric,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.criterion import CRITERIA, PruningSettings, default_scope
+from sparseq.dataset_name import TRAIN_SPLIT, VALIDATION_SPLIT, DatasetName
 from sparseq.errors import InputError
 from sparseq.paths import absolute, expanded, same
 from sparseq_kernels.patterns import Pattern
@@ -28,7 +29,17 @@ METHODS = ("qat", "kd", "mp")
 ALL_METHODS = (*METHODS, "ptq")
 # In tokens: more than any encoder reads, and few enough to try a text of this length.
 LONGEST = 2**20
-PATH_SETTINGS = ("model", "teacher", "data_dir", "train_file", "validation_file", "wordnet", "baseline", "out")
+PATH_SETTINGS = (
+    "model",
+    "teacher",
+    "data_dir",
+    "train_file",
+    "validation_file",
+    "dataset",
+    "wordnet",
+    "baseline",
+    "out",
+)
 DATA, MODEL, QUANT, QAT, PTQ, MP, KD, AUGMENT, TRAIN, GATE, RUN = (
     "data", "models", "quantization (qat and ptq)", "quantization-aware training (qat)",
     "post-training quantization (ptq)", "pruning (mp)", "knowledge distillation (kd)",
@@ -67,10 +78,18 @@ class Recipe:
     train_file: str | None = setting(None, text, DATA, "your own training rows: .csv, .tsv, .jsonl, .json or "
                                      ".parquet", metavar="FILE")
     validation_file: str | None = setting(None, text, DATA, "your own validation rows", metavar="FILE")
-    text_columns: tuple[str, ...] = setting((), names, DATA, "your files' text column, or two for sentence pairs",
+    dataset: str | None = setting(None, text, DATA, "your own rows as a data set of the Hugging Face hub, such as "
+                                  "nyu-mll/glue:sst2 (@REVISION pins a branch, tag or commit), or as a local folder of "
+                                  "one: of save_to_disk, or of .parquet, .csv or .json files",
+                                  metavar="ID[:CONFIG]")
+    train_split: str = setting(TRAIN_SPLIT, text, DATA, "the data set's split to train on, or a part of one, such as "
+                               "train[:90%]", metavar="SPLIT")
+    validation_split: str = setting(VALIDATION_SPLIT, text, DATA, "the data set's split to validate on, or a part of "
+                                    "one, such as train[90%:]", metavar="SPLIT")
+    text_columns: tuple[str, ...] = setting((), names, DATA, "your rows' text column, or two for sentence pairs",
                                             metavar="A[,B]")
-    label_column: str | None = setting(None, text, DATA, "your files' label column", metavar="NAME")
-    label_kind: str = setting("auto", text, DATA, "what your files' labels are; auto takes whole numbers and names as "
+    label_column: str | None = setting(None, text, DATA, "your rows' label column", metavar="NAME")
+    label_kind: str = setting("auto", text, DATA, "what your rows' labels are; auto takes whole numbers and names as "
                               "classes, other numbers as regression", choices=("auto", "classes", "regression"))
     max_train_rows: int | None = setting(None, optional(whole(1)), DATA, "train on a random subset of this many rows",
                                          metavar="N")
@@ -238,6 +257,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and (name == "out" or os.path.exists(expanded(value))):
                 changes[name] = str(absolute(value))
+        if self.dataset is not None:
+            changes["dataset"] = str(DatasetName.parse(self.dataset).resolved())
         return dataclasses.replace(self, **changes)
 
     def differences(self, other: "Recipe") -> list[str]:
@@ -334,9 +355,12 @@ class Recipe:
             if method not in ALL_METHODS:
                 known = ", ".join(ALL_METHODS)
                 raise InputError(f"unknown method {quoted(method)}: --methods takes any of {known} by commas, or none")
-        if parsed.task is None and parsed.train_file is None and not rows:
+        if parsed.dataset is not None:
+            DatasetName.parse(parsed.dataset)
+        if parsed.task is None and parsed.train_file is None and parsed.dataset is None and not rows:
             raise InputError(
-                "no task given: name a GLUE task (--task sst2) or your own files (--train-file, --validation-file)"
+                "no task given: name a GLUE task (--task sst2), your own files (--train-file, --validation-file) or a "
+                "data set (--dataset)"
             )
         if parsed.uses("kd") and parsed.teacher is None:
             raise InputError("kd needs a teacher: give --teacher (a fine-tuned model), or leave kd out of --methods")

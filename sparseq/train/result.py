@@ -52,6 +52,8 @@ class RunResult:
         kept_step: the step after which the weights were the best, with `keep` best; None for the last.
         selected_on: the rows that it was chosen by: "held_out", or "validation", whose score is then too good.
         drop: how far the score is below another model's; None unless `max_drop` or `baseline` asked for it.
+        dataset: the data set that the rows are of: its "name", and if there are, "config" and "revision" (its commit,
+            where that is known); empty for files and rows in memory.
         finished_before: the run had finished before and was not run again.
 
     The attributes from teacher_score on are empty in results of older versions.
@@ -97,6 +99,7 @@ class RunResult:
     drop: Drop | None = None
     kept_step: int | None = None
     selected_on: str | None = None
+    dataset: dict[str, str] = field(default_factory=dict)
     out: str = field(default="", compare=False)
     finished_before: bool = field(default=False, compare=False)
 

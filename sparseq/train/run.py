@@ -54,15 +54,18 @@ def compress(
     *,
     train: Any = None,
     validation: Any = None,
+    data: Any = None,
     metric: Metric | None = None,
     reporter: Reporter | None = None,
 ) -> RunResult:
     """Runs a recipe to its end and returns the result.
 
     train, validation: rows in the place of files: a `datasets.Dataset`, a data frame (pandas, polars), an Arrow table,
-    a dict of columns or a list of dicts; the recipe's `text_columns` and `label_column` name their columns. metric: a
-    function of the true and the predicted labels, such as those of scikit-learn, which becomes the score; higher is
-    better. The same call with the same rows and metric continues the run.
+    a dict of columns or a list of dicts; the recipe's `text_columns` and `label_column` name their columns. data: both
+    at once, a `datasets.DatasetDict` or another dict of splits, of which the recipe's `train_split` and
+    `validation_split` are taken. metric: a function of the true and the predicted labels, such as those of
+    scikit-learn, which becomes the score; higher is better. The same call with the same rows and metric continues the
+    run.
 
     After an interruption, the same call continues from the last checkpoint. The folder `recipe.out` then contains
     `model.safetensors`, `config.json`, the tokenizer, `recipe.toml` and `metrics.json`. A run that has finished there
@@ -75,7 +78,7 @@ def compress(
     out; the same call continues afterwards.
     """
     began = time.monotonic()
-    given = Given(train, validation, metric)
+    given = Given(train, validation, metric, data)
     recipe = recipe.validate(rows=given.rows).resolved()
     assert recipe.out is not None  # validated
     start_processes()
@@ -183,6 +186,7 @@ def _finish(
         right=answers.to_text(right) if right else None,
         kept_step=None if (best := trainer.following.chosen(trainer.state.global_step)) is None else best.step,
         selected_on=None if best is None else trainer.following.evaluated_on,
+        dataset=prepared.data.origin,
         drop=None if prepared.baseline is None else prepared.baseline.drop(prepared.data, logits, recipe.max_drop),
     )
     folder.finish(result.as_dict())

@@ -29,6 +29,7 @@ from .onnx_run import read_run
 from .precision import EVALUATION_PRECISION, arithmetic
 from .quiet import quiet_libraries
 from .recipe import Recipe
+from .sources import validation_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -143,15 +144,7 @@ def _where(model: nn.Module, rows: Dataset, tokenizer: Any, logits: Tensor) -> s
 
 def own_rows(task: Task, recipe: Recipe, tokenizer: Any, model: nn.Module) -> list[Dataset]:
     """The tokenised rows of a finished run's own validation splits."""
-    data = load_data(
-        task,
-        data_dir=recipe.data_dir,
-        validation_file=recipe.validation_file,
-        text_columns=recipe.text_columns or None,
-        label_column=recipe.label_column,
-        max_validation_rows=recipe.max_validation_rows,
-        with_train=False,
-    )
+    data = load_data(task, **validation_source(recipe), with_train=False)
     return [tokenise(part, tokenizer, recipe.max_length, model) for part in data.validations.values()]
 
 

@@ -15,7 +15,8 @@ from .settings import flag
 
 # The settings that determine which rows are read and how.
 DATA_SETTINGS = (
-    "task", "data_dir", "train_file", "validation_file", "text_columns", "label_column", "label_kind",
+    "task", "data_dir", "train_file", "validation_file", "dataset", "train_split", "validation_split",
+    "text_columns", "label_column", "label_kind",
     "max_train_rows", "max_validation_rows", "held_out_rows", "max_length",
 )  # fmt: skip
 

@@ -15,11 +15,14 @@ _ELSEWHERE = {
     "teacher": "teacher_model teacher_name teacher_name_or_path teacher_path teacher_id teacher_model_name_or_path",
     "layers": "num_hidden_layers num_layers n_layers n_layer keep_layers student_layers hidden_layers",
     "methods": "method compression",
-    "task": "task_name dataset dataset_name benchmark glue_task",
+    "task": "task_name benchmark glue_task",
     "data_dir": "data data_path data_folder glue_dir dataset_dir dataset_path",
     "train_file": "train train_data train_path train_dataset training_file training_data",
     "validation_file": "validation valid val dev eval test validation_data valid_file val_file dev_file eval_file "
     "eval_data eval_dataset test_file",
+    "dataset": "dataset_name dataset_id hf_dataset dataset_config dataset_config_name",
+    "train_split": "train_split_name training_split dataset_train_split",
+    "validation_split": "valid_split val_split dev_split eval_split test_split dataset_test_split eval_split_name",
     "text_columns": "text text_column text_column_name text_column_names sentence_column sentence1_key sentence2_key "
     "input_columns text_fields",
     "label_column": "label labels label_column_name target target_column label_field",

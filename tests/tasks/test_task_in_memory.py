@@ -63,7 +63,7 @@ def test_named_classes_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (datasets.DatasetDict(train=datasets.Dataset.from_dict(TRAIN)), r"holds several splits \(train\).*train=data"),
+        (datasets.DatasetDict(train=datasets.Dataset.from_dict(TRAIN)), r"several splits \(train\): .* argument data,"),
         ("train.csv", "is of type str: expected a datasets.Dataset, a data frame"),
         (7, "is of type int"),
         ({"text": ["a"], "label": ["x", "y"]}, "cannot be read as a table"),

@@ -80,7 +80,8 @@ def test_a_teacher_is_compressed_on_the_rows_that_it_was_trained_on() -> None:
         "task": "sst2", "data_dir": "my glue", "max_train_rows": 100, "max_validation_rows": 50, "held_out_rows": 20,
         "max_length": 64,
         "text_columns": ("a", "b"), "label_column": "y", "label_kind": "classes", "train_file": "t.csv",
-        "validation_file": "v.csv",
+        "validation_file": "v.csv", "dataset": "me/films:all", "train_split": "train[:90%]",
+        "validation_split": "train[90%:]",
     }  # fmt: skip
     assert set(given) == set(summary.DATA_SETTINGS)
     result: Any = SimpleNamespace(out="runs/teacher", methods=(), task_definition={"columns": ["a"]})

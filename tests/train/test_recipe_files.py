@@ -119,6 +119,7 @@ def test_what_a_yaml_scalar_is_its_setting_decides(line: str, tmp_path: Path) ->
 
 
 OTHER_VALUES: dict[str, Any] = {
+    "dataset": "a/b:no@1e5", "train_split": "train[:90%]", "validation_split": "no",
     "layers": (3, 1), "methods": ("mp", "qat"), "text_columns": ("no", "2:4"), "pattern": "2:4", "sparsity": 0.25,
     "protected_words": ("off", "1e5", "null", "~"), "label_column": "2024-01-01", "data_dir": "0o17", "lr": 1e-7,
     "augment_alpha": 0.25, "smooth": 0.25, "class_weights": ("no=1.5", "yes=2"), "report_to": ("tensorboard",),
