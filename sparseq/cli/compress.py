@@ -28,9 +28,8 @@ examples:
     sparseq compress --model tiny --train-file train.csv --validation-file dev.csv \\
       --text-columns review --label-column stars --methods qat --out runs/own
     sparseq compress --recipe runs/student/recipe.toml --sparsity 0.8 --out runs/sparser
-  a data set of the Hugging Face hub, of which a part of the training rows is validated on:
-    sparseq compress --model tiny --dataset cornell-movie-review-data/rotten_tomatoes --train-split 'train[:90%]' \
-      --validation-split 'train[90%:]' --methods qat --out runs/hub
+  a data set of the Hugging Face hub:
+    sparseq compress --model tiny --dataset stanfordnlp/imdb --validation-split test --methods qat --out runs/hub
   what a run would do and how large the model would be, without doing it:
     sparseq compress --recipe runs/student/recipe.toml --out runs/again --dry-run
   exit with 3 if the student loses more than half a point to its teacher, as a step of a pipeline:

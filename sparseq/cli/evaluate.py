@@ -15,7 +15,7 @@ EXAMPLES = """\
 examples:
   sparseq evaluate runs/student
   sparseq evaluate runs/student --validation-file other.csv --text-columns review --label-column label
-  sparseq evaluate runs/student --dataset nyu-mll/glue:sst2 --validation-split validation
+  sparseq evaluate runs/student --dataset stanfordnlp/imdb --validation-split test
   sparseq evaluate runs/student --max-drop 0.5 --baseline runs/teacher
   sparseq evaluate runs/student --json
   sparseq evaluate exported/model.onnx"""
