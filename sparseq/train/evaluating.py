@@ -56,9 +56,7 @@ def evaluate(
         source["validation_split"] = validation_split
     if all(source.get(name) is None for name in ("validation_file", "dataset", "validation")):
         if text_columns or label_column:
-            raise InputError(
-                "--text-columns and --label-column go with --validation-file and --dataset: give one of them too"
-            )
+            raise InputError("--text-columns and --label-column go with --validation-file or --dataset: give that too")
         source.update(text_columns=None, label_column=None)
     changed = {
         "text_columns": tuple(text_columns) or None,
