@@ -45,7 +45,11 @@ PARTS = {
     "fused encoders": ("tests/nn/fused/test_model.py", "tests/nn/fused/test_families.py"),
     "transformers": ("tests/pretrained",),
     "pruning and distillation": ("tests/test_prune.py", "tests/distill"),
-    "data and metrics": ("tests/tasks/test_task_own_files.py", "tests/tasks/test_task_metrics.py"),
+    "data and metrics": (
+        "tests/tasks/test_task_own_files.py",
+        "tests/tasks/test_task_dataset.py",
+        "tests/tasks/test_task_metrics.py",
+    ),
     "runs": ("tests/train/test_run.py",),
     "commands": ("tests/cli/test_cli.py", "tests/cli/test_extras.py", "tests/cli/test_completion.py"),
     "studies": ("tests/study/test_study_run.py", "tests/study/test_report_page.py"),
