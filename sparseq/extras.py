@@ -2,10 +2,12 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sparseq.errors import InputError
 
-__all__ = ["MODULES", "install", "install_for", "modules_of", "require"]
+__all__ = ["MODULES", "install", "install_for", "modules_of", "naming_extra", "require"]
 
 MODULES: dict[str, tuple[str, ...]] = {
     "hf": ("transformers", *(("tomli",) if sys.version_info < (3, 11) else ())),
@@ -47,6 +49,22 @@ def install_for(module: str, command_extra: str = "") -> str:
     brought_by = {name: extra for extra, names in MODULES.items() for name in names} | _BROUGHT_BY_OTHERS
     extra = brought_by.get(module.partition(".")[0], "")
     return install(command_extra if extra and command_extra and extra in _with_lower(command_extra) else extra)
+
+
+@contextmanager
+def naming_extra(extra: str = "") -> Iterator[None]:
+    """In the block, or the function that it decorates, a missing package is an InputError that says what to install.
+
+    extra: the one that the code inside needs, see `install_for`. The error stays a ModuleNotFoundError if the package
+    is there and only a part of it is missing, and if it is sparseq itself.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package, _, part = (error.name or "").partition(".")
+        if not package or package in ("sparseq", "sparseq_kernels") or (part and importlib.util.find_spec(package)):
+            raise
+        raise InputError(f"this needs {package}, which is not installed: {install_for(package, extra)}") from error
 
 
 def require(extra: str) -> None:

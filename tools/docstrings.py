@@ -78,10 +78,10 @@ def _targets(node: ast.stmt) -> list[str]:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements, and those below `if TYPE_CHECKING`."""
+    """The statements, and those below `if TYPE_CHECKING` and `with`."""
     for node in body:
         yield node
-        if isinstance(node, ast.If):
+        if isinstance(node, ast.If | ast.With):
             yield from _statements(node.body)
 
 

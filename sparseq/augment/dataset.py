@@ -13,6 +13,7 @@ from sparseq.augment.thesaurus import DIGITS
 from sparseq.augment.tokens import split
 from sparseq.augment.usage import Option, WordUsage
 from sparseq.errors import InputError
+from sparseq.extras import naming_extra
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,6 +70,7 @@ class _Copy(NamedTuple):
     plans: tuple[Plan, ...]
 
 
+@naming_extra("train")
 def augment_dataset(dataset: "Dataset", augmenter: SynonymAugmenter, *, max_share: float = MAX_SHARE) -> Augmented:
     """Appends augmented copies to a dataset: the original rows first, then the copies, in the order of the rows.
 

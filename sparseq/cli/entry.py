@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import sparseq
 from sparseq.errors import RAISED_ELSEWHERE, InputError, MachineError
-from sparseq.extras import install_for
+from sparseq.extras import naming_extra
 from sparseq.failures import memory_kept
 from sparseq.terminal import Parser, say, say_error
 from sparseq.train.settings import flag
@@ -24,18 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 2: bad input. 3: the score dropped by more than --max-drop. 1: the machine failed, for example a full
     disk. 130: interrupted. Errors are one sentence on stderr.
     """
-    needed = ""
     try:
-        arguments = _parsed(argv)
-        needed = arguments.extra
-        with memory_kept("let it have more, or give it less at once"):
+        with naming_extra():
+            arguments = _parsed(argv)
+        with naming_extra(arguments.extra), memory_kept("let it have more, or give it less at once"):
             return int(arguments.run(arguments))
     except InputError as error:
         return _fail(error)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("sparseq", "sparseq_kernels"):
-            raise
-        return _fail(f"this needs {error.name}, which is not installed: {install_for(error.name or '', needed)}")
     except KeyboardInterrupt:
         say("sparseq: interrupted", error=True)
         return INTERRUPTED

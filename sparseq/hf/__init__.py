@@ -12,8 +12,11 @@ it is loaded::
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .config import SparseqConfig
-from .quantizer import SparseqQuantizer, register
+from sparseq.extras import naming_extra
+
+with naming_extra("hf"):
+    from .config import SparseqConfig
+    from .quantizer import SparseqQuantizer, register
 
 if TYPE_CHECKING:
     from .callbacks import PruningCallback, QATCallback
@@ -42,7 +45,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(module), name)
+            with naming_extra("train"):
+                return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from sparseq import checkpoint
 from sparseq.errors import InputError
+from sparseq.extras import naming_extra
 from sparseq.nn import check_finite
 from sparseq.paths import expanded
 from sparseq.reading import brief
@@ -25,6 +26,7 @@ from .sizes import SIZES
 __all__ = ["load_model", "load_tokenizer"]
 
 
+@naming_extra("hf")
 def load_model(
     name_or_path: str | Path,
     *,
@@ -101,6 +103,7 @@ def load_model(
     return model.eval(), tokenizer
 
 
+@naming_extra("hf")
 def load_tokenizer(name_or_path: str | Path, *, local_only: bool = True) -> Any:
     """The tokenizer of a folder or hub id.
 

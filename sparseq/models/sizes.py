@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.extras import naming_extra
 
 __all__ = ["SIZES", "ParameterCounts", "SizeSpec", "config_for", "count"]
 
@@ -70,6 +71,7 @@ SIZES: dict[str, SizeSpec] = {
 }
 
 
+@naming_extra("hf")
 def config_for(size: str) -> Any:
     """The `transformers.BertConfig` of one of the six sizes. Raises InputError for another name."""
     from transformers import BertConfig

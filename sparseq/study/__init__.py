@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sparseq.extras import naming_extra
+
 if TYPE_CHECKING:
     from .options import Options
     from .records import Latency, Record, StudyResults
@@ -24,4 +26,5 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    with naming_extra("train"):
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparseq.dataset_name import TRAIN_SPLIT, VALIDATION_SPLIT
 from sparseq.errors import InputError
+from sparseq.extras import naming_extra
 from sparseq.paths import expanded
 from sparseq.tasks.data import Data, Source
 from sparseq.tasks.glue import read_folder
@@ -37,6 +38,7 @@ _USUAL_COLUMNS = sorted(
 )
 
 
+@naming_extra("train")
 def load_data(
     task: str | Task,
     *,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparseq.errors import InputError
+from sparseq.extras import naming_extra
 from sparseq.reading import brief
 from sparseq.tasks.spec import Task
 
@@ -106,6 +107,7 @@ def own_name(task: Task) -> str:
     return next((name for name in task.metrics if name not in BUILT_IN), "")
 
 
+@naming_extra("train")
 def compute_metrics(task: Task, predictions: Array, labels: Array) -> dict[str, float]:
     """The task's metrics on one validation split, by name, in the order of `task.metrics`.
 

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sparseq.extras import naming_extra
+
 from .recipe import METHODS, Recipe
 
 if TYPE_CHECKING:
@@ -23,9 +25,12 @@ _LATER = {
     "RunResult": "result",
     "compress": "run",
 }
+_EXTRAS = {"predicting": "hf"}  # of the others: train
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    module = _LATER[name]
+    with naming_extra(_EXTRAS.get(module, "train")):
+        return getattr(importlib.import_module(f".{module}", __name__), name)

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from sparseq.extras import naming_extra
+
 from .curve import CURVE, Step, from_csv
 from .durable import write_whole
 from .result import RunResult
@@ -13,6 +15,7 @@ WINDOW = 50
 """The line through the losses is a mean over a fiftieth of the steps."""
 
 
+@naming_extra("train")
 def draw_training(folder: str | Path) -> Path | None:
     """Draws the training of a finished run into its folder, as a PNG file, and returns its path.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseq.errors import InputError
+from sparseq.extras import naming_extra
 from sparseq.reading import brief, read_text
 
 MOST_BYTES = 64 * 2**10
@@ -26,6 +27,7 @@ _KEY_PARTS = re.compile(
 )
 
 
+@naming_extra("train")
 def read_settings(path: str | Path, what: str = "recipe", suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Any]:
     """The settings in a .toml, .yaml or .yml file.
 
@@ -59,6 +61,7 @@ def read_settings(path: str | Path, what: str = "recipe", suffixes: tuple[str, .
     return values
 
 
+@naming_extra("train")
 def as_toml(values: Mapping[str, Any]) -> str:
     """The settings as a TOML document, without those that are None; `read_settings` reads it back."""
     import tomli_w

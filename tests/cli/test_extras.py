@@ -11,9 +11,10 @@ from fresh import FreshProcesses
 from refusals import compress_flags, refused_run
 
 from sparseq.cli import main
-from sparseq.extras import MODULES, install_for, modules_of, require
+from sparseq.extras import MODULES, install_for, modules_of, naming_extra, require
 
 ROOT = Path(__file__).parents[2]
+OPTIONAL = [*modules_of("ray"), *modules_of("onnx"), "shtab", "tokenizers", "huggingface_hub", "pyarrow", "pandas"]
 # transformers itself needs a reader of YAML.
 TRAINING = [name for name in (*MODULES["train"], "pyarrow", "pandas") if name != "yaml"]
 
@@ -84,12 +85,133 @@ def test_every_command_is_known_here() -> None:
 def test_a_missing_extra_is_one_sentence(command: str, fresh: FreshProcesses, tmp_path: Path) -> None:
     """With none of the optional libraries there."""
     extra, argv = COMMANDS[command]
-    absent = [*modules_of("ray"), "shtab", "tokenizers", "huggingface_hub", "pyarrow", "pandas"]
-    done = fresh.run(f"import os; os.chdir({str(tmp_path)!r})" + without(absent, *command.split(), *argv))
+    done = fresh.run(f"import os; os.chdir({str(tmp_path)!r})" + without(OPTIONAL, *command.split(), *argv))
     assert done.returncode == 2 and done.stdout == ""
     expected = rf"sparseq: error: this needs \w+, which is not installed: pip install 'sparseq\[{extra}\]'\n"
     assert re.fullmatch(expected, done.stderr), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+PROGRAMS = {
+    "sparseq": COMMANDS["compress"][1],
+    "sparseq.cli": COMMANDS["compress"][1],
+    "sparseq.demo": ["--size", "ci", "--out", "out"],
+}
+
+
+def test_every_program_is_known_here() -> None:
+    files = (ROOT / "sparseq").rglob("__main__.py")
+    assert set(PROGRAMS) == {".".join(file.parent.relative_to(ROOT).parts) for file in files}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_program_ends_in_a_traceback(program: str, fresh: FreshProcesses, tmp_path: Path) -> None:
+    """`python -m PROGRAM`, with none of the optional libraries there; --help needs none."""
+    argv = PROGRAMS[program] if program == "sparseq.demo" else ["compress", *PROGRAMS[program]]
+    for given, status in (argv, 2), (["--help"], 0):
+        done = fresh.run(f"""
+import os, runpy, sys
+os.chdir({str(tmp_path)!r})
+sys.modules.update(dict.fromkeys({OPTIONAL!r}))
+sys.argv[1:] = {given!r}
+runpy.run_module({program!r}, run_name="__main__")
+""")
+        assert done.returncode == status, done.stderr
+        if status:
+            wanted = r"sparseq: error: this needs \w+, which is not installed: pip install 'sparseq\[train\]'\n"
+            assert re.fullmatch(wanted, done.stderr), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+NAMES = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys({absent!r}))
+import sparseq
+found = pkgutil.walk_packages(sparseq.__path__, "sparseq.", onerror=lambda name: None)
+for package in ["sparseq", *(module.name for module in found if module.ispkg)]:
+    try:
+        module = importlib.import_module(package)
+    except sparseq.InputError as error:
+        print(package, error)
+        continue
+    for name in getattr(module, "__all__", ()):
+        try:
+            getattr(module, name)
+        except sparseq.InputError as error:
+            print(package, name, error)
+"""
+
+
+def test_every_public_name_can_be_imported_or_says_what_it_needs(fresh: FreshProcesses) -> None:
+    """Of each package. What needs no optional library, such as `Recipe`, is there without any."""
+    done = fresh.run(NAMES.format(absent=OPTIONAL))
+    assert done.returncode == 0, done.stderr
+    found = dict(
+        re.findall(r"^(.+?) this needs \w+, which is not installed: pip install 'sparseq\[(.+)\]'$", done.stdout, re.M)
+    )
+    assert len(found) == done.stdout.count("\n"), done.stdout
+    train = ("Prediction", "RunResult", "compress", "draw_training", "evaluate", "predict")
+    assert found == {
+        "sparseq.hf": "hf",
+        **{f"sparseq.train {name}": "hf" if name.lower().startswith("predict") else "train" for name in train},
+        **{f"sparseq.study {name}": "train" for name in ("plan_study", "run_study")},
+    }
+
+
+CALLS = {
+    "sparseq.load('packed')": "hf",
+    "sparseq.export_onnx(torch.nn.Linear(2, 2), 'new.onnx')": "onnx",
+    "sparseq.onnx.OnnxModel('model.onnx')": "onnx",
+    "sparseq.models.load_model('tiny', num_labels=2)": "hf",
+    "sparseq.models.load_tokenizer('tiny')": "hf",
+    "sparseq.models.config_for('tiny')": "hf",
+    "sparseq.tasks.load_data('sst2')": "train",
+    "sparseq.tasks.load_data('custom', train_file='rows.csv', validation_file='rows.csv')": "train",
+    "sparseq.tasks.compute_metrics(sparseq.tasks.get_task('cola'), numpy.eye(2), numpy.arange(2))": "train",
+    "sparseq.augment.augment_dataset([], None)": "train",
+    "sparseq.train.Recipe().to_toml()": "train",
+    "sparseq.train.Recipe.from_file('recipe.yaml')": "train",
+    "sparseq.study.report.write_report(None, 'report')": "study",
+}
+
+
+def test_every_public_function_says_what_it_needs(packed_dir: Path, fresh: FreshProcesses) -> None:
+    """Those that can be imported without, and need a library when they are called."""
+    done = fresh.run(f"""
+import os, sys
+sys.modules.update(dict.fromkeys({OPTIONAL!r}))
+import numpy, sparseq, torch
+import sparseq.augment, sparseq.models, sparseq.onnx, sparseq.study.report, sparseq.tasks, sparseq.train
+os.chdir({str(packed_dir)!r})
+for call in {list(CALLS)!r}:
+    try:
+        eval(call)
+    except sparseq.InputError as error:
+        print(error)
+    else:
+        print("nothing was missing")
+""")
+    assert done.returncode == 0, done.stderr
+    said = dict(zip(CALLS, done.stdout.splitlines(), strict=True))
+    wrong = {call: text for call, text in said.items() if not text.endswith(f"pip install 'sparseq[{CALLS[call]}]'")}
+    assert not wrong
+
+
+@pytest.fixture
+def packed_dir(finished: tuple[Path, str], tmp_path: Path) -> Path:
+    """A folder with what `CALLS` name."""
+    (tmp_path / "packed").symlink_to(finished[0])
+    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "rows.csv").write_text("sentence,label\na film,1\na story,0\n")
+    (tmp_path / "recipe.yaml").write_text("bits: 4\n")
+    return tmp_path
+
+
+def test_a_package_that_is_only_too_old_is_not_called_missing() -> None:
+    with pytest.raises(ModuleNotFoundError, match="nosuch"), naming_extra("hf"):
+        import_module("transformers.nosuch")
+    with pytest.raises(ModuleNotFoundError, match="nosuch"), naming_extra("hf"):
+        import_module("sparseq.nosuch")
 
 
 @pytest.mark.parametrize("module", modules_of("train"))
