@@ -1,6 +1,8 @@
 """Compression runs: `compress(Recipe(...))`, and the use of the folders that runs leave behind."""
 
 import importlib
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from sparseq.extras import naming_extra
@@ -32,5 +34,6 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _LATER[name]
-    with naming_extra(_EXTRAS.get(module, "train")):
+    # stdout is for results, and transformers prints there while it is imported if WANDB_MODE is offline.
+    with naming_extra(_EXTRAS.get(module, "train")), redirect_stdout(sys.stderr):
         return getattr(importlib.import_module(f".{module}", __name__), name)

@@ -1,4 +1,4 @@
-"""Following a training: its course, evaluations while it lasts, the best weights, and what trackers are told."""
+"""Following a training: its course, evaluations while it lasts, the best weights, and reports to trackers."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparseq.hf.callbacks import PruningCallback
 from sparseq.tasks import Task, score
@@ -20,11 +20,9 @@ from .folder import RunFolder
 from .prepare import Prepared
 from .progress import Reporter
 from .recipe import Recipe
+from .reports import Reports
 from .rows import Rows
 from .scoring import evaluate_model
-
-BETWEEN_REPORTS = 10
-"""Steps between two reports to a tracker; evaluations are always reported."""
 
 
 class Following(TrainerCallback):
@@ -45,7 +43,7 @@ class Following(TrainerCallback):
         self.checkpoint: Path | None = None
         self.pruning: PruningCallback | None = None
         self.loss: Callable[[], float] = lambda: math.nan
-        self.trainer: Trainer | None = None
+        self.reports = Reports(recipe, folder, self.evaluated_on, reporter)
         self.rate = 0.0
 
     @property
@@ -73,6 +71,7 @@ class Following(TrainerCallback):
                 self.best.checked(best.step)
             self._tidy(steps)
             self._write()
+            self.reports.begin(self.steps, steps)
 
         distributed.in_first(check)
 
@@ -103,9 +102,7 @@ class Following(TrainerCallback):
         self.steps.append(self._step(step, found))
         if found is not None and distributed.rank() == 0:
             self._write()
-        if self.trainer is not None and (found is not None or step % BETWEEN_REPORTS == 0):
-            told = {"loss": self.steps[-1].loss, "learning_rate": self.rate, "sparsity": self.steps[-1].sparsity}
-            self.trainer.log({name: value for name, value in {**told, "score": found}.items() if value is not None})
+        self.reports.tell(self.steps[-1], state.max_steps)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if distributed.rank() == 0:

@@ -105,8 +105,9 @@ def compress(
         try:
             rows = training_rows(recipe, prepared, tokenised, reporter)
             following = Following(recipe, prepared, folder, tokenised, reporter)
-            trainer = train_student(recipe, prepared, folder, arguments, rows, following, began, reporter)
-            distributed.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
+            with following.reports:
+                trainer = train_student(recipe, prepared, folder, arguments, rows, following, began, reporter)
+                distributed.in_first(lambda: _finish(recipe, prepared, folder, trainer, tokenised, reporter))
         except InputError:
             if distributed.rank() == 0:
                 folder.abandon()
@@ -190,6 +191,7 @@ def _finish(
         drop=None if prepared.baseline is None else prepared.baseline.drop(prepared.data, logits, recipe.max_drop),
     )
     folder.finish(result.as_dict())
+    trainer.following.reports.finish(result)
 
 
 def _versions() -> dict[str, str]:

@@ -240,8 +240,7 @@ def training_arguments(recipe: Recipe, folder: RunFolder) -> TrainingArguments:
         save_steps=recipe.save_steps,
         logging_strategy="no",
         eval_strategy="no",
-        report_to=list(recipe.report_to) or "none",
-        run_name=folder.path.name,
+        report_to="none",  # see `reports`
         log_level="error",
         log_level_replica="error",
         logging_nan_inf_filter=False,

@@ -22,7 +22,6 @@ from .following import Following
 from .prepare import Prepared, kd_loss
 from .progress import Reporter
 from .recipe import Recipe
-from .trackers import keep_logs
 from .trainer import CompressTrainer
 
 
@@ -83,16 +82,15 @@ def train(
         trainer.add_callback(quantization)  # after pruning, because scales are set from the masked weights
     following.pruning, following.loss = pruning, lambda: trainer.last_loss
     trainer.add_callback(following)  # sees the model that pruning and quantization have made
-    if recipe.report_to:
-        following.trainer = trainer
-        keep_logs(trainer, folder.path)
     if recipe.epochs:
         following.checkpoint = last[0] if last else None
         _run(trainer, last, pruning, reporter)
         if distributed.rank() == 0 and (best := following.chosen(trainer.state.global_step)) is not None:
             trainer._load_from_checkpoint(str(following.best.checked(best.step)))
-    elif pruning is not None:
-        pruning.begin(0)
+    else:
+        distributed.in_first(following.reports.begin)
+        if pruning is not None:
+            pruning.begin(0)
     if recipe.uses("ptq"):
         with reporter.phase("quantizing"):
             quantization.finish(trainer.state.global_step)

@@ -14,7 +14,7 @@ import torch
 from sparseq.checkpoint import read_metadata
 from sparseq.errors import InputError
 from sparseq.study.keys import key_of
-from sparseq.train import Recipe, RunResult, compress, draw_training, following, run, trackers, trainer
+from sparseq.train import Recipe, RunResult, compress, draw_training, following, run, trainer
 from sparseq.train.curve import CURVE, Step, best_step, from_csv, to_csv
 from sparseq.train.folder import RunFolder
 
@@ -216,34 +216,3 @@ def test_settings_that_go_together(make_recipe: Callable[..., Recipe]) -> None:
     best = make_recipe(eval_every=5, keep="best")
     assert best.differences(watched) == ["keep"] and best.differences(best.replace(eval_every=6)) == ["eval_every"]
     assert len({key_of(plain), key_of(best), key_of(best.replace(eval_every=6))}) == 3
-
-
-def test_trackers(make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="--report-to wants any of tensorboard, wandb, mlflow, trackio"):
-        compress(make_recipe(report_to="paper"))
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="--report-to wandb needs wandb, which is not installed: pip install wandb"):
-        compress(make_recipe(report_to="wandb"))
-    assert not Path(str(make_recipe().out)).exists()
-
-
-def test_what_a_tracker_is_told(make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import TrainerCallback
-    from transformers.integrations import integration_utils
-
-    told: list[tuple[int, dict[str, float]]] = []
-
-    class Tracker(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            told.append((state.global_step, logs))
-
-    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
-    monkeypatch.setattr(trackers, "find_spec", lambda name: True)
-    result = compress(make_recipe(report_to="trackio", eval_every=6, epochs=1.5))
-    steps = from_csv(Path(result.out) / CURVE)
-    assert [step for step, _ in told if "loss" in _] == [6, 10, 12, 14]
-    logs = dict(told[:1])[6]
-    expected = dataclasses.asdict(steps[5])
-    assert {name: logs[name] for name in expected if name != "step"} == {
-        name: value for name, value in expected.items() if name != "step"
-    }
