@@ -7,7 +7,7 @@ from typing import Any
 from sparseq.errors import InputError
 from sparseq.extras import install
 from sparseq.terminal import write
-from sparseq.train.recipe import PATH_SETTINGS, Recipe
+from sparseq.train.recipe import ALL_METHODS, METHODS, PATH_SETTINGS, Recipe
 
 SHELLS = ("bash", "zsh")
 
@@ -28,12 +28,19 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         import shtab
     except ModuleNotFoundError as error:
         raise InputError(f"--print-completion needs shtab, which is not installed: {install('completion')}") from error
+    from sparseq.tasks.spec import GLUE
+    from sparseq.train.trackers import TRACKERS
+
+    # Offered for settings that take more than these.
+    words = {"task": list(GLUE), "methods": [",".join(METHODS), *ALL_METHODS, "none"], "report_to": list(TRACKERS)}
     settings = Recipe.settings()
     for action in _actions(parser):
         if action.metavar in _FOLDERS:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
         elif action.metavar in _FILES or action.dest in PATH_SETTINGS:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif action.dest in words:
+            action.choices = words[action.dest]
         elif action.choices is None and action.dest in settings and settings[action.dest].choices:
             action.choices = [str(choice) for choice in settings[action.dest].choices]
     text: str = shtab.complete(parser, shell)
