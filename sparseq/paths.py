@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sparseq.errors import InputError
 
-__all__ = ["absolute", "check_new_folder", "expanded", "names_in"]
+__all__ = ["absolute", "check_new_folder", "expanded", "names_in", "nearby", "same"]
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -26,6 +26,13 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     Raises InputError like `expanded`.
     """
     return Path(os.path.realpath(expanded(path)))
+
+
+def nearby(path: str) -> str:
+    """An absolute path below the current folder as one that begins there; any other text as it is."""
+    here = os.getcwd() + os.sep
+    # A name that begins with a dash would be an option.
+    return path.removeprefix(here) if path.startswith(here) and path.removeprefix(here)[:1] not in ("", "-") else path
 
 
 def check_new_folder(folder: Path, option: str) -> Path:

@@ -4,6 +4,7 @@ import shlex
 
 from rich.table import Table
 
+from sparseq.paths import nearby
 from sparseq.tasks.held_out import HELD_OUT
 
 from . import advice
@@ -89,8 +90,9 @@ def show_dry_run(found: DryRun) -> None:
 
 
 def next_commands(result: RunResult, recipe: Recipe) -> list[tuple[str, str]]:
-    """(purpose, command) for what a user may do next with the folder; commands are quoted for a shell."""
-    out = shlex.quote(result.out)
+    """(purpose, command) for what a user may do next with the folder, in the current one; quoted for a shell."""
+    folder = nearby(result.out.rstrip("/"))
+    out = shlex.quote(folder)
     pair = ' --text-pair "..."' if len(result.task_definition["columns"]) == 2 else ""
     commands = [
         ("label a text", f'sparseq predict {out} "..."{pair}'),
@@ -99,11 +101,11 @@ def next_commands(result: RunResult, recipe: Recipe) -> list[tuple[str, str]]:
     ]
     if not result.methods:
         data = [
-            f"{flag(name)} {shlex.quote(','.join(value) if isinstance(value, tuple) else str(value))}"
+            f"{flag(name)} {shlex.quote(','.join(value) if isinstance(value, tuple) else nearby(str(value)))}"
             for name in DATA_SETTINGS
             if (value := getattr(recipe, name)) not in (None, (), getattr(Recipe(), name))
         ]
-        student = shlex.quote(f"{result.out.rstrip('/')}-student")
+        student = shlex.quote(f"{folder}-student")
         command = f"sparseq compress --model {out} --teacher {out} {' '.join(data)} --out {student}"
         commands.append(("compress it, with itself as the teacher (--layers N makes it shallower)", command))
     return commands

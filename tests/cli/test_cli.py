@@ -13,6 +13,7 @@ import pytest
 
 import sparseq
 from sparseq.cli import main
+from sparseq.paths import nearby
 from sparseq.train import Recipe, RunResult
 
 
@@ -160,6 +161,21 @@ def test_what_comes_next_can_be_pasted(
     student = following[3]
     assert student[student.index("--model") + 1] == student[student.index("--teacher") + 1] == str(out)
     assert student[student.index("--max-length") + 1] == "24"
+
+
+def test_what_comes_next_is_short_below_the_current_folder(
+    finished: tuple[list[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*finished[0][:-1], "runs/mine", "--methods", "none", "--max-train-rows", "8"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert lines[0] == 'sparseq predict runs/mine "..."' and lines[-1].endswith(" --out runs/mine-student")
+    assert nearby(str(tmp_path / "runs")) == "runs" and nearby("google/some-bert") == "google/some-bert"
+    for odd in (str(tmp_path), f"{tmp_path}/", f"{tmp_path}/-x", f"{tmp_path}-beside"):
+        assert nearby(odd) == odd
 
 
 def commands(out: Path) -> list[list[str]]:
