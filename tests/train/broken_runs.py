@@ -23,16 +23,16 @@ class Listening(Reporter):
         self.said.append(message)
 
 
-def break_off(recipe: Recipe, after: int) -> None:
-    """Runs a recipe and kills it in the step after so many."""
+def break_off(recipe: Recipe, after: int, kind: type[BaseException] = Killed) -> None:
+    """Runs a recipe and ends it in the step after so many, by this kind of exception."""
     step = trainer.CompressTrainer.training_step
 
     def dying(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.state.global_step == after:
-            raise Killed
+            raise kind
         return step(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.CompressTrainer, "training_step", dying)
-        with pytest.raises(Killed):
+        with pytest.raises(kind):
             compress(recipe)

@@ -11,10 +11,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from broken_runs import break_off
 from fresh import FreshProcesses
 
 from sparseq.errors import InputError
-from sparseq.train import Recipe, RunResult, compress, trackers, trainer
+from sparseq.train import Recipe, RunResult, compress, trackers
 from sparseq.train.curve import CURVE, from_csv
 from sparseq.train.reports import final_values, told_settings
 
@@ -96,21 +97,6 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return name, recorder
 
 
-def interrupted(recipe: Recipe, at: int, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]) -> None:
-    """Runs the recipe until its `at`-th step begins."""
-    calls, step = iter(range(1, 10**6)), trainer.CompressTrainer.training_step
-
-    def training_step(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == at:
-            raise kind
-        return step(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.CompressTrainer, "training_step", training_step)
-        with pytest.raises(kind):
-            compress(recipe)
-
-
 def expected(result: RunResult) -> list[tuple[int, dict[str, float]]]:
     """What a tracker is to be told of the steps of a run."""
     told = []
@@ -122,19 +108,18 @@ def expected(result: RunResult) -> list[tuple[int, dict[str, float]]]:
     return told
 
 
-@pytest.mark.parametrize(("at", "kind"), [(3, KeyboardInterrupt), (13, KeyboardInterrupt), (13, RuntimeError)])
+@pytest.mark.parametrize(("after", "kind"), [(2, KeyboardInterrupt), (12, KeyboardInterrupt), (12, RuntimeError)])
 def test_a_run_that_continues_is_one_run_and_told_once(
-    at: int,
+    after: int,
     kind: type[BaseException],
     library: tuple[str, Recorder],
     make_recipe: Callable[..., Recipe],
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Also if it is stopped before its first checkpoint, which is after 8 steps, and between two of them."""
     name, recorder = library
     recipe = make_recipe(report_to=name, eval_every=6, epochs=1.5, save_steps=8)
-    interrupted(recipe, at, monkeypatch, kind)
+    break_off(recipe, after, kind)
     result = compress(recipe)
     (run,) = recorder.runs.values()
     assert run.begun == 2 and run.name.startswith("out")
@@ -150,11 +135,11 @@ def test_a_run_that_continues_is_one_run_and_told_once(
 
 
 def test_a_tracker_that_joins_later_is_told_what_was_before(
-    library: tuple[str, Recorder], make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+    library: tuple[str, Recorder], make_recipe: Callable[..., Recipe]
 ) -> None:
     name, recorder = library
     recipe = make_recipe(eval_every=6, epochs=1.5, save_steps=8)
-    interrupted(recipe, 13, monkeypatch, KeyboardInterrupt)
+    break_off(recipe, 12, KeyboardInterrupt)
     result = compress(recipe.replace(report_to=(name,)))
     (run,) = recorder.runs.values()
     assert run.logged[:4] == expected(result) and [step for step, _ in expected(result)] == [6, 10, 12, 14]
@@ -237,7 +222,7 @@ def test_the_libraries_themselves(
         monkeypatch.setattr(import_module("trackio.utils"), "TRACKIO_DIR", tmp_path / "trackio")
         monkeypatch.setattr(import_module("trackio.sqlite_storage"), "TRACKIO_DIR", tmp_path / "trackio")
     recipe = make_recipe(report_to=name, eval_every=6, epochs=1.5, save_steps=8)
-    interrupted(recipe, 13, monkeypatch, KeyboardInterrupt)
+    break_off(recipe, 12, KeyboardInterrupt)
     result = compress(recipe)
     losses = [(step, values["train/loss"]) for step, values in expected(result)]
     if name == "mlflow":
