@@ -170,6 +170,11 @@ def test_threads_at_once(classifier):
 def test_compiled_it_is_the_layers():
     found = packed()
     torch._dynamo.reset()
+    if torch.__version__ < "2.7":
+        try:
+            torch.compile(plain(), backend="eager")(**batch())
+        except TypeError as error:
+            pytest.skip(f"torch {torch.__version__} does not compile transformers' own model: {error}")
     compiled = torch.compile(found, backend="eager")
     expected = layered(found, **batch())
     with pytest.MonkeyPatch.context() as patch:
