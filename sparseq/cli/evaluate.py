@@ -74,6 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     for name, value in {**found["metrics"], "score": found["score"]}.items():
         say(name, f"{value:.4f}", separator="\t")
     if drop is not None:
-        say("points below the baseline", f"{drop.points:.2f}", separator="\t")
+        say(f"points {drop.side} the baseline", f"{abs(drop.points):.2f}", separator="\t")
         say("standard error", f"{drop.standard_error:.2f}", separator="\t")
     return code_of(drop)

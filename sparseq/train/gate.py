@@ -66,14 +66,19 @@ class Drop:
     limit: float | None = None
     passed: bool | None = None
 
+    @property
+    def side(self) -> str:
+        """Where the score is: "below", or "above" the baseline's."""
+        return "below" if self.points > 0 else "above"
+
     def limited(self, limit: float | None) -> "Drop":
         """The same drop under another limit."""
         return replace(self, limit=limit, passed=None if limit is None else within(self.points, limit))
 
     def described(self) -> str:
         """The drop in one sentence without a full stop, and whether it may be chance."""
-        way = "below" if self.points > 0 else "above"
-        found = f"the score is {abs(self.points):.2f} points {way} that of {self.baseline} ({self.baseline_score:.4f})"
+        points = f"{abs(self.points):.2f} points {self.side}"
+        found = f"the score is {points} that of {self.baseline} ({self.baseline_score:.4f})"
         chance = ", which may be chance" if abs(self.points) < 2 * self.standard_error else ""
         return f"{found}, standard error {self.standard_error:.2f}{chance}"
 

@@ -35,8 +35,8 @@ def result_table(result: RunResult) -> Table:
     if result.teacher_score is not None:
         table.add_row("score of the teacher", f"{result.teacher_score:.4f}")
     if result.drop is not None:
-        drop = f"{result.drop.points:.2f} ({result.drop.standard_error:.2f})"
-        table.add_row("points below the baseline (standard error)", drop)
+        drop = f"{abs(result.drop.points):.2f} ({result.drop.standard_error:.2f})"
+        table.add_row(f"points {result.drop.side} the baseline (standard error)", drop)
     for name, value in result.metrics.items():
         table.add_row(name, f"{value:.4f}")
     if result.sparsity is not None:

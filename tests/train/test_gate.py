@@ -122,6 +122,19 @@ def test_a_run_with_a_baseline(
     assert RunResult.from_folder(plain.out).drop == drop.limited(100)
 
 
+def test_a_table_says_on_which_side_of_the_baseline_the_score_is(
+    make_recipe: Callable[..., Recipe], tiny_teacher_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(**FEW, baseline=str(tiny_teacher_dir))
+    drop = compress(recipe).drop
+    assert drop is not None
+    assert main(["evaluate", recipe.out, "--baseline", str(tiny_teacher_dir)]) == 0
+    printed = capsys.readouterr().out
+    assert f"points {drop.side} the baseline\t{abs(drop.points):.2f}\n" in printed
+    for points, side in ((0.5, "below"), (-9.5, "above")):
+        assert dataclasses.replace(drop, points=points).side == side
+
+
 def test_a_teacher_and_a_model_as_it_is_are_compared_with(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     taught = compress(make_recipe(epochs=0.2, max_drop=100))
     assert taught.drop is not None and taught.drop.baseline_score == taught.teacher_score and taught.drop.passed
