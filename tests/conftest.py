@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import summation
 import torch
-from fresh import FreshProcesses
+from fresh import TRAINING, FreshProcesses
 
 # A shell ignores it for what it starts in the background, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -63,6 +63,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshProcesses]:
     """Runs code as in a new process, at a tenth of its cost."""
     found = FreshProcesses(tmp_path_factory.mktemp("fresh"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def fresh_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FreshProcesses]:
+    """The same for code that trains, which takes six seconds to import."""
+    found = FreshProcesses(tmp_path_factory.mktemp("fresh_training"), TRAINING)
     yield found
     found.close()
 

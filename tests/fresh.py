@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 SERVER = (__file__,)
+TRAINING = ("torch", "sparseq.train.run", "sparseq.train.predicting", "sparseq.cli")
+"""What a server imports for code that trains."""
 
 
 class FreshProcesses:

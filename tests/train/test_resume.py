@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fresh import FreshProcesses
 
 from sparseq.checkpoint import read_metadata
 from sparseq.errors import InputError
@@ -173,35 +175,44 @@ def _two_processes(init: Callable[..., None]) -> Callable[..., None]:
     return lambda self, step, max_steps, seconds, world_size, *rest: init(self, step, max_steps, seconds, 2, *rest)
 
 
-def command(recipe: Recipe) -> list[str]:
+def arguments(recipe: Recipe, epochs: int) -> list[str]:
     settings = {
         "model": recipe.model, "teacher": recipe.teacher, "train-file": recipe.train_file,
-        "validation-file": recipe.validation_file, "max-length": 32, "batch-size": 8, "epochs": 12, "lr": 1e-3,
+        "validation-file": recipe.validation_file, "max-length": 32, "batch-size": 8, "epochs": epochs, "lr": 1e-3,
         "save-steps": 5, "out": recipe.out,
     }  # fmt: skip
-    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "sparseq.cli", "compress", *flags]
+    return ["compress", *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]
 
 
 @pytest.mark.slow
-def test_kill_9(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_kill_9(make_recipe: Callable[..., Recipe], tmp_path: Path, fresh_training: FreshProcesses) -> None:
     """Three real kills: while it starts or early in training, in the middle, and near the end."""
-    whole = make_recipe(out=str(tmp_path / "whole"))
-    assert subprocess.run(command(whole), check=False).returncode == 0
-    broken = make_recipe(out=str(tmp_path / "broken"))
+    number = tmp_path / "number"
+
+    def begin(recipe: Recipe) -> Future[subprocess.CompletedProcess[str]]:
+        """Of a process that writes its number into the file `number`."""
+        number.unlink(missing_ok=True)
+        given = arguments(recipe, epochs=6)
+        code = f"import os, sys; open({str(number)!r}, 'w').write(str(os.getpid()))\n"
+        return pool.submit(fresh_training.run, f"{code}from sparseq.cli import main; sys.exit(main({given!r}))")
+
+    number = tmp_path / "number"
+    whole, broken = (make_recipe(out=str(tmp_path / name)) for name in ("whole", "broken"))
     markers = RunFolder(tmp_path / "broken").checkpoints
-    for after in (0, 30, 80):
-        process = subprocess.Popen(command(broken))
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            steps = [int(path.name.rpartition("-")[2]) for path in markers.glob("checkpoint-*")]
-            if max(steps, default=-1) >= after:
-                break
-            time.sleep(0.005)
-        assert process.poll() is None, "the run ended before it was killed"
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    assert subprocess.run(command(broken), check=False).returncode == 0
+    with ThreadPoolExecutor(1) as pool:
+        assert begin(whole).result().returncode == 0
+        for after in (0, 15, 35):
+            running = begin(broken)
+            deadline = time.monotonic() + 120
+            while not running.done() and time.monotonic() < deadline:
+                steps = [int(path.name.rpartition("-")[2]) for path in markers.glob("checkpoint-*")]
+                if max(steps, default=-1) >= after:
+                    break
+                time.sleep(0.005)
+            assert not running.done(), "the run ended before it was killed"
+            os.kill(int(number.read_text()), signal.SIGKILL)
+            assert running.result().returncode == -signal.SIGKILL
+        assert begin(broken).result().returncode == 0
     results = RunResult.from_folder(tmp_path / "whole"), RunResult.from_folder(tmp_path / "broken")
     assert fingerprint(results[0]) == fingerprint(results[1])
 
@@ -209,7 +220,8 @@ def test_kill_9(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     recipe = make_recipe(out=str(tmp_path / "out"))
-    process = subprocess.Popen(command(recipe), stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "sparseq.cli", *arguments(recipe, epochs=12)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(RunFolder(tmp_path / "out").checkpoints.glob("*/complete")):
         assert process.poll() is None
         time.sleep(0.01)

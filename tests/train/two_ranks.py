@@ -7,9 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fresh import FreshProcesses
-
-IMPORTS = ("torch", "sparseq.train.run", "sparseq.train.predicting", "sparseq.cli")
+from fresh import TRAINING, FreshProcesses
 
 
 class TwoRanks:
@@ -19,7 +17,7 @@ class TwoRanks:
         folders = [folder / str(rank) for rank in range(2)]
         for one in folders:
             one.mkdir()
-        self._ranks = [FreshProcesses(one, IMPORTS) for one in folders]
+        self._ranks = [FreshProcesses(one, TRAINING) for one in folders]
 
     def run(self, code: str) -> list[subprocess.CompletedProcess[str]]:
         """What became of the two, in the order of their ranks."""
