@@ -57,7 +57,7 @@ class Folder:
 
     def write(self, path: Path, config_text: str | None = None, layout_text: str | None = None) -> None:
         """Writes it with checksums that hold; texts stand for what no JSON value can be."""
-        layout, metadata = copy.deepcopy(self.layout), copy.deepcopy(self.metadata)
+        layout, metadata = copy.copy(self.layout), copy.copy(self.metadata)
         if self.config is not None:
             text = json.dumps(self.config, indent=2) if config_text is None else config_text
             (path / "config.json").write_text(text)
@@ -130,10 +130,10 @@ def nodes(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ..
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any, delete: bool = False) -> Any:
     """A copy of the tree with another value, or none, at the path."""
-    tree = copy.deepcopy(tree)
-    parent = tree
-    for key in path[:-1]:
-        parent = parent[key]
+    tree = parent = copy.copy(tree)
+    for key in path[:-1]:  # All else is shared: nothing is changed in place.
+        child = parent[key] = copy.copy(parent[key])
+        parent = child
     if delete:
         del parent[path[-1]]
     else:

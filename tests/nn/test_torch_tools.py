@@ -2,13 +2,12 @@
 
 import copy
 import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fresh import FreshProcesses
 from fused_models import plain
 from torch import nn
 
@@ -73,15 +72,14 @@ def test_copies_and_states(form: str) -> None:
 
 
 ELSEWHERE = """
-import sys, torch
-if sys.argv[2] == "with": import sparseq_kernels
-found = torch._inductor.aoti_load_package(sys.argv[1])(torch.load(sys.argv[1] + ".x", weights_only=True))
-torch.save(found, sys.argv[1] + ".y")
+import torch
+found = torch._inductor.aoti_load_package({path!r})(torch.load({path!r} + ".x", weights_only=True))
+torch.save(found, {path!r} + ".y")
 """
 
 
 @pytest.mark.slow
-def test_a_package_of_aotinductor_needs_the_ops_in_its_process(tmp_path: Path) -> None:
+def test_a_package_of_aotinductor_needs_the_ops_in_its_process(tmp_path: Path, fresh: FreshProcesses) -> None:
     layer = pack(convert(nn.Sequential(nn.Linear(32, 16)), sparsity=0.5, pattern="4x4"))
     x = torch.randn(4, 32)
     with torch.no_grad():
@@ -90,10 +88,8 @@ def test_a_package_of_aotinductor_needs_the_ops_in_its_process(tmp_path: Path) -
         )
         expected = layer(x)
     torch.save(x, f"{path}.x")
-    ended = {
-        way: subprocess.run([sys.executable, "-c", ELSEWHERE, path, way], check=False, capture_output=True, text=True)
-        for way in ("with", "without")
-    }
-    assert ended["with"].returncode == 0, ended["with"].stderr
+    code = ELSEWHERE.format(path=path)
+    without, with_ops = fresh.run(code), fresh.run("import sparseq_kernels\n" + code)
+    assert with_ops.returncode == 0, with_ops.stderr
     torch.testing.assert_close(torch.load(f"{path}.y", weights_only=True), expected)
-    assert ended["without"].returncode != 0 and "sparseq" in ended["without"].stderr
+    assert without.returncode != 0 and "sparseq" in without.stderr
