@@ -129,8 +129,8 @@ def test_a_type_of_activations_can_be_asked_for(run, tmp_path):
         (["int8_linear", "--shape", "16x0x2"], "has '0' where a whole number"),
         (["int8_linear", "--rows", "1,,2"], "has '' where a whole number"),
         (["magnitude_mask", "--rows", "1"], "has no rows to sweep"),
-        (["semi_structured_int8_linear", "--shape", "1x6x6"], "does not divide"),
-        (["block_sparse_int8_linear", "--shape", "1x100x100"], "64"),
+        (["semi_structured_int8_linear", "--smallest", "--shape", "1x6x6"], "does not divide"),
+        (["block_sparse_int8_linear", "--smallest", "--shape", "1x100x100"], "64"),
         (["fake_quant", "--dtype", "bf16"], "timed in fp32 alone"),
         (["int8_linear_compiled"], "compiled for a GPU"),
         (["int8_linear", "--base", "no-such-commit"], "knows no commit 'no-such-commit'"),
@@ -142,7 +142,7 @@ def test_a_type_of_activations_can_be_asked_for(run, tmp_path):
         (["int8_linear", "--plot", "no/such/picture.png"], "no/such does not exist"),
         (["int8_linear", "--json", "no/such/file.json"], "no/such does not exist"),
         (["int8_linear", "--smallest", "--peers", "linear,zzz"], "'zzz', which is in no peer's name"),
-        (["quantize_rows", "--shape", "99999999x9999999"], "does not fit into this machine's memory"),
+        (["quantize_rows", "--smallest", "--shape", "99999999x9999999"], "does not fit into this machine's memory"),
     ],
 )
 def test_input_that_cannot_be_run_gets_a_sentence(arguments, sentence, run):
@@ -164,9 +164,10 @@ def test_a_wrong_result_is_not_timed(run, monkeypatch):
         return lambda: torch.zeros(2, 16)
 
     monkeypatch.setattr(Packages, "bind", zeros)
+    given = ["int8_linear", "--smallest", "--shape", "2x16x16", "--device", "cpu"]
     with pytest.raises(WrongResultError):
-        command.run(command.parser().parse_args(["run", "int8_linear", "--shape", "2x16x16", "--device", "cpu"]))
-    code, said, complaint = run("int8_linear", "--shape", "2x16x16", "--device", "cpu")
+        command.run(command.parser().parse_args(["run", *given]))
+    code, said, complaint = run(*given)
     assert code == 1 and "nothing is reported of it" in complaint and "median" not in said
 
 
