@@ -40,7 +40,7 @@ def run_two(
 
 @pytest.mark.slow
 def test_by_torchrun(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
-    well, digests = run_two(make_recipe(precision="bf16"), tmp_path, "whole")
+    well, digests = run_two(make_recipe(precision="bf16", save_steps=4), tmp_path, "whole")
     assert well and len(digests) == 1, "the processes hold different weights, masks or scales"
     assert RunResult.from_folder(tmp_path / "whole").steps == 2 * 9
 
@@ -52,7 +52,6 @@ def test_by_torchrun(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None
         ({"prune_updates": 3}, True),
         ({"activation": "static", "scale": "lsq", "qat_start": 4, "hidden_loss": 1.0}, True),
         ({"activation": "static"}, False),
-        ({"precision": "bf16"}, False),
         ({"methods": "mp,ptq", "activation": "static", "scale": "mse", "smooth": 0.5}, False),
     ],
     ids=str,
@@ -64,15 +63,15 @@ def test_two_processes(
     tmp_path: Path,
     two_ranks: TwoRanks,
 ) -> None:
-    recipe = make_recipe(save_steps=4, **{"precision": "fp32", **changes})
+    # In bf16 another order of summation moves a tiny model's scores at will; `test_by_torchrun` is in bf16.
+    recipe = make_recipe(save_steps=4, precision="fp32", **changes)
     well, digests = run_two(recipe, tmp_path, "whole", ranks=two_ranks)
     assert well
     assert len(digests) == 1, "the processes hold different weights, masks or scales"
     whole = RunResult.from_folder(tmp_path / "whole")
     assert whole.steps == 2 * 9  # the batch is shared, so there are as many steps as with one process
-    if recipe.precision == "fp32":  # in bf16 another order of summation moves a tiny model's scores at will
-        alone = compress(recipe.replace(out=str(tmp_path / "alone")))
-        assert abs(alone.score - whole.score) <= 0.2
+    alone = compress(recipe.replace(out=str(tmp_path / "alone")))
+    assert abs(alone.score - whole.score) <= 0.2
     if not broken_off:
         return
     well, _ = run_two(recipe, tmp_path, "broken", die_at=12, ranks=two_ranks)
