@@ -196,7 +196,6 @@ def test_kill_9(make_recipe: Callable[..., Recipe], tmp_path: Path, fresh_traini
         code = f"import os, sys; open({str(number)!r}, 'w').write(str(os.getpid()))\n"
         return pool.submit(fresh_training.run, f"{code}from sparseq.cli import main; sys.exit(main({given!r}))")
 
-    number = tmp_path / "number"
     whole, broken = (make_recipe(out=str(tmp_path / name)) for name in ("whole", "broken"))
     markers = RunFolder(tmp_path / "broken").checkpoints
     with ThreadPoolExecutor(1) as pool:
