@@ -188,6 +188,15 @@ def test_truth_values_are_0_or_1(tmp_path: Path) -> None:
     refused(tmp_path, "bytes other than 0 and 1")
 
 
+@pytest.mark.parametrize("change", [{"shape": [1]}, {"shape": [2**62, 4]}, {"dtype": "F64"}, {"data_offsets": [0, 4]}])
+def test_sizes_that_do_not_fit_the_place(change: dict[str, Any], folder: Path) -> None:
+    parts = Folder.read(folder)
+    name = f"{DENSE}.bias"
+    assert parts.header[name]["shape"] != [1] and parts.header[name]["dtype"] == "F32"
+    replace(parts, header={**parts.header, name: {**parts.header[name], **change}}).write(folder)
+    refused(folder, f"{name}.*its shape and dtype do not fit its data_offsets")
+
+
 def test_every_length(folder: Path) -> None:
     """Cut anywhere in the length, at both ends of the header and of the tensors, and at one place of each kilobyte."""
     whole = (folder / WEIGHTS).read_bytes()
