@@ -7,7 +7,7 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import sparseq
 from bench.workloads import Batch
+from sparseq.errors import InputError
 from sparseq.onnx import OnnxModel
 
 # Gives the logits of a batch, [sentences, labels], fp32.
@@ -210,27 +211,35 @@ def _quantized_by_nncf(model: Any, batches: Sequence[Batch]) -> Any:
     return nncf.quantize(model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER)
 
 
-def _with_segments(batch: Batch) -> Batch:
-    """An exported model takes all that its first form takes, defaults too."""
-    return {**batch, "token_type_ids": torch.zeros_like(batch["input_ids"])}
+def _exported(model: nn.Module, path: Path, form: str) -> Path:
+    """Raises AbsentError for a model that `export_onnx` refuses, and without what it needs."""
+    try:
+        return sparseq.export_onnx(sparseq.pack(model), path, form)
+    except InputError as error:
+        raise AbsentError(str(error)) from error
+
+
+def _fed(batch: Batch, names: Collection[str]) -> Batch:
+    """What an exported model reads of a batch: all inputs of these names, also those that have defaults in torch."""
+    whole = {"token_type_ids": torch.zeros_like(batch["input_ids"]), **batch}
+    return {name: whole[name] for name in names}
 
 
 def _exported_integer(model: nn.Module, folder: Path) -> Runner:
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        _module(name)
-    packed = sparseq.pack(sparseq.convert(copy.deepcopy(model)))
-    exported = OnnxModel(sparseq.export_onnx(packed, folder / "model.onnx", "integer"))
+    _module("onnxruntime")
+    exported = OnnxModel(_exported(sparseq.convert(copy.deepcopy(model)), folder / "model.onnx", "integer"))
 
     def run(batch: Batch) -> Tensor:
-        logits: Tensor = exported(**_with_segments(batch)).logits
+        logits: Tensor = exported(**_fed(batch, exported.input_names)).logits
         return logits
 
     return run
 
 
 def _exported_qdq(model: nn.Module, folder: Path, batches: Sequence[Batch]) -> Runner:
-    for name in ("onnx", "onnxscript", "openvino"):
-        _module(name)
+    _module("openvino")
     static = sparseq.calibrate(sparseq.convert(copy.deepcopy(model), activation="static"), batches[:CALIBRATION_ROWS])
-    run = _openvino(_read(sparseq.export_onnx(sparseq.pack(static), folder / "model.onnx", "qdq")))
-    return lambda batch: run(_with_segments(batch))
+    read = _read(_exported(static, folder / "model.onnx", "qdq"))
+    names = [one.any_name for one in read.inputs]
+    run = _openvino(read)
+    return lambda batch: run(_fed(batch, names))

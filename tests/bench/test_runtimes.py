@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from bench import runtimes, whole_models, workloads
 from bench.check import relative_error
+from sparseq import InputError
 
 TORCHS_OWN = {"torch, bf16", "torch, fp32 compiled", "torch, quantize_dynamic"}
 COMPILED = ("torch, fp32 compiled", "torchao, int8 compiled")
@@ -125,3 +127,28 @@ def test_compiled_ones_give_the_models_logits_and_are_compiled_anew(plain):
             found[COMPILED[0]](workloads.random_batch(100, 2, tokens))
     # Without forgetting, the second shape would have got code for any number of tokens.
     assert counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [True, False], ids=["with segments", "without"])
+def test_exported_models_run_whatever_they_read(segments):
+    plain = whole_models.random_model(whole_models.SIZES["tiny"])
+    if not segments:
+        config = DistilBertConfig(vocab_size=100, dim=32, n_heads=2, n_layers=1, hidden_dim=64)
+        plain = DistilBertForSequenceClassification(config).eval()
+    found, absent = runtimes.peers(plain, batches(2), wanted=lambda name: name.startswith("exported"), say=str)
+    assert [*found] == [runtimes.EXPORTED_INTEGER, runtimes.EXPORTED_QDQ] and not absent
+    (batch,) = batches(1)
+    with torch.inference_mode():
+        expected = plain(**batch).logits
+        for run in found.values():
+            assert relative_error(run(batch), expected) < 0.2
+
+
+def test_a_model_that_cannot_be_exported_is_left_out(plain, monkeypatch):
+    def refuse(*unused):
+        raise InputError("it cannot be exported")
+
+    monkeypatch.setattr(runtimes.sparseq, "export_onnx", refuse)
+    found, absent = runtimes.peers(plain, batches(1), wanted=lambda name: name.startswith("exported"), say=str)
+    assert not found and set(absent.values()) == {"it cannot be exported"} and len(absent) == 2
