@@ -30,26 +30,25 @@ def read_hub(task: Task, *, with_train: bool) -> dict[str, Dataset]:
     """
     from datasets import Value, load_dataset
 
-    found = {}
     way_out = (
         "give --data-dir with GLUE's classic folders or your own --train-file and --validation-file, or set "
         "HF_HUB_OFFLINE=1 where the dataset is in the local cache"
     )
+    splits = (("train",) if with_train else ()) + task.validation_splits
     with asking(f"task {task.name!r} could not be read from the hub's {HUB_DATASET}", way_out):
-        for split in (("train",) if with_train else ()) + task.validation_splits:
-            rows = load_dataset(HUB_DATASET, task.name, split=split)
-            wanted = dict(zip((*task.columns, task.label_column), (*TEXTS[: len(task.columns)], "label"), strict=True))
-            missing = [column for column in wanted if column not in rows.column_names]
-            if missing:
-                raise InputError(
-                    f"column {missing[0]!r} is missing in the hub's {HUB_DATASET} {task.name} {split}: "
-                    f"its columns are {', '.join(rows.column_names)}"
-                )
-            changed = {old: new for old, new in wanted.items() if old != new}
-            rows = rows.select_columns(list(wanted)).rename_columns(changed)
-            rows = rows.cast_column("label", Value("float64" if task.is_regression else "int64"))
-            _check_labels(task, split, rows)
-            found[split] = rows
+        found = {split: load_dataset(HUB_DATASET, task.name, split=split) for split in splits}
+    wanted = dict(zip((*task.columns, task.label_column), (*TEXTS[: len(task.columns)], "label"), strict=True))
+    for split, rows in found.items():
+        missing = [column for column in wanted if column not in rows.column_names]
+        if missing:
+            raise InputError(
+                f"column {missing[0]!r} is missing in the hub's {HUB_DATASET} {task.name} {split}: "
+                f"its columns are {', '.join(rows.column_names)}"
+            )
+        changed = {old: new for old, new in wanted.items() if old != new}
+        rows = rows.select_columns(list(wanted)).rename_columns(changed)
+        found[split] = rows.cast_column("label", Value("float64" if task.is_regression else "int64"))
+        _check_labels(task, split, found[split])
     return found
 
 
