@@ -264,7 +264,7 @@ FINDINGS = (
         "of this task.",
     ),
     Finding(
-        "On STS-B six layers lose less than 4 points to the removal of 40, 60 or 80 % of their weights",
+        "With few rows of STS-B six layers lose less than 4 points to the removal of 40, 60 or 80 % of their weights",
         (
             *(Comparison(STUDY, fisher(ALL, "4x4", sparsity=share), QAT_KD, 4.0, SIX, "stsb") for share in SHARES),
             *(

@@ -27,8 +27,7 @@ class InMemory:
 def table_of(source: InMemory) -> Table:
     """The rows as a table, each counted from 1.
 
-    Labels of a `ClassLabel` are replaced by their names; -1, as the hub's test sets
-    have, is no label.
+    Labels of a `ClassLabel` are replaced by their names; -1, as the hub's test sets have, is no label.
 
     Raises InputError for anything else than what `TAKEN` says, for several splits at once, and for columns of different
     lengths.

@@ -28,9 +28,6 @@ class OwnSources:
     validation: OwnSource = None
     origin: dict[str, str] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
-        return self.train is not None or self.validation is not None
-
 
 def own_sources(
     *,

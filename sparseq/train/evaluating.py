@@ -39,9 +39,8 @@ def evaluate(
     """Scores the model of a finished run on its own validation data, or on other data with the same labels.
 
     validation, metric: see `compress`; a run that was given rows or a metric needs them again. data_dir,
-    validation_file, dataset: other data, as the recipe's settings; of a data set the split `validation_split`, which
-    without one is of the run's own. max_drop, baseline: as
-    the recipe's settings; the teacher is that of the run.
+    validation_file, dataset: other data, as the recipe's settings. validation_split: of that data set, or of the run's
+    own. max_drop, baseline: as the recipe's settings; the teacher is that of the run.
 
     Returns task, rows (per split), metrics and score, and with `max_drop` or `baseline` the drop (a `Drop` as a dict).
     Raises InputError for an unfinished or damaged folder, for data that cannot be read, and for a `max_drop` with
